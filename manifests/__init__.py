@@ -1,0 +1,1 @@
+"""What is to be certified: pure data, without torch, ray or network."""

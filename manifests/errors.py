@@ -1,0 +1,48 @@
+"""Every error that smoothcert raises on purpose.
+
+    SmoothcertError          printed as it is, without a traceback
+    |-- RequestError         exit code 2: the job, an argument or the output cannot be used as asked
+    |-- RunError             exit code 1: the request is fine, but the run cannot go on
+    |   `-- ShardError       one tar cannot be certified whole; the others go on
+    `-- ImageError           one image has no votes: a row with this status, never an end of the run
+
+A message says what was found, where, and what to do. Any other exception is a defect or a failing
+machine and keeps its traceback (in a worker it counts as a failed attempt at the shard).
+"""
+
+
+class SmoothcertError(Exception):
+    """Base of all; its text is meant for the user."""
+
+    exit_code = 1
+
+
+class RequestError(SmoothcertError):
+    """The job, its arguments or its output cannot be used as asked."""
+
+    exit_code = 2
+
+
+class RunError(SmoothcertError):
+    """The run cannot go on, though nothing is wrong with the request."""
+
+
+class ShardError(RunError):
+    """One tar cannot be certified whole, and trying again would not help."""
+
+
+class ImageError(SmoothcertError):
+    """One image has no votes.
+
+    Args:
+        status: the value of the `status` column, such as `decode_error`.
+        message: the value of the `error` column.
+    """
+
+    def __init__(self, status: str, message: str) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.status}: {self.message}"

@@ -1,0 +1,57 @@
+"""What determines the votes, in canonical form, and the run id made of it.
+
+Two jobs with equal identity give equal votes, so they are one run, wherever they are computed and
+whatever they are called. Name, patches, output, execution and storage are not in it.
+
+Covered: names and sizes of the shards. Not covered: data that changed behind equal names and sizes;
+run.json keeps fingerprints for that (pipeline/plan.py).
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from manifests.job import Job
+from manifests.shards import Shard
+
+VOTES_VERSION = 1
+"""Raised whenever the same job would give other votes. A default of the job file never changes without it."""
+
+RUN_ID_DIGITS = 16
+
+
+def identity_of(
+    job: Job, shards: Sequence[Shard], *, checkpoint_sha256: str, checkpoint_key: str | None, limit: int | None
+) -> dict[str, Any]:
+    """The fields that determine the votes; those at their default are left out.
+
+    Args:
+        job: the job.
+        shards: its tars in order; only base names and sizes count.
+        checkpoint_sha256: hex digest of the checkpoint file.
+        checkpoint_key: the state dict that is used of a checkpoint with several.
+        limit: number of images, or None where the job's limit is not reached.
+    """
+    images = job.images.model_dump(mode="json", exclude_defaults=True, exclude={"shards", "split", "limit"})
+    model = job.model.model_dump(mode="json", exclude_defaults=True, exclude={"checkpoint", "checkpoint_key"})
+    identity = {
+        "images": images | {"shards": [[shard.name, shard.size] for shard in shards]},
+        "model": model | {"checkpoint_sha256": checkpoint_sha256},
+        "preprocess": job.preprocess.model_dump(mode="json", exclude_defaults=True),
+        "ablation": job.ablation.model_dump(mode="json", exclude_defaults=True),
+        "votes_version": VOTES_VERSION,
+    }
+    if limit is not None:
+        identity["images"]["limit"] = limit
+    if checkpoint_key is not None:
+        identity["model"]["checkpoint_key"] = checkpoint_key
+    if not job.clean:
+        identity["clean"] = False
+    return identity
+
+
+def run_id_of(identity: dict[str, Any]) -> str:
+    """The first 16 hex digits of the SHA-256 of the identity's canonical JSON."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:RUN_ID_DIGITS]

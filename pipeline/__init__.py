@@ -1,0 +1,1 @@
+"""What the user runs: the command line and the Ray driver. The only place that knows ray."""

@@ -1,0 +1,231 @@
+"""Images to votes: a Vision Transformer that computes only the tokens an ablation shows.
+
+An ablation that shows 19 of 224 columns has about 30 of 196 tokens, so leaving the hidden ones out saves
+six sevenths of the work. Ablations with equally many tokens are computed together, whatever their offset
+and image, so nothing is padded. In the last block only the rows that the head reads are computed.
+
+A vote depends on the pixels of its own ablation and on nothing else: no operation here mixes sequences.
+
+    N images              A ablations of an image     S sequences: an ablation of an image each
+    T tokens of an image  n tokens that are shown     V pixel values of a token (3 P P)
+    P side of a token     D width of the network      K classes
+
+Covered: timm's VisionTransformer with class, distillation and register tokens and every pooling.
+Not covered: other families, whose tokens cannot be dropped; loading (classifiers.py).
+Source: Salman et al. 2021, arXiv:2110.07719, section 4; pixels are hidden before normalisation, as there.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Attention
+from timm.models import VisionTransformer
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from manifests.job import Model, Preprocess
+from workers.geometry import Geometry, TokenGroup
+
+# Tokens computed in one go: on a CPU what stays in its cache, on a GPU what keeps it busy.
+_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 17}
+_SHORT = 64  # tokens; up to here plain matrix products beat fused attention on a CPU
+
+
+class Votes(NamedTuple):
+    """What the base classifier says of each ablation.
+
+    Attributes:
+        classes: [images, ablations] int64, the lowest class on a tie.
+        margins: [images, ablations] float32, top logit minus second; NaN where a logit is not finite.
+    """
+
+    classes: Tensor
+    margins: Tensor
+
+
+class _Group(NamedTuple):
+    """Ablations of equal token count, as tensors: G ablations, n tokens each."""
+
+    ablations_G: Tensor
+    tokens_Gn: Tensor
+    visible_GnPP: Tensor  # uint8, 1 where the pixel shows
+
+
+class SmoothedViT:
+    """A base classifier and the ablations on which it votes.
+
+    Args:
+        network: as classifiers.load_classifier returns it, float32 on the CPU; taken over and changed.
+        geometry: the ablations, on images of the network's size.
+        preprocess: mean and std of the channels.
+        model: dtype of the blocks, and what becomes of hidden tokens.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        network: VisionTransformer,
+        geometry: Geometry,
+        *,
+        preprocess: Preprocess,
+        model: Model,
+        device: torch.device,
+    ) -> None:
+        torch.set_float32_matmul_precision("highest")  # no TF32
+        self._network = network.to(device)
+        self._dtype = getattr(torch, model.dtype)
+        self._device = device
+        self._token_px = network.patch_embed.patch_size[0]
+        self._num_ablations = geometry.num_ablations
+        keep_hidden = model.masked_tokens == "keep"
+        self._ablated = [self._to_device(group) for group in geometry.token_groups(self._token_px, keep_hidden=keep_hidden)]
+        whole = Geometry.whole(geometry.height, geometry.width)
+        self._whole = [self._to_device(group) for group in whole.token_groups(self._token_px)]
+        self._fold_embedding(preprocess)
+        network.blocks.to(self._dtype)
+        network.norm_pre.to(self._dtype)
+
+    def votes(self, images: Tensor) -> Votes:
+        """Vote on every ablation.
+
+        Args:
+            images: [images, height, width, 3] uint8.
+        """
+        return _votes_of(self.logits(images))
+
+    def clean_votes(self, images: Tensor) -> Votes:
+        """Classify whole images, [images, 1] each; arguments as of `votes`."""
+        return _votes_of(self._logits(images, self._whole, 1))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """[images, ablations, classes] float32; arguments as of `votes`."""
+        return self._logits(images, self._ablated, self._num_ablations)
+
+    @torch.inference_mode()
+    def _logits(self, images: Tensor, groups: list[_Group], num_ablations: int) -> Tensor:
+        pixels_NTV = self._tokens_of(images.to(self._device))
+        logits_NAK = torch.empty(
+            len(images), num_ablations, self._network.num_classes, device=self._device, dtype=torch.float32
+        )
+        for group in groups:
+            for image_S, member_S in self._sequences(len(images), group):
+                tokens_SnD = self._embed(pixels_NTV, image_S, group, member_S)
+                logits_NAK[image_S, group.ablations_G[member_S]] = self._classify(tokens_SnD)
+        return logits_NAK
+
+    def _sequences(self, num_images: int, group: _Group) -> Iterator[tuple[Tensor, Tensor]]:
+        """Image and group member of the sequences that are computed together."""
+        members, tokens = group.tokens_Gn.shape
+        together = max(1, _TOKENS_AT_ONCE[self._device.type] // (tokens + self._network.num_prefix_tokens))
+        for sequences in torch.arange(num_images * members, device=self._device).split(together):
+            yield sequences // members, sequences % members
+
+    def _tokens_of(self, images_NHWC: Tensor) -> Tensor:
+        """The pixels of each token, [N, T, V] uint8, ordered as the weights of the embedding are."""
+        P = self._token_px
+        tokens = images_NHWC.unfold(1, P, P).unfold(2, P, P)  # [N, rows, columns, 3, P, P]
+        return tokens.flatten(3).flatten(1, 2).contiguous()
+
+    def _embed(self, pixels_NTV: Tensor, image_S: Tensor, group: _Group, member_S: Tensor) -> Tensor:
+        """Prefix tokens and the shown tokens, with their positions: [S, prefix + n, D] in the blocks' dtype."""
+        tokens_Sn = group.tokens_Gn[member_S]
+        shown_SnV = pixels_NTV[image_S[:, None], tokens_Sn]
+        visible_SnPP = group.visible_GnPP[member_S]
+        shown_SnV = shown_SnV.unflatten(2, (3, *visible_SnPP.shape[2:])).mul_(visible_SnPP[:, :, None]).flatten(2)
+        embedded_SnD = self._embed_norm(F.linear(shown_SnV.float(), self._embed_weight_DV, self._embed_bias_D))
+        embedded_SnD = embedded_SnD + self._positions_TD[tokens_Sn]
+        prefix = self._prefix_1pD.expand(len(image_S), -1, -1)
+        return self._network.norm_pre(torch.cat([prefix, embedded_SnD], dim=1).to(self._dtype))
+
+    def _classify(self, tokens_SnD: Tensor) -> Tensor:
+        """Embedded sequences to logits, [S, K]: timm's own modules; the final norm and the head in float32."""
+        network = self._network
+        read = _rows_that_the_head_reads(network)
+        for block in network.blocks[:-1]:
+            tokens_SnD = _block(block, tokens_SnD, read=None)
+        tokens_SnD = _block(network.blocks[-1], tokens_SnD, read=read)
+        return network.forward_head(network.norm(tokens_SnD.float()))
+
+    def _to_device(self, group: TokenGroup) -> _Group:
+        visible_GnPP = group.rows[:, :, :, None] & group.columns[:, :, None, :]
+        return _Group(
+            torch.from_numpy(group.ablations).to(self._device),
+            torch.from_numpy(group.tokens).to(self._device),
+            torch.from_numpy(visible_GnPP).to(self._device, torch.uint8),
+        )
+
+    def _fold_embedding(self, preprocess: Preprocess) -> None:
+        """Make the embedding take raw pixels: W (x / 255 - mean) / std + b = W' x + b', so a hidden pixel is a 0.
+
+        It stays float32 for every dtype: 3 % of the work, and b' would lose digits in less.
+        """
+        network, embed = self._network, self._network.patch_embed
+        mean, std = torch.tensor([preprocess.mean, preprocess.std], device=self._device, dtype=torch.float64)
+        weight_DCPP = embed.proj.weight.double()
+        shift_D = (weight_DCPP * (mean / std)[:, None, None]).sum((1, 2, 3))
+        bias_D = torch.zeros_like(shift_D) if embed.proj.bias is None else embed.proj.bias.double()
+        self._embed_weight_DV = (weight_DCPP / (255 * std)[:, None, None]).flatten(1).float()
+        self._embed_bias_D = (bias_D - shift_D).float()
+        self._embed_norm = embed.norm
+        # timm adds positions to all tokens at once, so zeros in their place give prefix and positions alone.
+        rows, columns = embed.grid_size
+        shape = (1, rows, columns, network.embed_dim) if network.dynamic_img_size else (1, rows * columns, network.embed_dim)
+        with torch.inference_mode():
+            positions = network._pos_embed(torch.zeros(shape, device=self._device))
+        self._prefix_1pD, self._positions_TD = positions.split(
+            [network.num_prefix_tokens, rows * columns], dim=1
+        )
+        self._positions_TD = self._positions_TD[0]
+
+
+def _votes_of(logits_NAK: Tensor) -> Votes:
+    top = logits_NAK.topk(2, dim=-1).values
+    finite = logits_NAK.isfinite().all(dim=-1)
+    margins = (top[..., 0] - top[..., 1]).masked_fill(~finite, float("nan"))
+    return Votes(logits_NAK.argmax(dim=-1), margins)
+
+
+def _rows_that_the_head_reads(network: VisionTransformer) -> int | None:
+    """How many tokens from the front the head reads; None for all."""
+    if isinstance(network, VisionTransformerDistilled):
+        return 2
+    return 1 if network.global_pool == "token" else None
+
+
+def _block(block: nn.Module, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
+    """One transformer block; only the first `read` rows of its output are computed, None for all."""
+    if type(block) is not Block or type(block.attn) is not Attention:
+        return block(tokens_SnD)
+    rows = tokens_SnD[:, :read]
+    rows = rows + block.ls1(_attention(block.attn, block.norm1(tokens_SnD), read=read))
+    return rows + block.ls2(block.mlp(block.norm2(rows)))
+
+
+def _attention(attention: Attention, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
+    """timm's Attention with queries from the first `read` tokens only; keys and values from all."""
+    heads = (attention.num_heads, attention.head_dim)
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    if read is None:
+        queries, keys, values = attention.qkv(tokens_SnD).unflatten(2, (3, *heads)).unbind(2)
+    else:
+        D = attention.attn_dim
+        queries = F.linear(tokens_SnD[:, :read], weight[:D], None if bias is None else bias[:D]).unflatten(2, heads)
+        keys_values = F.linear(tokens_SnD, weight[D:], None if bias is None else bias[D:])
+        keys, values = keys_values.unflatten(2, (2, *heads)).unbind(2)
+    queries, keys, values = (part.transpose(1, 2) for part in (queries, keys, values))
+    queries, keys = attention.q_norm(queries), attention.k_norm(keys)
+    mixed = _attend(queries, keys, values, attention.scale).transpose(1, 2).flatten(2)
+    mixed = attention.norm(mixed)
+    if attention.gate is not None:
+        mixed = mixed * attention.gate(tokens_SnD[:, :read]).sigmoid()
+    return attention.proj(mixed)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """[S, heads, rows, head width]."""
+    if queries.device.type == "cpu" and keys.shape[2] <= _SHORT:
+        return (queries * scale @ keys.transpose(2, 3)).softmax(dim=-1) @ values
+    return F.scaled_dot_product_attention(queries, keys, values)
