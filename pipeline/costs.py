@@ -1,0 +1,88 @@
+"""What a job costs, reckoned before anything runs: tokens, matrix products, hours, bytes.
+
+Builds the network for its shape (loads torch), computes no vote.
+A product of an n x a by an a x b matrix counts 2 n a b operations.
+"""
+
+import torch
+from rich.table import Table
+from timm.models import VisionTransformer
+from torch import nn
+
+from manifests.errors import ShardError
+from manifests.job import Job
+from pipeline.plan import Plan, make_plan
+from workers.classifiers import build_classifier, preprocess_notice
+from workers.geometry import Geometry
+from workers.tar_headers import image_members
+
+_BYTES_A_VOTE = 6  # uint16 and float32, little of which compresses
+_BYTES_A_ROW = 60  # the other columns, compressed
+
+
+def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
+    """The table of `smoothcert plan`, notices, and the URL of the run.
+
+    Args:
+        job: the job.
+        tflops: rate to reckon with, in 10^12 operations a second.
+    """
+    plan = make_plan(job)
+    crop = job.preprocess.crop
+    with torch.device("meta"):
+        network = build_classifier(job.model, crop)
+    geometry = Geometry.of(job.ablation, crop, crop)
+    token_px = network.patch_embed.patch_size[0]
+    groups = geometry.token_groups(token_px, keep_hidden=job.model.masked_tokens == "keep")
+    sequences = [(len(group.ablations), group.tokens.shape[1]) for group in groups]
+    tokens = sum(count * shown for count, shown in sequences)
+    whole = [(1, (crop // token_px) ** 2)] if job.clean else []
+    flop = sum(count * flop_of(network, shown) for count, shown in [*sequences, *whole])
+    images, notices = _count_images(plan)
+    todo = plan.todo()
+
+    table = Table(title=job.name, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("run id", plan.run.run_id)
+    table.add_row("shards", f"{len(plan.tasks):,}")
+    table.add_row("  still to do", f"{len(todo):,}")
+    table.add_row("images", "unknown" if images is None else f"{images:,}")
+    table.add_row("checkpoint key", plan.checkpoint_key or "none: the file is one state dict")
+    table.add_row("ablations an image", f"{geometry.num_ablations:,}")
+    table.add_row("tokens an ablation", f"{tokens / geometry.num_ablations:.2f}")
+    table.add_row("tokens an image", f"{tokens:,}")
+    table.add_row("TFLOP an image", f"{flop / 1e12:.4f}")
+    if images is not None:
+        share = sum(task.shard.size for task in todo) / max(1, sum(task.shard.size for task in plan.tasks))
+        table.add_row("TFLOP", f"{images * flop / 1e12:,.1f}")
+        table.add_row(f"hours left at {tflops:g} TFLOP/s", f"{share * images * flop / 1e12 / tflops / 3600:,.3f}")
+        table.add_row("bytes out, about", f"{images * (geometry.num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW):,}")
+    if notice := preprocess_notice(job):
+        notices.append(notice)
+    return table, notices, plan.run.url
+
+
+def flop_of(network: VisionTransformer, shown: int) -> int:
+    """Operations of the matrix products of one ablation that shows so many tokens; all rows of the last block count.
+
+    Args:
+        network: any timm VisionTransformer; its weights are not read.
+        shown: visible tokens.
+    """
+    length = shown + network.num_prefix_tokens
+    weights = sum(layer.weight.numel() for layer in network.blocks.modules() if isinstance(layer, nn.Linear))
+    attention = 4 * length**2 * sum(block.attn.attn_dim for block in network.blocks)
+    embedding = 2 * network.patch_embed.proj.weight.numel() * shown
+    return 2 * weights * length + attention + embedding + 2 * network.embed_dim * network.num_classes
+
+
+def _count_images(plan: Plan) -> tuple[int | None, list[str]]:
+    total = 0
+    for task in plan.tasks:
+        try:
+            count = len(image_members(plan.run.store.local(task.shard.url), plan.job.images))
+        except ShardError as error:
+            return None, [f"shard {task.shard.name}: {error}"]
+        total += count if task.limit is None else min(count, task.limit)
+    return total, []

@@ -1,0 +1,203 @@
+"""From a job to a run: its identity, its shards, and what of it is still to do.
+
+State lives in storage alone: run.json is written first and once, each shard's file once, _SUCCESS last.
+Loads no torch: planning a finished run takes a moment.
+
+Not covered: doing it (certify_all.py, fleet.py); reading the votes (summary.py).
+"""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from manifests.errors import RequestError, ShardError
+from manifests.identity import VOTES_VERSION, identity_of, run_id_of
+from manifests.job import Images, Job
+from manifests.shards import Shard, find_shards
+from workers.checkpoints import resolve_checkpoint_key
+from workers.geometry import Geometry
+from workers.shard_task import ShardTask
+from workers.storage import Store, sha256_of, store_for
+from workers.tar_headers import image_members
+from workers.votes_table import read_metadata
+
+LIBRARIES = ("ray", "torch", "torchvision", "timm", "pyarrow", "webdataset", "pillow", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Results of one identity: where they are and how complete.
+
+    Attributes:
+        url: OUTPUT/RUN_ID.
+        record: what run.json says.
+        store: that holds it.
+    """
+
+    url: str
+    record: Mapping[str, Any]
+    store: Store
+
+    @property
+    def run_id(self) -> str:
+        return str(self.record["run_id"])
+
+    @property
+    def partial(self) -> bool:
+        return bool(self.record["partial"])
+
+    @cached_property
+    def tasks(self) -> tuple[ShardTask, ...]:
+        """The shards of which at least one image counts, in order."""
+        return tuple(
+            ShardTask(index, Shard(shard["name"], shard["url"], shard["size"], shard["fingerprint"]), shard["limit"])
+            for index, shard in enumerate(self.record["shards"])
+            if shard["limit"] != 0
+        )
+
+    def published(self) -> set[str]:
+        """Names of the published files, relative to the run."""
+        return {f"votes/{Path(entry.url).name}" for entry in self.store.list(f"{self.url}/votes")}
+
+    def missing(self) -> tuple[ShardTask, ...]:
+        published = self.published()
+        return tuple(task for task in self.tasks if task.file_name not in published)
+
+    def success(self) -> dict[str, Any] | None:
+        """What _SUCCESS says, or None where the run has none."""
+        url = f"{self.url}/_SUCCESS"
+        return json.loads(self.store.read(url)) if self.store.find(url) else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job made definite.
+
+    Attributes:
+        job: the job.
+        run: where its results go; run.json may not be written yet.
+        checkpoint_sha256, checkpoint_key: the weights that vote.
+        tasks: the shards of the run at their present URLs and fingerprints.
+    """
+
+    job: Job
+    run: Run
+    checkpoint_sha256: str
+    checkpoint_key: str | None
+    tasks: tuple[ShardTask, ...]
+
+    def todo(self) -> tuple[ShardTask, ...]:
+        """Shards without a published file, the largest first."""
+        missing = {task.index for task in self.run.missing()}
+        todo = [task for task in self.tasks if task.index in missing]
+        return tuple(sorted(todo, key=lambda task: -task.shard.size))
+
+
+def make_plan(job: Job) -> Plan:
+    """Find the shards, hash the checkpoint, and see what is there.
+
+    Raises:
+        RequestError: something the job names is missing or cannot be used, or the data of an existing run changed.
+        ShardError: with a limit, a tar whose images cannot be counted.
+    """
+    Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
+    store = store_for(job.output, job.storage)
+    specs = (job.images.shards,) if isinstance(job.images.shards, str) else job.images.shards
+    files = store_for(specs[0], job.storage)
+    shards = find_shards(job.images, files)
+    if files.find(job.model.checkpoint) is None:
+        raise RequestError(f"model.checkpoint: {job.model.checkpoint} does not exist; correct the path")
+    checkpoint = files.local(job.model.checkpoint)
+    checkpoint_sha256 = sha256_of(checkpoint)
+    checkpoint_key = resolve_checkpoint_key(checkpoint, job.model.checkpoint_key)
+    limits = _limits(shards, job.images, files)
+    limit = None if limits is None else job.images.limit
+    identity = identity_of(
+        job, shards, checkpoint_sha256=checkpoint_sha256, checkpoint_key=checkpoint_key, limit=limit
+    )
+    run_id = run_id_of(identity)
+    record = {
+        "run_id": run_id,
+        "name": job.name,
+        "partial": limit is not None,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "identity": identity,
+        "votes_version": VOTES_VERSION,
+        "job": job.model_dump(mode="json"),
+        "checkpoint": {"url": job.model.checkpoint, "sha256": checkpoint_sha256, "key": checkpoint_key},
+        "shards": [
+            {"name": s.name, "url": s.url, "size": s.size, "fingerprint": s.fingerprint, "images": s.images}
+            | {"limit": None if limits is None else limits[i]}
+            for i, s in enumerate(shards)
+        ],
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+    }
+    url = f"{job.output.rstrip('/')}/{run_id}"
+    tasks = Run(url, record, store).tasks
+    run = find_run(url, store) or Run(url, record, store)
+    _refuse_changed_data(run, tasks)
+    return Plan(job, run, checkpoint_sha256, checkpoint_key, tasks)
+
+
+def find_run(url: str, store: Store) -> Run | None:
+    """The run at a URL, or None where there is no run.json.
+
+    Raises:
+        RequestError: its run.json cannot be read.
+    """
+    record_url = f"{url}/run.json"
+    if store.find(record_url) is None:
+        return None
+    try:
+        run = Run(url, json.loads(store.read(record_url)), store)
+        _ = run.tasks, run.run_id, run.partial
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{record_url} is damaged ({error!r}); move the run away and start again") from None
+    return run
+
+
+def begin(plan: Plan) -> None:
+    """Write run.json, unless this run has begun before; sweep up what dead writers left."""
+    text = json.dumps(plan.run.record, indent=1, sort_keys=True)
+    plan.run.store.publish(plan.run.url, "run.json", text.encode())
+    plan.run.store.sweep(plan.run.url)
+
+
+def _limits(shards: Sequence[Shard], images: Images, files: Store) -> list[int] | None:
+    """How many images of each shard count; None where the limit is not reached."""
+    if images.limit is None:
+        return None
+    remaining = images.limit
+    limits = []
+    for shard in shards:
+        if remaining == 0:
+            return limits + [0] * (len(shards) - len(limits))
+        try:
+            count = len(image_members(files.local(shard.url), images))
+        except ShardError as error:
+            raise ShardError(f"images.limit: cannot count the images of {shard.name}: {error}") from None
+        limits.append(min(count, remaining))
+        if count > remaining:
+            return limits + [0] * (len(shards) - len(limits))
+        remaining -= count
+    return None
+
+
+def _refuse_changed_data(run: Run, now: Sequence[ShardTask]) -> None:
+    """Equal names and sizes can hide other data: compare what is published with the tars of today."""
+    published = run.published()
+    for then, task in zip(run.tasks, now, strict=True):
+        if then.shard.fingerprint == task.shard.fingerprint or task.file_name not in published:
+            continue
+        there = read_metadata(run.store.local(f"{run.url}/{task.file_name}"))["shard_sha256"]
+        if sha256_of(run.store.local(task.shard.url)) != there:
+            raise RequestError(
+                f"images.shards: {task.shard.url} has other content than when {run.url} was made, under the same name "
+                "and size; set images.version to tell the two apart"
+            )

@@ -1,0 +1,153 @@
+"""The figures of a run, read from its published files, and the table that shows them.
+
+Certificates of squares follow from the two max columns, because a certificate implies that of every smaller
+square; so the patches of the table can change without a new run.
+"""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from manifests.errors import RunError
+from pipeline.plan import Run
+from workers.votes_table import read_metadata
+
+_COLUMNS = ["status", "label", "clean_prediction", "prediction", "max_certified_patch", "max_margin_certified_patch"]
+
+
+@dataclass(frozen=True)
+class CertifiedShare:
+    """A square patch and the share of images certified against it by either rule (and right, with labels)."""
+
+    patch: tuple[int, int]
+    exact: float
+    margin: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of the published files; an accuracy is a count over all rows, those without votes included.
+
+    Attributes:
+        images: rows.
+        status: rows of each status.
+        labelled: whether accuracies are meant; without labels `certified` holds certified shares.
+        files: SHA-256 of each published file.
+    """
+
+    images: int
+    status: dict[str, int]
+    labelled: bool
+    clean_accuracy: float | None
+    smoothed_accuracy: float | None
+    certified: tuple[CertifiedShare, ...]
+    without_votes: int
+    files: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "images": self.images,
+            "status": self.status,
+            "clean_accuracy": self.clean_accuracy,
+            "smoothed_accuracy": self.smoothed_accuracy,
+            "certified": [
+                {"patch": list(share.patch), "exact": share.exact, "margin": share.margin} for share in self.certified
+            ],
+        }
+
+
+def summarise(run: Run, patches: Sequence[int], *, labelled: bool, clean: bool) -> Summary:
+    """Read the published files of a run.
+
+    Args:
+        run: the run.
+        patches: sides of the squares to show, in pixels.
+        labelled: whether the job has labels.
+        clean: whether whole images were classified too.
+    Raises:
+        RunError: a file is not one of this run's.
+    """
+    tables, files = [], {}
+    published = run.published()
+    for task in run.tasks:
+        if task.file_name in published:
+            data = run.store.read(f"{run.url}/{task.file_name}")
+            files[task.file_name] = hashlib.sha256(data).hexdigest()
+            tables.append(_small_columns(data, run, task.file_name))
+    rows = pa.concat_tables(tables) if tables else pa.table({name: [] for name in _COLUMNS})
+    status = dict(Counter(rows["status"].to_pylist()))
+    label, clean_prediction, prediction, exact, margin = (
+        _with_absent(rows[name], absent) for name, absent in zip(_COLUMNS[1:], (-1, -2, -2, -1, -1), strict=True)
+    )
+    right = prediction == label if labelled else prediction >= 0
+    return Summary(
+        images=len(rows),
+        status=status,
+        labelled=labelled,
+        clean_accuracy=_share(clean_prediction == label) if labelled and clean else None,
+        smoothed_accuracy=_share(prediction == label) if labelled else None,
+        certified=tuple(
+            CertifiedShare((side, side), _share(right & (exact >= side)), _share(right & (margin >= side)))
+            for side in patches
+        ),
+        without_votes=int((prediction < 0).sum()),
+        files=files,
+    )
+
+
+def table_of(summary: Summary, title: str, images_per_second: float | None) -> Table:
+    """What is printed at the end of a run."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    errors = {status: count for status, count in summary.status.items() if status != "ok"}
+    table.add_row("images", f"{summary.images:,}", "")
+    table.add_row("errors", f"{sum(errors.values()):,}", ", ".join(f"{n} {status}" for status, n in sorted(errors.items())))
+    if summary.clean_accuracy is not None:
+        table.add_row("clean accuracy", _percent(summary.clean_accuracy), "")
+    if summary.smoothed_accuracy is not None:
+        table.add_row("smoothed accuracy", _percent(summary.smoothed_accuracy), "")
+    if summary.certified:
+        table.add_section()
+        table.add_row("certified accuracy" if summary.labelled else "certified share", "exact", "margin rule")
+    for share in summary.certified:
+        height, width = share.patch
+        table.add_row(f"  patch {height} x {width}", _percent(share.exact), _percent(share.margin))
+    if images_per_second is not None:
+        table.add_section()
+        table.add_row("images/s", f"{images_per_second:,.1f}", "")
+    return table
+
+
+def _small_columns(data: bytes, run: Run, name: str) -> pa.Table:
+    try:
+        run_id = read_metadata(io.BytesIO(data))["run_id"]
+        table = pq.read_table(io.BytesIO(data), columns=_COLUMNS)
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise RunError(f"{run.url}/{name} is damaged ({error}); move it away and run the same command again") from None
+    if run_id != run.run_id:
+        raise RunError(f"{run.url}/{name} belongs to run {run_id}; move it away and run the same command again")
+    status = table.schema.get_field_index("status")
+    return table.replace_schema_metadata(None).set_column(status, "status", table["status"].cast(pa.string()))
+
+
+def _with_absent(column: pa.ChunkedArray, absent: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    numbers: np.ndarray[Any, np.dtype[np.int64]] = column.cast(pa.int64()).fill_null(absent).to_numpy()
+    return numbers
+
+
+def _share(which: np.ndarray[Any, np.dtype[np.bool_]]) -> float:
+    return float(which.mean()) if len(which) else 0.0
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -1,0 +1,84 @@
+"""A tar to samples, each image exactly once.
+
+Samples are grouped by webdataset's own iteration. Since it drops what it does not understand, the headers
+are checked first (tar_headers.py), and what webdataset yields must be what they promise.
+
+Not covered: decoding (images.py); which tars there are (manifests/shards.py).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from webdataset.tariterators import group_by_keys, tar_file_iterator
+
+from manifests.errors import ShardError
+from manifests.job import Images
+from workers.tar_headers import image_members
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a shard.
+
+    Attributes:
+        key: name of its members up to the first dot.
+        index: its row, counted from 0 in tar order.
+        image: bytes of the image file.
+        image_offset: where they lie in the tar.
+        label: the class, or None.
+        label_error: what is wrong with the label, or None.
+    """
+
+    key: str
+    index: int
+    image: bytes
+    image_offset: int
+    label: int | None
+    label_error: str | None
+
+
+def read_samples(tar: Path, images: Images, *, classes: int, limit: int | None = None) -> Iterator[Sample]:
+    """Check the whole tar, then give its samples in order.
+
+    Args:
+        tar: a local file.
+        images: which members are image and label.
+        classes: labels are 0 to `classes` - 1.
+        limit: at most so many samples, None for all.
+    Raises:
+        ShardError: the tar is not whole, or not every image in it would become exactly one sample.
+    """
+    expected = image_members(tar, images)[:limit]
+    with tar.open("rb") as file:
+        members = ({**member, "__url__": tar.name} for member in tar_file_iterator(file))
+        samples = (sample for sample in group_by_keys(members) if sample.keys() & set(images.image))
+        for index, member in enumerate(expected):
+            sample = next(samples, None)
+            if sample is None or sample["__key__"] != member.key or len(sample[member.suffix]) != member.size:
+                raise ShardError(f"image {member.key}.{member.suffix}: not read as its header says; pack the tar again")
+            label, label_error = _label_of(sample, images.label, classes)
+            yield Sample(member.key, index, sample[member.suffix], member.offset, label, label_error)
+
+
+def _label_of(sample: dict[str, Any], label: str | None, classes: int) -> tuple[int | None, str | None]:
+    """(label, None), or (None, what is wrong)."""
+    if label is None:
+        return None, None
+    member, _, field = label.partition(":")
+    if member not in sample:
+        return None, f"no member .{member}"
+    value: Any = sample[member]
+    try:
+        if field:
+            value = json.loads(value)[field]
+        number = int(value) if isinstance(value, bytes | str) else value
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise ValueError(f"{number!r} is no whole number")
+    except (ValueError, KeyError, TypeError) as error:
+        return None, f".{label} is no class index: {' '.join(repr(error).split())[:160]}"
+    if not 0 <= number < classes:
+        return None, f"label {number} is not one of the {classes} classes"
+    return number, None

@@ -1,0 +1,127 @@
+"""The headers of a tar: which images it holds, and whether it is whole.
+
+Readers of tars drop things silently: what follows the first of two concatenated tars, everything after a
+damaged header, links, `__meta__/`, members whose name has a second dot. Here every byte of the file is
+accounted for, and each member with an image suffix is either one sample's image or an error by name.
+
+Loads no torch, so that the driver can count images. Not covered: reading the samples (shard_reader.py).
+"""
+
+import re
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+from manifests.errors import ShardError
+from manifests.job import Images
+
+_BLOCK = tarfile.BLOCKSIZE
+_READ_BYTES = 1 << 20
+_HIDDEN = re.compile(r"__[^/]*__(?:$|/)")  # names that webdataset skips
+
+
+class ImageMember(NamedTuple):
+    """One image: key and suffix of its name, and where its bytes lie in the tar."""
+
+    key: str
+    suffix: str
+    offset: int
+    size: int
+
+
+def image_members(tar: Path, images: Images) -> list[ImageMember]:
+    """The images of a tar in order, after every byte and every member of it has been accounted for.
+
+    Args:
+        tar: a local file.
+        images: which members are images.
+    Raises:
+        ShardError: the tar is not whole, or not every image in it would become exactly one sample.
+    """
+    members = _read_headers(tar)
+    found: list[ImageMember] = []
+    seen: set[tuple[str, str]] = set()
+    suffixes_seen: set[str] = set()
+    done_keys: set[str] = set()
+    current: str | None = None
+    for member in members:
+        if member.isdir():
+            continue
+        key, suffix = _key_and_suffix(member.name)
+        if not member.isreg() or member.issparse():
+            raise ShardError(f"{member.name} is a link or special file, not a plain one; pack its content instead")
+        last_suffix = member.name.rpartition(".")[2].lower() if "." in member.name else ""
+        hidden = _HIDDEN.match(member.name) is not None
+        if last_suffix in images.image and (key is None or hidden or suffix not in images.image):
+            raise ShardError(
+                f"{member.name} ends in an image suffix but is no sample's image: a name is KEY.SUFFIX with one dot, "
+                "outside folders like __meta__; rename it, or set images.image to the suffixes that count"
+            )
+        if key is None or suffix is None or hidden:
+            continue
+        if key != current:
+            if key in done_keys:
+                raise ShardError(
+                    f"key {key} comes twice, the second time with {member.name}; rename one, or put its members side by side"
+                )
+            current = key
+            done_keys.add(key)
+        if (key, suffix) in seen:
+            raise ShardError(f"{member.name} comes twice; remove one")
+        seen.add((key, suffix))
+        suffixes_seen.add(suffix)
+        if suffix in images.image:
+            if found and found[-1].key == key:
+                raise ShardError(f"sample {key} has two images, .{found[-1].suffix} and .{suffix}; keep one")
+            found.append(ImageMember(key, suffix, member.offset_data, member.size))
+    if not found:
+        raise ShardError(
+            f"holds no image: suffixes seen: {', '.join(sorted(suffixes_seen)) or 'none'}; "
+            f"images.image names: {', '.join(images.image)}"
+        )
+    return found
+
+
+def _key_and_suffix(name: str) -> tuple[str | None, str | None]:
+    """Split at the first dot of the base name, as webdataset does; None where it sees no sample."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    return (folder + slash + stem, suffix.lower()) if stem and dot else (None, None)
+
+
+def _read_headers(tar: Path) -> list[tarfile.TarInfo]:
+    size = tar.stat().st_size
+    if size == 0:
+        raise ShardError("is empty (0 bytes); pack it again")
+    try:
+        with tarfile.open(tar, mode="r:") as archive:
+            members = archive.getmembers()
+            end = archive.offset
+    except tarfile.TarError as error:
+        raise ShardError(
+            f"is not a whole plain tar ({error}); pack it again (compressed tars are not read: rows point into the file)"
+        ) from None
+    if members and members[-1].offset_data + members[-1].size > size:
+        raise ShardError(f"is truncated inside {members[-1].name}; copy or pack it again")
+    _check_end(tar, end, size)
+    if not members:
+        raise ShardError("holds no members; pack it again")
+    return members
+
+
+def _check_end(tar: Path, end: int, size: int) -> None:
+    """Reading stopped at `end`: there must be two zero blocks, and nothing but zeros to the end of the file."""
+    with tar.open("rb") as file:
+        file.seek(end)
+        if size - end < 2 * _BLOCK:
+            raise ShardError(f"is truncated at byte {size}: the two zero blocks that end a tar are missing; copy or pack it again")
+        if any(file.read(_BLOCK)):
+            raise ShardError(f"has a damaged header at byte {end}; copy or pack it again")
+        position = end + _BLOCK
+        while part := file.read(_READ_BYTES):
+            if any(part):
+                raise ShardError(
+                    f"goes on after its end (byte {end}): something follows from byte {position} on, perhaps a second "
+                    "tar; pack them as one"
+                )
+            position += len(part)
