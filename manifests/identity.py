@@ -35,7 +35,7 @@ def identity_of(
     """
     images = job.images.model_dump(mode="json", exclude_defaults=True, exclude={"shards", "split", "limit"})
     model = job.model.model_dump(mode="json", exclude_defaults=True, exclude={"checkpoint", "checkpoint_key"})
-    identity = {
+    identity: dict[str, Any] = {
         "images": images | {"shards": [[shard.name, shard.size] for shard in shards]},
         "model": model | {"checkpoint_sha256": checkpoint_sha256},
         "preprocess": job.preprocess.model_dump(mode="json", exclude_defaults=True),

@@ -86,7 +86,7 @@ def _expand(spec: str, split: str | None, files: Files) -> Iterator[Shard]:
     if "{" in spec:
         try:
             urls = list(braceexpand.braceexpand(spec))
-        except braceexpand.UnbalancedBracesError as error:
+        except ValueError as error:
             raise RequestError(f"images.shards: {spec}: {error}; close every brace") from None
         for url in urls:
             yield _shard(url, files, wanted_by=spec)

@@ -113,8 +113,8 @@ def _finish(plan: Plan, summary: Summary) -> bool:
     if there != summary.files:
         changed = sorted(name for name in summary.files if (there or {}).get(name) != summary.files[name])
         raise RunError(
-            f"{run.url}/_SUCCESS does not agree with {', '.join(changed) or 'the published files'}: changed after the run "
-            "was complete; restore the files, or move them and _SUCCESS away and run the same command again"
+            f"{run.url}/_SUCCESS does not agree with {', '.join(changed) or 'the published files'}: changed after "
+            "the run was complete; restore the files, or move them and _SUCCESS away and run the same command again"
         )
     return True
 
@@ -167,7 +167,7 @@ class _Lines:
 class _Bar(_Lines):
     """Progress on a terminal: images done, rate, time left; the shards' lines above it."""
 
-    def __init__(self, console: Console, todo: Sequence[ShardTask], progress: Progress, total: int | None) -> None:
+    def __init__(self, console: Console, todo: Sequence[ShardTask], progress: Progress, total: int) -> None:
         super().__init__(console, todo)
         self._progress = progress
         self._bar = progress.add_task("certify", total=total, rate="")
@@ -192,7 +192,7 @@ def _progress(console: Console, plan: Plan, todo: Sequence[ShardTask]) -> Iterat
         return
     from workers.tar_headers import image_members
 
-    total: int | None = 0
+    total = 0
     for task in todo:
         try:
             count = len(image_members(plan.run.store.local(task.shard.url), plan.job.images))

@@ -28,9 +28,12 @@ app = typer.Typer(
 
 JobFile = Annotated[Path, typer.Argument(help="Job file (YAML).", show_default=False)]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the job file; repeatable.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the job file; repeatable."),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N images; the run is marked PARTIAL.")]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Only the first N images; the run is marked PARTIAL.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; messages go to stderr.")]
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "manifests" / "examples"

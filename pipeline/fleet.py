@@ -58,16 +58,14 @@ class Resources:
     gpus: float
 
 
-@ray.remote
 class Worker:
     """A Certifier in a process of its own."""
 
     def __init__(self, plan: Plan, threads: int) -> None:
         self._plan, self._threads = plan, threads
-        self._loaded: Certifier | None = None
+        self._loaded: Certifier | None = None  # by the first task: Ray keeps a task's exception, not a constructor's
 
     def _certifier(self) -> "Certifier":
-        # Loaded by the first task, not by __init__: Ray keeps a task's exception, but not a constructor's.
         if self._loaded is None:
             self._loaded = self._load()
         return self._loaded
@@ -119,8 +117,8 @@ def allot(execution: Execution, shards: int) -> Resources:
     actors = execution.actors or min(shards, fits)
     if fits < max(1, execution.actors or 1):
         raise RequestError(
-            f"execution: {max(1, actors)} actor(s) of {cpus:g} CPUs and {gpus:g} GPUs asked for, the cluster has room for "
-            f"{fits}: its largest machine has {most_cpus:g} CPUs and {most_gpus:g} GPUs; "
+            f"execution: {max(1, actors)} actor(s) of {cpus:g} CPUs and {gpus:g} GPUs asked for, the cluster has "
+            f"room for {fits}: its largest machine has {most_cpus:g} CPUs and {most_gpus:g} GPUs; "
             "lower execution.actors, cpus_per_actor or gpus_per_actor"
         )
     return Resources(min(actors, shards), cpus, gpus)
@@ -196,14 +194,15 @@ class Fleet:
                     elif attempts[task.index] < self._plan.job.execution.max_attempts:
                         queue.append(task)
                     else:
+                        tries = attempts[task.index]
                         yield Failure(
-                            task, f"shard {task.shard.name}: given up after {attempts[task.index]} attempts, the last: {cause}"
+                            task, f"shard {task.shard.name}: given up after {tries} attempts, the last: {cause}"
                         )
                 del running[stream]
 
     def _start(self) -> Any:
-        actor = Worker.options(num_cpus=self._resources.cpus, num_gpus=self._resources.gpus, max_concurrency=1)
-        return actor.remote(self._plan, max(1, int(self._resources.cpus)))
+        cpus, gpus = self._resources.cpus, self._resources.gpus
+        return ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus).remote(self._plan, max(1, int(cpus)))
 
 
 def _cause(error: RayError) -> SmoothcertError:

@@ -118,9 +118,7 @@ def make_plan(job: Job) -> Plan:
     checkpoint_key = resolve_checkpoint_key(checkpoint, job.model.checkpoint_key)
     limits = _limits(shards, job.images, files)
     limit = None if limits is None else job.images.limit
-    identity = identity_of(
-        job, shards, checkpoint_sha256=checkpoint_sha256, checkpoint_key=checkpoint_key, limit=limit
-    )
+    identity = identity_of(job, shards, checkpoint_sha256=checkpoint_sha256, checkpoint_key=checkpoint_key, limit=limit)
     run_id = run_id_of(identity)
     record = {
         "run_id": run_id,
@@ -174,7 +172,7 @@ def _limits(shards: Sequence[Shard], images: Images, files: Store) -> list[int] 
     if images.limit is None:
         return None
     remaining = images.limit
-    limits = []
+    limits: list[int] = []
     for shard in shards:
         if remaining == 0:
             return limits + [0] * (len(shards) - len(limits))

@@ -111,7 +111,9 @@ def table_of(summary: Summary, title: str, images_per_second: float | None) -> T
     table.add_column(justify="right")
     errors = {status: count for status, count in summary.status.items() if status != "ok"}
     table.add_row("images", f"{summary.images:,}", "")
-    table.add_row("errors", f"{sum(errors.values()):,}", ", ".join(f"{n} {status}" for status, n in sorted(errors.items())))
+    table.add_row(
+        "errors", f"{sum(errors.values()):,}", ", ".join(f"{n} {status}" for status, n in sorted(errors.items()))
+    )
     if summary.clean_accuracy is not None:
         table.add_row("clean accuracy", _percent(summary.clean_accuracy), "")
     if summary.smoothed_accuracy is not None:

@@ -1,6 +1,6 @@
 """Pack a Parquet file of images (columns key, label, jpg) into WebDataset tars.
 
-    python scripts/pack_parquet.py test.parquet data/cifar10-test [--images-per-tar 1000]
+python scripts/pack_parquet.py test.parquet data/cifar10-test [--images-per-tar 1000]
 """
 
 import argparse

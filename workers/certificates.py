@@ -16,6 +16,7 @@ Not covered: several patches, coarser strides, tolerances.
 Source: Levine & Feizi 2020, arXiv:2002.10733, section 3, for the margin rule.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +53,8 @@ class Tally(NamedTuple):
         return self.counts[:, :1] - self.counts - (self.classes < self.classes[:, :1])
 
 
-class Certificates(NamedTuple):
+@dataclass(frozen=True)
+class Certificates:
     """What is stored of each image, [images] each; the names are those of the Parquet columns."""
 
     prediction: Ints
@@ -93,7 +95,7 @@ def count_votes(votes: NDArray[np.integer], *, classes: int) -> Tally:
     Raises:
         ValueError: a vote is for no class.
     """
-    if votes.size and not (0 <= votes.min() and votes.max() < classes):
+    if votes.size and not (votes.min() >= 0 and votes.max() < classes):
         raise ValueError(f"votes from {votes.min()} to {votes.max()} do not fit {classes} classes")
     images = len(votes)
     pairs, counts = np.unique(np.arange(images)[:, None] * classes + votes, return_counts=True)

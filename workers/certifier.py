@@ -133,9 +133,7 @@ class Certifier:
 
     def _rows(self, task: ShardTask) -> Iterator[Row]:
         """The rows of a shard in tar order; batches depend only on positions in the shard."""
-        samples = read_samples(
-            self._tar(task), self._job.images, classes=self._job.model.classes, limit=task.limit
-        )
+        samples = read_samples(self._tar(task), self._job.images, classes=self._job.model.classes, limit=task.limit)
         try:
             with ThreadPoolExecutor(self._threads) as decoders:
                 for batch in _batches(samples, self._images_per_batch):
@@ -146,12 +144,12 @@ class Certifier:
         except ShardError as error:
             raise ShardError(f"shard {task.shard.name}: {error}") from None
 
-    def _vote(self, rows: Sequence[Row], decoded: Sequence[DecodedImage]) -> None:
+    def _vote(self, rows: list[Row], decoded: Sequence[DecodedImage]) -> None:
         """Add votes, margins and certificates to the rows whose images have pixels."""
         readable = [position for position, image in enumerate(decoded) if image.pixels is not None]
         if not readable:
             return
-        pixels = torch.from_numpy(np.stack([decoded[position].pixels for position in readable]))
+        pixels = torch.from_numpy(np.stack([image.pixels for image in decoded if image.pixels is not None]))
         answers = [self._model.votes(pixels), *([self._model.clean_votes(pixels)] if self._job.clean else [])]
         finite = torch.cat([answer.margins for answer in answers], dim=1).isfinite().all(dim=1).cpu().numpy()
         votes = answers[0].classes.cpu().numpy()[finite]
@@ -161,7 +159,7 @@ class Certifier:
             rows[position] |= {"status": "model_error", "error": "a logit is not finite"}
         for place, position in enumerate(np.array(readable)[finite]):
             rows[position] |= {"votes": votes[place], "margins": margins[place]}
-            rows[position] |= {name: int(values[place]) for name, values in certificates._asdict().items()}
+            rows[position] |= {name: int(values[place]) for name, values in vars(certificates).items()}
         if self._job.clean:
             classes, margins = (part[:, 0].cpu().numpy()[finite] for part in answers[1])
             for place, position in enumerate(np.array(readable)[finite]):

@@ -11,7 +11,7 @@ import io
 import pickle
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from manifests.errors import RequestError
 
@@ -49,7 +49,7 @@ def looks_like_safetensors(checkpoint: Path) -> bool:
 class _Placeholder:
     """Stands for any class or object of a pickle: takes everything, does nothing."""
 
-    def __new__(cls, *_args: Any, **_kwargs: Any) -> "_Placeholder":
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         return super().__new__(cls)
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
@@ -85,7 +85,8 @@ def _dicts_in_torch_file(checkpoint: Path) -> list[str]:
         outline = _outline(checkpoint)
     except Exception as error:  # whatever a broken or hostile pickle provokes
         raise RequestError(
-            f"model.checkpoint: {checkpoint} is neither safetensors nor a torch file ({error!r:.160}); name a file of weights"
+            f"model.checkpoint: {checkpoint} is neither safetensors nor a torch file ({repr(error)[:160]}); "
+            "name a file of weights"
         ) from None
     if not isinstance(outline, dict):
         raise RequestError(f"model.checkpoint: {checkpoint} holds no state dict; save the model's state_dict()")

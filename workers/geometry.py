@@ -159,9 +159,7 @@ class Geometry:
             tokens = np.nonzero(shown[ablations])[1].reshape(len(ablations), count)
             vertical, horizontal = np.divmod(ablations[:, None], len(columns))
             token_row, token_column = np.divmod(tokens, columns.shape[1])
-            groups.append(
-                TokenGroup(ablations, tokens, rows[vertical, token_row], columns[horizontal, token_column])
-            )
+            groups.append(TokenGroup(ablations, tokens, rows[vertical, token_row], columns[horizontal, token_column]))
         return groups
 
 
@@ -180,4 +178,5 @@ def _spans(ablation: Ablation, side: int) -> Bools:
 def _contacts(shown: Bools, patch_px: int) -> Bools:
     """[contacts, offsets]: for each place of the patch along one axis the offsets it meets; no two alike."""
     places = np.lib.stride_tricks.sliding_window_view(shown, patch_px, axis=1)
-    return np.unique(places.any(2).T, axis=0)
+    met: Bools = places.any(axis=2)
+    return np.unique(met.T, axis=0)

@@ -10,6 +10,7 @@ import io
 from typing import NamedTuple
 
 import numpy as np
+import PIL
 import torchvision.transforms.functional as TF
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
@@ -52,7 +53,7 @@ def decode(data: bytes, preprocess: Preprocess) -> DecodedImage:
 
 def decoder_version() -> str:
     """Name and version of what decodes, recorded with every file of votes."""
-    return f"Pillow {Image.__version__}, libjpeg-turbo {features.version_feature('libjpeg_turbo')}"
+    return f"Pillow {PIL.__version__}, libjpeg-turbo {features.version_feature('libjpeg_turbo')}"
 
 
 def _open(data: bytes) -> Image.Image:
@@ -70,7 +71,9 @@ def _check_size(width: int, height: int, preprocess: Preprocess) -> None:
         resized = pixels
         if pixels <= MAX_PIXELS and (width, height) != (preprocess.crop, preprocess.crop):
             expected = f"{preprocess.crop} x {preprocess.crop}"
-            raise ImageError("size_error", f"{width} x {height} pixels, expected {expected} (preprocess.resize is null)")
+            raise ImageError(
+                "size_error", f"{width} x {height} pixels, expected {expected} (preprocess.resize is null)"
+            )
     else:
         short, long = min(width, height), max(width, height)
         resized = preprocess.resize * int(preprocess.resize * long / short)
@@ -85,7 +88,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image.load()
         if image.mode in _SIXTEEN_BITS:
             # Pillow would clip these at 255; the high byte is what it takes of 16-bit colour images.
-            return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+            return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert(
+                "RGB"
+            )
         if image.mode == "F":
             raise ImageError("decode_error", "floating-point pixels have no 8-bit meaning")
         image.info.pop("transparency", None)  # dropped like any alpha channel

@@ -76,7 +76,7 @@ def _label_of(sample: dict[str, Any], label: str | None, classes: int) -> tuple[
             value = json.loads(value)[field]
         number = int(value) if isinstance(value, bytes | str) else value
         if isinstance(number, bool) or not isinstance(number, int):
-            raise ValueError(f"{number!r} is no whole number")
+            raise ValueError(f"{number!r} is no whole number")  # noqa: TRY004  reported like the others
     except (ValueError, KeyError, TypeError) as error:
         return None, f".{label} is no class index: {' '.join(repr(error).split())[:160]}"
     if not 0 <= number < classes:

@@ -16,7 +16,7 @@ Source: Salman et al. 2021, arXiv:2110.07719, section 4; pixels are hidden befor
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from timm.layers import Attention
 from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
-from torch import Tensor, nn
+from torch import Tensor
 
 from manifests.job import Model, Preprocess
 from workers.geometry import Geometry, TokenGroup
@@ -49,9 +49,9 @@ class Votes(NamedTuple):
 class _Group(NamedTuple):
     """Ablations of equal token count, as tensors: G ablations, n tokens each."""
 
-    ablations_G: Tensor
-    tokens_Gn: Tensor
-    visible_GnPP: Tensor  # uint8, 1 where the pixel shows
+    ablations: Tensor  # [G]
+    tokens: Tensor  # [G, n]
+    visible: Tensor  # [G, n, P, P] uint8, 1 where the pixel shows
 
 
 class SmoothedViT:
@@ -81,7 +81,9 @@ class SmoothedViT:
         self._token_px = network.patch_embed.patch_size[0]
         self._num_ablations = geometry.num_ablations
         keep_hidden = model.masked_tokens == "keep"
-        self._ablated = [self._to_device(group) for group in geometry.token_groups(self._token_px, keep_hidden=keep_hidden)]
+        self._ablated = [
+            self._to_device(group) for group in geometry.token_groups(self._token_px, keep_hidden=keep_hidden)
+        ]
         whole = Geometry.whole(geometry.height, geometry.width)
         self._whole = [self._to_device(group) for group in whole.token_groups(self._token_px)]
         self._fold_embedding(preprocess)
@@ -113,12 +115,12 @@ class SmoothedViT:
         for group in groups:
             for image_S, member_S in self._sequences(len(images), group):
                 tokens_SnD = self._embed(pixels_NTV, image_S, group, member_S)
-                logits_NAK[image_S, group.ablations_G[member_S]] = self._classify(tokens_SnD)
+                logits_NAK[image_S, group.ablations[member_S]] = self._classify(tokens_SnD)
         return logits_NAK
 
     def _sequences(self, num_images: int, group: _Group) -> Iterator[tuple[Tensor, Tensor]]:
         """Image and group member of the sequences that are computed together."""
-        members, tokens = group.tokens_Gn.shape
+        members, tokens = group.tokens.shape
         together = max(1, _TOKENS_AT_ONCE[self._device.type] // (tokens + self._network.num_prefix_tokens))
         for sequences in torch.arange(num_images * members, device=self._device).split(together):
             yield sequences // members, sequences % members
@@ -131,9 +133,9 @@ class SmoothedViT:
 
     def _embed(self, pixels_NTV: Tensor, image_S: Tensor, group: _Group, member_S: Tensor) -> Tensor:
         """Prefix tokens and the shown tokens, with their positions: [S, prefix + n, D] in the blocks' dtype."""
-        tokens_Sn = group.tokens_Gn[member_S]
+        tokens_Sn = group.tokens[member_S]
         shown_SnV = pixels_NTV[image_S[:, None], tokens_Sn]
-        visible_SnPP = group.visible_GnPP[member_S]
+        visible_SnPP = group.visible[member_S]
         shown_SnV = shown_SnV.unflatten(2, (3, *visible_SnPP.shape[2:])).mul_(visible_SnPP[:, :, None]).flatten(2)
         embedded_SnD = self._embed_norm(F.linear(shown_SnV.float(), self._embed_weight_DV, self._embed_bias_D))
         embedded_SnD = embedded_SnD + self._positions_TD[tokens_Sn]
@@ -172,12 +174,14 @@ class SmoothedViT:
         self._embed_norm = embed.norm
         # timm adds positions to all tokens at once, so zeros in their place give prefix and positions alone.
         rows, columns = embed.grid_size
-        shape = (1, rows, columns, network.embed_dim) if network.dynamic_img_size else (1, rows * columns, network.embed_dim)
+        shape = (
+            (1, rows, columns, network.embed_dim)
+            if network.dynamic_img_size
+            else (1, rows * columns, network.embed_dim)
+        )
         with torch.inference_mode():
             positions = network._pos_embed(torch.zeros(shape, device=self._device))
-        self._prefix_1pD, self._positions_TD = positions.split(
-            [network.num_prefix_tokens, rows * columns], dim=1
-        )
+        self._prefix_1pD, self._positions_TD = positions.split([network.num_prefix_tokens, rows * columns], dim=1)
         self._positions_TD = self._positions_TD[0]
 
 
@@ -195,7 +199,7 @@ def _rows_that_the_head_reads(network: VisionTransformer) -> int | None:
     return 1 if network.global_pool == "token" else None
 
 
-def _block(block: nn.Module, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
+def _block(block: Any, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
     """One transformer block; only the first `read` rows of its output are computed, None for all."""
     if type(block) is not Block or type(block.attn) is not Attention:
         return block(tokens_SnD)

@@ -62,7 +62,8 @@ def image_members(tar: Path, images: Images) -> list[ImageMember]:
         if key != current:
             if key in done_keys:
                 raise ShardError(
-                    f"key {key} comes twice, the second time with {member.name}; rename one, or put its members side by side"
+                    f"key {key} comes twice, the second time with {member.name}; rename one, or put its "
+                    "members side by side"
                 )
             current = key
             done_keys.add(key)
@@ -99,7 +100,8 @@ def _read_headers(tar: Path) -> list[tarfile.TarInfo]:
             end = archive.offset
     except tarfile.TarError as error:
         raise ShardError(
-            f"is not a whole plain tar ({error}); pack it again (compressed tars are not read: rows point into the file)"
+            f"is not a whole plain tar ({error}); pack it again (compressed tars are not read: rows "
+            "point into the file)"
         ) from None
     if members and members[-1].offset_data + members[-1].size > size:
         raise ShardError(f"is truncated inside {members[-1].name}; copy or pack it again")
@@ -114,7 +116,9 @@ def _check_end(tar: Path, end: int, size: int) -> None:
     with tar.open("rb") as file:
         file.seek(end)
         if size - end < 2 * _BLOCK:
-            raise ShardError(f"is truncated at byte {size}: the two zero blocks that end a tar are missing; copy or pack it again")
+            raise ShardError(
+                f"is truncated at byte {size}: the two zero blocks that end a tar are missing; copy or pack it again"
+            )
         if any(file.read(_BLOCK)):
             raise ShardError(f"has a damaged header at byte {end}; copy or pack it again")
         position = end + _BLOCK

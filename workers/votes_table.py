@@ -65,9 +65,7 @@ def encode(rows: Sequence[Mapping[str, Any]], num_ablations: int, metadata: Mapp
         metadata: JSON values, kept under the file's key `smoothcert` with the checksum added.
     """
     columns = schema(num_ablations)
-    table = pa.table(
-        [pa.array([row.get(field.name) for row in rows], field.type) for field in columns], schema=columns
-    )
+    table = pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in columns], schema=columns)
     described = {**metadata, "columns_sha256": columns_sha256(table)}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(described, sort_keys=True)})
     file = io.BytesIO()
