@@ -107,8 +107,9 @@ def _finish(plan: Plan, summary: Summary) -> bool:
     run = plan.run
     if run.missing():
         return False
-    success = {"rows": summary.images, "shards": len(run.tasks), **summary.as_json(), "files": summary.files}
-    run.store.publish(run.url, "_SUCCESS", json.dumps(success, indent=1, sort_keys=True).encode())
+    if run.success() is None:
+        success = {"rows": summary.images, "shards": len(run.tasks), **summary.as_json(), "files": summary.files}
+        run.store.publish(run.url, "_SUCCESS", json.dumps(success, indent=1, sort_keys=True).encode())
     there = (run.success() or {}).get("files")
     if there != summary.files:
         changed = sorted(name for name in summary.files if (there or {}).get(name) != summary.files[name])

@@ -162,9 +162,10 @@ def find_run(url: str, store: Store) -> Run | None:
 
 def begin(plan: Plan) -> None:
     """Write run.json, unless this run has begun before; sweep up what dead writers left."""
-    text = json.dumps(plan.run.record, indent=1, sort_keys=True)
-    plan.run.store.publish(plan.run.url, "run.json", text.encode())
-    plan.run.store.sweep(plan.run.url)
+    run = plan.run
+    if run.store.find(f"{run.url}/run.json") is None:
+        run.store.publish(run.url, "run.json", json.dumps(run.record, indent=1, sort_keys=True).encode())
+    run.store.sweep(run.url)
 
 
 def _limits(shards: Sequence[Shard], images: Images, files: Store) -> list[int] | None:

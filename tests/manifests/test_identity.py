@@ -1,0 +1,92 @@
+"""The run id: what changes it and what does not."""
+
+import pytest
+
+from manifests.identity import identity_of, run_id_of
+from manifests.job import Job
+from manifests.shards import Shard
+
+JOB = {
+    "name": "n",
+    "images": {"shards": "x.tar"},
+    "model": {"architecture": "vit_tiny_patch16_224", "checkpoint": "w.pt", "classes": 10},
+    "ablation": {"kind": "column", "size": 19},
+    "output": "o",
+}
+SHARDS = (Shard("a.tar", "/here/a.tar", 10240, "x"), Shard("b.tar", "/here/b.tar", 20480, "y"))
+
+
+def run_id(change=None, *, shards=SHARDS, checkpoint_sha256="00", checkpoint_key=None, limit=None):
+    job = {**JOB, **{key: {**JOB.get(key, {}), **value} if isinstance(value, dict) else value for key, value in (change or {}).items()}}
+    return run_id_of(
+        identity_of(
+            Job.model_validate(job),
+            shards,
+            checkpoint_sha256=checkpoint_sha256,
+            checkpoint_key=checkpoint_key,
+            limit=limit,
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": {"image": ["jpg"]}},
+        {"images": {"label": None}},
+        {"images": {"version": "2"}},
+        {"model": {"architecture": "vit_small_patch16_224"}},
+        {"model": {"options": {"depth": 6}}},
+        {"model": {"classes": 11}},
+        {"model": {"dtype": "bfloat16"}},
+        {"model": {"masked_tokens": "keep"}},
+        {"preprocess": {"resize": 300}},
+        {"preprocess": {"crop": 192}},
+        {"preprocess": {"interpolation": "bicubic"}},
+        {"preprocess": {"mean": [0.5, 0.5, 0.5]}},
+        {"preprocess": {"std": [0.5, 0.5, 0.5]}},
+        {"ablation": {"kind": "row"}},
+        {"ablation": {"size": 20}},
+        {"ablation": {"stride": 2}},
+        {"ablation": {"edges": "inside"}},
+        {"clean": False},
+    ],
+)
+def test_what_determines_votes_changes_the_id(change):
+    """Every field of the identity starts another run."""
+    assert run_id(change) != run_id()
+
+
+def test_data_and_weights_change_the_id():
+    """So do shard names, sizes and order, the checkpoint, its key, and a limit that is reached."""
+    others = [
+        run_id(shards=SHARDS[::-1]),
+        run_id(shards=SHARDS[:1]),
+        run_id(shards=(SHARDS[0], Shard("b.tar", "/here/b.tar", 30720, "y"))),
+        run_id(checkpoint_sha256="01"),
+        run_id(checkpoint_key="model"),
+        run_id(limit=5),
+    ]
+    assert len({run_id(), *others}) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"patches": [3]},
+        {"output": "elsewhere"},
+        {"execution": {"actors": 7}},
+        {"storage": {"region": "r"}},
+        {"max_error_share": 0.5},
+        {"images": {"shards": "elsewhere/*.tar"}},
+        {"model": {"checkpoint": "moved.pt"}},
+        {"clean": True},
+        {"preprocess": {"crop": 224, "resize": 256}},
+    ],
+)
+def test_where_and_how_does_not_change_the_id(change):
+    """Names, places, execution, and defaults written out are the same run; so are moved tars."""
+    moved = tuple(Shard(shard.name, f"/moved/{shard.name}", shard.size, "z") for shard in SHARDS)
+    assert run_id(change, shards=moved) == run_id()
+    assert len(run_id()) == 16

@@ -1,0 +1,99 @@
+"""Job files: what is read, and that each mistake is one line with file, key, value and remedy."""
+
+import re
+
+import pytest
+import yaml
+
+from manifests.errors import RequestError
+from manifests.job import load_job
+from pipeline.cli import EXAMPLES
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    """A valid job file with relative paths."""
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "name: n\nimages: {shards: 'tars/a-{0..1}.tar'}\noutput: runs\nablation: {kind: column, size: 19}\n"
+        "model: {architecture: vit_tiny_patch16_224, checkpoint: ~/w.pt, classes: 10}\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("name", ["demo", "cifar10-test", "imagenet1k-val"])
+def test_examples_are_valid(name):
+    """The example jobs load."""
+    assert load_job(EXAMPLES / f"{name}.yaml").patches
+
+
+def test_paths_start_from_the_file_and_overrides_from_here(job_file, tmp_path, monkeypatch):
+    """A relative path in the file starts from its folder, one in --set from the current directory."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    job = load_job(job_file, ["output=out"])
+    assert job.images.shards == str(tmp_path / "tars" / "a-{0..1}.tar")
+    assert job.output == str(tmp_path / "here" / "out")
+    assert "~" not in job.model.checkpoint
+    assert load_job(job_file, ["images.shards=s3://b/x.tar"]).images.shards == "s3://b/x.tar"
+
+
+def test_overrides_win_in_order(job_file):
+    """--set reaches nested keys and keys that the file lacks."""
+    job = load_job(job_file, ["ablation.stride=4", "ablation.stride=8", "execution.actors=auto", "patches=[23, 32]"])
+    assert (job.ablation.stride, job.execution.actors, job.patches) == (8, None, (23, 32))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("ablation.strid=4", r"ablation\.strid: unknown key; did you mean ablation\.stride\?"),
+        ("stride=4", r"stride: unknown key; did you mean ablation\.stride\?"),
+        ("ablation.stride=0", r"ablation\.stride: 0 .*greater than or equal to 1"),
+        ("ablation.stride=true", r"ablation\.stride: True .*valid integer"),
+        ("ablation.size=300", r"ablation\.size: 300 .*224 x 224"),
+        ("ablation.kind=stripe", r"ablation\.kind: 'stripe' .*'column', 'row' or 'block'"),
+        ("patches=[32, 500]", r"patches: \[500\] .*224 x 224"),
+        ("preprocess.resize=100", r"preprocess\.resize: 100 .*at least 224"),
+        ("preprocess.std=[1, 0, 1]", r"preprocess\.std: .*above 0"),
+        ("model.classes=1", r"model\.classes: 1 .*greater than or equal to 2"),
+        ("model.options={num_classes: 3}", r"model\.options: .*remove them"),
+        ("execution.actors=many", r"execution\.actors: 'many' .*integer"),
+        ("images.shards=[]", r"images\.shards: .*empty"),
+        ("output=", r"output: None .*valid string"),
+        ("nonsense", r"--set nonsense: expected key\.path=value"),
+        ("name=[", r"not valid YAML"),
+    ],
+)
+def test_each_mistake_is_one_line(job_file, override, says):
+    """Key path, value and remedy, in one line."""
+    with pytest.raises(RequestError) as error:
+        load_job(job_file, [override])
+    assert re.search(says, str(error.value)), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("name: a\nname: b\n", "comes twice"),
+        ("- a\n", "is a mapping"),
+        ("name: n\n", "images: missing; add it"),
+        ("\x00", "YAML"),
+    ],
+)
+def test_a_broken_file_names_itself(tmp_path, text, says):
+    """A file that is no job says which and why."""
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(RequestError, match=says) as error:
+        load_job(path)
+    assert all(line.startswith(str(path)) for line in str(error.value).splitlines())
+    with pytest.raises(RequestError, match="cannot read"):
+        load_job(tmp_path / "absent.yaml")
+
+
+def test_a_job_survives_its_own_dump(job_file):
+    """run.json keeps a job that loads again as the same job."""
+    job = load_job(job_file)
+    assert type(job).model_validate(yaml.safe_load(yaml.safe_dump(job.model_dump(mode="json")))) == job
