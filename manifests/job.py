@@ -64,6 +64,15 @@ class Images(_Part):
             raise ValueError("is empty; name at least one")
         return value
 
+    @field_validator("label")
+    @classmethod
+    def _lower_member(cls, value: str | None) -> str | None:
+        """webdataset gives suffixes in lower case."""
+        if value is None:
+            return None
+        member, colon, field = value.partition(":")
+        return member.lower().removeprefix(".") + colon + field
+
     @field_validator("image")
     @classmethod
     def _plain_suffixes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -296,7 +305,7 @@ def _suggest(path: str, known: Iterable[str]) -> str:
     parent, _, name = path.rpartition(".")
     siblings = [key for key in known if key.rpartition(".")[0] == parent]
     elsewhere = [key for key in known if key.rpartition(".")[2] == name]
-    if near := difflib.get_close_matches(path, siblings, n=1, cutoff=0.5) or elsewhere:
+    if near := elsewhere or difflib.get_close_matches(path, siblings, n=1, cutoff=0.5):
         return f"did you mean {near[0]}?"
     return f"known here: {', '.join(key.rpartition('.')[2] for key in siblings)}"
 

@@ -106,7 +106,7 @@ def count_votes(votes: NDArray[np.integer], *, classes: int) -> Tally:
     rank = np.arange(len(image)) - (np.cumsum(distinct) - distinct)[image]
 
     table = Tally(
-        np.full((images, distinct.max(initial=0) + 1), _NOBODY), np.zeros((images, distinct.max(initial=0) + 1), int)
+        np.full((images, distinct.max(initial=1) + 1), _NOBODY), np.zeros((images, distinct.max(initial=1) + 1), int)
     )
     table.classes[image, rank] = voted
     table.counts[image, rank] = counts

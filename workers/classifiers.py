@@ -82,6 +82,8 @@ def build_classifier(model: Model, crop: int) -> VisionTransformer:
             f"model.architecture: {model.architecture} is not a plain VisionTransformer, the only kind whose "
             "tokens can be dropped; name one, such as vit_small_patch16_224"
         )
+    if not network.global_pool:
+        raise RequestError("model.options: global_pool '' gives logits per token; name a pooling, such as token or avg")
     token_height, token_width = embed.patch_size
     if token_height != token_width or crop % token_height:
         raise RequestError(

@@ -149,8 +149,8 @@ class Geometry:
         """
         rows = self.rows.reshape(len(self.rows), -1, token_px)
         columns = self.columns.reshape(len(self.columns), -1, token_px)
-        token_rows = rows.any(2) | keep_hidden
-        token_columns = columns.any(2) | keep_hidden
+        token_rows = np.logical_or.reduce(rows, axis=2) | keep_hidden
+        token_columns = np.logical_or.reduce(columns, axis=2) | keep_hidden
         shown = (token_rows[:, None, :, None] & token_columns[None, :, None, :]).reshape(self.num_ablations, -1)
         counts = shown.sum(1)
         groups = []
@@ -178,5 +178,5 @@ def _spans(ablation: Ablation, side: int) -> Bools:
 def _contacts(shown: Bools, patch_px: int) -> Bools:
     """[contacts, offsets]: for each place of the patch along one axis the offsets it meets; no two alike."""
     places = np.lib.stride_tricks.sliding_window_view(shown, patch_px, axis=1)
-    met: Bools = places.any(axis=2)
+    met: Bools = np.logical_or.reduce(places, axis=2)
     return np.unique(met.T, axis=0)

@@ -94,17 +94,18 @@ def _read_headers(tar: Path) -> list[tarfile.TarInfo]:
     size = tar.stat().st_size
     if size == 0:
         raise ShardError("is empty (0 bytes); pack it again")
+    members: list[tarfile.TarInfo] = []
     try:
         with tarfile.open(tar, mode="r:") as archive:
-            members = archive.getmembers()
+            members.extend(archive)  # keeps what came before an error
             end = archive.offset
     except tarfile.TarError as error:
+        if members and members[-1].offset_data + members[-1].size > size:
+            raise ShardError(f"is truncated inside {members[-1].name}; copy or pack it again") from None
         raise ShardError(
             f"is not a whole plain tar ({error}); pack it again (compressed tars are not read: rows "
             "point into the file)"
         ) from None
-    if members and members[-1].offset_data + members[-1].size > size:
-        raise ShardError(f"is truncated inside {members[-1].name}; copy or pack it again")
     _check_end(tar, end, size)
     if not members:
         raise ShardError("holds no members; pack it again")

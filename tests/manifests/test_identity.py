@@ -17,7 +17,13 @@ SHARDS = (Shard("a.tar", "/here/a.tar", 10240, "x"), Shard("b.tar", "/here/b.tar
 
 
 def run_id(change=None, *, shards=SHARDS, checkpoint_sha256="00", checkpoint_key=None, limit=None):
-    job = {**JOB, **{key: {**JOB.get(key, {}), **value} if isinstance(value, dict) else value for key, value in (change or {}).items()}}
+    job = {
+        **JOB,
+        **{
+            key: {**JOB.get(key, {}), **value} if isinstance(value, dict) else value
+            for key, value in (change or {}).items()
+        },
+    }
     return run_id_of(
         identity_of(
             Job.model_validate(job),
