@@ -96,8 +96,8 @@ def connect() -> None:
     # Actors of a Ray started here import the same code as the driver, from wherever it was run.
     house = str(Path(__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [house, os.environ.get("PYTHONPATH")]))
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TMPDIR", "/tmp")  # noqa: S108  sockets need a short path
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do by default; else it warns
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # an audit reports to nobody
     ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", configure_logging=True)
 
 
