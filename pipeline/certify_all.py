@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from manifests.errors import RunError
 from manifests.job import Job
-from pipeline.plan import Plan, begin, make_plan
+from pipeline.plan import Plan, begin, count_images, make_plan
 from pipeline.summary import Summary, summarise, table_of
 from workers.shard_task import ShardReport, ShardTask
 
@@ -191,15 +191,10 @@ def _progress(console: Console, plan: Plan, todo: Sequence[ShardTask]) -> Iterat
     if not console.is_terminal:
         yield _Lines(console, todo)
         return
-    from workers.tar_headers import image_members
-
     total = 0
     for task in todo:
-        try:
-            count = len(image_members(plan.run.store.local(task.shard.url), plan.job.images))
-            total += count if task.limit is None else min(count, task.limit)
-        except (RunError, OSError):
-            pass  # it will fail when its turn comes
+        with suppress(RunError, OSError):  # it will fail when its turn comes
+            total += count_images(task, plan)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         yield _Bar(console, todo, progress, total)

@@ -11,10 +11,9 @@ from torch import nn
 
 from manifests.errors import ShardError
 from manifests.job import Job
-from pipeline.plan import Plan, make_plan
+from pipeline.plan import Plan, count_images, make_plan
 from workers.classifiers import build_classifier, preprocess_notice
 from workers.geometry import Geometry
-from workers.tar_headers import image_members
 
 _BYTES_A_VOTE = 6  # uint16 and float32, little of which compresses
 _BYTES_A_ROW = 60  # the other columns, compressed
@@ -81,8 +80,7 @@ def _count_images(plan: Plan) -> tuple[int | None, list[str]]:
     total = 0
     for task in plan.tasks:
         try:
-            count = len(image_members(plan.run.store.local(task.shard.url), plan.job.images))
+            total += count_images(task, plan)
         except ShardError as error:
             return None, [f"shard {task.shard.name}: {error}"]
-        total += count if task.limit is None else min(count, task.limit)
     return total, []

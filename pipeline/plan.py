@@ -168,6 +168,12 @@ def begin(plan: Plan) -> None:
     run.store.sweep(run.url)
 
 
+def count_images(task: ShardTask, plan: Plan) -> int:
+    """The rows that a shard will give, from its tar's headers; ShardError where the tar is not whole."""
+    count = len(image_members(plan.run.store.local(task.shard.url), plan.job.images))
+    return count if task.limit is None else min(count, task.limit)
+
+
 def _limits(shards: Sequence[Shard], images: Images, files: Store) -> list[int] | None:
     """How many images of each shard count; None where the limit is not reached."""
     if images.limit is None:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ class Certifier:
         statuses = Counter(row["status"] for row in rows)
         yield ShardReport(task, dict(statuses), time.monotonic() - start, published)
 
-    def _tar(self, task: ShardTask) -> Any:
+    def _tar(self, task: ShardTask) -> Path:
         store = store_for(task.shard.url, self._job.storage)
         entry = store.find(task.shard.url)
         if entry is None:
