@@ -25,9 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from manifests.errors import RunError
 from manifests.job import Job
+from pipeline.alike import Alike
 from pipeline.plan import Plan, begin, count_images, make_plan
 from pipeline.summary import Summary, summarise, table_of
-from workers.shard_task import ShardReport, ShardTask
+from workers.shard_task import Introduction, ShardReport, ShardTask
 
 
 @dataclass
@@ -43,12 +44,14 @@ class Outcome:
         return self.rows / self.seconds if self.rows else None
 
 
-def certify_all(job: Job, *, as_json: bool = False) -> int:
+def certify_all(job: Job, *, as_json: bool = False, strict_versions: bool = False) -> int:
     """Certify every shard of the job that is not certified yet, and print the summary.
 
     Args:
         job: what to do.
         as_json: print one JSON object on stdout; messages for people go to stderr.
+        strict_versions: refuse actors whose versions or devices differ from each other's or from those of the
+            published files.
     Returns:
         The exit code: 0 complete; 1 a shard failed, or too many images are without votes.
     Raises:
@@ -60,25 +63,27 @@ def certify_all(job: Job, *, as_json: bool = False) -> int:
     todo = plan.todo()
     outcome = Outcome()
     if todo:
-        outcome = _work(plan, todo, console)
+        published = _summarise(plan).environments if strict_versions else ()
+        outcome = _work(plan, todo, console, Alike(job.model.dtype, strict=strict_versions, published=published))
     elif plan.run.success() is not None:
         console.print(f"nothing to do: run {plan.run.run_id} is complete")
-    summary = summarise(plan.run, job.patches, labelled=job.images.label is not None, clean=job.clean)
+    summary = _summarise(plan)
     complete = _finish(plan, summary)
     if as_json:
         print(json.dumps(_as_json(plan, summary, outcome, complete=complete)))
     _print_end(plan, summary, outcome, console, complete=complete)
-    too_many = summary.without_votes > job.max_error_share * summary.images
-    if too_many and complete:
-        console.print(
-            f"{summary.without_votes} of {summary.images} images have no votes, more than max_error_share "
-            f"({job.max_error_share:g}) allows: see the columns status and error",
-        )
-        console.print(plan.run.url)
-    return 0 if complete and not too_many else 1
+    return 0 if complete and not _too_many_errors(plan, summary) else 1
 
 
-def _work(plan: Plan, todo: Sequence[ShardTask], console: Console) -> Outcome:
+def _summarise(plan: Plan) -> Summary:
+    return summarise(plan.run, plan.job.patches, labelled=plan.job.images.label is not None, clean=plan.job.clean)
+
+
+def _too_many_errors(plan: Plan, summary: Summary) -> bool:
+    return summary.without_votes > plan.job.max_error_share * summary.images
+
+
+def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike) -> Outcome:
     from pipeline import fleet as fleets  # ray takes a second to import, a finished run has no need of it
 
     console.print(f"run {plan.run.run_id}: {len(todo)} of {len(plan.tasks)} shards to do")
@@ -90,6 +95,8 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console) -> Outcome:
     with _progress(console, plan, todo) as progress:
         for event in fleet.certify(todo):
             match event:
+                case Introduction():
+                    alike.check(event)
                 case fleets.Beat():
                     progress.beat(event.task, event.images)
                 case ShardReport():
@@ -136,9 +143,19 @@ def _print_end(plan: Plan, summary: Summary, outcome: Outcome, console: Console,
     console.print(table_of(summary, " ".join([plan.job.name, *marks]), outcome.images_per_second))
     for reason in outcome.failures:
         console.print(f"failed: {reason}", markup=False)
+    if len(summary.environments) > 1:
+        made = "; ".join(f"{count} files by {environment}" for environment, count in summary.environments.items())
+        console.print(
+            f"notice: mixed versions or devices, votes of tiny margins may depend on them: {made}", markup=False
+        )
     if not complete:
         missing = plan.run.missing()
         console.print(f"{len(missing)} of {len(plan.tasks)} shards are missing; the same command goes on from here")
+    if _too_many_errors(plan, summary):
+        console.print(
+            f"failed: {summary.without_votes} of {summary.images} images have no votes, more than max_error_share "
+            f"({plan.job.max_error_share:g}) allows: see the columns status and error",
+        )
     console.print(plan.run.url, markup=False)
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from manifests.errors import RequestError, SmoothcertError
 from manifests.job import Job, Storage, load_job
@@ -66,11 +67,19 @@ def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> Job
 
 @app.command()
 @_command
-def certify(job: JobFile, overrides: Overrides = None, limit: Limit = None, as_json: AsJson = False) -> int:
+def certify(
+    job: JobFile,
+    overrides: Overrides = None,
+    limit: Limit = None,
+    as_json: AsJson = False,
+    strict_versions: Annotated[
+        bool, typer.Option("--strict-versions", help="Refuse machines whose versions or devices differ.")
+    ] = False,
+) -> int:
     """Certify every image of a job: votes and certificates to Parquet, a table at the end."""
     from pipeline.certify_all import certify_all
 
-    return certify_all(_load(job, overrides, limit), as_json=as_json)
+    return certify_all(_load(job, overrides, limit), as_json=as_json, strict_versions=strict_versions)
 
 
 @app.command()
@@ -103,7 +112,8 @@ def runs(output: Annotated[str, typer.Argument(help="Folder that holds the runs.
     folder = Path(output).absolute()
     if not folder.is_dir():
         raise RequestError(f"{output}: no such folder; name the `output` of a job")
-    table = Table("run", "job", "model", "ablation", "shards", "rows", "state")
+    folding = [Column(title, overflow="fold") for title in ("job", "model", "ablation", "shards", "rows", "state")]
+    table = Table(Column("run", no_wrap=True), *folding, box=box.SIMPLE_HEAD, pad_edge=False)
     for url in sorted(str(path) for path in folder.iterdir() if path.is_dir()):
         run = find_run(url, store)
         if run is None:

@@ -7,7 +7,8 @@ report at the end. The driver waits on all streams at once.
     any other error                an attempt is used up, the shard goes back to the queue
     the actor dies                 the same, and another actor takes its place
 
-Not covered: which shards there are (plan.py), what the user sees (certify_all.py).
+Not covered: which shards there are (plan.py), whether all actors vote alike (alike.py), what the user sees
+(certify_all.py).
 """
 
 import os
@@ -23,7 +24,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from manifests.errors import RequestError, RunError, ShardError, SmoothcertError
 from manifests.job import Execution
 from pipeline.plan import Plan
-from workers.shard_task import ShardReport, ShardTask
+from workers.shard_task import Introduction, ShardReport, ShardTask
 
 if TYPE_CHECKING:
     from workers.certifier import Certifier
@@ -63,6 +64,7 @@ class Worker:
 
     def __init__(self, plan: Plan, threads: int) -> None:
         self._plan, self._threads = plan, threads
+        self._introduced = False
         self._loaded: Certifier | None = None  # by the first task: Ray keeps a task's exception, not a constructor's
 
     def _certifier(self) -> "Certifier":
@@ -85,8 +87,12 @@ class Worker:
     def try_out(self, task: ShardTask) -> Counter[str]:
         return self._certifier().try_out(task, CANARY_IMAGES)
 
-    def certify(self, task: ShardTask) -> Iterator[int | ShardReport]:
-        yield from self._certifier().certify_in_steps(task)
+    def certify(self, task: ShardTask) -> Iterator[Introduction | int | ShardReport]:
+        certifier = self._certifier()
+        if not self._introduced:
+            yield certifier.introduce()
+            self._introduced = True
+        yield from certifier.certify(task)
 
 
 def connect() -> None:
@@ -165,8 +171,11 @@ class Fleet:
                 )
             return
 
-    def certify(self, tasks: Sequence[ShardTask]) -> Iterator[Beat | ShardReport | Failure]:
-        """Do the shards in the order given, as actors come free; each ends in a report or a failure."""
+    def certify(self, tasks: Sequence[ShardTask]) -> Iterator[Introduction | Beat | ShardReport | Failure]:
+        """Do the shards in the order given, as actors come free; each ends in a report or a failure.
+
+        An actor introduces itself before its first shard.
+        """
         queue = deque(tasks)
         attempts: Counter[int] = Counter()
         self._idle += [self._start() for _ in range(self._resources.actors - len(self._idle))]

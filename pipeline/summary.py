@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 
 from manifests.errors import RunError
+from pipeline.alike import environment_of
 from pipeline.plan import Run
 from workers.votes_table import read_metadata
 
@@ -41,6 +42,7 @@ class Summary:
         status: rows of each status.
         labelled: whether accuracies are meant; without labels `certified` holds certified shares.
         files: SHA-256 of each published file.
+        environments: number of files from each environment (alike.environment_of).
     """
 
     images: int
@@ -51,6 +53,7 @@ class Summary:
     certified: tuple[CertifiedShare, ...]
     without_votes: int
     files: dict[str, str]
+    environments: dict[str, int]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -76,12 +79,15 @@ def summarise(run: Run, patches: Sequence[int], *, labelled: bool, clean: bool) 
         RunError: a file is not one of this run's.
     """
     tables, files = [], {}
+    environments: Counter[str] = Counter()
     published = run.published()
     for task in run.tasks:
         if task.file_name in published:
             data = run.store.read(f"{run.url}/{task.file_name}")
             files[task.file_name] = hashlib.sha256(data).hexdigest()
-            tables.append(_small_columns(data, run, task.file_name))
+            table, environment = _small_columns(data, run, task.file_name)
+            tables.append(table)
+            environments[environment] += 1
     rows = pa.concat_tables(tables) if tables else pa.table({name: [] for name in _COLUMNS})
     status = dict(Counter(rows["status"].to_pylist()))
     label, clean_prediction, prediction, exact, margin = (
@@ -100,6 +106,7 @@ def summarise(run: Run, patches: Sequence[int], *, labelled: bool, clean: bool) 
         ),
         without_votes=int((prediction < 0).sum()),
         files=files,
+        environments=dict(environments),
     )
 
 
@@ -130,16 +137,19 @@ def table_of(summary: Summary, title: str, images_per_second: float | None) -> T
     return table
 
 
-def _small_columns(data: bytes, run: Run, name: str) -> pa.Table:
+def _small_columns(data: bytes, run: Run, name: str) -> tuple[pa.Table, str]:
+    """What the figures need of a file, and the environment that made it."""
     try:
-        run_id = read_metadata(io.BytesIO(data))["run_id"]
+        metadata = read_metadata(io.BytesIO(data))
+        run_id = metadata["run_id"]
         table = pq.read_table(io.BytesIO(data), columns=_COLUMNS)
     except (pa.ArrowException, KeyError, TypeError) as error:
         raise RunError(f"{run.url}/{name} is damaged ({error}); move it away and run the same command again") from None
     if run_id != run.run_id:
         raise RunError(f"{run.url}/{name} belongs to run {run_id}; move it away and run the same command again")
     status = table.schema.get_field_index("status")
-    return table.replace_schema_metadata(None).set_column(status, "status", table["status"].cast(pa.string()))
+    table = table.replace_schema_metadata(None).set_column(status, "status", table["status"].cast(pa.string()))
+    return table, environment_of(metadata)
 
 
 def _with_absent(column: pa.ChunkedArray, absent: int) -> np.ndarray[Any, np.dtype[np.int64]]:

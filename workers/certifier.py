@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from workers.classifiers import load_classifier
 from workers.geometry import Geometry
 from workers.images import DecodedImage, decode, decoder_version
 from workers.shard_reader import Sample, read_samples
-from workers.shard_task import ShardReport, ShardTask
+from workers.shard_task import Introduction, ShardReport, ShardTask
 from workers.smoothed_vit import SmoothedViT
 from workers.storage import sha256_of, store_for
 
@@ -85,18 +86,23 @@ class Certifier:
         """Vote on the first images of a shard, publish nothing; the number of rows of each status."""
         return Counter(row["status"] for row in islice(self._rows(task), images))
 
-    def certify(self, task: ShardTask) -> ShardReport:
-        """Certify a shard and publish its file; errors as of `certify_in_steps`."""
-        *_, report = self.certify_in_steps(task)
-        assert isinstance(report, ShardReport)
-        return report
+    def introduce(self) -> Introduction:
+        """Classify an image that is the same on every machine."""
+        crop = self._job.preprocess.crop
+        pixels = torch.arange(crop * crop * 3).mul(37).remainder(251).to(torch.uint8).reshape(1, crop, crop, 3)
+        logits = self._model.clean_logits(pixels)[0, 0].cpu().numpy()
+        return Introduction(platform.node(), self._environment, VOTES_VERSION, logits)
 
-    def certify_in_steps(self, task: ShardTask) -> Iterator[int | ShardReport]:
+    def certify(self, task: ShardTask) -> Iterator[int | ShardReport]:
         """Certify a shard and publish its file: the number of rows done after every batch, then the report.
 
         Raises:
             ShardError: the tar cannot be certified whole.
         """
+        with _naming(task):
+            yield from self._certify(task)
+
+    def _certify(self, task: ShardTask) -> Iterator[int | ShardReport]:
         start = time.monotonic()
         rows: list[Row] = []
         for row in self._rows(task):
@@ -135,15 +141,12 @@ class Certifier:
     def _rows(self, task: ShardTask) -> Iterator[Row]:
         """The rows of a shard in tar order; batches depend only on positions in the shard."""
         samples = read_samples(self._tar(task), self._job.images, classes=self._job.model.classes, limit=task.limit)
-        try:
-            with ThreadPoolExecutor(self._threads) as decoders:
-                for batch in _batches(samples, self._images_per_batch):
-                    decoded = list(decoders.map(lambda sample: decode(sample.image, self._job.preprocess), batch))
-                    rows = [_row(task, sample, image) for sample, image in zip(batch, decoded, strict=True)]
-                    self._vote(rows, decoded)
-                    yield from rows
-        except ShardError as error:
-            raise ShardError(f"shard {task.shard.name}: {error}") from None
+        with ThreadPoolExecutor(self._threads) as decoders:
+            for batch in _batches(samples, self._images_per_batch):
+                decoded = list(decoders.map(lambda sample: decode(sample.image, self._job.preprocess), batch))
+                rows = [_row(task, sample, image) for sample, image in zip(batch, decoded, strict=True)]
+                self._vote(rows, decoded)
+                yield from rows
 
     def _vote(self, rows: list[Row], decoded: Sequence[DecodedImage]) -> None:
         """Add votes, margins and certificates to the rows whose images have pixels."""
@@ -173,6 +176,14 @@ class Certifier:
         table = pq.read_table(there, columns=["key", "sha256"]).to_pylist()
         if run_id != self._run_id or table != [{"key": row["key"], "sha256": row["sha256"]} for row in rows]:
             raise ShardError(f"{self._run_url}/{task.file_name} is there already, with other images; move it away")
+
+
+@contextmanager
+def _naming(task: ShardTask) -> Iterator[None]:
+    try:
+        yield
+    except ShardError as error:
+        raise ShardError(f"shard {task.shard.name}: {error}") from None
 
 
 def _row(task: ShardTask, sample: Sample, image: DecodedImage) -> Row:

@@ -1,6 +1,11 @@
-"""What driver and workers say to each other about a shard. Light: the driver loads no torch."""
+"""What driver and workers say to each other. Light: the driver loads no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from manifests.shards import Shard
 
@@ -16,6 +21,23 @@ class ShardTask:
     @property
     def file_name(self) -> str:
         return f"votes/{self.index:05d}-{self.shard.name.removesuffix('.tar')}.parquet"
+
+
+@dataclass(frozen=True)
+class Introduction:
+    """What an actor says of itself before its first shard, so that the driver can tell whether all vote alike.
+
+    Attributes:
+        node: name of its machine.
+        environment: versions, decoder and device, as recorded with every file.
+        votes_version: of its code.
+        logits: [classes] float32, of an image that is the same everywhere.
+    """
+
+    node: str
+    environment: Mapping[str, Any]
+    votes_version: int
+    logits: NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -100,11 +100,15 @@ class SmoothedViT:
 
     def clean_votes(self, images: Tensor) -> Votes:
         """Classify whole images, [images, 1] each; arguments as of `votes`."""
-        return _votes_of(self._logits(images, self._whole, 1))
+        return _votes_of(self.clean_logits(images))
 
     def logits(self, images: Tensor) -> Tensor:
         """[images, ablations, classes] float32; arguments as of `votes`."""
         return self._logits(images, self._ablated, self._num_ablations)
+
+    def clean_logits(self, images: Tensor) -> Tensor:
+        """[images, 1, classes] float32 of whole images; arguments as of `votes`."""
+        return self._logits(images, self._whole, 1)
 
     @torch.inference_mode()
     def _logits(self, images: Tensor, groups: list[_Group], num_ablations: int) -> Tensor:

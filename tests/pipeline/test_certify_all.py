@@ -80,14 +80,20 @@ def test_votes_do_not_depend_on_batches_actors_or_shards(tmp_path, capsys):
     reference = rows_of(run(job, capsys=capsys)[1]["path"])
     again = rows_of(run(job, f"output={tmp_path}/again", capsys=capsys)[1]["path"])
     assert again == reference
-    other = run(
-        job, f"output={tmp_path}/other", "execution={actors: 2, images_per_batch: 3, cpus_per_actor: 1}", capsys=capsys
-    )
+    others = [
+        run(job, f"output={tmp_path}/{number}", f"execution={execution}", capsys=capsys)
+        for number, execution in enumerate(
+            (
+                "{actors: 2, images_per_batch: 3, cpus_per_actor: 1}",
+                "{actors: 1, images_per_batch: 7, cpus_per_actor: 2}",
+            )
+        )
+    ]
     (tmp_path / "one").mkdir()
     tars.write_tar(tmp_path / "one", tars.tar_of(reversed_samples()), "00.tar")
     split = run(job, f"images.shards={tmp_path}/one", capsys=capsys)
     by_key = {row["key"]: row for row in reference}
-    for row in rows_of(other[1]["path"]) + rows_of(split[1]["path"]):
+    for row in [row for _, result in [*others, split] for row in rows_of(result["path"])]:
         margins, expected = np.array(row["margins"]), np.array(by_key[row["key"]]["margins"])
         np.testing.assert_allclose(margins, expected, atol=1e-4)
         clear = expected > 1e-4
@@ -246,24 +252,74 @@ def test_a_wrong_request_is_one_line(tmp_path, break_it, overrides, says):
     assert not (tmp_path / "weights.pt.ran").exists()
 
 
+def driver_of(job, **streams):
+    """A driver in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, HOUSE / "pipeline" / "certify_all.py", job],
+        **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "text": True} | streams,
+    )
+
+
+def wait_for_published(folder, files, driver):
+    """Until run.json and so many files of votes are there, or the driver ended."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and driver.poll() is None:
+        if len(list(folder.glob("runs/*/votes/*"))) >= files and list(folder.glob("runs/*/run.json")):
+            return
+        time.sleep(0.005)
+
+
 def test_killing_the_driver_loses_nothing(tmp_path, capsys):
     """SIGKILL of the driver at three moments, then the same command: the rows of an undisturbed run."""
     jobs.write_shards(tmp_path, shards=8, images=12)
     job = jobs.write_job(tmp_path)
     reference = rows_of(run(job, f"output={tmp_path}/undisturbed", capsys=capsys)[1]["path"])
-    command = [sys.executable, HOUSE / "pipeline" / "certify_all.py", job]
     for published in (0, 1, 4):
-        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline and driver.poll() is None:
-            if len(list(tmp_path.glob("runs/*/votes/*"))) >= published and list(tmp_path.glob("runs/*/run.json")):
-                break
-            time.sleep(0.005)
+        driver = driver_of(job)
+        wait_for_published(tmp_path, published, driver)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
     code, result = run(job, capsys=capsys)
     assert (code, result["complete"]) == (0, True)
     assert rows_of(result["path"]) == reference
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killing_the_driver_at_random_moments(tmp_path, capsys):
+    """SIGKILL every few seconds, from the import of Python's modules to _SUCCESS, until a driver gets through."""
+    jobs.write_shards(tmp_path, shards=40, images=12)
+    job = jobs.write_job(tmp_path)
+    reference = rows_of(run(job, f"output={tmp_path}/undisturbed", capsys=capsys)[1]["path"])
+    random, kills, patience_s = np.random.default_rng(0), 0, 4.0
+    while True:
+        driver = driver_of(job)
+        try:
+            assert driver.wait(timeout=random.uniform(0.2, patience_s)) == 0
+            break
+        except subprocess.TimeoutExpired:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+            kills, patience_s = kills + 1, patience_s * 1.1
+    assert kills >= 5
+    code, result = run(job, capsys=capsys)
+    assert (code, result["complete"], result["images"]) == (0, True, 480)
+    assert rows_of(result["path"]) == reference
+
+
+def test_an_interrupt_ends_cleanly(tmp_path, capsys):
+    """Ctrl-C ends with 130, no traceback and the command that goes on; what was published stays."""
+    jobs.write_shards(tmp_path, shards=20, images=12)
+    job = jobs.write_job(tmp_path)
+    driver = driver_of(job, stderr=subprocess.PIPE)
+    wait_for_published(tmp_path, 1, driver)
+    driver.send_signal(signal.SIGINT)
+    _, messages = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "Traceback" not in messages
+    assert f"go on with: {HOUSE}/pipeline/certify_all.py {job}" in messages
+    assert len(list(tmp_path.glob("runs/*/votes/*"))) >= 1
+    assert run(job, capsys=capsys)[1]["images"] == 240
 
 
 def test_damage_after_the_end_is_found(tmp_path, capsys):
