@@ -7,6 +7,7 @@ Not covered: decoding (images.py); which tars there are (manifests/shards.py).
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 from manifests.errors import ShardError
 from manifests.job import Images
 from workers.tar_headers import image_members
+
+_WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)  # int() would also take 1_0 and digits of other scripts
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,18 @@ def _label_of(sample: dict[str, Any], label: str | None, classes: int) -> tuple[
     try:
         if field:
             value = json.loads(value)[field]
-        number = int(value) if isinstance(value, bytes | str) else value
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise ValueError(f"{number!r} is no whole number")  # noqa: TRY004  reported like the others
+        number = _whole_number(value)
     except (ValueError, KeyError, TypeError) as error:
         return None, f".{label} is no class index: {' '.join(repr(error).split())[:160]}"
     if not 0 <= number < classes:
         return None, f"label {number} is not one of the {classes} classes"
     return number, None
+
+
+def _whole_number(value: Any) -> int:
+    text = value.decode() if isinstance(value, bytes) else value
+    if isinstance(text, str) and _WHOLE_NUMBER.fullmatch(text):
+        return int(text)
+    if type(value) is not int:  # a bool is an int to isinstance
+        raise ValueError(f"{value!r} is no whole number")
+    return value
