@@ -1,56 +1,36 @@
-"""Votes to certificates: is there a patch that changes the prediction?
+"""Votes to certificates: are there patches that change the prediction?
 
 Notation of docs/certificates.md. n_c counts the votes for class c, p is the prediction (most votes, the
-lowest class on a tie), T the ablations a patch touches. The attacker sets all votes in T and no other, so
-a rival r can win iff the votes that p keeps outside T are fewer than r's outside plus |T|, or as many and
-r is the lower class. With the lead L_r = n_p - n_r - [r < p] that is
+lowest class on a tie), T the ablations that the patches touch, F the fragile votes, which count as touched
+wherever the patches are. The attacker sets all votes in T and F and no other, so with the weight
+w_r(a) = 1 + [v_a = p] - [v_a = r] of a vote and the lead L_r = n_p - n_r - [r < p], rival r can win iff
 
-    L_r < |T| + (votes for p in T) - (votes for r in T)              the exact rule, tight
-    L_r < 2 D, D the largest |T|                                     the margin rule, weaker
+    L_r < (sum of w_r over T and F)              the exact rule, tight
+    L_r < 2 D, D the largest |T and F|           the margin rule, weaker
 
-and the prediction is certified iff neither holds for any rival, at any location. Classes without votes are
-rivals too; the lowest of them is the strongest.
+and the prediction is certified iff neither holds for any rival, at any place. The slack is the smallest
+difference of the two sides: certified iff it is 0 or more. Classes without votes are rivals too; the lowest
+of them is the strongest.
 
-Covered: one patch of any h x w; the largest certified square under both rules.
-Not covered: several patches, coarser strides, tolerances.
+Not covered: which sets patches touch (touched.py); counting (tally.py).
 Source: Levine & Feizi 2020, arXiv:2002.10733, section 3, for the margin rule.
 """
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.geometry import Geometry, Touched
+from workers.geometry import Geometry
+from workers.tally import NOBODY, Tally, count_votes
+from workers.touched import Reach, Threat, Weights
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_NOBODY = -1
-_IMAGES_AT_ONCE = 256  # bounds the memory of the tables [images, contacts, contacts]
-
-
-class Tally(NamedTuple):
-    """The votes of each image counted, the classes ranked by count, then by index.
-
-    Attributes:
-        classes: [images, ranks], -1 where an image has fewer classes with votes. Rank 0 is the prediction.
-            The lowest class without votes comes last, where there is one.
-        counts: [images, ranks], 0 where classes is -1.
-    """
-
-    classes: Ints
-    counts: Ints
-
-    @property
-    def prediction(self) -> Ints:
-        return self.classes[:, 0]
-
-    @property
-    def leads(self) -> Ints:
-        """[images, ranks]: n_p - n_r - [r < p]; for the prediction itself 0."""
-        return self.counts[:, :1] - self.counts - (self.classes < self.classes[:, :1])
+_NUMBERS_AT_ONCE = 1 << 22  # in a table [images, sets]: bounds the memory
 
 
 @dataclass(frozen=True)
@@ -65,6 +45,66 @@ class Certificates:
     max_margin_certified_patch: Ints
 
 
+class Answer(NamedTuple):
+    """Whether patches of one kind can change predictions.
+
+    Attributes:
+        slack: [images], by how many votes of lead the certificate holds (0 or more) or fails (below 0).
+        places: [images, patches, 2], top and left pixel where the slack is smallest; -1 where the answer is
+            not of one place.
+        is_bound: whether the true slack may be larger: certified is proven, not certified may be too careful.
+    """
+
+    slack: Ints
+    places: Ints
+    is_bound: bool
+
+    @property
+    def certified(self) -> Bools:
+        return self.slack >= 0
+
+
+@dataclass(frozen=True)
+class Ballots:
+    """The votes of images, counted.
+
+    Attributes:
+        votes: [images, ablations], in offset order.
+        tally: of the votes.
+        fragile: [images, ablations], votes that count as touched everywhere; None for no such votes.
+    """
+
+    votes: NDArray[np.integer]
+    tally: Tally
+    fragile: Bools | None = None
+
+    @classmethod
+    def of(cls, votes: NDArray[np.integer], *, classes: int, fragile: Bools | None = None) -> Self:
+        """Count votes.
+
+        Args:
+            votes: [images, ablations], classes from 0 to `classes` - 1, in offset order.
+            classes: K, at least 2.
+            fragile: as the attribute.
+        Raises:
+            ValueError: a vote is for no class.
+        """
+        return cls(votes, count_votes(votes, classes=classes), fragile)
+
+    def __len__(self) -> int:
+        return len(self.votes)
+
+    def of_images(self, images: Ints | slice) -> Self:
+        """Those of some images."""
+        tally = Tally(self.tally.classes[images], self.tally.counts[images])
+        return type(self)(self.votes[images], tally, None if self.fragile is None else self.fragile[images])
+
+    def weights(self, rivals: Ints | None = None) -> Weights:
+        """[images, ablations]: w_r for one rival an image; without rivals the largest that w_r can be."""
+        gained = (self.votes == self.tally.prediction[:, None]) + np.float32(1)
+        return gained if rivals is None else gained - (self.votes == rivals[:, None])
+
+
 def certify(votes: NDArray[np.integer], geometry: Geometry, *, classes: int) -> Certificates:
     """Count the votes and find the largest certified squares.
 
@@ -75,108 +115,51 @@ def certify(votes: NDArray[np.integer], geometry: Geometry, *, classes: int) -> 
     Raises:
         ValueError: votes do not fit the geometry or the number of classes.
     """
-    tally = count_votes(votes, classes=classes)
+    ballots = Ballots.of(votes, classes=classes)
     return Certificates(
-        tally.classes[:, 0],
-        tally.counts[:, 0],
-        tally.classes[:, 1],
-        tally.counts[:, 1],
-        largest_certified_square(votes, tally, geometry),
-        largest_margin_certified_square(tally, geometry),
+        ballots.tally.classes[:, 0],
+        ballots.tally.counts[:, 0],
+        ballots.tally.classes[:, 1],
+        ballots.tally.counts[:, 1],
+        largest_certified(exact_rule, ballots, geometry, squares(geometry)),
+        largest_certified(margin_rule, ballots, geometry, squares(geometry)),
     )
 
 
-def count_votes(votes: NDArray[np.integer], *, classes: int) -> Tally:
-    """Rank the classes of each image by their votes.
+def exact_rule(ballots: Ballots, geometry: Geometry, threat: Threat) -> Answer:
+    """Whether any content of the patches, at any place, changes the prediction: tight, unless it is a bound.
 
     Args:
-        votes: [images, ablations], classes from 0 to `classes` - 1.
-        classes: K, at least 2.
-    Raises:
-        ValueError: a vote is for no class.
-    """
-    if votes.size and not (votes.min() >= 0 and votes.max() < classes):
-        raise ValueError(f"votes from {votes.min()} to {votes.max()} do not fit {classes} classes")
-    images = len(votes)
-    pairs, counts = np.unique(np.arange(images)[:, None] * classes + votes, return_counts=True)
-    image, voted = np.divmod(pairs, classes)
-    order = np.lexsort((voted, -counts, image))
-    image, voted, counts = image[order], voted[order], counts[order]
-    distinct = np.bincount(image, minlength=images)
-    rank = np.arange(len(image)) - (np.cumsum(distinct) - distinct)[image]
-
-    table = Tally(
-        np.full((images, distinct.max(initial=1) + 1), _NOBODY), np.zeros((images, distinct.max(initial=1) + 1), int)
-    )
-    table.classes[image, rank] = voted
-    table.counts[image, rank] = counts
-    some_without = distinct < classes
-    table.classes[some_without, distinct[some_without]] = _lowest_without_votes(table.classes)[some_without]
-    return table
-
-
-def _lowest_without_votes(voted: Ints) -> Ints:
-    """[images]: the lowest class that is not in a row of `voted`."""
-    ascending = np.sort(np.where(voted == _NOBODY, np.iinfo(np.int64).max, voted), axis=1)
-    # The classes with votes are distinct, so up to the first gap each equals its position.
-    return (ascending == np.arange(ascending.shape[1])).cumprod(axis=1).sum(axis=1)
-
-
-def is_certified(
-    votes: NDArray[np.integer], tally: Tally, geometry: Geometry, patch_height: int, patch_width: int
-) -> Bools:
-    """The exact rule for one patch of h x w pixels: [images].
-
-    Args:
-        votes: [images, ablations], in offset order.
-        tally: of the same votes.
+        ballots: the votes.
         geometry: of the ablations.
-        patch_height, patch_width: in pixels.
+        threat: the patches.
     Raises:
         RequestError: the patch is larger than the image.
         ValueError: votes do not fit the geometry.
     """
-    if votes.shape[1] != geometry.num_ablations:
-        raise ValueError(f"{votes.shape[1]} votes an image do not fit {geometry.num_ablations} ablations")
-    touched = geometry.touched(patch_height, patch_width)
-    certified = np.ones(len(votes), bool)
-    for start in range(0, len(votes), _IMAGES_AT_ONCE):
-        part = np.s_[start : start + _IMAGES_AT_ONCE]
-        certified[part] = _holds_everywhere(votes[part], Tally(tally.classes[part], tally.counts[part]), touched)
-    return certified
+    return _answer(_exact_slack, ballots, geometry, threat)
 
 
-def _holds_everywhere(votes: NDArray[np.integer], tally: Tally, touched: Touched) -> Bools:
-    # float32 is exact for counts below 2**24, and its matrix products are fast.
-    vertical, horizontal = touched.vertical.astype(np.float32), touched.horizontal.astype(np.float32)
-    grid = votes.reshape(len(votes), vertical.shape[1], horizontal.shape[1])
-
-    def votes_in_touched(images: Ints, classes: Ints) -> NDArray[np.float32]:
-        """[images, vertical contacts, horizontal contacts]: votes for one class an image."""
-        return vertical @ (grid[images] == classes[:, None, None]).astype(np.float32) @ horizontal.T
-
-    everyone = np.arange(len(votes))
-    size = np.outer(vertical.sum(1), horizontal.sum(1))
-    reach = size + votes_in_touched(everyone, tally.prediction)
-    reach_max = reach.max(axis=(1, 2), initial=0)
-
-    certified = np.ones(len(votes), bool)
-    for rank in range(1, tally.classes.shape[1]):
-        rival, lead = tally.classes[:, rank], tally.leads[:, rank]
-        # A lead of the reach is out of danger, whatever the rival's own touched votes are.
-        images = np.flatnonzero(certified & (rival != _NOBODY) & (lead < reach_max))
-        if len(images):
-            needed = reach[images] - votes_in_touched(images, rival[images])
-            certified[images] = lead[images] >= needed.max(axis=(1, 2))
-    return certified
+def margin_rule(ballots: Ballots, geometry: Geometry, threat: Threat) -> Answer:
+    """The published rule, made sound: never certifies what the exact rule does not. Arguments as there."""
+    return _answer(_margin_slack, ballots, geometry, threat)
 
 
-def largest_certified_square(votes: NDArray[np.integer], tally: Tally, geometry: Geometry) -> Ints:
-    """[images]: the largest m whose m x m square is certified by the exact rule; 0 if none.
+Rule = Callable[[Ballots, Geometry, Threat], Answer]
+
+
+def largest_certified(rule: Rule, ballots: Ballots, geometry: Geometry, threats: Sequence[Threat]) -> Ints:
+    """[images]: how many of the threats are certified, up to the first that is not.
 
     A certificate implies that of every smaller rectangle, so a bisection finds it.
+
+    Args:
+        rule: exact_rule or margin_rule.
+        ballots: the votes.
+        geometry: of the ablations.
+        threats: in ascending order, each containing the one before, such as `squares`.
     """
-    largest = np.zeros(len(votes), int)
+    largest = np.zeros(len(ballots), int)
 
     def bisect(images: Ints, low: int, high: int) -> None:
         """All `images` hold at `low` and fail above `high`."""
@@ -184,17 +167,97 @@ def largest_certified_square(votes: NDArray[np.integer], tally: Tally, geometry:
             largest[images] = low
             return
         middle = (low + high + 1) // 2
-        these = Tally(tally.classes[images], tally.counts[images])
-        holds = is_certified(votes[images], these, geometry, middle, middle)
+        holds = rule(ballots.of_images(images), geometry, threats[middle - 1]).certified
         bisect(images[holds], middle, high)
         bisect(images[~holds], low, middle - 1)
 
-    bisect(np.arange(len(votes)), 0, min(geometry.height, geometry.width))
+    bisect(np.arange(len(ballots)), 0, len(threats))
     return largest
 
 
-def largest_margin_certified_square(tally: Tally, geometry: Geometry) -> Ints:
-    """[images]: the largest m whose m x m square is certified by the margin rule; 0 if none."""
-    rivals = (tally.classes != _NOBODY)[:, 1:]
-    smallest_lead = tally.leads[:, 1:].min(axis=1, initial=np.iinfo(np.int64).max, where=rivals)
-    return np.searchsorted(2 * geometry.max_touched_squares, smallest_lead, side="right")
+def squares(geometry: Geometry) -> list[Threat]:
+    """1 x 1, 2 x 2, ... up to the image's shorter side."""
+    return [Threat(side, side) for side in range(1, min(geometry.height, geometry.width) + 1)]
+
+
+def wide_strips(geometry: Geometry) -> list[Threat]:
+    """As wide as the image, 1, 2, ... pixels high: the largest certified height whatever the width."""
+    return [Threat(height, geometry.width) for height in range(1, geometry.height + 1)]
+
+
+def high_strips(geometry: Geometry) -> list[Threat]:
+    """As high as the image, 1, 2, ... pixels wide: the largest certified width whatever the height."""
+    return [Threat(geometry.height, width) for width in range(1, geometry.width + 1)]
+
+
+def slack_everywhere(ballots: Ballots, geometry: Geometry, height: int, width: int) -> Ints:
+    """The exact rule's slack at each place of one patch: [images, H - height + 1, W - width + 1].
+
+    Arguments and errors as of `exact_rule`; the smallest of an image is the slack that it gives.
+    """
+    touched = geometry.touched(height, width)
+    slack = np.zeros((len(ballots), touched.num_sets), int)
+    for part in _parts(len(ballots), touched):
+        slack[part] = _slacks(ballots.of_images(part), touched, all_sets=True)
+    return slack.reshape(len(ballots), len(touched.vertical), len(touched.horizontal))
+
+
+def _answer(
+    slack_of: Callable[[Ballots, Reach], tuple[Ints, Ints]], ballots: Ballots, geometry: Geometry, threat: Threat
+) -> Answer:
+    if ballots.votes.shape[1] != geometry.num_ablations:
+        raise ValueError(f"{ballots.votes.shape[1]} votes an image do not fit {geometry.num_ablations} ablations")
+    reach = geometry.reach(threat)
+    slack, sets = np.zeros((2, len(ballots)), int)
+    for part in _parts(len(ballots), reach):
+        slack[part], sets[part] = slack_of(ballots.of_images(part), reach)
+    return Answer(slack, reach.places(sets), reach.is_bound)
+
+
+def _parts(images: int, reach: Reach) -> Iterator[slice]:
+    together = max(1, _NUMBERS_AT_ONCE // (reach.num_sets + reach.num_ablations))
+    for start in range(0, images, together):
+        yield slice(start, start + together)
+
+
+def _exact_slack(ballots: Ballots, reach: Reach) -> tuple[Ints, Ints]:
+    """[images] each: the smallest slack, and the set that gives it."""
+    slacks = _slacks(ballots, reach, all_sets=False)
+    sets = slacks.argmin(axis=1)
+    return slacks[np.arange(len(ballots)), sets], sets
+
+
+def _margin_slack(ballots: Ballots, reach: Reach) -> tuple[Ints, Ints]:
+    """[images] each: the smallest lead beyond 2 D, and the largest set."""
+    rivals = (ballots.tally.classes != NOBODY)[:, 1:]
+    lead = ballots.tally.leads[:, 1:].min(axis=1, initial=np.iinfo(int).max, where=rivals)
+    sizes = _sums(np.ones(ballots.votes.shape, np.float32), ballots.fragile, reach)
+    sets = sizes.argmax(axis=1)
+    return lead - 2 * sizes[np.arange(len(ballots)), sets].astype(int), sets
+
+
+def _slacks(ballots: Ballots, reach: Reach, *, all_sets: bool) -> NDArray[np.float32]:
+    """[images, sets]: the slack if a set is touched; unless `all_sets`, only the smallest of an image is right,
+    the others may be larger than they are.
+    """
+    leads = ballots.tally.leads
+    most = _sums(ballots.weights(), ballots.fragile, reach).max(axis=1)
+    slacks = np.full((len(ballots), reach.num_sets), np.inf, np.float32)
+    for rank in range(1, leads.shape[1]):
+        rivals = ballots.tally.classes[:, rank]
+        settled = slacks.max(axis=1) if all_sets else slacks.min(axis=1)
+        images = np.flatnonzero((rivals != NOBODY) & (leads[:, rank] - most < settled))
+        if not len(images):  # leads rise with the rank: later rivals are no more dangerous
+            break
+        part = ballots.of_images(images)
+        sums = _sums(part.weights(rivals[images]), part.fragile, reach)
+        slacks[images] = np.minimum(slacks[images], leads[images, rank, None] - sums)
+    return slacks
+
+
+def _sums(weights: Weights, fragile: Bools | None, reach: Reach) -> Weights:
+    """[images, sets]: the weights of the touched and the fragile votes together; exact, for they are small integers."""
+    if fragile is None:
+        return reach.sums(weights)
+    everywhere = np.where(fragile, weights, 0).sum(axis=1, keepdims=True)
+    return reach.sums(np.where(fragile, 0, weights)) + everywhere

@@ -1,4 +1,4 @@
-"""Ablations: which pixels and tokens each shows, and which of them a patch touches.
+"""Ablations: which pixels and tokens each shows.
 
 Every certificate rests on the sets made here.
 
@@ -12,13 +12,12 @@ ablation has one vertical offset that shows all rows; a row ablation the other w
 A patch touches an ablation iff it meets its rows and meets its columns.
 
 Covered: columns, rows and blocks of any size and stride, both edges, images of any height and width.
-Not covered: patches that are not rectangles. Nowhere is a formula used for the number of touched
-ablations: with wrap-around and a stride that does not divide the side it is wrong (docs/certificates.md).
+Nowhere is a formula used for the number of touched ablations: with wrap-around and a stride that does not
+divide the side it is wrong (docs/certificates.md). Not covered: several patches at once (touched.py).
 Source: Levine & Feizi 2020, arXiv:2002.10733; Salman et al. 2021, arXiv:2110.07719.
 """
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -26,24 +25,10 @@ from numpy.typing import NDArray
 
 from manifests.errors import RequestError
 from manifests.job import Ablation
+from workers.touched import Reach, Threat, Touched, reach_of
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
-
-
-class Touched(NamedTuple):
-    """The ablations that patches of one size can touch.
-
-    A patch with vertical contact i and horizontal contact j touches ablation (y, x) iff
-    `vertical[i, y] and horizontal[j, x]`. Locations that touch the same offsets share a contact.
-
-    Attributes:
-        vertical: [contacts, vertical offsets].
-        horizontal: [contacts, horizontal offsets].
-    """
-
-    vertical: Bools
-    horizontal: Bools
 
 
 class TokenGroup(NamedTuple):
@@ -73,6 +58,7 @@ class Geometry:
 
     rows: Bools
     columns: Bools
+    _reaches: dict[Threat, Reach] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, ablation: Ablation, height: int, width: int) -> Self:
@@ -115,8 +101,18 @@ class Geometry:
     def num_ablations(self) -> int:
         return len(self.rows) * len(self.columns)
 
+    def coarser(self, times: int) -> tuple[Self, Ints]:
+        """The geometry of a stride `times` as long, and which of the ablations are in it.
+
+        Args:
+            times: 1 or more.
+        """
+        rows, columns = np.arange(self.grid[0])[::times], np.arange(self.grid[1])[::times]
+        positions = (rows[:, None] * self.grid[1] + columns).ravel()
+        return type(self)(self.rows[rows], self.columns[columns]), positions
+
     def touched(self, patch_height: int, patch_width: int) -> Touched:
-        """What a patch wholly inside the frame can touch, each different contact once.
+        """What a patch touches at each place wholly inside the frame.
 
         Args:
             patch_height, patch_width: in pixels, 1 to the image's.
@@ -127,18 +123,18 @@ class Geometry:
             raise RequestError(
                 f"patch {patch_height} x {patch_width}: must be 1 x 1 to {self.height} x {self.width}, the image"
             )
-        return Touched(_contacts(self.rows, patch_height), _contacts(self.columns, patch_width))
+        return Touched.everywhere(self.rows, self.columns, patch_height, patch_width)
+
+    def reach(self, threat: Threat) -> Reach:
+        """The largest sets that patches touch; errors as of `touched`."""
+        if threat not in self._reaches:
+            self._reaches[threat] = reach_of(self.touched(threat.height, threat.width), threat.patches)
+        return self._reaches[threat]
 
     def max_touched(self, patch_height: int, patch_width: int) -> int:
-        """D: the most ablations that one patch of this size touches."""
-        vertical, horizontal = self.touched(patch_height, patch_width)
-        return int(vertical.sum(1).max() * horizontal.sum(1).max())
-
-    @cached_property
-    def max_touched_squares(self) -> Ints:
-        """[sides]: D of the squares 1 x 1, 2 x 2, ... up to the shorter side; never falls."""
-        sides = range(1, min(self.height, self.width) + 1)
-        return np.array([self.max_touched(side, side) for side in sides])
+        """D: the most ablations that one patch of this size touches; errors as of `touched`."""
+        touched = self.touched(patch_height, patch_width)
+        return int(touched.vertical.sum(axis=1).max() * touched.horizontal.sum(axis=1).max())
 
     def token_groups(self, token_px: int, *, keep_hidden: bool = False) -> list[TokenGroup]:
         """Which tokens each ablation shows, the ablations of equal token count together.
@@ -173,10 +169,3 @@ def _spans(ablation: Ablation, side: int) -> Bools:
     pixels = (offsets[:, None] + np.arange(ablation.size)) % side
     np.put_along_axis(shown, pixels, True, axis=1)
     return shown
-
-
-def _contacts(shown: Bools, patch_px: int) -> Bools:
-    """[contacts, offsets]: for each place of the patch along one axis the offsets it meets; no two alike."""
-    places = np.lib.stride_tricks.sliding_window_view(shown, patch_px, axis=1)
-    met: Bools = np.logical_or.reduce(places, axis=2)
-    return np.unique(met.T, axis=0)

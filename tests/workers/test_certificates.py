@@ -1,61 +1,81 @@
 """Both rules against an attacker that tries everything, and examples counted by hand."""
 
-from itertools import product
+from itertools import combinations_with_replacement, product
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from manifests.errors import RequestError
 from manifests.job import Ablation
+from workers import touched
 from workers.certificates import (
+    Ballots,
     Certificates,
     certify,
-    count_votes,
-    is_certified,
-    largest_certified_square,
-    largest_margin_certified_square,
+    exact_rule,
+    high_strips,
+    largest_certified,
+    margin_rule,
+    slack_everywhere,
+    squares,
+    wide_strips,
 )
 from workers.geometry import Geometry
+from workers.touched import Threat
 
 Votes = NDArray[np.int64]
-TRIED = 5  # touched votes of which every assignment is tried
+Places = dict[tuple[tuple[int, int], ...], frozenset[int]]
+TRIED = 5  # touched votes of which every assignment is tried; of more, every count of them
+TABLES = 8  # of votes, an example
 
 
 @st.composite
-def geometries(draw: st.DrawFn, longest: int = 6) -> Geometry:
+def geometries(draw: st.DrawFn, longest: int = 8, largest: int = 4) -> Geometry:
     """Any ablation on an image of at most `longest` pixels a side."""
     height, width = draw(st.integers(1, longest)), draw(st.integers(1, longest))
     kind = draw(st.sampled_from(["column", "row", "block"]))
     side = {"column": width, "row": height, "block": min(height, width)}[kind]
-    size, stride = draw(st.integers(1, side)), draw(st.integers(1, side))
+    size, stride = draw(st.integers(1, min(side, largest))), draw(st.integers(1, side))
     edges = draw(st.sampled_from(["wrap", "inside"]))
     return Geometry.of(Ablation(kind=kind, size=size, stride=stride, edges=edges), height, width)
 
 
 @st.composite
-def voted(draw: st.DrawFn, longest: int = 6) -> tuple[Geometry, Votes, int]:
-    """A geometry, the votes of one image, and the number of classes; mostly one class leads clearly."""
-    geometry, classes = draw(geometries(longest)), draw(st.integers(2, 3))
-    leader = draw(st.integers(0, classes - 1))
-    vote = st.just(leader) | st.just(leader) | st.integers(0, classes - 1)
-    votes = draw(st.lists(vote, min_size=geometry.num_ablations, max_size=geometry.num_ablations))
-    return geometry, np.array([votes]), classes
+def threats(draw: st.DrawFn, geometry: Geometry, patches: int = 2) -> Threat:
+    """Patches that fit the image, small ones more often."""
+    side = st.integers(1, 3) | st.integers(1, 8)
+    return Threat(min(draw(side), geometry.height), min(draw(side), geometry.width), draw(st.integers(1, patches)))
 
 
-def touched_by_hand(geometry: Geometry, patch: tuple[int, int]) -> set[tuple[int, ...]]:
-    """For every place of the patch the positions of the ablations that show a pixel of it."""
+def ballots_near_the_edge(geometry: Geometry, threat: Threat, classes: int, seed: int) -> Ballots:
+    """Votes of which many are certified narrowly, and many narrowly not; half of them with fragile votes."""
+    random = np.random.default_rng(seed)
+    shape = (8 * TABLES, geometry.num_ablations)
+    leader = random.integers(0, classes, (shape[0], 1))
+    votes = np.where(random.random(shape) < random.random((shape[0], 1)), leader, random.integers(0, classes, shape))
+    fragile = random.random(shape) < 0.1 if seed % 2 else None
+    ballots = Ballots.of(votes, classes=classes, fragile=fragile)
+    close = np.argsort(np.abs(exact_rule(ballots, geometry, threat).slack + 0.5), kind="stable")
+    return ballots.of_images(np.concatenate([close[: TABLES - 2], random.integers(0, shape[0], 2)]))
+
+
+def touched_by_hand(geometry: Geometry, threat: Threat) -> Places:
+    """For every place of the patches the ablations that show a pixel of them."""
     shown = np.array([np.outer(rows, columns) for rows in geometry.rows for columns in geometry.columns])
-    places = product(range(geometry.height - patch[0] + 1), range(geometry.width - patch[1] + 1))
-    return {
-        tuple(np.flatnonzero(shown[:, y : y + patch[0], x : x + patch[1]].any(axis=(1, 2))).tolist()) for y, x in places
+    places = product(range(geometry.height - threat.height + 1), range(geometry.width - threat.width + 1))
+    one = {
+        (y, x): frozenset(
+            np.flatnonzero(shown[:, y : y + threat.height, x : x + threat.width].any(axis=(1, 2))).tolist()
+        )
+        for y, x in places
     }
-
-
-def _columns(certificates: Certificates) -> dict[str, list[int]]:
-    return {name: values.tolist() for name, values in vars(certificates).items()}
+    return {
+        several: frozenset().union(*(one[place] for place in several))
+        for several in combinations_with_replacement(one, threat.patches)
+    }
 
 
 def predicted(votes: list[int], classes: int) -> int:
@@ -63,70 +83,157 @@ def predicted(votes: list[int], classes: int) -> int:
     return max(range(classes), key=lambda label: (votes.count(label), -label))
 
 
-def attacker_wins(votes: list[int], touched: tuple[int, ...], classes: int) -> bool:
-    """Whether some assignment of the touched votes changes the prediction; all are tried."""
-    assignments = np.array(list(product(range(classes), repeat=len(touched))), int)
-    attacked = np.tile(votes, (len(assignments), 1))
-    attacked[:, list(touched)] = assignments
-    counts = (attacked[:, :, None] == np.arange(classes)).sum(axis=1)
+def attacker_wins(votes: list[int], reached: frozenset[int], classes: int, tried: int = TRIED) -> bool:
+    """Whether some assignment of the reached votes changes the prediction.
+
+    Of few votes all assignments are tried, of more all counts of them: the outcome depends on nothing else.
+    """
+    kept = np.bincount([vote for place, vote in enumerate(votes) if place not in reached], minlength=classes)
+    if len(reached) <= tried:
+        assignments = np.array(list(product(range(classes), repeat=len(reached))), int)
+        attacked = np.tile(votes, (len(assignments), 1))
+        attacked[:, list(reached)] = assignments
+        counts = (attacked[:, :, None] == np.arange(classes)).sum(axis=1)
+    else:
+        given = [split for split in product(range(len(reached) + 1), repeat=classes - 1) if sum(split) <= len(reached)]
+        counts = kept + np.array([[*split, len(reached) - sum(split)] for split in given])
     return bool((counts.argmax(axis=1) != predicted(votes, classes)).any())  # argmax takes the lowest on a tie
 
 
-@settings(max_examples=3000, deadline=None)
-@given(voted(), st.data())
-def test_exact_rule_is_what_an_attacker_can_do(case: tuple[Geometry, Votes, int], data: st.DataObject) -> None:
-    """A patch is certified iff no assignment of the votes that it touches, at any place, changes the prediction."""
-    geometry, votes, classes = case
-    patch = data.draw(st.integers(1, geometry.height)), data.draw(st.integers(1, geometry.width))
-    places = touched_by_hand(geometry, patch)
-    assume(max(len(touched) for touched in places) <= TRIED)
-    broken = any(attacker_wins(votes[0].tolist(), touched, classes) for touched in places)
-    certified = is_certified(votes, count_votes(votes, classes=classes), geometry, *patch)
-    assert certified.tolist() == [not broken]
+def slack_by_hand(votes: list[int], reached: frozenset[int], classes: int) -> int:
+    """The smallest over all rivals of the lead that is left when the reached votes are theirs."""
+    winner = predicted(votes, classes)
+    kept = [vote for place, vote in enumerate(votes) if place not in reached]
+    return min(
+        kept.count(winner) - kept.count(rival) - len(reached) - (rival < winner)
+        for rival in range(classes)
+        if rival != winner
+    )
 
 
-@settings(max_examples=400, deadline=None)
-@given(voted(longest=9))
-def test_largest_squares_are_those_of_a_linear_search(case: tuple[Geometry, Votes, int]) -> None:
-    """The largest squares of both rules are what trying each side in turn finds, and margin never exceeds exact."""
-    geometry, votes, classes = case
-    tally = count_votes(votes, classes=classes)
-    counts = [votes[0].tolist().count(label) for label in range(classes)]
-    winner = predicted(votes[0].tolist(), classes)
-    lead = min(counts[winner] - counts[rival] - (rival < winner) for rival in range(classes) if rival != winner)
-    sides = range(1, min(geometry.height, geometry.width) + 1)
-    exact = [side for side in sides if is_certified(votes, tally, geometry, side, side)[0]]
-    margin = [side for side in sides if lead >= 2 * geometry.max_touched(side, side)]
-    assert exact == list(range(1, len(exact) + 1))
-    assert set(margin) <= set(exact)
-    assert largest_certified_square(votes, tally, geometry).tolist() == [len(exact)]
-    assert largest_margin_certified_square(tally, geometry).tolist() == [len(margin)]
+def cases(ballots: Ballots) -> list[tuple[list[int], frozenset[int]]]:
+    """The votes of each image, and which of them are fragile."""
+    fragile = np.zeros(ballots.votes.shape, bool) if ballots.fragile is None else ballots.fragile
+    return [
+        (votes, frozenset(np.flatnonzero(shaky).tolist()))
+        for votes, shaky in zip(ballots.votes.tolist(), fragile, strict=True)
+    ]
+
+
+def check_against_the_attacker(geometry: Geometry, threat: Threat, classes: int, seed: int, tried: int) -> None:
+    ballots = ballots_near_the_edge(geometry, threat, classes, seed)
+    places = touched_by_hand(geometry, threat)
+    exact, margin = exact_rule(ballots, geometry, threat), margin_rule(ballots, geometry, threat)
+    assert not exact.is_bound
+    largest = max(len(one) for one in places.values())
+    for image, (votes, fragile) in enumerate(cases(ballots)):
+        reached = {several: one | fragile for several, one in places.items()}
+        broken = any(attacker_wins(votes, one, classes, tried) for one in set(reached.values()))
+        slacks = {several: slack_by_hand(votes, one, classes) for several, one in reached.items()}
+        assert exact.certified[image] == (not broken)
+        assert exact.slack[image] == min(slacks.values())
+        weakest = tuple(sorted((int(y), int(x)) for y, x in exact.places[image]))
+        assert slacks[weakest] == exact.slack[image]
+        assert not margin.certified[image] or exact.certified[image]
+        most = max(len(one) for one in reached.values())
+        assert most >= largest
+        assert margin.slack[image] == slack_by_hand(votes, frozenset(), classes) - 2 * most
+
+
+@settings(max_examples=1300, deadline=None)
+@given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
+def test_exact_rule_is_what_an_attacker_can_do(data: st.DataObject, classes: int, seed: int) -> None:
+    """Certified iff no assignment of the votes that are touched, at any places of the patches, changes the prediction.
+
+    10,400 tables of votes, chosen near the edge; ties, fragile votes, one and two patches among them.
+    """
+    geometry = data.draw(geometries())
+    threat = data.draw(threats(geometry))
+    check_against_the_attacker(geometry, threat, classes, seed, TRIED)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@settings(max_examples=300, deadline=None)
+@given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
+def test_exact_rule_against_every_assignment_of_eight(data: st.DataObject, classes: int, seed: int) -> None:
+    """The same with every literal assignment of up to 8 touched votes."""
+    geometry = data.draw(geometries())
+    threat = data.draw(threats(geometry))
+    check_against_the_attacker(geometry, threat, classes, seed, tried=8)
 
 
 @settings(max_examples=150, deadline=None)
-@given(voted(longest=8))
-def test_larger_patches_are_harder(case: tuple[Geometry, Votes, int]) -> None:
-    """What is certified for a patch is certified for every patch that fits into it."""
-    geometry, votes, classes = case
-    tally = count_votes(votes, classes=classes)
-    held = {
-        (h, w): bool(is_certified(votes, tally, geometry, h, w)[0])
-        for h, w in product(range(1, geometry.height + 1), range(1, geometry.width + 1))
-    }
-    assert all(held.get((h - 1, w), True) and held.get((h, w - 1), True) for (h, w), holds in held.items() if holds)
+@given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
+def test_slack_at_every_place(data: st.DataObject, classes: int, seed: int) -> None:
+    """The slack at each place of one patch is what counting there gives."""
+    geometry = data.draw(geometries(longest=6))
+    threat = data.draw(threats(geometry, patches=1))
+    ballots = ballots_near_the_edge(geometry, threat, classes, seed)
+    slack = slack_everywhere(ballots, geometry, threat.height, threat.width)
+    for image, (votes, fragile) in enumerate(cases(ballots)):
+        for ((y, x),), one in touched_by_hand(geometry, threat).items():
+            assert slack[image, y, x] == slack_by_hand(votes, one | fragile, classes)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
+def test_bound_for_many_patches_is_sound(data: st.DataObject, classes: int, seed: int) -> None:
+    """Where the unions are too many to list, what is certified is certified by listing them, under both rules."""
+    geometry = data.draw(geometries(longest=6))
+    threat = data.draw(threats(geometry))._replace(patches=data.draw(st.integers(2, 3)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(touched, "MAX_UNIONS", 1 << 30)
+        ballots = ballots_near_the_edge(geometry, threat, classes, seed)
+        listed = {rule: rule(ballots, geometry, threat) for rule in (exact_rule, margin_rule)}
+        patch.setattr(touched, "MAX_UNIONS", 0)
+        fresh = Geometry(geometry.rows, geometry.columns)  # a geometry keeps what it has listed
+        bound = {rule: rule(ballots, fresh, threat) for rule in (exact_rule, margin_rule)}
+    for rule, answer in bound.items():
+        assert answer.is_bound
+        assert (answer.places == -1).all()
+        assert (answer.slack <= listed[rule].slack).all()
+    assert (bound[exact_rule].certified | ~bound[margin_rule].certified).all()
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(2, 6), st.lists(st.lists(st.integers(0, 5), min_size=7, max_size=7), min_size=1, max_size=5))
-def test_tally(classes: int, rows: list[list[int]]) -> None:
-    """Classes with votes come by count, then by index; after them the lowest class without votes, if there is one."""
-    votes = np.array(rows) % classes
-    tally = count_votes(votes, classes=classes)
-    for row, own_classes, own_counts in zip(votes.tolist(), tally.classes, tally.counts, strict=True):
-        ranked = sorted(set(row), key=lambda label: (-row.count(label), label))
-        ranked += [label for label in range(classes) if label not in row][:1]
-        assert own_classes.tolist() == ranked + [-1] * (len(own_classes) - len(ranked))
-        assert own_counts.tolist() == [row.count(label) for label in own_classes.tolist()]
+@given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
+def test_largest_are_those_of_a_linear_search(data: st.DataObject, classes: int, seed: int) -> None:
+    """Largest squares and strips are what trying each in turn finds: a certificate implies all smaller ones."""
+    geometry = data.draw(geometries(longest=7))
+    family = data.draw(st.sampled_from([squares, wide_strips, high_strips]))(geometry)
+    ballots = ballots_near_the_edge(geometry, family[data.draw(st.integers(0, len(family) - 1))], classes, seed)
+    for rule in (exact_rule, margin_rule):
+        held = np.array([rule(ballots, geometry, threat).certified for threat in family])
+        assert (held == held.cumprod(axis=0)).all()
+        assert largest_certified(rule, ballots, geometry, family).tolist() == held.sum(axis=0).tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_coarser_stride_is_a_run_at_that_stride(data: st.DataObject, times: int, seed: int) -> None:
+    """A subset of the votes under the coarser geometry is certified as if no other votes had been cast."""
+    ablation = Ablation(
+        kind=data.draw(st.sampled_from(["column", "row", "block"])),
+        size=data.draw(st.integers(1, 5)),
+        stride=data.draw(st.integers(1, 3)),
+        edges=data.draw(st.sampled_from(["wrap", "inside"])),
+    )
+    fine = Geometry.of(ablation, 9, 7)
+    coarse, positions = fine.coarser(times)
+    anew = Geometry.of(ablation.model_copy(update={"stride": times * ablation.stride}), 9, 7)
+    assert (coarse.rows.tolist(), coarse.columns.tolist()) == (anew.rows.tolist(), anew.columns.tolist())
+    votes = np.random.default_rng(seed).integers(0, 3, (4, fine.num_ablations))
+    shown = [np.outer(rows, columns) for rows in fine.rows for columns in fine.columns]
+    for position, expected in zip(positions, (np.outer(r, c) for r in anew.rows for c in anew.columns), strict=True):
+        assert (shown[position] == expected).all()
+    assert _columns(certify(votes[:, positions], coarse, classes=3)) == _columns(
+        certify(votes[:, positions], anew, classes=3)
+    )
+
+
+def _columns(certificates: Certificates) -> dict[str, list[int]]:
+    return {name: values.tolist() for name, values in vars(certificates).items()}
 
 
 @settings(max_examples=25, deadline=None)
@@ -140,6 +247,11 @@ def test_images_do_not_matter_to_each_other(data: st.DataObject) -> None:
     for one in data.draw(st.lists(st.integers(0, 299), min_size=1, max_size=3)):
         alone = certify(votes[one : one + 1], geometry, classes=5)
         assert _columns(alone) == {name: values[one : one + 1] for name, values in _columns(together).items()}
+
+
+def holds(votes: Votes, classes: int, geometry: Geometry, height: int, width: int) -> bool:
+    """The exact rule for one image and one patch."""
+    return bool(exact_rule(Ballots.of(votes, classes=classes), geometry, Threat(height, width)).certified[0])
 
 
 # A pixel is touched by 2 of the 10 columns of 2 pixels.
@@ -162,22 +274,17 @@ BY_HAND = [
 def test_by_hand(votes: list[int], classes: int, certified: bool) -> None:
     """Leads and ties counted by hand on 10 columns of 2 pixels, under a patch of 1 pixel."""
     geometry = Geometry.of(Ablation(kind="column", size=2), 10, 10)
-    tally = count_votes(np.array([votes]), classes=classes)
-    assert is_certified(np.array([votes]), tally, geometry, 1, 1).tolist() == [certified]
+    assert holds(np.array([votes]), classes, geometry, 1, 1) == certified
 
 
 def test_classes_without_votes_are_rivals() -> None:
     """Three votes for class 1: another class of none needs two of them, and class 0 also wins the tie that it makes."""
     geometry = Geometry.of(Ablation(kind="column", size=1), 4, 4)
     votes = np.array([[1, 1, 1, 1]])
-    held = [
-        bool(is_certified(votes, count_votes(votes, classes=classes), geometry, 1, width)[0])
-        for classes in (2, 9)
-        for width in (1, 2, 3)
-    ]
+    held = [holds(votes, classes, geometry, 1, width) for classes in (2, 9) for width in (1, 2, 3)]
     assert held == [True, False, False] * 2
     zeros = np.zeros_like(votes)
-    held = [bool(is_certified(zeros, count_votes(zeros, classes=2), geometry, 1, width)[0]) for width in (1, 2, 3)]
+    held = [holds(zeros, 2, geometry, 1, width) for width in (1, 2, 3)]
     assert held == [True, True, False]  # the tie of 2 against 2 stays with class 0
 
 
@@ -190,41 +297,27 @@ def test_runner_up_of_a_unanimous_image() -> None:
     assert found.runner_up_count.tolist() == [0, 0]
 
 
-def test_tie_goes_to_the_lowest_class() -> None:
-    """With equal counts the lowest class is the prediction and the next the runner-up."""
-    tally = count_votes(np.array([[2, 1, 2, 1, 0]]), classes=3)
-    assert tally.prediction.tolist() == [1]
-    assert tally.classes[0, :3].tolist() == [1, 2, 0]
-    assert tally.leads[0, :3].tolist() == [0, 0, 0]  # class 0 wins the tie that two votes more for it make
-
-
 def test_planted_17_against_6() -> None:
     """Where a formula says that 5 ablations are touched, 6 are; 17 votes against 6 then fall to a 32-pixel patch."""
     geometry = Geometry.of(Ablation(kind="column", size=19, stride=10), 224, 224)
     votes = np.zeros((1, 23), np.int64)
     votes[0, 8:14] = 1
-    tally = count_votes(votes, classes=2)
+    ballots = Ballots.of(votes, classes=2)
     assert (geometry.num_ablations, geometry.max_touched(32, 32)) == (23, 6)
-    assert tally.leads[0, 1] == 11
+    assert ballots.tally.leads[0, 1] == 11
     assert 2 * 5 <= 11 < 2 * 6
-    assert largest_margin_certified_square(tally, geometry)[0] < 32
-    assert not is_certified(votes, tally, geometry, 32, 32)[0]
+    assert margin_rule(ballots, geometry, Threat(32, 32)).slack.tolist() == [-1]
+    assert not exact_rule(ballots, geometry, Threat(32, 32)).certified[0]
     strip = Geometry.of(Ablation(kind="column", size=19, stride=10), 1, 224)
-    assert any(attacker_wins(votes[0].tolist(), touched, 2) for touched in touched_by_hand(strip, (1, 32)))
+    reached = touched_by_hand(strip, Threat(1, 32)).values()
+    assert any(attacker_wins(votes[0].tolist(), one, 2, tried=6) for one in reached)
 
 
 def test_patch_larger_than_the_image_is_refused() -> None:
     """A patch that does not fit into the image is a RequestError, not a certificate."""
     votes = np.zeros((1, 4), np.int64)
     with pytest.raises(RequestError, match="patch 5 x 1"):
-        is_certified(votes, count_votes(votes, classes=2), Geometry.of(Ablation(kind="column", size=1), 4, 4), 5, 1)
-
-
-@pytest.mark.parametrize("votes", [[[0, 1, 2, 0]], [[0, -1, 0, 0]]])
-def test_votes_for_no_class_are_refused(votes: list[list[int]]) -> None:
-    """A vote outside the classes is a defect, never counted."""
-    with pytest.raises(ValueError, match="do not fit 2 classes"):
-        count_votes(np.array(votes), classes=2)
+        holds(votes, 2, Geometry.of(Ablation(kind="column", size=1), 4, 4), 5, 1)
 
 
 def test_votes_of_another_geometry_are_refused() -> None:

@@ -1,5 +1,6 @@
 """The tables of the geometry against a count of pixels, one by one."""
 
+from collections import Counter
 from itertools import product
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from manifests.errors import RequestError
 from manifests.job import Ablation
 from workers.geometry import Geometry
+from workers.touched import Touched
 
 Pixels = frozenset[tuple[int, int]]
 
@@ -74,35 +76,31 @@ def test_pixels_shown(setting: tuple[Ablation, int, int]) -> None:
     assert geometry.num_ablations == len(_pixels(geometry)) == geometry.grid[0] * geometry.grid[1]
 
 
-@settings(max_examples=300, deadline=None)
-@given(settings_of(tuple(range(1, 10))), st.data())
-def test_touched_sets(setting: tuple[Ablation, int, int], data: st.DataObject) -> None:
-    """The pairs of contacts are the sets that patches touch, pixel by pixel; D is the size of the largest."""
-    ablation, height, width = setting
-    patch = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
-    geometry = Geometry.of(ablation, height, width)
-    touched = geometry.touched(*patch)
-    pairs = [
+def _sets(touched: Touched) -> list[frozenset[int]]:
+    return [
         frozenset(np.flatnonzero(np.outer(vertical, horizontal)).tolist())
         for vertical in touched.vertical
         for horizontal in touched.horizontal
     ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(settings_of(tuple(range(1, 10))), st.data())
+def test_touched_sets(setting: tuple[Ablation, int, int], data: st.DataObject) -> None:
+    """The pairs of contacts are the sets that patches touch, pixel by pixel; D is the size of the largest.
+
+    Without the contacts that others contain, the sets that no other contains are left, each once.
+    """
+    ablation, height, width = setting
+    patch = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
+    geometry = Geometry.of(ablation, height, width)
+    touched = geometry.touched(*patch)
     expected = touched_by_hand(shown_by_hand(*setting), height, width, patch)
-    assert set(pairs) == expected
+    assert set(_sets(touched)) == expected
+    assert Counter(_sets(touched.maximal())) == Counter(
+        one for one in expected if not any(one < other for other in expected)
+    )
     assert geometry.max_touched(*patch) == max(len(one) for one in expected)
-
-
-@settings(max_examples=100, deadline=None)
-@given(settings_of(tuple(range(1, 9))))
-def test_largest_touched_of_squares(setting: tuple[Ablation, int, int]) -> None:
-    """D of all squares is that of each square alone, and never falls."""
-    _, height, width = setting
-    shown = shown_by_hand(*setting)
-    by_hand = [
-        max(len(one) for one in touched_by_hand(shown, height, width, (side, side)))
-        for side in range(1, min(height, width) + 1)
-    ]
-    assert Geometry.of(*setting).max_touched_squares.tolist() == by_hand == sorted(by_hand)
 
 
 @settings(max_examples=200, deadline=None)
