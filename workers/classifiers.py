@@ -117,10 +117,15 @@ def _read_weights(checkpoint: Path, checkpoint_key: str | None) -> dict[str, Ten
     else:
         try:
             content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        except pickle.UnpicklingError:  # torch's own text advises to switch the check off
             raise RequestError(
-                f"model.checkpoint: {checkpoint} is not a file of weights alone "
-                f"({str(error).splitlines()[0][:160]}); save a plain state dict, best as safetensors"
+                f"model.checkpoint: {checkpoint} is a pickle of other things than tensors, which could run code, so it "
+                "was not loaded; save a plain state dict, best as safetensors"
+            ) from None
+        except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise RequestError(
+                f"model.checkpoint: {checkpoint} cannot be read ({' '.join(str(error).split())[:160]}); save a plain "
+                "state dict, best as safetensors"
             ) from None
     if checkpoint_key is not None:
         content = content[checkpoint_key]

@@ -58,10 +58,10 @@ def count_votes(votes: NDArray[np.integer], *, classes: int) -> Tally:
     counts = np.diff(runs, append=votes.size)
 
     # One number an entry, so that a plain sort ranks by count, then by class; what is no entry comes last.
-    keys = np.full(votes.shape, np.iinfo(np.int64).max)
+    keys: Ints = np.full(votes.shape, np.iinfo(np.int64).max)
     keys.flat[runs] = (ablations - counts) * classes + ordered.flat[runs]
     distinct = first.sum(axis=1)
-    keys = np.sort(keys, axis=1)[:, : distinct.max(initial=1)]
+    keys = np.sort(keys, axis=1)[:, : int(distinct.max(initial=1))]
     ranked = np.arange(keys.shape[1]) < distinct[:, None]
     table = Tally(np.full((images, keys.shape[1] + 1), NOBODY), np.zeros((images, keys.shape[1] + 1), int))
     table.classes[:, :-1][ranked] = keys[ranked] % classes

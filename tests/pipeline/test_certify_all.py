@@ -231,7 +231,7 @@ def _pickle_with_code(path):
         (lambda f: None, ["model.architecture=resnet18", "model.options={}"], "VisionTransformer|cannot build"),
         (lambda f: torch.save({"a": 1}, f / "weights.pt"), [], "does not fit"),
         (lambda f: (f / "weights.pt").write_bytes(b"no weights"), [], "neither safetensors nor"),
-        (lambda f: _pickle_with_code(f / "weights.pt"), [], "weights"),
+        (lambda f: _pickle_with_code(f / "weights.pt"), [], "could run code"),
         (lambda f: (f / "weights.pt").unlink(), [], "does not exist"),
         (lambda f: (f / "runs").write_text("a file"), [], "output: "),
         (lambda f: None, ["execution.cpus_per_actor=1000"], "room for 0"),
