@@ -8,6 +8,8 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +38,18 @@ Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the first N images; the run is marked PARTIAL.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; messages go to stderr.")]
+
+RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run: OUTPUT/RUN_ID.", show_default=False)]
+
+
+class Rule(StrEnum):
+    exact = "exact"
+    margin = "margin"
+
+
+class By(StrEnum):
+    class_ = "class"
+
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "manifests" / "examples"
 
@@ -132,6 +146,76 @@ def runs(output: Annotated[str, typer.Argument(help="Folder that holds the runs.
             f"{state} PARTIAL" if run.partial else state,
         )
     Console(highlight=False).print(table)
+
+
+@app.command()
+@_command
+def query(
+    run: RunFolder,
+    patch: Annotated[
+        list[str] | None, typer.Option(metavar="SIDE|HxW", help="Patch in pixels; none named: those of the job.")
+    ] = None,
+    patches: Annotated[list[int] | None, typer.Option(min=1, help="So many patches at once.")] = None,
+    stride: Annotated[list[int] | None, typer.Option(min=1, help="Only the votes at this coarser stride.")] = None,
+    tolerance: Annotated[
+        list[float] | None, typer.Option(min=0, help="Votes of smaller margins count as the attacker's.")
+    ] = None,
+    rule: Annotated[list[Rule] | None, typer.Option(help="Tight, or the published one made sound.")] = None,
+    by: Annotated[By | None, typer.Option(help="Also by label; by prediction where there are no labels.")] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write the answers for each image to this file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a run which predictions no patch can change; several values of an option make a grid."""
+    from pipeline import answers
+    from pipeline.plan import open_run
+    from pipeline.query import parse_patch, query, questions_of
+
+    opened = open_run(run)
+    job = Job.model_validate(opened.record["job"])
+    questions = questions_of(
+        job,
+        patches=[parse_patch(text) for text in patch or ()],
+        counts=patches or (),
+        strides=stride or (),
+        tolerances=tolerance or (),
+        rules=[name.value for name in rule or ()],
+    )
+    with answers.writer(parquet) as per_image:
+        results = query(opened, questions, by_class=by is not None, per_image=per_image)
+    labelled = job.images.label is not None
+    if as_json:
+        print(json.dumps(answers.as_json(results, labelled=labelled)))
+    else:
+        console = Console(highlight=False)
+        console.width = max(console.width, 100)  # cells are never cut
+        console.print(answers.table_of(results, labelled=labelled))
+    for notice in answers.notices_of(opened, results):
+        print(f"notice: {notice}", file=sys.stderr)
+
+
+@app.command()
+@_command
+def verify(
+    run: RunFolder,
+    replay: Annotated[int, typer.Option(min=0, help="Vote on so many random images again.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of their choice; none: a new one, which is told.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Check a run with other code than made it; each problem is a line, exit code 1 if there is one."""
+    from pipeline.verify import verify as verify_run
+
+    report = verify_run(run, replay=replay, seed=seed)
+    if as_json:
+        print(json.dumps(asdict(report)))
+        return 1 if report.problems else 0
+    for line in (*report.problems, *(f"notice: {notice}" for notice in report.notices)):
+        print(line)
+    wrong = len(report.problems)
+    verdict = f"{wrong:,} problem{'s' * (wrong > 1)}" if wrong else "all right"
+    print(f"{report.rows:,} rows in {report.files:,} files: {verdict}")
+    return 1 if report.problems else 0
 
 
 @app.command()

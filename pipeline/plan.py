@@ -18,7 +18,7 @@ from typing import Any
 
 from manifests.errors import RequestError, ShardError
 from manifests.identity import VOTES_VERSION, identity_of, run_id_of
-from manifests.job import Images, Job
+from manifests.job import Images, Job, Storage
 from manifests.shards import Shard, find_shards
 from workers.checkpoints import resolve_checkpoint_key
 from workers.geometry import Geometry
@@ -157,6 +157,21 @@ def find_run(url: str, store: Store) -> Run | None:
         _ = run.tasks, run.run_id, run.partial
     except (ValueError, KeyError, TypeError) as error:
         raise RequestError(f"{record_url} is damaged ({error!r}); move the run away and start again") from None
+    return run
+
+
+def open_run(url: str) -> Run:
+    """The run at a URL that a user named.
+
+    Raises:
+        RequestError: there is none.
+    """
+    url = url if "://" in url else str(Path(url).absolute())
+    run = find_run(url, store_for(url, Storage()))
+    if run is None:
+        raise RequestError(
+            f"{url}: no run here, for there is no run.json; name OUTPUT/RUN_ID (`smoothcert runs OUTPUT`)"
+        )
     return run
 
 

@@ -4,8 +4,6 @@ Certificates of squares follow from the two max columns, because a certificate i
 square; so the patches of the table can change without a new run.
 """
 
-import hashlib
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.table import Table
 
-from manifests.errors import RunError
 from pipeline.alike import environment_of
 from pipeline.plan import Run
-from workers.votes_table import read_metadata
+from pipeline.results import read_published
 
 _COLUMNS = ["status", "label", "clean_prediction", "prediction", "max_certified_patch", "max_margin_certified_patch"]
 
@@ -76,19 +72,10 @@ def summarise(run: Run, patches: Sequence[int], *, labelled: bool, clean: bool) 
         labelled: whether the job has labels.
         clean: whether whole images were classified too.
     Raises:
-        RunError: a file is not one of this run's.
+        RunError: a file is damaged, or not one of this run's.
     """
-    tables, files = [], {}
-    environments: Counter[str] = Counter()
-    published = run.published()
-    for task in run.tasks:
-        if task.file_name in published:
-            data = run.store.read(f"{run.url}/{task.file_name}")
-            files[task.file_name] = hashlib.sha256(data).hexdigest()
-            table, environment = _small_columns(data, run, task.file_name)
-            tables.append(table)
-            environments[environment] += 1
-    rows = pa.concat_tables(tables) if tables else pa.table({name: [] for name in _COLUMNS})
+    files = list(read_published(run, _COLUMNS))
+    rows = pa.concat_tables([file.rows for file in files]) if files else pa.table({name: [] for name in _COLUMNS})
     status = dict(Counter(rows["status"].to_pylist()))
     label, clean_prediction, prediction, exact, margin = (
         _with_absent(rows[name], absent) for name, absent in zip(_COLUMNS[1:], (-1, -2, -2, -1, -1), strict=True)
@@ -105,8 +92,8 @@ def summarise(run: Run, patches: Sequence[int], *, labelled: bool, clean: bool) 
             for side in patches
         ),
         without_votes=int((prediction < 0).sum()),
-        files=files,
-        environments=dict(environments),
+        files={file.name: file.sha256 for file in files},
+        environments=dict(Counter(environment_of(file.metadata) for file in files)),
     )
 
 
@@ -135,21 +122,6 @@ def table_of(summary: Summary, title: str, images_per_second: float | None) -> T
         table.add_section()
         table.add_row("images/s", f"{images_per_second:,.1f}", "")
     return table
-
-
-def _small_columns(data: bytes, run: Run, name: str) -> tuple[pa.Table, str]:
-    """What the figures need of a file, and the environment that made it."""
-    try:
-        metadata = read_metadata(io.BytesIO(data))
-        run_id = metadata["run_id"]
-        table = pq.read_table(io.BytesIO(data), columns=_COLUMNS)
-    except (pa.ArrowException, KeyError, TypeError) as error:
-        raise RunError(f"{run.url}/{name} is damaged ({error}); move it away and run the same command again") from None
-    if run_id != run.run_id:
-        raise RunError(f"{run.url}/{name} belongs to run {run_id}; move it away and run the same command again")
-    status = table.schema.get_field_index("status")
-    table = table.replace_schema_metadata(None).set_column(status, "status", table["status"].cast(pa.string()))
-    return table, environment_of(metadata)
 
 
 def _with_absent(column: pa.ChunkedArray, absent: int) -> np.ndarray[Any, np.dtype[np.int64]]:

@@ -23,7 +23,7 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Weights = NDArray[np.float32]
 
-MAX_UNIONS = 1 << 15
+MAX_UNIONS = 1 << 16
 """More unions than this are not listed one by one: two patches on 224 columns have 25,200."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 METADATA_KEY = b"smoothcert"
@@ -77,6 +78,14 @@ def read_metadata(file: Any) -> dict[str, Any]:
     """The metadata that `encode` was given; `file` is a path or file object."""
     metadata: dict[str, Any] = json.loads(pq.read_schema(file).metadata[METADATA_KEY])
     return metadata
+
+
+def matrix_of(column: pa.ChunkedArray) -> NDArray[Any]:
+    """[rows, A]: votes or margins of rows that all have them."""
+    kind = column.type
+    flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], kind.value_type)
+    matrix: NDArray[Any] = flat.to_numpy().reshape(len(column), kind.list_size)
+    return matrix
 
 
 def columns_sha256(table: pa.Table) -> str:

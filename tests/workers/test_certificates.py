@@ -313,6 +313,59 @@ def test_planted_17_against_6() -> None:
     assert any(attacker_wins(votes[0].tolist(), one, 2, tried=6) for one in reached)
 
 
+def published_formula(size: int, stride: int, side: int) -> int:
+    """D as the published implementation takes it."""
+    return -(-(side + size - 1) // stride)
+
+
+def falls_though_the_formula_certifies(geometry: Geometry, formula: int, side: int) -> bool:
+    """Whether some votes for two classes pass the published test, and an attacker changes the prediction."""
+    if geometry.max_touched(1, side) <= formula:
+        return False
+    reached = set(touched_by_hand(geometry, Threat(1, side)).values())
+    return any(
+        Ballots.of(np.array([votes]), classes=2).tally.leads[0, 1] >= 2 * formula
+        and any(attacker_wins(list(votes), one, 2) for one in reached)
+        for votes in product(range(2), repeat=geometry.num_ablations)
+    )
+
+
+def test_smallest_counterexample_to_the_published_formula() -> None:
+    """On 3 pixels, b = 2, s = 2, m = 1 falls though the formula certifies; on fewer pixels nothing does."""
+    wrong = [
+        (width, size, stride, side)
+        for width in (1, 2, 3)
+        for size, stride, side in product(range(1, width + 1), repeat=3)
+        if falls_though_the_formula_certifies(
+            Geometry.of(Ablation(kind="column", size=size, stride=stride), 1, width),
+            published_formula(size, stride, side),
+            side,
+        )
+    ]
+    assert wrong == [(3, 2, 2, 1)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 40), st.data())
+def test_the_published_formula_holds_where_strides_are_even(width: int, data: st.DataObject) -> None:
+    """Without wrap-around, or with a stride that divides the width, no patch touches more than the formula says."""
+    size, side, stride = (data.draw(st.integers(1, width)) for _ in range(3))
+    edges = "inside" if width % stride else data.draw(st.sampled_from(["wrap", "inside"]))
+    geometry = Geometry.of(Ablation(kind="column", size=size, stride=stride, edges=edges), 1, width)
+    assert geometry.max_touched(1, side) <= published_formula(size, stride, side)
+
+
+def test_one_of_several_runners_up_is_not_enough() -> None:
+    """Classes 0 and 2 tie as runner-up: the test against class 2 alone passes, and class 0 takes the prediction."""
+    geometry = Geometry.of(Ablation(kind="column", size=1), 1, 2)
+    votes = np.array([[1, 1]])
+    counts = [0, 2, 0]
+    assert counts[1] == counts[2] + 2 * geometry.max_touched(1, 1)  # and 1 < 2: one runner-up passes
+    assert attacker_wins([1, 1], frozenset({0}), 3)
+    assert not holds(votes, 3, geometry, 1, 1)
+    assert not margin_rule(Ballots.of(votes, classes=3), geometry, Threat(1, 1)).certified[0]
+
+
 def test_patch_larger_than_the_image_is_refused() -> None:
     """A patch that does not fit into the image is a RequestError, not a certificate."""
     votes = np.zeros((1, 4), np.int64)

@@ -1,0 +1,191 @@
+"""`smoothcert query`: which predictions no patch can change, answered from the votes of a run.
+
+Any rectangle, several patches at once, a coarser stride, a tolerance of margins, either rule: all of it is
+computed from the votes in Parquet, without the model. Several values of each make a grid of questions.
+
+Not covered: whether the votes are right (verify.py), how answers are shown and written (answers.py).
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from manifests.errors import RequestError
+from manifests.job import Job
+from pipeline.plan import Run
+from pipeline.results import read_published
+from workers.certificates import Answer, Ballots, exact_rule, margin_rule
+from workers.geometry import Geometry
+from workers.touched import Threat
+from workers.votes_table import matrix_of
+
+RULES = {"exact": exact_rule, "margin": margin_rule}
+_COLUMNS = ["key", "shard", "label", "votes", "margins"]
+_NO_CLASS = -1
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+class Question(NamedTuple):
+    """Can so many patches of `height` x `width` pixels change predictions?
+
+    Attributes:
+        stride: of the ablations that vote, in pixels.
+        tolerance: votes of smaller margins count as touched.
+    """
+
+    height: int
+    width: int
+    patches: int
+    stride: int
+    tolerance: float
+    rule: str
+
+
+@dataclass
+class Counts:
+    """Images of one class, or all: those that are certified, right, and both. Without votes an image is neither."""
+
+    images: int = 0
+    certified: int = 0
+    correct: int = 0
+    certified_correct: int = 0
+
+    def add(self, images: int, certified: Bools, correct: Bools) -> None:
+        self.images += images
+        self.certified += int(certified.sum())
+        self.correct += int(correct.sum())
+        self.certified_correct += int((certified & correct).sum())
+
+
+@dataclass
+class Result:
+    """The answer to one question.
+
+    Attributes:
+        classes: counts by class; under None those of all images.
+        is_bound: the true number of certified images may be larger.
+    """
+
+    question: Question
+    classes: dict[int | None, Counts] = field(default_factory=lambda: {None: Counts()})
+    is_bound: bool = False
+
+
+def parse_patch(text: str) -> tuple[int, int]:
+    """Height and width of `32` or `16x48`.
+
+    Raises:
+        RequestError: it is neither.
+    """
+    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text, re.ASCII)
+    if found is None:
+        raise RequestError(f"--patch {text}: expected a side such as 32, or HEIGHTxWIDTH such as 16x48, in pixels")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def questions_of(
+    job: Job,
+    *,
+    patches: Sequence[tuple[int, int]] = (),
+    counts: Sequence[int] = (),
+    strides: Sequence[int] = (),
+    tolerances: Sequence[float] = (),
+    rules: Sequence[str] = (),
+) -> list[Question]:
+    """Every combination of the values; what is left out is the job's, one patch, no tolerance, the exact rule.
+
+    Raises:
+        RequestError: no patch, a patch that does not fit, a stride that the votes cannot answer.
+    """
+    crop, own = job.preprocess.crop, job.ablation.stride
+    patches = patches or [(side, side) for side in job.patches]
+    if not patches:
+        raise RequestError("--patch: name at least one, such as --patch 32; the job has no `patches`")
+    if large := [patch for patch in patches if not (min(patch) >= 1 and max(patch) <= crop)]:
+        raise RequestError(f"--patch {large[0][0]}x{large[0][1]}: must be 1x1 to {crop}x{crop}, the image")
+    if odd := [stride for stride in strides if stride < 1 or stride % own]:
+        raise RequestError(f"--stride {odd[0]}: the run has votes at stride {own}, so name a multiple of {own}")
+    grid = product(patches, counts or [1], strides or [own], tolerances or [0.0], rules or ["exact"])
+    return [Question(*patch, count, stride, tolerance, rule) for patch, count, stride, tolerance, rule in grid]
+
+
+class Answered(NamedTuple):
+    """One question, the images with votes of one file."""
+
+    answer: Answer
+    prediction: Ints
+    label: Ints | None
+
+    def add_to(self, result: Result, rows: pa.Table, *, by_class: bool) -> None:
+        certified = self.answer.certified
+        correct = np.zeros(len(certified), bool) if self.label is None else self.prediction == self.label
+        result.is_bound |= self.answer.is_bound
+        result.classes[None].add(len(rows), certified, correct)
+        if by_class:
+            own = self.prediction if self.label is None else self.label
+            everyone = own if self.label is None else _labels(rows)  # also images without votes
+            for number in np.unique(everyone[everyone != _NO_CLASS]).tolist():
+                these = own == number
+                counts = result.classes.setdefault(number, Counts())
+                counts.add(int((everyone == number).sum()), certified[these], correct[these])
+
+
+PerImage = Callable[[pa.Table, Question, Answered], None]
+"""Takes the rows of images with votes, a question and its answer."""
+
+
+def query(
+    run: Run, questions: Sequence[Question], *, by_class: bool = False, per_image: PerImage | None = None
+) -> list[Result]:
+    """Answer questions from the published files of a run.
+
+    Args:
+        run: finished or not.
+        questions: as of `questions_of`.
+        by_class: also count by label, or by prediction where the job has no labels.
+        per_image: gets the answers for each image.
+    Raises:
+        RunError: a published file is damaged.
+    """
+    job = Job.model_validate(run.record["job"])
+    geometry = Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
+    results = [Result(question) for question in questions]
+    for file in read_published(run, _COLUMNS):
+        voted = file.rows.filter(pc.is_valid(file.rows["votes"]))
+        for result, answered in _answer_all(job, geometry, voted, results):
+            answered.add_to(result, file.rows, by_class=by_class)
+            if per_image is not None:
+                per_image(voted, result.question, answered)
+    return results
+
+
+def _answer_all(
+    job: Job, geometry: Geometry, voted: pa.Table, results: Sequence[Result]
+) -> Iterator[tuple[Result, Answered]]:
+    votes, margins = matrix_of(voted["votes"]), matrix_of(voted["margins"])
+    label = None if job.images.label is None else _labels(voted)
+    ballots: dict[tuple[int, float], tuple[Ballots, Geometry]] = {}
+    for result in results:
+        question = result.question
+        kind = question.stride, question.tolerance
+        if kind not in ballots:
+            coarse, chosen = geometry.coarser(question.stride // job.ablation.stride)
+            fragile = margins[:, chosen].astype(float) < question.tolerance if question.tolerance else None
+            ballots[kind] = Ballots.of(votes[:, chosen], classes=job.model.classes, fragile=fragile), coarse
+        counted, coarse = ballots[kind]
+        answer = RULES[question.rule](counted, coarse, Threat(question.height, question.width, question.patches))
+        yield result, Answered(answer, counted.tally.prediction, label)
+
+
+def _labels(rows: pa.Table) -> Ints:
+    labels: Ints = rows["label"].cast(pa.int64()).fill_null(_NO_CLASS).to_numpy()
+    return labels

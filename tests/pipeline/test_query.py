@@ -1,0 +1,222 @@
+"""Answers of a query against counting by hand, over files of known votes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from workers.votes_table import encode
+
+CROP, CLASSES, SIZE = 12, 4, 3
+JOB = {
+    "name": "known votes",
+    "images": {"shards": "unused"},
+    "model": {"architecture": "vit_tiny_patch16_224", "checkpoint": "unused", "classes": CLASSES},
+    "preprocess": {"resize": None, "crop": CROP},
+    "ablation": {"kind": "column", "size": SIZE},
+    "patches": [1, 2],
+    "output": "unused",
+}
+
+
+def known_votes(seed: int, images: int) -> tuple[np.ndarray, np.ndarray]:
+    """[images, 12] votes of which one class often leads, and their margins."""
+    random = np.random.default_rng(seed)
+    leader = random.integers(0, CLASSES, (images, 1))
+    votes = np.where(random.random((images, CROP)) < 0.8, leader, random.integers(0, CLASSES, (images, CROP)))
+    return votes, random.random((images, CROP)).astype(np.float32)
+
+
+def write_run(folder: Path, *, labelled: bool = True, shards: int = 2, published: int = 2, **job: object) -> Path:
+    """A run of two shards with known votes; the last image of each has none."""
+    run = folder / "0123456789abcdef"
+    (run / "votes").mkdir(parents=True)
+    record = {
+        "run_id": run.name,
+        "name": "known votes",
+        "partial": False,
+        "job": JOB | {"images": {"shards": "unused", "label": "cls" if labelled else None}} | job,
+        "shards": [
+            {"name": f"{n}.tar", "url": f"{n}.tar", "size": 1, "fingerprint": "", "limit": None} for n in range(shards)
+        ],
+    }
+    (run / "run.json").write_text(json.dumps(record))
+    for number in range(published):
+        votes, margins = known_votes(number, 20)
+        rows = [
+            {
+                "key": f"{number}-{index}",
+                "shard": f"{number}.tar",
+                "index": index,
+                "image_offset": 0,
+                "image_bytes": 1,
+                "sha256": bytes(32),
+                "status": "ok",
+                "label": index % CLASSES if labelled else None,
+            }
+            | ({"votes": votes[index], "margins": margins[index]} if index < 19 else {"status": "decode_error"})
+            for index in range(20)
+        ]
+        data = encode(rows, CROP, {"run_id": run.name, "shard": {"name": f"{number}.tar"}})
+        (run / "votes" / f"{number:05d}-{number}.parquet").write_bytes(data)
+    return run
+
+
+def ask(run: Path, *options: str) -> list[dict]:
+    """The JSON of a query."""
+    result = CliRunner().invoke(app, ["query", str(run), "--json", *options])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def holds(votes: list[int], places: list[int], width: int, fragile: set[int], stride: int) -> bool:
+    """Whether the prediction survives patches at these columns, counted pixel by pixel."""
+    offsets = range(0, CROP, stride)
+    hit = {
+        place
+        for place, offset in enumerate(offsets)
+        if {(offset + step) % CROP for step in range(SIZE)} & {left + x for left in places for x in range(width)}
+    } | fragile
+    counts = [votes.count(name) for name in range(CLASSES)]
+    winner = counts.index(max(counts))
+    kept = [[vote for place, vote in enumerate(votes) if place not in hit].count(name) for name in range(CLASSES)]
+    return all(
+        kept[winner] > kept[rival] + len(hit) or (kept[winner] == kept[rival] + len(hit) and winner < rival)
+        for rival in range(CLASSES)
+        if rival != winner
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "patches", "stride", "tolerance"),
+    [(1, 1, 1, 0.0), (2, 1, 1, 0.0), (3, 1, 1, 0.1), (1, 2, 1, 0.0), (1, 2, 1, 0.05), (2, 1, 2, 0.0), (1, 2, 3, 0.1)],
+)
+def test_counts_are_those_by_hand(tmp_path, width, patches, stride, tolerance):
+    """Images, right ones and certified ones of every question, counted over all places of the patches."""
+    run = write_run(tmp_path)
+    options = [f"--patch=5x{width}", f"--patches={patches}", f"--stride={stride}", f"--tolerance={tolerance}"]
+    (answer,) = ask(run, *options)
+    certified = correct = both = 0
+    for number in range(2):
+        votes, margins = known_votes(number, 20)
+        for index in range(19):
+            cast = votes[index, ::stride].tolist()
+            fragile = set(np.flatnonzero(margins[index, ::stride] < tolerance).tolist())
+            lefts = range(CROP - width + 1)
+            spots = [[x] for x in lefts] if patches == 1 else [[x, y] for x in lefts for y in lefts]
+            held = all(holds(cast, spot, width, fragile, stride) for spot in spots)
+            counts = [cast.count(name) for name in range(CLASSES)]
+            right = counts.index(max(counts)) == index % CLASSES
+            certified, correct, both = certified + held, correct + right, both + (held and right)
+    assert answer == {
+        "patch": [5, width],
+        "patches": patches,
+        "stride": stride,
+        "tolerance": tolerance,
+        "rule": "exact",
+        "class": None,
+        "images": 40,
+        "certified": certified,
+        "correct": correct,
+        "certified_correct": both,
+        "is_bound": False,
+    }
+
+
+def test_several_values_make_a_grid(tmp_path):
+    """Every combination is answered, in order; the margin rule never certifies more."""
+    run = write_run(tmp_path)
+    answers = ask(run, "--patch=1", "--patch=2x3", "--stride=1", "--stride=2", "--rule=exact", "--rule=margin")
+    assert [(a["patch"], a["stride"], a["rule"]) for a in answers] == [
+        (patch, stride, rule) for patch in ([1, 1], [2, 3]) for stride in (1, 2) for rule in ("exact", "margin")
+    ]
+    assert all(
+        exact["certified"] >= margin["certified"] for exact, margin in zip(answers[::2], answers[1::2], strict=True)
+    )
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_by_class(tmp_path, labelled):
+    """Classes are labels, or predictions without labels, where nothing is right or wrong; they add up."""
+    answers = ask(write_run(tmp_path, labelled=labelled), "--patch=1", "--by=class")
+    total, *classes = answers
+    assert (total["class"], total["images"]) == (None, 40)
+    assert [answer["class"] for answer in classes] == list(range(CLASSES))
+    assert sum(answer["certified"] for answer in classes) == total["certified"]
+    assert sum(answer["images"] for answer in classes) == (40 if labelled else 38)
+    if labelled:
+        assert sum(answer["correct"] for answer in classes) == total["correct"]
+    else:
+        assert (
+            {answer["correct"] for answer in answers} == {answer["certified_correct"] for answer in answers} == {None}
+        )
+
+
+def test_answers_for_each_image(tmp_path):
+    """The Parquet file has a row for each question and image with votes, and agrees with the counts."""
+    run, out = write_run(tmp_path), tmp_path / "answers.parquet"
+    answers = ask(run, "--patch=1", "--patch=2", f"--parquet={out}")
+    rows = pq.read_table(out).to_pylist()
+    assert len(rows) == 2 * 38
+    for answer in answers:
+        own = [row for row in rows if [row["patch_height"], row["patch_width"]] == answer["patch"]]
+        assert sum(row["certified"] for row in own) == answer["certified"]
+        assert sum(row["certified"] and row["prediction"] == row["label"] for row in own) == answer["certified_correct"]
+        assert all(row["certified"] == (row["slack"] >= 0) for row in own)
+    assert [path.name for path in tmp_path.iterdir() if "answers" in path.name] == ["answers.parquet"]
+
+
+def test_an_unfinished_run_is_answered_with_a_notice(tmp_path):
+    """What is published is answered, and the notice says how much that is; a run without files has no images."""
+    run = write_run(tmp_path, shards=3)
+    result = CliRunner().invoke(app, ["query", str(run), "--patch=1"])
+    assert result.exit_code == 0
+    assert "answers are of 2 of 3 shards" in result.stderr
+    (nothing,) = ask(write_run(tmp_path / "b", published=0), "--patch=1")
+    assert (nothing["images"], nothing["certified"]) == (0, 0)
+
+
+def test_a_bound_says_so(tmp_path):
+    """Patches of too many places are answered by a bound, in the table and in JSON."""
+    run = write_run(tmp_path)
+    (answer,) = ask(run, "--patch=1", "--patches=9")
+    assert answer["is_bound"]
+    result = CliRunner().invoke(app, ["query", str(run), "--patch=1", "--patches=9"])
+    assert ">= " in result.stdout
+    assert "sound bound" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--patch=x"], "expected a side such as 32"),
+        (["--patch=13"], "must be 1x1 to 12x12"),
+        (["--patch=0"], "must be 1x1 to 12x12"),
+        (["--patch=1", "--parquet=/nowhere/x.parquet"], "cannot be written"),
+    ],
+)
+def test_a_wrong_question_is_one_line(tmp_path, options, says):
+    """What cannot be answered ends with exit code 2 and one line."""
+    result = CliRunner().invoke(app, ["query", str(write_run(tmp_path)), *options])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_stride_between_is_refused(tmp_path):
+    """Votes at stride 2 answer multiples of 2 only."""
+    run = write_run(tmp_path, published=0, ablation={"kind": "column", "size": SIZE, "stride": 2})
+    result = CliRunner().invoke(app, ["query", str(run), "--stride=3"])
+    assert result.exit_code == 2
+    assert "votes at stride 2, so name a multiple of 2" in result.stderr
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    """The error says what a run is named like."""
+    result = CliRunner().invoke(app, ["query", str(tmp_path), "--patch=1"])
+    assert result.exit_code == 2
+    assert "no run here" in result.stderr
