@@ -14,7 +14,7 @@ Relative names in an index start from the index file. Not covered: what is in a 
 import fnmatch
 import json
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -56,7 +56,7 @@ class Files(Protocol):
     """What finding shards needs of a store."""
 
     def find(self, url: str) -> FileEntry | None: ...
-    def list(self, folder: str) -> list[FileEntry]: ...
+    def files(self, folder: str) -> list[FileEntry]: ...
     def read(self, url: str) -> bytes: ...
 
 
@@ -88,14 +88,13 @@ def _expand(spec: str, split: str | None, files: Files) -> Iterator[Shard]:
             urls = list(braceexpand.braceexpand(spec))
         except ValueError as error:
             raise RequestError(f"images.shards: {spec}: {error}; close every brace") from None
-        for url in urls:
-            yield _shard(url, files, wanted_by=spec)
+        yield from _shards(urls, files, wanted_by=spec)
     elif any(wildcard in spec for wildcard in "*?["):
         yield from _glob(spec, files)
     elif index := _index_of(spec, files):
         yield from _read_index(index, split, files)
     elif files.find(spec) is not None:
-        yield _shard(spec, files, wanted_by=spec)
+        yield from _shards([spec], files, wanted_by=spec)
     else:
         yield from _list_folder(spec, files)
 
@@ -108,12 +107,16 @@ def _index_of(spec: str, files: Files) -> str | None:
     return inside if files.find(inside) else None
 
 
-def _shard(url: str, files: Files, *, wanted_by: str, images: int | None = None) -> Shard:
-    entry = files.find(url)
-    if entry is None:
-        source = "" if url == wanted_by else f" (named by {wanted_by})"
-        raise RequestError(f"images.shards: {url} does not exist{source}; correct the name or restore the file")
-    return replace(_as_shard(entry), images=images)
+def _shards(urls: Sequence[str], files: Files, *, wanted_by: str) -> Iterator[Shard]:
+    """The tars at these URLs. Folders are listed whole: one call tells of a thousand objects."""
+    folders = {posixpath.dirname(url) for url in urls}
+    known = {entry.url: entry for folder in folders for entry in files.files(folder)}
+    for url in urls:
+        entry = known.get(url) or files.find(url)
+        if entry is None:
+            source = "" if url == wanted_by else f" (named by {wanted_by})"
+            raise RequestError(f"images.shards: {url} does not exist{source}; correct the name or restore the file")
+        yield _as_shard(entry)
 
 
 def _as_shard(entry: FileEntry) -> Shard:
@@ -124,14 +127,14 @@ def _glob(pattern: str, files: Files) -> Iterator[Shard]:
     folder, name = posixpath.split(pattern)
     if any(wildcard in folder for wildcard in "*?["):
         raise RequestError(f"images.shards: {pattern}: only the file name may hold *, ? or [; name one folder")
-    matches = [entry for entry in files.list(folder) if fnmatch.fnmatchcase(posixpath.basename(entry.url), name)]
+    matches = [entry for entry in files.files(folder) if fnmatch.fnmatchcase(posixpath.basename(entry.url), name)]
     if not matches:
         raise RequestError(f"images.shards: {pattern} matches nothing; correct the pattern")
     yield from (_as_shard(entry) for entry in matches)
 
 
 def _list_folder(folder: str, files: Files) -> Iterator[Shard]:
-    tars = [entry for entry in files.list(folder) if entry.url.endswith(".tar")]
+    tars = [entry for entry in files.files(folder) if entry.url.endswith(".tar")]
     if not tars:
         raise RequestError(f"images.shards: {folder}: no such file, and no *.tar in a folder of that name")
     yield from (_as_shard(entry) for entry in tars)
@@ -151,9 +154,9 @@ def _read_index(url: str, split: str | None, files: Files) -> Iterator[Shard]:
         raise RequestError(f"images.{error}; index file: {url}") from None
     if not members:
         raise RequestError(f"images.shards: {url} lists no tars")
-    for name, images in members:
-        member_url = name if "://" in name else posixpath.join(posixpath.dirname(url), name)
-        yield _shard(member_url, files, wanted_by=url, images=images)
+    urls = [name if "://" in name else posixpath.join(posixpath.dirname(url), name) for name, _ in members]
+    for shard, (_, images) in zip(_shards(urls, files, wanted_by=url), members, strict=True):
+        yield replace(shard, images=images)
 
 
 def _index_members(index: dict[str, Any], split: str | None) -> Iterator[tuple[str, int | None]]:

@@ -44,7 +44,9 @@ class Outcome:
         return self.rows / self.seconds if self.rows else None
 
 
-def certify_all(job: Job, *, as_json: bool = False, strict_versions: bool = False) -> int:
+def certify_all(
+    job: Job, *, as_json: bool = False, strict_versions: bool = False, unsafe_overwrite: bool = False
+) -> int:
     """Certify every shard of the job that is not certified yet, and print the summary.
 
     Args:
@@ -52,6 +54,7 @@ def certify_all(job: Job, *, as_json: bool = False, strict_versions: bool = Fals
         as_json: print one JSON object on stdout; messages for people go to stderr.
         strict_versions: refuse actors whose versions or devices differ from each other's or from those of the
             published files.
+        unsafe_overwrite: go on although the storage does not refuse to overwrite.
     Returns:
         The exit code: 0 complete; 1 a shard failed, or too many images are without votes.
     Raises:
@@ -59,7 +62,7 @@ def certify_all(job: Job, *, as_json: bool = False, strict_versions: bool = Fals
     """
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     plan = make_plan(job)
-    begin(plan)
+    begin(plan, unsafe_overwrite=unsafe_overwrite)
     todo = plan.todo()
     outcome = Outcome()
     if todo:
@@ -211,7 +214,7 @@ def _progress(console: Console, plan: Plan, todo: Sequence[ShardTask]) -> Iterat
     total = 0
     for task in todo:
         with suppress(RunError, OSError):  # it will fail when its turn comes
-            total += count_images(task, plan)
+            total += count_images(task, plan) or 0
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         yield _Bar(console, todo, progress, total)

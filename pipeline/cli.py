@@ -89,11 +89,19 @@ def certify(
     strict_versions: Annotated[
         bool, typer.Option("--strict-versions", help="Refuse machines whose versions or devices differ.")
     ] = False,
+    unsafe_overwrite: Annotated[
+        bool, typer.Option("--unsafe-overwrite", help="Go on where the output does not refuse to overwrite.")
+    ] = False,
 ) -> int:
     """Certify every image of a job: votes and certificates to Parquet, a table at the end."""
     from pipeline.certify_all import certify_all
 
-    return certify_all(_load(job, overrides, limit), as_json=as_json, strict_versions=strict_versions)
+    return certify_all(
+        _load(job, overrides, limit),
+        as_json=as_json,
+        strict_versions=strict_versions,
+        unsafe_overwrite=unsafe_overwrite,
+    )
 
 
 @app.command()
@@ -120,15 +128,15 @@ def plan(
 def runs(output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False)]) -> None:
     """List the runs of an output: which id is which job, and how complete it is."""
     from pipeline.plan import find_run
-    from workers.storage import store_for
+    from workers.storage import AnyStore
 
-    store = store_for(output, Storage())
-    folder = Path(output).absolute()
-    if not folder.is_dir():
-        raise RequestError(f"{output}: no such folder; name the `output` of a job")
+    store = AnyStore(Storage())
+    folders = store.folders(output if "://" in output else str(Path(output).absolute()))
+    if not folders:
+        raise RequestError(f"{output}: no such folder, or no run in it; name the `output` of a job")
     folding = [Column(title, overflow="fold") for title in ("job", "model", "ablation", "shards", "rows", "state")]
     table = Table(Column("run", no_wrap=True), *folding, box=box.SIMPLE_HEAD, pad_edge=False)
-    for url in sorted(str(path) for path in folder.iterdir() if path.is_dir()):
+    for url in folders:
         run = find_run(url, store)
         if run is None:
             continue

@@ -80,7 +80,10 @@ def _count_images(plan: Plan) -> tuple[int | None, list[str]]:
     total = 0
     for task in plan.tasks:
         try:
-            total += count_images(task, plan)
+            count = count_images(task, plan)
         except ShardError as error:
             return None, [f"shard {task.shard.name}: {error}"]
+        if count is None:
+            return None, ["the number of images is in the tars alone; an index file beside them would tell it"]
+        total += count
     return total, []

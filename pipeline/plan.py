@@ -6,6 +6,7 @@ Loads no torch: planning a finished run takes a moment.
 Not covered: doing it (certify_all.py, fleet.py); reading the votes (summary.py).
 """
 
+import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,14 @@ from manifests.shards import Shard, find_shards
 from workers.checkpoints import resolve_checkpoint_key
 from workers.geometry import Geometry
 from workers.shard_task import ShardTask
-from workers.storage import Store, sha256_of, store_for
+from workers.storage import AnyStore, Store, sha256_of
 from workers.tar_headers import image_members
 from workers.votes_table import read_metadata
 
 LIBRARIES = ("ray", "torch", "torchvision", "timm", "pyarrow", "webdataset", "pillow", "numpy")
+
+
+_OF_A_SHARD = ("name", "url", "size", "fingerprint", "images")
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,14 @@ class Run:
     def tasks(self) -> tuple[ShardTask, ...]:
         """The shards of which at least one image counts, in order."""
         return tuple(
-            ShardTask(index, Shard(shard["name"], shard["url"], shard["size"], shard["fingerprint"]), shard["limit"])
+            ShardTask(index, Shard(**{name: shard[name] for name in _OF_A_SHARD}), shard["limit"])
             for index, shard in enumerate(self.record["shards"])
             if shard["limit"] != 0
         )
 
     def published(self) -> set[str]:
         """Names of the published files, relative to the run."""
-        return {f"votes/{Path(entry.url).name}" for entry in self.store.list(f"{self.url}/votes")}
+        return {f"votes/{Path(entry.url).name}" for entry in self.store.files(f"{self.url}/votes")}
 
     def missing(self) -> tuple[ShardTask, ...]:
         published = self.published()
@@ -107,16 +111,14 @@ def make_plan(job: Job) -> Plan:
         ShardError: with a limit, a tar whose images cannot be counted.
     """
     Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-    store = store_for(job.output, job.storage)
-    specs = (job.images.shards,) if isinstance(job.images.shards, str) else job.images.shards
-    files = store_for(specs[0], job.storage)
-    shards = find_shards(job.images, files)
-    if files.find(job.model.checkpoint) is None:
+    store = AnyStore(job.storage)
+    shards = find_shards(job.images, store)
+    if store.find(job.model.checkpoint) is None:
         raise RequestError(f"model.checkpoint: {job.model.checkpoint} does not exist; correct the path")
-    checkpoint = files.local(job.model.checkpoint)
-    checkpoint_sha256 = sha256_of(checkpoint)
-    checkpoint_key = resolve_checkpoint_key(checkpoint, job.model.checkpoint_key)
-    limits = _limits(shards, job.images, files)
+    with store.local(job.model.checkpoint) as checkpoint:
+        checkpoint_sha256 = sha256_of(checkpoint)
+        checkpoint_key = resolve_checkpoint_key(checkpoint, job.model.checkpoint_key)
+    limits = _limits(shards, job.images, store)
     limit = None if limits is None else job.images.limit
     identity = identity_of(job, shards, checkpoint_sha256=checkpoint_sha256, checkpoint_key=checkpoint_key, limit=limit)
     run_id = run_id_of(identity)
@@ -130,8 +132,7 @@ def make_plan(job: Job) -> Plan:
         "job": job.model_dump(mode="json"),
         "checkpoint": {"url": job.model.checkpoint, "sha256": checkpoint_sha256, "key": checkpoint_key},
         "shards": [
-            {"name": s.name, "url": s.url, "size": s.size, "fingerprint": s.fingerprint, "images": s.images}
-            | {"limit": None if limits is None else limits[i]}
+            {name: getattr(s, name) for name in _OF_A_SHARD} | {"limit": None if limits is None else limits[i]}
             for i, s in enumerate(shards)
         ],
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
@@ -167,7 +168,7 @@ def open_run(url: str) -> Run:
         RequestError: there is none.
     """
     url = url if "://" in url else str(Path(url).absolute())
-    run = find_run(url, store_for(url, Storage()))
+    run = find_run(url, AnyStore(Storage()))
     if run is None:
         raise RequestError(
             f"{url}: no run here, for there is no run.json; name OUTPUT/RUN_ID (`smoothcert runs OUTPUT`)"
@@ -175,18 +176,51 @@ def open_run(url: str) -> Run:
     return run
 
 
-def begin(plan: Plan) -> None:
-    """Write run.json, unless this run has begun before; sweep up what dead writers left."""
+def begin(plan: Plan, *, unsafe_overwrite: bool = False) -> None:
+    """Write run.json, unless this run has begun before; sweep up what dead writers left.
+
+    run.json is written twice: the second write must be refused, or nothing here is published once.
+
+    Args:
+        plan: the plan.
+        unsafe_overwrite: go on where it is not, and say so in run.json.
+    Raises:
+        RequestError: the storage does not refuse the second write.
+    """
     run = plan.run
-    if run.store.find(f"{run.url}/run.json") is None:
-        run.store.publish(run.url, "run.json", json.dumps(run.record, indent=1, sort_keys=True).encode())
+    url = f"{run.url}/run.json"
+    if run.store.find(url) is None:
+        run.store.publish(run.url, "run.json", _as_json(run.record))
+    there = run.store.read(url)
+    if run.store.publish(run.url, "run.json", there):
+        if not unsafe_overwrite:
+            raise RequestError(
+                f"output: {url} could be written twice, so of two machines that publish a shard the later would win "
+                "(some servers ignore If-None-Match, in versioned buckets above all); use another bucket, or "
+                "--unsafe-overwrite"
+            )
+        run.store.publish(run.url, "run.json", _as_json(json.loads(there) | {"unsafe_overwrite": True}))
     run.store.sweep(run.url)
 
 
-def count_images(task: ShardTask, plan: Plan) -> int:
-    """The rows that a shard will give, from its tar's headers; ShardError where the tar is not whole."""
-    count = len(image_members(plan.run.store.local(task.shard.url), plan.job.images))
-    return count if task.limit is None else min(count, task.limit)
+def _as_json(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, indent=1, sort_keys=True).encode()
+
+
+def count_images(task: ShardTask, plan: Plan) -> int | None:
+    """The rows that a shard will give; None where only fetching the tar would tell.
+
+    Raises:
+        ShardError: the tar is not whole.
+    """
+    if task.limit is not None:
+        return task.limit
+    if task.shard.images is not None:
+        return task.shard.images
+    if "://" in task.shard.url:
+        return None
+    with plan.run.store.local(task.shard.url) as tar:
+        return len(image_members(tar, plan.job.images))
 
 
 def _limits(shards: Sequence[Shard], images: Images, files: Store) -> list[int] | None:
@@ -199,7 +233,8 @@ def _limits(shards: Sequence[Shard], images: Images, files: Store) -> list[int] 
         if remaining == 0:
             return limits + [0] * (len(shards) - len(limits))
         try:
-            count = len(image_members(files.local(shard.url), images))
+            with files.local(shard.url) as tar:
+                count = len(image_members(tar, images))
         except ShardError as error:
             raise ShardError(f"images.limit: cannot count the images of {shard.name}: {error}") from None
         limits.append(min(count, remaining))
@@ -215,8 +250,10 @@ def _refuse_changed_data(run: Run, now: Sequence[ShardTask]) -> None:
     for then, task in zip(run.tasks, now, strict=True):
         if then.shard.fingerprint == task.shard.fingerprint or task.file_name not in published:
             continue
-        there = read_metadata(run.store.local(f"{run.url}/{task.file_name}"))["shard_sha256"]
-        if sha256_of(run.store.local(task.shard.url)) != there:
+        there = read_metadata(io.BytesIO(run.store.read(f"{run.url}/{task.file_name}")))["shard_sha256"]
+        with run.store.local(task.shard.url) as tar:
+            here = sha256_of(tar)
+        if here != there:
             raise RequestError(
                 f"images.shards: {task.shard.url} has other content than when {run.url} was made, under the same name "
                 "and size; set images.version to tell the two apart"

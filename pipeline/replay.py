@@ -11,6 +11,7 @@ Not covered: tars of which no image was chosen; why a row has no votes.
 """
 
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ from workers.geometry import Geometry
 from workers.images import decode
 from workers.shard_reader import read_samples
 from workers.smoothed_vit import SmoothedViT
-from workers.storage import sha256_of, store_for
+from workers.storage import AnyStore, Store, sha256_of
 
 # Of margins. Logits up to 5, after six blocks, lie within 0.004 (float16) and 0.04 (bfloat16) of float32's. A margin
 # takes two of them, either machine may be off, and deeper networks more so. float32 margins of two kinds of devices
@@ -64,17 +65,21 @@ def replay(run: Run, files: Sequence[str], images: int, seed: int) -> Replayed:
     """
     job = _job_of(run)
     chosen = _choose(run, files, images, seed)
-    tars = {name: _local(run.shards[name]["url"], job) for name in chosen}
-    model = _load(run, job)
+    store = AnyStore(job.storage)
+    for url in (job.model.checkpoint, *(run.shards[name]["url"] for name in chosen)):
+        if store.find(url) is None:
+            raise RequestError(f"{url} is gone, so votes cannot be replayed; restore it, or leave --replay out")
+    model = _load(run, job, store)
     problems: list[str] = []
     seen: Counter[str] = Counter()
     for name, positions in chosen.items():
-        if foreign := _foreign(run, name, tars[name]):
-            problems.append(f"{name}: {foreign}")
-            continue
-        rows = _read(run, name, [*_OF_THE_TAR, *_OF_THE_MODEL], positions)
-        again = _vote_problems(dict(zip(positions, rows, strict=True)), tars[name], model, job, seen)
-        problems += (f"{name} {problem}" for problem in [*_tar_problems(run, name, tars[name], job), *again])
+        with store.local(run.shards[name]["url"]) as tar:
+            if foreign := _foreign(run, name, tar):
+                problems.append(f"{name}: {foreign}")
+                continue
+            rows = _read(run, name, [*_OF_THE_TAR, *_OF_THE_MODEL], positions)
+            again = _vote_problems(dict(zip(positions, rows, strict=True)), tar, model, job, seen)
+            problems += (f"{name} {problem}" for problem in [*_tar_problems(run, name, tar, job), *again])
     notice = (
         f"replayed {seen['images']} images chosen with seed {seed}: {seen['fragile']} of {seen['votes']} votes are "
         f"numerically fragile (margin at most {TOLERANCE[job.model.dtype]:g}), {seen['differ']} of them differ"
@@ -106,27 +111,21 @@ def _choose(run: Run, files: Sequence[str], images: int, seed: int) -> dict[str,
 
 
 def _read(run: Run, name: str, columns: list[str], positions: Sequence[int] | None = None) -> list[Row]:
-    with pq.ParquetFile(run.store.local(f"{run.url}/{name}")) as file:
+    with pq.ParquetFile(io.BytesIO(run.store.read(f"{run.url}/{name}"))) as file:
         table = file.read(columns)
     rows: list[Row] = (table if positions is None else table.take(positions)).to_pylist()
     return rows
 
 
-def _local(url: str, job: Job) -> Path:
-    store = store_for(url, job.storage)
-    if store.find(url) is None:
-        raise RequestError(f"{url} is gone, so votes cannot be replayed; restore it, or leave --replay out")
-    return store.local(url)
-
-
-def _load(run: Run, job: Job) -> SmoothedViT:
+def _load(run: Run, job: Job, store: Store) -> SmoothedViT:
     """The job's model, as workers/certifier.py loads it."""
-    checkpoint, recorded = _local(job.model.checkpoint, job), run.record["checkpoint"]
-    if sha256_of(checkpoint) != recorded["sha256"]:
-        raise RequestError(f"{checkpoint} is not the checkpoint of the run (another SHA-256); restore it")
-    crop = job.preprocess.crop
+    crop, recorded = job.preprocess.crop, run.record["checkpoint"]
+    with store.local(job.model.checkpoint) as checkpoint:
+        if sha256_of(checkpoint) != recorded["sha256"]:
+            raise RequestError(f"{job.model.checkpoint} is not the checkpoint of the run (another SHA-256); restore it")
+        network = load_classifier(job.model, crop, checkpoint, recorded["key"])
     return SmoothedViT(
-        load_classifier(job.model, crop, checkpoint, recorded["key"]),
+        network,
         Geometry.of(job.ablation, crop, crop),
         preprocess=job.preprocess,
         model=job.model,
@@ -136,7 +135,7 @@ def _load(run: Run, job: Job) -> SmoothedViT:
 
 def _foreign(run: Run, name: str, tar: Path) -> str | None:
     """Whether a tar is another than the one that was voted on."""
-    schema = pq.read_schema(run.store.local(f"{run.url}/{name}"))
+    schema = pq.read_schema(io.BytesIO(run.store.read(f"{run.url}/{name}")))
     recorded = json.loads(schema.metadata[b"smoothcert"]).get("shard_sha256")
     sha256 = sha256_of(tar)
     return None if sha256 == recorded else f"is of a tar with SHA-256 {recorded}, {tar} has {sha256}"

@@ -15,6 +15,7 @@ without limit, turn a row into an error. `--replay` asks the tars and the checkp
 """
 
 import hashlib
+import io
 import json
 import secrets
 from bisect import bisect_left
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 
 from manifests.errors import RequestError
 from manifests.job import Storage
-from workers.storage import Store, store_for
+from workers.storage import AnyStore, Store
 
 Row = dict[str, Any]
 Findings = Iterator[tuple[str, str]]
@@ -167,7 +168,7 @@ def verify(url: str, *, replay: int = 0, seed: int | None = None) -> Report:
         RequestError: run.json is missing or damaged; to replay, a tar or the checkpoint is missing.
     """
     run = open_run(url)
-    there = {f"votes/{Path(entry.url).name}" for entry in run.store.list(f"{run.url}/votes")}
+    there = {f"votes/{Path(entry.url).name}" for entry in run.store.files(f"{run.url}/votes")}
     published = [name for name in run.shards if name in there]
     tally, notices, success = _Tally(), list[str](), _read_success(run)
     problems = [*_record_problems(run)]
@@ -196,7 +197,7 @@ def open_run(url: str) -> Run:
         RequestError: it is missing or damaged.
     """
     url = url.rstrip("/")
-    store = store_for(url, Storage())
+    store = AnyStore(Storage())
     if store.find(f"{url}/run.json") is None:
         raise RequestError(f"{url}: holds no run.json; name the folder of a run, OUTPUT/RUN_ID")
     try:
@@ -294,9 +295,9 @@ def _success_problems(run: Run, success: Mapping[str, Any], published: Sequence[
 
 def _file_problems(run: Run, name: str, success: Mapping[str, Any] | None, tally: _Tally) -> Iterator[str]:
     """All that is wrong with one file; where the whole of it is unreadable or foreign, one line."""
-    path, shard = run.store.local(f"{run.url}/{name}"), run.shards[name]
+    data, shard = run.store.read(f"{run.url}/{name}"), run.shards[name]
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(io.BytesIO(data)) as file:
             table = file.read()
         table.validate(full=True)
         metadata = json.loads(table.schema.metadata[b"smoothcert"])
@@ -307,7 +308,7 @@ def _file_problems(run: Run, name: str, success: Mapping[str, Any] | None, tally
     if run_id != run.record["run_id"]:
         yield f"{name}: belongs to run {run_id}"
         return
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    sha256 = hashlib.sha256(data).hexdigest()
     if success and success["files"].get(name) != sha256:
         yield f"{name}: its SHA-256 is {sha256}, _SUCCESS says {success['files'].get(name)}"
     schema = _schema(run.frame)

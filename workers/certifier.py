@@ -36,7 +36,7 @@ from workers.images import DecodedImage, decode, decoder_version
 from workers.shard_reader import Sample, read_samples
 from workers.shard_task import Introduction, ShardReport, ShardTask
 from workers.smoothed_vit import SmoothedViT
-from workers.storage import sha256_of, store_for
+from workers.storage import AnyStore, sha256_of
 
 Row = dict[str, Any]
 _CPU_IMAGES_PER_BATCH = 16
@@ -61,30 +61,26 @@ class Certifier:
         torch.set_num_threads(threads)
         self._threads = threads
         self._job, self._run_id, self._run_url = job, run_id, run_url
-        self._output = store_for(job.output, job.storage)
-        if self._output.find(f"{run_url}/run.json") is None:
+        self._store = AnyStore(job.storage)
+        if self._store.find(f"{run_url}/run.json") is None:
             raise RequestError(
                 f"output: {run_url}/run.json is not seen by {platform.node()}; use a folder that all machines share"
             )
-        checkpoint = store_for(job.model.checkpoint, job.storage).local(job.model.checkpoint)
-        if sha256_of(checkpoint) != checkpoint_sha256:
-            raise RequestError(f"model.checkpoint: {checkpoint} changed since the run was planned; start again")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         crop = job.preprocess.crop
         self._geometry = Geometry.of(job.ablation, crop, crop)
-        self._model = SmoothedViT(
-            load_classifier(job.model, crop, checkpoint, checkpoint_key),
-            self._geometry,
-            preprocess=job.preprocess,
-            model=job.model,
-            device=device,
-        )
+        with self._store.local(job.model.checkpoint) as checkpoint:
+            if sha256_of(checkpoint) != checkpoint_sha256:
+                raise RequestError(f"{job.model.checkpoint} changed since the run was planned; start again")
+            network = load_classifier(job.model, crop, checkpoint, checkpoint_key)
+        self._model = SmoothedViT(network, self._geometry, preprocess=job.preprocess, model=job.model, device=device)
         self._images_per_batch = job.execution.images_per_batch or _auto_images_per_batch(device)
         self._environment = _environment(device)
 
     def try_out(self, task: ShardTask, images: int) -> Counter[str]:
         """Vote on the first images of a shard, publish nothing; the number of rows of each status."""
-        return Counter(row["status"] for row in islice(self._rows(task), images))
+        with self._tar(task) as tar:
+            return Counter(row["status"] for row in islice(self._rows(task, tar), images))
 
     def introduce(self) -> Introduction:
         """Classify an image that is the same on every machine."""
@@ -105,14 +101,16 @@ class Certifier:
     def _certify(self, task: ShardTask) -> Iterator[int | ShardReport]:
         start = time.monotonic()
         rows: list[Row] = []
-        for row in self._rows(task):
-            rows.append(row)
-            if len(rows) % self._images_per_batch == 0:
-                yield len(rows)
+        with self._tar(task) as tar:
+            for row in self._rows(task, tar):
+                rows.append(row)
+                if len(rows) % self._images_per_batch == 0:
+                    yield len(rows)
+            shard_sha256 = sha256_of(tar)
         metadata = {
             "run_id": self._run_id,
             "shard": {"name": task.shard.name, "size": task.shard.size, "fingerprint": task.shard.fingerprint},
-            "shard_sha256": sha256_of(self._tar(task)),
+            "shard_sha256": shard_sha256,
             "votes_version": VOTES_VERSION,
             "geometry": {**self._job.ablation.model_dump(), "crop": self._job.preprocess.crop},
             "images_per_batch": self._images_per_batch,
@@ -120,15 +118,22 @@ class Certifier:
             **self._environment,
         }
         data = votes_table.encode(rows, self._geometry.num_ablations, metadata)
-        published = self._output.publish(self._run_url, task.file_name, data)
+        published = self._store.publish(self._run_url, task.file_name, data)
         if not published:
             self._accept_the_first(task, rows)
         statuses = Counter(row["status"] for row in rows)
         yield ShardReport(task, dict(statuses), time.monotonic() - start, published)
 
-    def _tar(self, task: ShardTask) -> Path:
-        store = store_for(task.shard.url, self._job.storage)
-        entry = store.find(task.shard.url)
+    @contextmanager
+    def _tar(self, task: ShardTask) -> Iterator[Path]:
+        """A local copy of the shard, the same before and after."""
+        self._refuse_changed(task)
+        with self._store.local(task.shard.url) as tar:
+            yield tar
+            self._refuse_changed(task)
+
+    def _refuse_changed(self, task: ShardTask) -> None:
+        entry = self._store.find(task.shard.url)
         if entry is None:
             raise ShardError(f"{task.shard.url} is gone, or not on {platform.node()}; restore it")
         if (entry.size, entry.fingerprint) != (task.shard.size, task.shard.fingerprint):
@@ -136,11 +141,10 @@ class Certifier:
                 f"{task.shard.url} changed since the run was planned ({task.shard.size} bytes then, {entry.size} now); "
                 "start again"
             )
-        return store.local(task.shard.url)
 
-    def _rows(self, task: ShardTask) -> Iterator[Row]:
+    def _rows(self, task: ShardTask, tar: Path) -> Iterator[Row]:
         """The rows of a shard in tar order; batches depend only on positions in the shard."""
-        samples = read_samples(self._tar(task), self._job.images, classes=self._job.model.classes, limit=task.limit)
+        samples = read_samples(tar, self._job.images, classes=self._job.model.classes, limit=task.limit)
         with ThreadPoolExecutor(self._threads) as decoders:
             for batch in _batches(samples, self._images_per_batch):
                 decoded = list(decoders.map(lambda sample: decode(sample.image, self._job.preprocess), batch))
@@ -171,7 +175,7 @@ class Certifier:
 
     def _accept_the_first(self, task: ShardTask, rows: Sequence[Row]) -> None:
         """Another writer published this shard before: its rows must be about the same images."""
-        there = io.BytesIO(self._output.read(f"{self._run_url}/{task.file_name}"))
+        there = io.BytesIO(self._store.read(f"{self._run_url}/{task.file_name}"))
         run_id = votes_table.read_metadata(there)["run_id"]
         table = pq.read_table(there, columns=["key", "sha256"]).to_pylist()
         if run_id != self._run_id or table != [{"key": row["key"], "sha256": row["sha256"]} for row in rows]:

@@ -10,7 +10,8 @@ import pytest
 
 from manifests.errors import RequestError
 from manifests.job import Storage
-from workers.storage import FolderStore, sha256_of, store_for
+from workers.folder_store import FolderStore
+from workers.storage import AnyStore, sha256_of
 
 NAME = "votes/00000-a.parquet"
 
@@ -125,8 +126,8 @@ def test_listing(tmp_path: Path) -> None:
     for name in ("b.tar", "a.tar", "folder/c.tar"):
         (tmp_path / name).write_bytes(b"12")
     store = FolderStore()
-    assert [(Path(entry.url).name, entry.size) for entry in store.list(str(tmp_path))] == [("a.tar", 2), ("b.tar", 2)]
-    assert store.list(str(tmp_path / "missing")) == store.list(str(tmp_path / "a.tar")) == []
+    assert [(Path(entry.url).name, entry.size) for entry in store.files(str(tmp_path))] == [("a.tar", 2), ("b.tar", 2)]
+    assert store.files(str(tmp_path / "missing")) == store.files(str(tmp_path / "a.tar")) == []
     assert store.find(str(tmp_path / "folder")) is None
 
 
@@ -145,9 +146,8 @@ def test_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
 
 def test_other_schemes_are_refused() -> None:
     """A URL of a scheme that is not supported is a RequestError that names the scheme."""
-    with pytest.raises(RequestError, match="s3:// is not supported"):
-        store_for("s3://bucket/folder", Storage())
-    assert isinstance(store_for("folder", Storage()), FolderStore)
+    with pytest.raises(RequestError, match="gs:// is not supported"):
+        AnyStore(Storage()).find("gs://bucket/folder")
 
 
 def test_sha256(tmp_path: Path) -> None:

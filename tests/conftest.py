@@ -1,0 +1,52 @@
+"""Servers that several test modules need."""
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from workers import storage
+
+RADOSGW = Path(__file__).parent / "helpers" / "radosgw.sh"
+
+
+@pytest.fixture(scope="session")
+def radosgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real S3 server; gives the environment of its clients."""
+    folder = tmp_path_factory.mktemp("radosgw")
+    started = subprocess.run(
+        [RADOSGW, "start", folder, str(_free_ports())], capture_output=True, text=True, check=False, timeout=600
+    )
+    try:
+        if started.returncode:
+            pytest.skip(f"no S3 server here: {started.stderr.strip()}")
+        yield dict(line.split("=", 1) for line in started.stdout.splitlines())
+    finally:
+        subprocess.run([RADOSGW, "stop", folder], check=True, timeout=120)
+
+
+@pytest.fixture
+def s3(radosgw: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The real S3 server in this process's environment, as on a user's machine."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in radosgw.items():
+        monkeypatch.setenv(name, value)
+    storage._s3.cache_clear()  # clients keep the environment in which they were made
+    return radosgw
+
+
+def _free_ports() -> int:
+    """A port that is free, as is the one after it."""
+    while True:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port: int = one.getsockname()[1]
+            try:
+                two.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+            return port
