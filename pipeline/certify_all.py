@@ -8,13 +8,14 @@ interruption the same command goes on where the last one ended.
 """
 
 import json
+import random
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # run as a script: the sibling folders lie beside this file's folder, or beside the file
     here = Path(__file__).resolve().parent
@@ -30,12 +31,16 @@ from pipeline.plan import Plan, begin, count_images, make_plan
 from pipeline.summary import Summary, summarise, table_of
 from workers.shard_task import Introduction, ShardReport, ShardTask
 
+if TYPE_CHECKING:
+    from pipeline.fleet import Event
+
 
 @dataclass
 class Outcome:
-    """What a driver did: failed shards with their reasons, rows and seconds of its own work."""
+    """What a driver did: shards that failed and went back, with their reasons; rows and seconds of its own work."""
 
     failures: list[str] = field(default_factory=list)
+    requeued: list[str] = field(default_factory=list)
     rows: int = 0
     seconds: float = 0.0
 
@@ -62,12 +67,13 @@ def certify_all(
     """
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     plan = make_plan(job)
-    begin(plan, unsafe_overwrite=unsafe_overwrite)
+    begins = begin(plan, unsafe_overwrite=unsafe_overwrite)
     todo = plan.todo()
     outcome = Outcome()
     if todo:
         published = _summarise(plan).environments if strict_versions else ()
-        outcome = _work(plan, todo, console, Alike(job.model.dtype, strict=strict_versions, published=published))
+        alike = Alike(job.model.dtype, strict=strict_versions, published=published)
+        outcome = _work(plan, todo, console, alike, shared=not begins)
     elif plan.run.success() is not None:
         console.print(f"nothing to do: run {plan.run.run_id} is complete")
     summary = _summarise(plan)
@@ -86,30 +92,50 @@ def _too_many_errors(plan: Plan, summary: Summary) -> bool:
     return summary.without_votes > plan.job.max_error_share * summary.images
 
 
-def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike) -> Outcome:
-    from pipeline import fleet as fleets  # ray takes a second to import, a finished run has no need of it
+def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike, *, shared: bool) -> Outcome:
+    from pipeline import cluster  # ray takes a second to import, a finished run has no need of it
+    from pipeline import fleet as fleets
 
     console.print(f"run {plan.run.run_id}: {len(todo)} of {len(plan.tasks)} shards to do")
-    fleets.connect()
-    fleet = fleets.Fleet(plan, fleets.allot(plan.job.execution, len(todo)))
+    cluster.connect()
+    fleet = fleets.Fleet(plan, cluster.share_of(plan.job.execution))
     fleet.try_out(todo)
     outcome = Outcome()
     start = time.monotonic()
+    if shared:  # another driver may be at work on them, in the order of their sizes
+        todo = random.sample(todo, len(todo))
     with _progress(console, plan, todo) as progress:
-        for event in fleet.certify(todo):
-            match event:
-                case Introduction():
-                    alike.check(event)
-                case fleets.Beat():
-                    progress.beat(event.task, event.images)
-                case ShardReport():
-                    outcome.rows += event.rows
-                    progress.done(event)
-                case fleets.Failure():
-                    outcome.failures.append(event.reason)
-                    progress.failed(event.reason)
+        try:
+            for event in fleet.certify(todo, shared=shared):
+                _hear(event, outcome, progress, alike)
+        except KeyboardInterrupt:
+            progress.say("interrupted: shards that are done are published yet")
+            for event in fleet.wind_down():
+                _hear(event, outcome, progress, alike)
+            raise
     outcome.seconds = time.monotonic() - start
     return outcome
+
+
+def _hear(event: "Event", outcome: Outcome, progress: "_Lines", alike: Alike) -> None:
+    from pipeline import fleet as fleets
+
+    match event:
+        case Introduction():
+            alike.check(event)
+        case fleets.Beat():
+            progress.beat(event.task, event.images)
+        case ShardReport():
+            outcome.rows += event.rows
+            progress.done(event)
+        case fleets.FoundPublished():
+            progress.found(event.task)
+        case fleets.Requeued():
+            outcome.requeued.append(event.reason)
+            progress.say(f"again: {event.task.shard.name}: {event.reason}")
+        case fleets.Failure():
+            outcome.failures.append(event.reason)
+            progress.failed(event.reason)
 
 
 def _finish(plan: Plan, summary: Summary) -> bool:
@@ -174,15 +200,21 @@ class _Lines:
     def done(self, report: ShardReport) -> None:
         self._finished += 1
         errors = report.rows - report.statuses.get("ok", 0)
-        self._console.print(
+        self.say(
             f"[{self._finished}/{self._total}] {report.task.shard.name}: {report.rows} images, {errors} errors, "
-            f"{report.rows / report.seconds:.1f} images/s",
-            markup=False,
+            f"{report.rows / report.seconds:.1f} images/s"
         )
+
+    def found(self, task: ShardTask) -> None:
+        self._finished += 1
+        self.say(f"[{self._finished}/{self._total}] {task.shard.name}: published by another driver")
 
     def failed(self, reason: str) -> None:
         self._finished += 1
-        self._console.print(f"[{self._finished}/{self._total}] failed: {reason}", markup=False)
+        self.say(f"[{self._finished}/{self._total}] failed: {reason}")
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False)
 
 
 class _Bar(_Lines):

@@ -1,28 +1,35 @@
-"""Ray actors that certify shards: started, tried out, fed, replaced when they die, retired.
+"""Ray actors that certify shards: started, tried out, fed, replaced when they are lost, retired.
 
-Each actor holds a loaded model. A shard's work is a stream: a number of images after every batch, the
-report at the end. The driver waits on all streams at once.
+Each actor holds a loaded model. A shard's work is a stream: a number of images after every batch, the report at the
+end. The driver waits on all streams at once, and asks each actor now and then whether it is alive: Ray alone notices
+a machine that falls silent only after minutes.
 
-    an error of the shard itself   the shard fails at once, the actor goes on
-    any other error                an attempt is used up, the shard goes back to the queue
-    the actor dies                 the same, and another actor takes its place
+    what happens                              what it costs the shard
+    an error of the shard itself              it fails at once, the actor goes on
+    any other error                           an attempt; it goes back to the queue
+    the actor dies, its machine lives on      an attempt, the same
+    the machine dies, is drained or silent    nothing, the same
+    no batch is done for a long time          an attempt, the actor is ended
 
-Not covered: which shards there are (plan.py), whether all actors vote alike (alike.py), what the user sees
-(certify_all.py).
+After `max_attempts` a shard is given up, so that one which kills every actor does not kill the run. Actors are started
+as machines join, up to what the job asks for.
+
+Not covered: what the cluster has (cluster.py), which shards there are (plan.py), whether all actors vote alike
+(alike.py), what the user sees (certify_all.py).
 """
 
-import os
-from collections import Counter, deque
+import threading
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from manifests.errors import RequestError, RunError, ShardError, SmoothcertError
-from manifests.job import Execution
+from pipeline import cluster
 from pipeline.plan import Plan
 from workers.shard_task import Introduction, ShardReport, ShardTask
 
@@ -31,7 +38,11 @@ if TYPE_CHECKING:
 
 CANARY_IMAGES = 32
 _CANARY_ENOUGH = 8  # rows from which on "all failed" says something of the model
-_MAX_CPUS_AUTO = 4  # more threads for one small matrix product gain little
+LOOK_S = 5.0  # between looks at who is alive and how many machines there are
+SILENT_S = 30.0  # an actor that does not answer for so long is lost
+STALLED_S = 1800.0  # so long may the first batch of a shard take, download and loading included
+NO_MACHINE_S = 900.0  # so long may an autoscaler take to bring the first machine
+_WIND_DOWN_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -51,12 +62,24 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What one actor asks for, and how many there are."""
+class Requeued:
+    """A shard that goes back to the queue; `reason` is one line."""
 
-    actors: int
-    cpus: float
-    gpus: float
+    task: ShardTask
+    reason: str
+
+
+@dataclass(frozen=True)
+class FoundPublished:
+    """A shard that another driver has published."""
+
+    task: ShardTask
+
+
+Event = Introduction | Beat | ShardReport | Failure | Requeued | FoundPublished
+
+
+_OF_AN_ACTOR: dict[str, Any] = {"concurrency_groups": {"life": 1}, "max_restarts": 0}
 
 
 class Worker:
@@ -65,6 +88,7 @@ class Worker:
     def __init__(self, plan: Plan, threads: int) -> None:
         self._plan, self._threads = plan, threads
         self._introduced = False
+        self._stopping = threading.Event()
         self._loaded: Certifier | None = None  # by the first task: Ray keeps a task's exception, not a constructor's
 
     def _certifier(self) -> "Certifier":
@@ -84,6 +108,16 @@ class Worker:
             threads=self._threads,
         )
 
+    @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
+    def node(self) -> str:
+        """The machine that this runs on; answers while a shard is computed."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
+    def stop(self) -> None:
+        """End the shard after this batch, unless all its images are done."""
+        self._stopping.set()
+
     def try_out(self, task: ShardTask) -> Counter[str]:
         return self._certifier().try_out(task, CANARY_IMAGES)
 
@@ -92,47 +126,43 @@ class Worker:
         if not self._introduced:
             yield certifier.introduce()
             self._introduced = True
-        yield from certifier.certify(task)
+        for step in certifier.certify(task):
+            yield step
+            if self._stopping.is_set():
+                return
 
 
-def connect() -> None:
-    """Join the cluster this machine belongs to, or start Ray here."""
-    if ray.is_initialized():
-        return
-    # Actors of a Ray started here import the same code as the driver, from wherever it was run.
-    house = str(Path(__file__).resolve().parents[1])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [house, os.environ.get("PYTHONPATH")]))
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do by default; else it warns
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # an audit reports to nobody
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", configure_logging=True)
+@dataclass(eq=False)
+class _Member:
+    """An actor and what it does.
 
-
-def allot(execution: Execution, shards: int) -> Resources:
-    """Decide what `auto` means on this cluster.
-
-    Raises:
-        RequestError: no machine has what one actor asks for.
+    Attributes:
+        life: the answer to `node` that is waited for, asked at `asked`.
+        node: its machine, once it runs.
+        stream, task: of the shard it works on.
+        beat: when it last got on with it.
     """
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    most_cpus = max(machine.get("CPU", 0) for machine in machines)
-    most_gpus = max(machine.get("GPU", 0) for machine in machines)
-    gpus = execution.gpus_per_actor if execution.gpus_per_actor is not None else float(most_gpus > 0)
-    share = most_cpus * gpus / most_gpus if most_gpus else min(most_cpus, _MAX_CPUS_AUTO)
-    cpus = execution.cpus_per_actor or max(1, int(share))
-    fits = sum(_places(machine, cpus, gpus) for machine in machines)
-    actors = execution.actors or min(shards, fits)
-    if fits < max(1, execution.actors or 1):
-        raise RequestError(
-            f"execution: {max(1, actors)} actor(s) of {cpus:g} CPUs and {gpus:g} GPUs asked for, the cluster has "
-            f"room for {fits}: its largest machine has {most_cpus:g} CPUs and {most_gpus:g} GPUs; "
-            "lower execution.actors, cpus_per_actor or gpus_per_actor"
-        )
-    return Resources(min(actors, shards), cpus, gpus)
+
+    actor: Any
+    life: Any
+    asked: float
+    node: str | None = None
+    stream: Any = None
+    task: ShardTask | None = None
+    beat: float = 0.0
+    reported: bool = False
 
 
-def _places(machine: dict[str, float], cpus: float, gpus: float) -> int:
-    by_cpus = int(machine.get("CPU", 0) // cpus)
-    return min(by_cpus, int(machine.get("GPU", 0) // gpus)) if gpus else by_cpus
+@dataclass
+class _Record:
+    """What a shard has cost: errors and stalls, and the machines on which its actor was lost."""
+
+    errors: int = 0
+    lost_on: list[str | None] = field(default_factory=list)
+
+    def attempts(self, alive: set[str]) -> int:
+        """A loss counts if the machine lives on. Asked late: Ray may need a minute to notice that it does not."""
+        return self.errors + sum(node in alive for node in self.lost_on)
 
 
 class Fleet:
@@ -140,23 +170,29 @@ class Fleet:
 
     Args:
         plan: of the run, whose run.json is written.
-        resources: from `allot`.
+        share: what one actor asks for.
     """
 
-    def __init__(self, plan: Plan, resources: Resources) -> None:
-        self._plan, self._resources = plan, resources
-        self._idle: list[Any] = [self._start()]
+    def __init__(self, plan: Plan, share: cluster.Share) -> None:
+        self._plan, self._share = plan, share
+        self._plan_there = ray.put(plan)  # once, not with each actor
+        self._queue: deque[ShardTask] = deque()
+        self._records: defaultdict[int, _Record] = defaultdict(_Record)
+        self._members: list[_Member] = []
+        self._looked = 0.0
+        self._had_machine = time.monotonic()
 
     def try_out(self, tasks: Sequence[ShardTask]) -> None:
         """Vote on a few images before the fleet starts, and publish nothing.
 
         Raises:
             RequestError: the model cannot be loaded.
-            RunError: not one of the images can be voted on.
+            RunError: not one of the images can be voted on, or no machine came to do it.
         """
+        member = self._first_member()
         for task in sorted(tasks, key=lambda task: task.shard.size):
             try:
-                statuses = ray.get(self._idle[0].try_out.remote(task))
+                statuses = ray.get(member.actor.try_out.remote(task), timeout=STALLED_S)
             except RayError as error:
                 cause = _cause(error)
                 if isinstance(cause, ShardError):
@@ -171,47 +207,179 @@ class Fleet:
                 )
             return
 
-    def certify(self, tasks: Sequence[ShardTask]) -> Iterator[Introduction | Beat | ShardReport | Failure]:
-        """Do the shards in the order given, as actors come free; each ends in a report or a failure.
+    def certify(self, tasks: Sequence[ShardTask], *, shared: bool = False) -> Iterator[Event]:
+        """Do the shards in the order given, as actors come free; each ends in a report, a failure or found published.
 
         An actor introduces itself before its first shard.
-        """
-        queue = deque(tasks)
-        attempts: Counter[int] = Counter()
-        self._idle += [self._start() for _ in range(self._resources.actors - len(self._idle))]
-        running: dict[Any, tuple[Any, ShardTask]] = {}
-        while queue or running:
-            while queue and self._idle:
-                actor, task = self._idle.pop(), queue.popleft()
-                running[actor.certify.options(num_returns="streaming").remote(task)] = (actor, task)
-            for stream in ray.wait(list(running), timeout=1.0, fetch_local=False)[0]:
-                actor, task = running[stream]
-                try:
-                    item = ray.get(next(stream))
-                    yield Beat(task, item) if isinstance(item, int) else item
-                    continue
-                except StopIteration:
-                    self._idle.append(actor)
-                except RayError as error:
-                    cause = _cause(error)
-                    if isinstance(cause, RequestError):
-                        raise cause from None
-                    self._idle.append(self._start() if isinstance(error, RayActorError) else actor)
-                    attempts[task.index] += 1
-                    if isinstance(cause, ShardError):
-                        yield Failure(task, str(cause))
-                    elif attempts[task.index] < self._plan.job.execution.max_attempts:
-                        queue.append(task)
-                    else:
-                        tries = attempts[task.index]
-                        yield Failure(
-                            task, f"shard {task.shard.name}: given up after {tries} attempts, the last: {cause}"
-                        )
-                del running[stream]
 
-    def _start(self) -> Any:
-        cpus, gpus = self._resources.cpus, self._resources.gpus
-        return ray.remote(Worker).options(num_cpus=cpus, num_gpus=gpus).remote(self._plan, max(1, int(cpus)))
+        Args:
+            tasks: the shards.
+            shared: whether another driver may work on them, too.
+        Raises:
+            RequestError: an actor says that the request is wrong.
+            RunError: no machine is left, and none comes.
+        """
+        self._queue.extend(tasks)
+        while self._queue or self._busy():
+            self._look()
+            yield from self._hand_out(shared=shared)
+            yield from self._hear(1.0)
+            yield from self._give_up_the_silent()
+
+    def wind_down(self) -> Iterator[Event]:
+        """After an interrupt: shards of which all images are done get published, the others end after their batch."""
+        self._queue.clear()
+        for member in self._busy():
+            member.actor.stop.remote()
+        deadline = time.monotonic() + _WIND_DOWN_S
+        while self._busy() and time.monotonic() < deadline:
+            yield from self._hear(0.5)
+            self._queue.clear()
+
+    def _busy(self) -> list[_Member]:
+        return [member for member in self._members if member.stream is not None]
+
+    def _first_member(self) -> _Member:
+        """An actor that runs.
+
+        Raises:
+            RunError: none runs after a while.
+        """
+        self._start()
+        member = self._members[0]
+        try:
+            member.node = ray.get(member.life, timeout=NO_MACHINE_S)
+        except ray.exceptions.GetTimeoutError:
+            raise RunError(
+                f"no machine came within {NO_MACHINE_S:g} s that has {self._share.cpus:g} CPUs and "
+                f"{self._share.gpus:g} GPUs for an actor; check the cluster (`ray status`), or lower "
+                "execution.cpus_per_actor or gpus_per_actor"
+            ) from None
+        except RayError as error:
+            raise _cause(error) from None
+        return member
+
+    def _start(self) -> None:
+        cpus, gpus = self._share.cpus, self._share.gpus
+        actor = (
+            ray.remote(**_OF_AN_ACTOR)(Worker)
+            .options(num_cpus=cpus, num_gpus=gpus)
+            .remote(self._plan_there, max(1, int(cpus)))
+        )
+        self._members.append(_Member(actor, actor.node.remote(), time.monotonic()))
+
+    def _look(self) -> None:
+        """Now and then: ask who is alive, and start actors where there is room for them."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        for member in self._members:
+            if member.life is None:
+                member.life, member.asked = member.actor.node.remote(), now
+        wanted = self._share.actors or self._room()
+        for _ in range(min(wanted, len(self._queue) + len(self._busy())) - len(self._members)):
+            self._start()
+
+    def _room(self) -> int:
+        """Room for actors; where an autoscaler can bring machines, as many again are asked for."""
+        room = self._share.room()
+        return max(1, 2 * room) if cluster.has_autoscaler() else room
+
+    def _hand_out(self, *, shared: bool) -> Iterator[Event]:
+        idle = [member for member in self._members if member.node is not None and member.stream is None]
+        while self._queue and idle:
+            task = self._queue.popleft()
+            if shared and self._plan.run.is_published(task):
+                yield FoundPublished(task)
+                continue
+            member = idle.pop()
+            member.stream = member.actor.certify.options(num_returns="streaming").remote(task)
+            member.task, member.beat, member.reported = task, time.monotonic(), False
+
+    def _hear(self, timeout_s: float) -> Iterator[Event]:
+        """What actors have to say within the time."""
+        streams = {member.stream: member for member in self._busy()}
+        lives = {member.life: member for member in self._members if member.life is not None}
+        waiting = [*streams, *lives]
+        if not waiting:
+            time.sleep(timeout_s)
+            return
+        for ready in ray.wait(waiting, num_returns=1, timeout=timeout_s, fetch_local=False)[0]:
+            if ready in streams:
+                yield from self._hear_stream(streams[ready])
+            else:
+                yield from self._hear_life(lives[ready])
+
+    def _hear_life(self, member: _Member) -> Iterator[Event]:
+        life, member.life = member.life, None
+        try:
+            member.node = ray.get(life, timeout=SILENT_S)
+        except RayError as error:
+            if member.stream is None:  # else its stream tells
+                self._members.remove(member)
+            elif not isinstance(error, RayActorError):
+                yield from self._lose(member, str(_cause(error)))
+
+    def _hear_stream(self, member: _Member) -> Iterator[Event]:
+        assert member.task is not None
+        try:
+            item = ray.get(next(member.stream), timeout=SILENT_S)
+        except StopIteration:
+            task, member.stream, member.task = member.task, None, None
+            if not member.reported:
+                yield from self._again(task, "it was stopped")
+        except RayActorError as error:
+            yield from self._lose(member, str(_cause(error)))
+        except RayError as error:
+            yield from self._failed_attempt(member, _cause(error))
+        else:
+            member.beat, member.reported = time.monotonic(), isinstance(item, ShardReport)
+            yield Beat(member.task, item) if isinstance(item, int) else item
+
+    def _failed_attempt(self, member: _Member, cause: SmoothcertError) -> Iterator[Event]:
+        task, member.stream, member.task = member.task, None, None
+        assert task is not None
+        if isinstance(cause, RequestError):
+            raise cause from None
+        if isinstance(cause, ShardError):
+            yield Failure(task, str(cause))
+            return
+        self._records[task.index].errors += 1
+        yield from self._again(task, str(cause))
+
+    def _give_up_the_silent(self) -> Iterator[Event]:
+        """Lose actors that do not answer, or do not get on."""
+        now = time.monotonic()
+        if any(member.node is not None for member in self._members):
+            self._had_machine = now
+        elif now - self._had_machine > NO_MACHINE_S:
+            raise RunError(f"no machine has been left for {NO_MACHINE_S:g} s; the same command goes on from here")
+        for member in list(self._members):
+            if member.node is not None and member.life is not None and now - member.asked > SILENT_S:
+                yield from self._lose(member, f"its actor has not answered for {SILENT_S:g} s")
+            elif member.stream is not None and now - member.beat > STALLED_S:
+                assert member.task is not None
+                self._records[member.task.index].errors += 1
+                member.node = None  # counted already
+                yield from self._lose(member, f"its actor has done no batch for {STALLED_S:g} s")
+
+    def _lose(self, member: _Member, reason: str) -> Iterator[Event]:
+        """An actor is gone, or as good as gone: what it publishes yet is harmless."""
+        self._members.remove(member)
+        self._looked = 0.0  # another may take its place now
+        ray.kill(member.actor, no_restart=True)
+        if member.task is not None:
+            self._records[member.task.index].lost_on.append(member.node)
+            yield from self._again(member.task, reason)
+
+    def _again(self, task: ShardTask, reason: str) -> Iterator[Event]:
+        attempts = self._records[task.index].attempts(cluster.nodes_alive())
+        if attempts >= self._plan.job.execution.max_attempts:
+            yield Failure(task, f"shard {task.shard.name}: given up after {attempts} attempts, the last: {reason}")
+        else:
+            self._queue.append(task)
+            yield Requeued(task, reason)
 
 
 def _cause(error: RayError) -> SmoothcertError:

@@ -69,6 +69,9 @@ class Run:
         """Names of the published files, relative to the run."""
         return {f"votes/{Path(entry.url).name}" for entry in self.store.files(f"{self.url}/votes")}
 
+    def is_published(self, task: ShardTask) -> bool:
+        return self.store.find(f"{self.url}/{task.file_name}") is not None
+
     def missing(self) -> tuple[ShardTask, ...]:
         published = self.published()
         return tuple(task for task in self.tasks if task.file_name not in published)
@@ -176,7 +179,7 @@ def open_run(url: str) -> Run:
     return run
 
 
-def begin(plan: Plan, *, unsafe_overwrite: bool = False) -> None:
+def begin(plan: Plan, *, unsafe_overwrite: bool = False) -> bool:
     """Write run.json, unless this run has begun before; sweep up what dead writers left.
 
     run.json is written twice: the second write must be refused, or nothing here is published once.
@@ -184,13 +187,14 @@ def begin(plan: Plan, *, unsafe_overwrite: bool = False) -> None:
     Args:
         plan: the plan.
         unsafe_overwrite: go on where it is not, and say so in run.json.
+    Returns:
+        Whether the run begins now; if not, another driver may be at work on it.
     Raises:
         RequestError: the storage does not refuse the second write.
     """
     run = plan.run
     url = f"{run.url}/run.json"
-    if run.store.find(url) is None:
-        run.store.publish(run.url, "run.json", _as_json(run.record))
+    begins = run.store.find(url) is None and run.store.publish(run.url, "run.json", _as_json(run.record))
     there = run.store.read(url)
     if run.store.publish(run.url, "run.json", there):
         if not unsafe_overwrite:
@@ -201,6 +205,7 @@ def begin(plan: Plan, *, unsafe_overwrite: bool = False) -> None:
             )
         run.store.publish(run.url, "run.json", _as_json(json.loads(there) | {"unsafe_overwrite": True}))
     run.store.sweep(run.url)
+    return begins
 
 
 def _as_json(record: Mapping[str, Any]) -> bytes:

@@ -3,12 +3,12 @@
 import pytest
 import ray
 
-from pipeline import fleet
+from pipeline import cluster
 
 
 @pytest.fixture(scope="session")
 def ray_here():
     """Ray on this machine, as the driver starts it."""
-    fleet.connect()
+    cluster.connect()
     yield
     ray.shutdown()

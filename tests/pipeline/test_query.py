@@ -41,7 +41,8 @@ def write_run(folder: Path, *, labelled: bool = True, shards: int = 2, published
         "partial": False,
         "job": JOB | {"images": {"shards": "unused", "label": "cls" if labelled else None}} | job,
         "shards": [
-            {"name": f"{n}.tar", "url": f"{n}.tar", "size": 1, "fingerprint": "", "limit": None} for n in range(shards)
+            {"name": f"{n}.tar", "url": f"{n}.tar", "size": 1, "fingerprint": "", "images": None, "limit": None}
+            for n in range(shards)
         ],
     }
     (run / "run.json").write_text(json.dumps(record))
