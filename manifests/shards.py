@@ -45,11 +45,12 @@ class Shard:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file as a listing shows it; `fingerprint` as in Shard."""
+    """A file as a listing shows it; `fingerprint` as in Shard, `modified` in seconds since 1970."""
 
     url: str
     size: int
     fingerprint: str
+    modified: float = 0.0
 
 
 class Files(Protocol):

@@ -151,7 +151,7 @@ def _finish(plan: Plan, summary: Summary) -> bool:
         changed = sorted(name for name in summary.files if (there or {}).get(name) != summary.files[name])
         raise RunError(
             f"{run.url}/_SUCCESS does not agree with {', '.join(changed) or 'the published files'}: changed after "
-            "the run was complete; restore the files, or move them and _SUCCESS away and run the same command again"
+            "the run was complete; restore the files, or `smoothcert repair` the run and run the same command again"
         )
     return True
 

@@ -228,6 +228,31 @@ def verify(
 
 @app.command()
 @_command
+def status(run: RunFolder) -> None:
+    """Show how far a run has come; reads storage alone, from any machine."""
+    from pipeline.plan import open_run
+    from pipeline.status import status_table
+
+    opened = open_run(run)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(status_table(opened))
+    console.print(opened.url, markup=False)
+
+
+@app.command()
+@_command
+def repair(run: RunFolder) -> None:
+    """Move damaged files and a stale _SUCCESS to quarantine/; the command that made the run makes them again."""
+    from pipeline.repair import repair as repair_run
+
+    moved = repair_run(run)
+    for line in moved:
+        print(line)
+    print("the command that made the run makes them again" if moved else "nothing to repair")
+
+
+@app.command()
+@_command
 def demo(
     folder: Annotated[Path, typer.Option(help="Where data/demo and runs are made.")] = Path(),
     as_json: AsJson = False,

@@ -58,10 +58,13 @@ def _read(run: Run, name: str, columns: Sequence[str]) -> PublishedFile:
         rows = pq.ParquetFile(io.BytesIO(data)).read(list(columns), use_threads=False)
     except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"{run.url}/{name} is damaged ({' '.join(str(error).split())}); move it away and run the same command again"
+            f"{run.url}/{name} is damaged ({' '.join(str(error).split())}); `smoothcert repair` the run, then run the "
+            "same command again"
         ) from None
     if run_id != run.run_id:
-        raise RunError(f"{run.url}/{name} belongs to run {run_id}; move it away and run the same command again")
+        raise RunError(
+            f"{run.url}/{name} belongs to run {run_id}; `smoothcert repair` the run, then run the same command again"
+        )
     return PublishedFile(name, hashlib.sha256(data).hexdigest(), metadata, _plain(rows))
 
 

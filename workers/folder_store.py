@@ -68,6 +68,10 @@ class FolderStore:
             aside.unlink(missing_ok=True) if aside.parent.is_dir() else None
         return True
 
+    def move(self, url: str, to: str) -> None:
+        Path(to).parent.mkdir(parents=True, exist_ok=True)
+        Path(url).rename(to)
+
     def sweep(self, run_url: str) -> None:
         for path in Path(run_url, _ASIDE).glob("*"):
             if time.time() - path.stat().st_mtime > _STALE_S:
@@ -76,7 +80,7 @@ class FolderStore:
 
 def _entry(path: Path) -> FileEntry:
     stat = path.stat()
-    return FileEntry(str(path), stat.st_size, f"{path}@{stat.st_mtime_ns}")
+    return FileEntry(str(path), stat.st_size, f"{path}@{stat.st_mtime_ns}", stat.st_mtime)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -80,11 +80,17 @@ class S3Store:
                     raise
                 self._client.head_bucket(Bucket=place.bucket)  # a HEAD does not say which of the two is missing
                 return None
-        return FileEntry(url, head["ContentLength"], head["ETag"].strip('"'))
+        return FileEntry(url, head["ContentLength"], head["ETag"].strip('"'), head["LastModified"].timestamp())
 
     def files(self, folder: str) -> list[FileEntry]:
+        bucket = _place_of(folder).bucket
         return [
-            FileEntry(f"s3://{_place_of(folder).bucket}/{entry['Key']}", entry["Size"], entry["ETag"].strip('"'))
+            FileEntry(
+                f"s3://{bucket}/{entry['Key']}",
+                entry["Size"],
+                entry["ETag"].strip('"'),
+                entry["LastModified"].timestamp(),
+            )
             for page in self._pages(folder)
             for entry in page.get("Contents", ())
             if not entry["Key"].endswith("/")  # the folder itself, as consoles make it
@@ -126,6 +132,14 @@ class S3Store:
                     if _code(error) not in _BUSY:  # another writer is at this key right now
                         raise
         raise RunError(f"{run_url}/{name}: other writers kept it busy through {_ATTEMPTS} attempts; try again")
+
+    def move(self, url: str, to: str) -> None:
+        place, target = _place_of(url), _place_of(to)
+        with _explained(url):
+            self._client.copy_object(
+                Bucket=target.bucket, Key=target.key, CopySource={"Bucket": place.bucket, "Key": place.key}
+            )
+            self._client.delete_object(Bucket=place.bucket, Key=place.key)
 
     def sweep(self, run_url: str) -> None:
         """A PUT that failed leaves nothing."""

@@ -41,6 +41,9 @@ class Store(Protocol):
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
         """Write RUN/NAME whole; False, and nothing written, where it exists already."""
 
+    def move(self, url: str, to: str) -> None:
+        """Give a file another URL in the same store."""
+
     def sweep(self, run_url: str) -> None:
         """Remove what writers that died have left aside."""
 
@@ -72,6 +75,9 @@ class AnyStore:
 
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
         return self._of(run_url).publish(run_url, name, data)
+
+    def move(self, url: str, to: str) -> None:
+        self._of(url).move(url, to)
 
     def sweep(self, run_url: str) -> None:
         self._of(run_url).sweep(run_url)

@@ -1,0 +1,46 @@
+"""`smoothcert repair`: move what is wrong in a run out of the way, so that the same command makes it again.
+
+What is wrong is what `smoothcert verify` finds: whole files of votes go to quarantine/, and _SUCCESS with them.
+Nothing is deleted.
+"""
+
+import re
+from datetime import UTC, datetime
+
+from manifests.errors import RunError
+from manifests.job import Storage
+from pipeline.verify import Report, open_run, verify
+from workers.storage import AnyStore
+
+_FILE = re.compile(r"votes/\S*?\.parquet|_SUCCESS")
+
+
+def repair(url: str) -> list[str]:
+    """Quarantine the files of a run that have problems.
+
+    Args:
+        url: the run's folder.
+    Returns:
+        A line for each file that was moved; none where nothing is wrong.
+    Raises:
+        RequestError: run.json is missing or damaged.
+        RunError: a problem is not one of a file that can be made again.
+    """
+    run, report = open_run(url), verify(url)
+    wrong = _files_of(report)
+    if wrong:
+        wrong.add("_SUCCESS")  # it names their hashes
+    store, quarantine = AnyStore(Storage()), f"quarantine/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    moved = []
+    for name in sorted(wrong):
+        if store.find(f"{run.url}/{name}") is not None:
+            store.move(f"{run.url}/{name}", f"{run.url}/{quarantine}/{name}")
+            moved.append(f"{name} is now {quarantine}/{name}")
+    return moved
+
+
+def _files_of(report: Report) -> set[str]:
+    files = {match[0] for problem in report.problems if (match := _FILE.match(problem))}
+    if other := [problem for problem in report.problems if not _FILE.match(problem)]:
+        raise RunError(f"{other[0]}; this cannot be made again from the job: move the run away and start anew")
+    return files
