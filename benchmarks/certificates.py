@@ -4,8 +4,8 @@
     leading  one class an image has a share of the votes that is uniform from 0 to 1, the rest is random
     run      votes of a run, repeated to as many images and ablations as asked for
 
-One number at a time is doubled or halved from the setting of 50,000 images, A = 224, K = 1,000. Each case has a
-process of its own, whose peak memory is shown, the votes and Python included.
+One number at a time is changed from the setting of 50,000 images, A = 224, K = 1,000. Each case has
+a process of its own, whose peak memory is shown, the votes and Python included.
 
 Run from the repository root: python -m benchmarks.certificates [--run OUTPUT/RUN_ID]
 """

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from manifests.errors import RequestError
 from pipeline.plan import Run
 from pipeline.query import Answered, Counts, PerImage, Question, Result
-from workers.touched import MAX_UNIONS
+from workers.touched import MAX_LISTED
 
 
 class AnswersFile:
@@ -39,6 +39,8 @@ class AnswersFile:
     )
 
     def __init__(self, path: Path) -> None:
+        if path.exists() or not path.name:
+            raise RequestError(f"--parquet {path}: is there already; name a new file")
         self._path, self._aside = path, path.with_name(f".{path.name}.part")
         try:
             self._writer = pq.ParquetWriter(self._aside, self._SCHEMA, compression="zstd")
@@ -151,8 +153,8 @@ def notices_of(run: Run, results: Sequence[Result]) -> list[str]:
         notices.append("the run is PARTIAL: its job has images.limit")
     if any(result.is_bound for result in results):
         notices.append(
-            f">= is a sound bound: the patches have more than {MAX_UNIONS:,} different places together, "
-            "which are not tried one by one"
+            ">= is a sound bound: the patches have too many different places together to try each "
+            f"(places x ablations above {MAX_LISTED:,})"
         )
     without = [
         (result.classes[None].images, sum(counts.images for name, counts in result.classes.items() if name is not None))

@@ -1,6 +1,6 @@
 """The driver: certify a whole dataset, from a job file to Parquet.
 
-    python pipeline/certify_all.py JOB          the same as `smoothcert certify JOB`
+    python pipeline/certify_all.py [JOB]        as `smoothcert certify JOB`; without JOB, a job.yaml that lies there
 
 The way of a run: plan, write run.json, try the model out, hand the shards to the fleet, check what is
 published against the plan, write _SUCCESS, print the table. State lives in storage alone, so after any

@@ -37,7 +37,7 @@ Overrides = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the first N images; the run is marked PARTIAL.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; messages go to stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; messages go to stderr.")]
 
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run: OUTPUT/RUN_ID.", show_default=False)]
 
@@ -136,10 +136,10 @@ def runs(output: Annotated[str, typer.Argument(help="Folder that holds the runs.
         raise RequestError(f"{output}: no such folder, or no run in it; name the `output` of a job")
     folding = [Column(title, overflow="fold") for title in ("job", "model", "ablation", "shards", "rows", "state")]
     table = Table(Column("run", no_wrap=True), *folding, box=box.SIMPLE_HEAD, pad_edge=False)
-    for url in folders:
-        run = find_run(url, store)
-        if run is None:
-            continue
+    found = [run for url in folders if (run := find_run(url, store)) is not None]
+    if not found:
+        raise RequestError(f"{output}: no run in it; name the `output` of a job")
+    for run in found:
         job = run.record["job"]
         done, success = len(run.tasks) - len(run.missing()), run.success()
         state = "complete" if success and not run.missing() else "incomplete"
@@ -181,7 +181,7 @@ def query(
     from pipeline.query import parse_patch, query, questions_of
 
     opened = open_run(run)
-    job = Job.model_validate(opened.record["job"])
+    job = opened.job
     questions = questions_of(
         job,
         patches=[parse_patch(text) for text in patch or ()],
@@ -267,7 +267,18 @@ def demo(
 
 
 def certify_script() -> None:
-    """`python pipeline/certify_all.py`: the certify command alone."""
+    """`python pipeline/certify_all.py`: the certify command alone; without JOB, the one that a cluster mounts."""
     script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    script.command()(certify)
-    script()
+    script.command(epilog="Without JOB: the job.yaml beside this file, or in the current folder.")(certify)
+    script(default_map={"job": _mounted_job})
+
+
+def _mounted_job() -> Path:
+    """job.yaml beside the script, where `ray submit` and ray_cluster.yaml put both, or in the current folder."""
+    folders = dict.fromkeys([Path(sys.argv[0]).absolute().parent, Path.cwd()])
+    for folder in folders:
+        if (folder / "job.yaml").is_file():
+            return folder / "job.yaml"
+    looked = " or ".join(map(str, folders))
+    print(f"error: no job named, and no job.yaml in {looked}; name one: {sys.argv[0]} JOB.yaml", file=sys.stderr)
+    raise typer.Exit(2)

@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from manifests.errors import RequestError, ShardError
 from manifests.identity import VOTES_VERSION, identity_of, run_id_of
 from manifests.job import Images, Job, Storage
@@ -55,6 +57,19 @@ class Run:
     @property
     def partial(self) -> bool:
         return bool(self.record["partial"])
+
+    @cached_property
+    def job(self) -> Job:
+        """The job that began the run.
+
+        Raises:
+            RequestError: run.json holds none that this version understands.
+        """
+        try:
+            return Job.model_validate(self.record["job"])
+        except ValidationError as error:
+            where = ".".join(map(str, error.errors()[0]["loc"]))
+            raise RequestError(f"{self.url}/run.json: its job is not valid, first at {where}; restore it") from None
 
     @cached_property
     def tasks(self) -> tuple[ShardTask, ...]:

@@ -6,8 +6,9 @@ computed from the votes in Parquet, without the model. Several values of each ma
 Not covered: whether the votes are right (verify.py), how answers are shown and written (answers.py).
 """
 
+import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from manifests.errors import RequestError
+from manifests.errors import RequestError, RunError
 from manifests.job import Job
 from pipeline.plan import Run
 from pipeline.results import read_published
@@ -114,6 +115,8 @@ def questions_of(
         raise RequestError(f"--patch {large[0][0]}x{large[0][1]}: must be 1x1 to {crop}x{crop}, the image")
     if odd := [stride for stride in strides if stride < 1 or stride % own]:
         raise RequestError(f"--stride {odd[0]}: the run has votes at stride {own}, so name a multiple of {own}")
+    if endless := [tolerance for tolerance in tolerances if not 0 <= tolerance < math.inf]:
+        raise RequestError(f"--tolerance {endless[0]}: must be a finite number from 0 on")
     grid = product(patches, counts or [1], strides or [own], tolerances or [0.0], rules or ["exact"])
     return [Question(*patch, count, stride, tolerance, rule) for patch, count, stride, tolerance, rule in grid]
 
@@ -122,7 +125,7 @@ class Answered(NamedTuple):
     """One question, the images with votes of one file."""
 
     answer: Answer
-    prediction: Ints
+    prediction: NDArray[np.int32]
     label: Ints | None
 
     def add_to(self, result: Result, rows: pa.Table, *, by_class: bool) -> None:
@@ -156,12 +159,17 @@ def query(
     Raises:
         RunError: a published file is damaged.
     """
-    job = Job.model_validate(run.record["job"])
-    geometry = Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-    results = [Result(question) for question in questions]
+    job, results = run.job, [Result(question) for question in questions]
+    finest = Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
+    geometries = {one.stride: finest.coarser(one.stride // job.ablation.stride) for one in questions}
     for file in read_published(run, _COLUMNS):
         voted = file.rows.filter(pc.is_valid(file.rows["votes"]))
-        for result, answered in _answer_all(job, geometry, voted, results):
+        votes = matrix_of(voted["votes"])
+        if votes.shape[1] != finest.num_ablations or votes.max(initial=0) >= job.model.classes:
+            raise RunError(
+                f"{run.url}/{file.name} has other votes than run.json's job gives; `smoothcert verify` the run"
+            )
+        for result, answered in _answer_all(job, geometries, voted, results):
             answered.add_to(result, file.rows, by_class=by_class)
             if per_image is not None:
                 per_image(voted, result.question, answered)
@@ -169,19 +177,20 @@ def query(
 
 
 def _answer_all(
-    job: Job, geometry: Geometry, voted: pa.Table, results: Sequence[Result]
+    job: Job, geometries: Mapping[int, tuple[Geometry, Ints]], voted: pa.Table, results: Sequence[Result]
 ) -> Iterator[tuple[Result, Answered]]:
     votes, margins = matrix_of(voted["votes"]), matrix_of(voted["margins"])
     label = None if job.images.label is None else _labels(voted)
-    ballots: dict[tuple[int, float], tuple[Ballots, Geometry]] = {}
+    ballots: dict[tuple[int, float], Ballots] = {}
     for result in results:
         question = result.question
+        coarse, chosen = geometries[question.stride]
         kind = question.stride, question.tolerance
         if kind not in ballots:
-            coarse, chosen = geometry.coarser(question.stride // job.ablation.stride)
-            fragile = margins[:, chosen].astype(float) < question.tolerance if question.tolerance else None
-            ballots[kind] = Ballots.of(votes[:, chosen], classes=job.model.classes, fragile=fragile), coarse
-        counted, coarse = ballots[kind]
+            # A margin that is no number is fragile, too.
+            fragile = ~(margins[:, chosen].astype(float) >= question.tolerance) if question.tolerance else None
+            ballots[kind] = Ballots.of(votes[:, chosen], classes=job.model.classes, fragile=fragile)
+        counted = ballots[kind]
         answer = RULES[question.rule](counted, coarse, Threat(question.height, question.width, question.patches))
         yield result, Answered(answer, counted.tally.prediction, label)
 

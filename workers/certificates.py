@@ -37,10 +37,10 @@ _NUMBERS_AT_ONCE = 1 << 22  # in a table [images, sets]: bounds the memory
 class Certificates:
     """What is stored of each image, [images] each; the names are those of the Parquet columns."""
 
-    prediction: Ints
-    count: Ints
-    runner_up: Ints
-    runner_up_count: Ints
+    prediction: NDArray[np.int32]
+    count: NDArray[np.int32]
+    runner_up: NDArray[np.int32]
+    runner_up_count: NDArray[np.int32]
     max_certified_patch: Ints
     max_margin_certified_patch: Ints
 
@@ -50,8 +50,8 @@ class Answer(NamedTuple):
 
     Attributes:
         slack: [images], by how many votes of lead the certificate holds (0 or more) or fails (below 0).
-        places: [images, patches, 2], top and left pixel where the slack is smallest; -1 where the answer is
-            not of one place.
+        places: [images, patches, 2], top and left pixel where the slack is smallest; patches that would add
+            nothing are left out; -1 where the answer is not of one place.
         is_bound: whether the true slack may be larger: certified is proven, not certified may be too careful.
     """
 
@@ -99,10 +99,9 @@ class Ballots:
         tally = Tally(self.tally.classes[images], self.tally.counts[images])
         return type(self)(self.votes[images], tally, None if self.fragile is None else self.fragile[images])
 
-    def weights(self, rivals: Ints | None = None) -> Weights:
-        """[images, ablations]: w_r for one rival an image; without rivals the largest that w_r can be."""
-        gained = (self.votes == self.tally.prediction[:, None]) + np.float32(1)
-        return gained if rivals is None else gained - (self.votes == rivals[:, None])
+    def weights(self) -> Weights:
+        """[images, ablations]: the largest that w_r can be, 1 + [v = p]."""
+        return (self.votes == self.tally.prediction[:, None]) + np.float32(1)
 
 
 def certify(votes: NDArray[np.integer], geometry: Geometry, *, classes: int) -> Certificates:
@@ -196,7 +195,7 @@ def slack_everywhere(ballots: Ballots, geometry: Geometry, height: int, width: i
     Arguments and errors as of `exact_rule`; the smallest of an image is the slack that it gives.
     """
     touched = geometry.touched(height, width)
-    slack = np.zeros((len(ballots), touched.num_sets), int)
+    slack = np.full((len(ballots), touched.num_sets), np.iinfo(int).min)
     for part in _parts(len(ballots), touched):
         slack[part] = _slacks(ballots.of_images(part), touched, all_sets=True)
     return slack.reshape(len(ballots), len(touched.vertical), len(touched.horizontal))
@@ -208,7 +207,7 @@ def _answer(
     if ballots.votes.shape[1] != geometry.num_ablations:
         raise ValueError(f"{ballots.votes.shape[1]} votes an image do not fit {geometry.num_ablations} ablations")
     reach = geometry.reach(threat)
-    slack, sets = np.zeros((2, len(ballots)), int)
+    slack, sets = np.full((2, len(ballots)), np.iinfo(int).min)  # what is not answered is not certified
     for part in _parts(len(ballots), reach):
         slack[part], sets[part] = slack_of(ballots.of_images(part), reach)
     return Answer(slack, reach.places(sets), reach.is_bound)
@@ -229,8 +228,7 @@ def _exact_slack(ballots: Ballots, reach: Reach) -> tuple[Ints, Ints]:
 
 def _margin_slack(ballots: Ballots, reach: Reach) -> tuple[Ints, Ints]:
     """[images] each: the smallest lead beyond 2 D, and the largest set."""
-    rivals = (ballots.tally.classes != NOBODY)[:, 1:]
-    lead = ballots.tally.leads[:, 1:].min(axis=1, initial=np.iinfo(int).max, where=rivals)
+    lead = ballots.tally.leads[:, 1]  # leads rise with the rank
     sizes = _sums(np.ones(ballots.votes.shape, np.float32), ballots.fragile, reach)
     sets = sizes.argmax(axis=1)
     return lead - 2 * sizes[np.arange(len(ballots)), sets].astype(int), sets
@@ -240,8 +238,8 @@ def _slacks(ballots: Ballots, reach: Reach, *, all_sets: bool) -> NDArray[np.flo
     """[images, sets]: the slack if a set is touched; unless `all_sets`, only the smallest of an image is right,
     the others may be larger than they are.
     """
-    leads = ballots.tally.leads
-    most = _sums(ballots.weights(), ballots.fragile, reach).max(axis=1)
+    leads, weights = ballots.tally.leads, ballots.weights()
+    most = _sums(weights, ballots.fragile, reach).max(axis=1)
     slacks = np.full((len(ballots), reach.num_sets), np.inf, np.float32)
     for rank in range(1, leads.shape[1]):
         rivals = ballots.tally.classes[:, rank]
@@ -249,8 +247,8 @@ def _slacks(ballots: Ballots, reach: Reach, *, all_sets: bool) -> NDArray[np.flo
         images = np.flatnonzero((rivals != NOBODY) & (leads[:, rank] - most < settled))
         if not len(images):  # leads rise with the rank: later rivals are no more dangerous
             break
-        part = ballots.of_images(images)
-        sums = _sums(part.weights(rivals[images]), part.fragile, reach)
+        gained = weights[images] - (ballots.votes[images] == rivals[images, None])
+        sums = _sums(gained, None if ballots.fragile is None else ballots.fragile[images], reach)
         slacks[images] = np.minimum(slacks[images], leads[images, rank, None] - sums)
     return slacks
 

@@ -17,7 +17,8 @@ divide the side it is wrong (docs/certificates.md). Not covered: several patches
 Source: Levine & Feizi 2020, arXiv:2002.10733; Salman et al. 2021, arXiv:2110.07719.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -58,7 +59,6 @@ class Geometry:
 
     rows: Bools
     columns: Bools
-    _reaches: dict[Threat, Reach] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, ablation: Ablation, height: int, width: int) -> Self:
@@ -127,9 +127,7 @@ class Geometry:
 
     def reach(self, threat: Threat) -> Reach:
         """The largest sets that patches touch; errors as of `touched`."""
-        if threat not in self._reaches:
-            self._reaches[threat] = reach_of(self.touched(threat.height, threat.width), threat.patches)
-        return self._reaches[threat]
+        return _reach_of_one(self, threat) if threat.patches == 1 else _reach_of_several(self, threat)
 
     def max_touched(self, patch_height: int, patch_width: int) -> int:
         """D: the most ablations that one patch of this size touches; errors as of `touched`."""
@@ -157,6 +155,16 @@ class Geometry:
             token_row, token_column = np.divmod(tokens, columns.shape[1])
             groups.append(TokenGroup(ablations, tokens, rows[vertical, token_row], columns[horizontal, token_column]))
         return groups
+
+
+@lru_cache(maxsize=1024)  # a search for the largest square asks for many, again and again
+def _reach_of_one(geometry: Geometry, threat: Threat) -> Reach:
+    return reach_of(geometry.touched(threat.height, threat.width), 1)
+
+
+@lru_cache(maxsize=8)  # up to 64 MiB each
+def _reach_of_several(geometry: Geometry, threat: Threat) -> Reach:
+    return reach_of(geometry.touched(threat.height, threat.width), threat.patches)
 
 
 def _spans(ablation: Ablation, side: int) -> Bools:

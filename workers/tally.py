@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+Ints = NDArray[np.int32]
 
 NOBODY = -1
 """In a table of classes: no class here."""
@@ -58,12 +58,13 @@ def count_votes(votes: NDArray[np.integer], *, classes: int) -> Tally:
     counts = np.diff(runs, append=votes.size)
 
     # One number an entry, so that a plain sort ranks by count, then by class; what is no entry comes last.
-    keys: Ints = np.full(votes.shape, np.iinfo(np.int64).max)
+    keys: NDArray[np.int64] = np.full(votes.shape, np.iinfo(np.int64).max)
     keys.flat[runs] = (ablations - counts) * classes + ordered.flat[runs]
     distinct = first.sum(axis=1)
     keys = np.sort(keys, axis=1)[:, : int(distinct.max(initial=1))]
     ranked = np.arange(keys.shape[1]) < distinct[:, None]
-    table = Tally(np.full((images, keys.shape[1] + 1), NOBODY), np.zeros((images, keys.shape[1] + 1), int))
+    shape = images, keys.shape[1] + 1
+    table = Tally(np.full(shape, NOBODY, np.int32), np.zeros(shape, np.int32))
     table.classes[:, :-1][ranked] = keys[ranked] % classes
     table.counts[:, :-1][ranked] = ablations - keys[ranked] // classes
 

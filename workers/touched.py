@@ -5,14 +5,14 @@ sums over T of weights that are never negative (certificates.py), so of two sets
 other only the larger matters.
 
     one patch        its sets are contacts along the vertical axis times contacts along the horizontal one
-    several patches  unions of one set each: listed, if there are at most MAX_UNIONS of them; else the sum
+    several patches  unions of one set each: listed, if that takes at most MAX_LISTED numbers; else the sum
                      over a union is bounded by the number of patches times the largest sum over one set
 
 Not covered: what ablations show (geometry.py). Source of the notion: Levine & Feizi 2020, arXiv:2002.10733.
 """
 
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
+from itertools import combinations
 from math import comb
 from typing import NamedTuple, Protocol, Self
 
@@ -23,8 +23,8 @@ Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Weights = NDArray[np.float32]
 
-MAX_UNIONS = 1 << 16
-"""More unions than this are not listed one by one: two patches on 224 columns have 25,200."""
+MAX_LISTED = 1 << 24
+"""Unions x ablations that are listed at most: two patches on 224 columns make up to 24,976 x 224."""
 
 
 class Threat(NamedTuple):
@@ -112,7 +112,7 @@ class Touched:
 
 @dataclass(frozen=True)
 class Unions:
-    """The sets that several patches touch together.
+    """The sets that several patches touch together; patches at one place touch less than those at two.
 
     Attributes:
         one: of one of the patches.
@@ -128,7 +128,7 @@ class Unions:
     @classmethod
     def of(cls, one: Touched, patches: int) -> Self:
         sets = (one.vertical[:, None, :, None] & one.horizontal[None, :, None, :]).reshape(one.num_sets, -1)
-        members = np.array(list(combinations_with_replacement(range(one.num_sets), patches)))
+        members = np.array(list(combinations(range(one.num_sets), patches)))
         unions = sets[members[:, 0]]
         for patch in range(1, patches):
             unions = unions | sets[members[:, patch]]
@@ -163,9 +163,8 @@ class BoundedUnions:
         return self.one.num_ablations
 
     def sums(self, weights: Weights) -> Weights:
-        """A union weighs at most its parts together, and no more than everything."""
-        largest = self.one.sums(weights).max(axis=1, initial=0, keepdims=True)
-        return np.minimum(self.patches * largest, weights.sum(axis=1, keepdims=True))
+        """A union weighs at most what its parts weigh together."""
+        return self.patches * self.one.sums(weights).max(axis=1, keepdims=True)
 
     def places(self, sets: Ints) -> Ints:
         """No place: the bound is not that of one; -1 each."""
@@ -175,9 +174,10 @@ class BoundedUnions:
 def reach_of(one: Touched, patches: int) -> Reach:
     """The largest sets that `patches` patches touch, given those of one patch."""
     one = one.maximal()
+    patches = min(patches, one.num_sets)  # with a patch at each set, another adds nothing
     if patches == 1:
         return one
-    if comb(one.num_sets + patches - 1, patches) <= MAX_UNIONS:
+    if comb(one.num_sets, patches) * one.num_ablations <= MAX_LISTED:
         return Unions.of(one, patches)
     return BoundedUnions(one, patches)
 

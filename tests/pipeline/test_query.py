@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from workers import touched
 from workers.votes_table import encode
 
 CROP, CLASSES, SIZE = 12, 4, 3
@@ -27,7 +28,11 @@ def known_votes(seed: int, images: int) -> tuple[np.ndarray, np.ndarray]:
     """[images, 12] votes of which one class often leads, and their margins."""
     random = np.random.default_rng(seed)
     leader = random.integers(0, CLASSES, (images, 1))
-    votes = np.where(random.random((images, CROP)) < 0.8, leader, random.integers(0, CLASSES, (images, CROP)))
+    votes = np.where(
+        random.random((images, CROP)) < random.uniform(0.6, 1, (images, 1)),
+        leader,
+        random.integers(0, CLASSES, (images, CROP)),
+    )
     return votes, random.random((images, CROP)).astype(np.float32)
 
 
@@ -113,6 +118,7 @@ def test_counts_are_those_by_hand(tmp_path, width, patches, stride, tolerance):
             counts = [cast.count(name) for name in range(CLASSES)]
             right = counts.index(max(counts)) == index % CLASSES
             certified, correct, both = certified + held, correct + right, both + (held and right)
+    assert 0 < certified < 38
     assert answer == {
         "patch": [5, width],
         "patches": patches,
@@ -181,8 +187,9 @@ def test_an_unfinished_run_is_answered_with_a_notice(tmp_path):
     assert (nothing["images"], nothing["certified"]) == (0, 0)
 
 
-def test_a_bound_says_so(tmp_path):
+def test_a_bound_says_so(tmp_path, monkeypatch):
     """Patches of too many places are answered by a bound, in the table and in JSON."""
+    monkeypatch.setattr(touched, "MAX_LISTED", 0)
     run = write_run(tmp_path)
     (answer,) = ask(run, "--patch=1", "--patches=9")
     assert answer["is_bound"]
@@ -198,6 +205,9 @@ def test_a_bound_says_so(tmp_path):
         (["--patch=13"], "must be 1x1 to 12x12"),
         (["--patch=0"], "must be 1x1 to 12x12"),
         (["--patch=1", "--parquet=/nowhere/x.parquet"], "cannot be written"),
+        (["--patch=1", "--parquet=/"], "is there already"),
+        (["--patch=1", "--parquet=."], "is there already"),
+        (["--patch=1", "--tolerance=inf"], "finite number"),
     ],
 )
 def test_a_wrong_question_is_one_line(tmp_path, options, says):
@@ -206,6 +216,40 @@ def test_a_wrong_question_is_one_line(tmp_path, options, says):
     assert (result.exit_code, result.stdout) == (2, "")
     assert says in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_the_votes_of_a_run_are_never_overwritten(tmp_path):
+    """Answers go to a new file only: not over the votes, nor over earlier answers."""
+    run = write_run(tmp_path)
+    votes = run / "votes" / "00000-0.parquet"
+    before = votes.read_bytes()
+    result = CliRunner().invoke(app, ["query", str(run), "--patch=1", f"--parquet={votes}"])
+    assert result.exit_code == 2
+    assert votes.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "job", [{"preprocess": {"resize": None, "crop": CROP - 1}}, {"model": JOB["model"] | {"classes": 2}}]
+)
+def test_votes_of_another_job_are_refused(tmp_path, job):
+    """Votes that run.json's job cannot have given are an error, not an answer."""
+    run = write_run(tmp_path, **job)
+    result = CliRunner().invoke(app, ["query", str(run), "--patch=1"])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "has other votes than run.json's job gives" in result.stderr
+
+
+def test_weakest_places_are_where_the_slack_is(tmp_path):
+    """The places named for each image are inside the frame, one a patch, and decide."""
+    run, out = write_run(tmp_path), tmp_path / "answers.parquet"
+    ask(run, "--patch=5x2", "--patches=1", "--patches=2", f"--parquet={out}")
+    for row in pq.read_table(out).to_pylist():
+        assert len(row["weakest"]) == row["patches"]
+        assert all(top <= CROP - 5 and left <= CROP - 2 for top, left in row["weakest"])
+        votes, _ = known_votes(int(row["key"][0]), 20)
+        cast = votes[int(row["key"].split("-")[1])].tolist()
+        lefts = [left for _, left in row["weakest"]]
+        assert holds(cast, lefts, 2, set(), 1) == row["certified"]
 
 
 def test_a_stride_between_is_refused(tmp_path):

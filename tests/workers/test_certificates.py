@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from manifests.errors import RequestError
 from manifests.job import Ablation
-from workers import touched
+from workers import certificates, touched
 from workers.certificates import (
     Ballots,
     Certificates,
@@ -35,10 +35,12 @@ TABLES = 8  # of votes, an example
 @st.composite
 def geometries(draw: st.DrawFn, longest: int = 8, largest: int = 4) -> Geometry:
     """Any ablation on an image of at most `longest` pixels a side."""
-    height, width = draw(st.integers(1, longest)), draw(st.integers(1, longest))
+    a_side = st.integers(min(5, longest), longest) | st.integers(1, longest)
+    height, width = draw(a_side), draw(a_side)
     kind = draw(st.sampled_from(["column", "row", "block"]))
     side = {"column": width, "row": height, "block": min(height, width)}[kind]
-    size, stride = draw(st.integers(1, min(side, largest))), draw(st.integers(1, side))
+    size = draw(st.integers(1, min(side, largest)))
+    stride = min(draw(st.integers(1, 3) | st.integers(1, longest)), side)
     edges = draw(st.sampled_from(["wrap", "inside"]))
     return Geometry.of(Ablation(kind=kind, size=size, stride=stride, edges=edges), height, width)
 
@@ -58,8 +60,11 @@ def ballots_near_the_edge(geometry: Geometry, threat: Threat, classes: int, seed
     votes = np.where(random.random(shape) < random.random((shape[0], 1)), leader, random.integers(0, classes, shape))
     fragile = random.random(shape) < 0.1 if seed % 2 else None
     ballots = Ballots.of(votes, classes=classes, fragile=fragile)
-    close = np.argsort(np.abs(exact_rule(ballots, geometry, threat).slack + 0.5), kind="stable")
-    return ballots.of_images(np.concatenate([close[: TABLES - 2], random.integers(0, shape[0], 2)]))
+    slack = exact_rule(ballots, geometry, threat).slack
+    held, broken = np.flatnonzero(slack >= 0), np.flatnonzero(slack < 0)
+    nearest = [held[slack[held].argsort()][: TABLES // 2], broken[slack[broken].argsort()[::-1]][: TABLES // 2]]
+    chosen = np.concatenate(nearest)
+    return ballots.of_images(np.concatenate([chosen, random.integers(0, shape[0], TABLES - len(chosen))]))
 
 
 def touched_by_hand(geometry: Geometry, threat: Threat) -> Places:
@@ -132,8 +137,9 @@ def check_against_the_attacker(geometry: Geometry, threat: Threat, classes: int,
         slacks = {several: slack_by_hand(votes, one, classes) for several, one in reached.items()}
         assert exact.certified[image] == (not broken)
         assert exact.slack[image] == min(slacks.values())
-        weakest = tuple(sorted((int(y), int(x)) for y, x in exact.places[image]))
-        assert slacks[weakest] == exact.slack[image]
+        weakest = sorted((int(y), int(x)) for y, x in exact.places[image])
+        weakest += weakest[-1:] * (threat.patches - len(weakest))
+        assert slacks[tuple(weakest)] == exact.slack[image]
         assert not margin.certified[image] or exact.certified[image]
         most = max(len(one) for one in reached.values())
         assert most >= largest
@@ -183,15 +189,16 @@ def test_bound_for_many_patches_is_sound(data: st.DataObject, classes: int, seed
     geometry = data.draw(geometries(longest=6))
     threat = data.draw(threats(geometry))._replace(patches=data.draw(st.integers(2, 3)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(touched, "MAX_UNIONS", 1 << 30)
+        patch.setattr(touched, "MAX_LISTED", 1 << 30)
         ballots = ballots_near_the_edge(geometry, threat, classes, seed)
         listed = {rule: rule(ballots, geometry, threat) for rule in (exact_rule, margin_rule)}
-        patch.setattr(touched, "MAX_UNIONS", 0)
+        patch.setattr(touched, "MAX_LISTED", 0)
         fresh = Geometry(geometry.rows, geometry.columns)  # a geometry keeps what it has listed
         bound = {rule: rule(ballots, fresh, threat) for rule in (exact_rule, margin_rule)}
     for rule, answer in bound.items():
-        assert answer.is_bound
-        assert (answer.places == -1).all()
+        one_set = geometry.touched(threat.height, threat.width).maximal().num_sets == 1
+        assert answer.is_bound != one_set  # more patches add nothing there
+        assert one_set or (answer.places == -1).all()
         assert (answer.slack <= listed[rule].slack).all()
     assert (bound[exact_rule].certified | ~bound[margin_rule].certified).all()
 
@@ -230,6 +237,61 @@ def test_coarser_stride_is_a_run_at_that_stride(data: st.DataObject, times: int,
     assert _columns(certify(votes[:, positions], coarse, classes=3)) == _columns(
         certify(votes[:, positions], anew, classes=3)
     )
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
+def test_fragile_votes_allow_for_other_rounding(data: st.DataObject, classes: int, seed: int) -> None:
+    """Theorem 6: logits that are off by less than half the tolerance, then any attack: the prediction stays."""
+    geometry = data.draw(geometries(longest=6))
+    threat = data.draw(threats(geometry, patches=1))
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(30, geometry.num_ablations, classes)) + 2 * np.eye(classes)[random.integers(classes)]
+    top = np.sort(logits, axis=2)
+    tolerance = 0.3
+    ballots = Ballots.of(logits.argmax(2), classes=classes, fragile=top[:, :, -1] - top[:, :, -2] < tolerance)
+    certified = np.flatnonzero(exact_rule(ballots, geometry, threat).certified)[:3]
+    for image in certified:
+        other = (logits[image] + random.uniform(-0.499, 0.499, logits[image].shape) * tolerance).argmax(1).tolist()
+        winner = int(ballots.tally.prediction[image])
+        assert predicted(other, classes) == winner
+        for one in set(touched_by_hand(geometry, threat).values()):
+            for rival in range(classes):
+                attacked = [rival if place in one else vote for place, vote in enumerate(other)]
+                assert predicted(attacked, classes) == winner
+
+
+@pytest.mark.parametrize("numbers_at_once", [1, 60, 1000])
+def test_parts_cover_all_images(monkeypatch: pytest.MonkeyPatch, numbers_at_once: int) -> None:
+    """However many images are worked on together, each gets the answer that it gets alone."""
+    geometry = Geometry.of(Ablation(kind="column", size=2), 7, 7)
+    votes = (np.random.default_rng(0).random((300, 7)) ** 3 * 4).astype(np.int64)
+    ballots = Ballots.of(votes, classes=5)
+    together = [rule(ballots, geometry, Threat(2, 2)) for rule in (exact_rule, margin_rule)]
+    everywhere = slack_everywhere(ballots, geometry, 2, 2)
+    monkeypatch.setattr(certificates, "_NUMBERS_AT_ONCE", numbers_at_once)
+    for rule, answer in zip((exact_rule, margin_rule), together, strict=True):
+        assert rule(ballots, geometry, Threat(2, 2)).slack.tolist() == answer.slack.tolist()
+    assert (slack_everywhere(ballots, geometry, 2, 2) == everywhere).all()
+    assert together[0].certified.any()
+    assert not together[0].certified.all()
+
+
+def test_one_geometry_answers_for_one_patch_and_for_two() -> None:
+    """What is kept of a geometry for one patch is not taken for two."""
+    geometry = Geometry.of(Ablation(kind="column", size=2), 12, 12)
+    ballots = Ballots.of(np.array([[0] * 9 + [1] * 3]), classes=2)
+    slack = [int(exact_rule(ballots, geometry, Threat(1, 1, patches)).slack[0]) for patches in (1, 2, 1, 3, 2)]
+    assert slack[0] == slack[2] > slack[1] == slack[4] > slack[3]
+
+
+@pytest.mark.parametrize("patches", [12, 10**9, 10**52])
+def test_any_number_of_patches(patches: int) -> None:
+    """More patches than places add nothing: all votes are lost, at once and exactly."""
+    geometry = Geometry.of(Ablation(kind="column", size=2), 12, 12)
+    answer = exact_rule(Ballots.of(np.zeros((1, 12), int), classes=2), geometry, Threat(1, 1, patches))
+    assert answer.slack.tolist() == [12 - 24]
+    assert not answer.is_bound
 
 
 def _columns(certificates: Certificates) -> dict[str, list[int]]:
