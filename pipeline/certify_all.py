@@ -10,10 +10,7 @@ interruption the same command goes on where the last one ended.
 import json
 import random
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,31 +19,18 @@ if __name__ == "__main__":  # run as a script: the sibling folders lie beside th
     sys.path.insert(0, str(here if (here / "pipeline").is_dir() else here.parent))
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from manifests.errors import RunError
 from manifests.job import Job
 from pipeline.alike import Alike
-from pipeline.plan import Plan, begin, count_images, make_plan
+from pipeline.events import Event
+from pipeline.plan import Plan, begin, make_plan
+from pipeline.progress import progress_of
 from pipeline.summary import Summary, summarise, table_of
-from workers.shard_task import Introduction, ShardReport, ShardTask
+from workers.shard_task import Introduction, ShardTask
 
 if TYPE_CHECKING:
-    from pipeline.fleet import Event
-
-
-@dataclass
-class Outcome:
-    """What a driver did: shards that failed and went back, with their reasons; rows and seconds of its own work."""
-
-    failures: list[str] = field(default_factory=list)
-    requeued: list[str] = field(default_factory=list)
-    rows: int = 0
-    seconds: float = 0.0
-
-    @property
-    def images_per_second(self) -> float | None:
-        return self.rows / self.seconds if self.rows else None
+    from pipeline.diary import Diary
 
 
 def certify_all(
@@ -69,18 +53,22 @@ def certify_all(
     plan = make_plan(job)
     begins = begin(plan, unsafe_overwrite=unsafe_overwrite)
     todo = plan.todo()
-    outcome = Outcome()
+    rate, failures = None, list[str]()
     if todo:
         published = _summarise(plan).environments if strict_versions else ()
         alike = Alike(job.model.dtype, strict=strict_versions, published=published)
-        outcome = _work(plan, todo, console, alike, shared=not begins)
+        diary = _work(plan, todo, console, alike, shared=not begins)
+        rate, failures = diary.images_per_second, diary.failures
     elif plan.run.success() is not None:
         console.print(f"nothing to do: run {plan.run.run_id} is complete")
     summary = _summarise(plan)
     complete = _finish(plan, summary)
     if as_json:
-        print(json.dumps(_as_json(plan, summary, outcome, complete=complete)))
-    _print_end(plan, summary, outcome, console, complete=complete)
+        print(json.dumps(_as_json(plan, summary, rate, complete=complete)))
+    console.print(table_of(summary, _title(plan, complete=complete), rate))
+    for line in [*(f"failed: {reason}" for reason in failures), *_remarks(plan, summary, complete=complete)]:
+        console.print(line, markup=False)
+    console.print(plan.run.url, markup=False)
     return 0 if complete and not _too_many_errors(plan, summary) else 1
 
 
@@ -92,50 +80,36 @@ def _too_many_errors(plan: Plan, summary: Summary) -> bool:
     return summary.without_votes > plan.job.max_error_share * summary.images
 
 
-def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike, *, shared: bool) -> Outcome:
+def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike, *, shared: bool) -> "Diary":
     from pipeline import cluster  # ray takes a second to import, a finished run has no need of it
-    from pipeline import fleet as fleets
+    from pipeline.diary import Diary
+    from pipeline.fleet import Fleet
 
     console.print(f"run {plan.run.run_id}: {len(todo)} of {len(plan.tasks)} shards to do")
     cluster.connect()
-    fleet = fleets.Fleet(plan, cluster.share_of(plan.job.execution))
+    fleet = Fleet(plan, cluster.share_of(plan.job.execution))
     fleet.try_out(todo)
-    outcome = Outcome()
-    start = time.monotonic()
     if shared:  # another driver may be at work on them, in the order of their sizes
         todo = random.sample(todo, len(todo))
-    with _progress(console, plan, todo) as progress:
+    diary = Diary(plan.run)
+    with progress_of(console, plan, todo) as progress:
+
+        def hear(events: Iterable[Event]) -> None:
+            for event in events:
+                if isinstance(event, Introduction):
+                    alike.check(event)
+                diary.write(event)
+                progress.show(event)
+
         try:
-            for event in fleet.certify(todo, shared=shared):
-                _hear(event, outcome, progress, alike)
+            hear(fleet.certify(todo, shared=shared))
         except KeyboardInterrupt:
             progress.say("interrupted: shards that are done are published yet")
-            for event in fleet.wind_down():
-                _hear(event, outcome, progress, alike)
+            hear(fleet.wind_down())
             raise
-    outcome.seconds = time.monotonic() - start
-    return outcome
-
-
-def _hear(event: "Event", outcome: Outcome, progress: "_Lines", alike: Alike) -> None:
-    from pipeline import fleet as fleets
-
-    match event:
-        case Introduction():
-            alike.check(event)
-        case fleets.Beat():
-            progress.beat(event.task, event.images)
-        case ShardReport():
-            outcome.rows += event.rows
-            progress.done(event)
-        case fleets.FoundPublished():
-            progress.found(event.task)
-        case fleets.Requeued():
-            outcome.requeued.append(event.reason)
-            progress.say(f"again: {event.task.shard.name}: {event.reason}")
-        case fleets.Failure():
-            outcome.failures.append(event.reason)
-            progress.failed(event.reason)
+        finally:
+            diary.publish()
+    return diary
 
 
 def _finish(plan: Plan, summary: Summary) -> bool:
@@ -156,100 +130,35 @@ def _finish(plan: Plan, summary: Summary) -> bool:
     return True
 
 
-def _as_json(plan: Plan, summary: Summary, outcome: Outcome, *, complete: bool) -> dict[str, Any]:
+def _as_json(plan: Plan, summary: Summary, rate: float | None, *, complete: bool) -> dict[str, Any]:
     return {
         "run_id": plan.run.run_id,
         "path": plan.run.url,
         "complete": complete,
         "partial": plan.run.partial,
         **summary.as_json(),
-        "images_per_second": outcome.images_per_second,
+        "images_per_second": rate,
     }
 
 
-def _print_end(plan: Plan, summary: Summary, outcome: Outcome, console: Console, *, complete: bool) -> None:
+def _title(plan: Plan, *, complete: bool) -> str:
     marks = [mark for mark, holds in (("PARTIAL", plan.run.partial), ("INCOMPLETE", not complete)) if holds]
-    console.print(table_of(summary, " ".join([plan.job.name, *marks]), outcome.images_per_second))
-    for reason in outcome.failures:
-        console.print(f"failed: {reason}", markup=False)
+    return " ".join([plan.job.name, *marks])
+
+
+def _remarks(plan: Plan, summary: Summary, *, complete: bool) -> Iterator[str]:
+    """What a reader of the table must know besides."""
     if len(summary.environments) > 1:
         made = "; ".join(f"{count} files by {environment}" for environment, count in summary.environments.items())
-        console.print(
-            f"notice: mixed versions or devices, votes of tiny margins may depend on them: {made}", markup=False
-        )
+        yield f"notice: mixed versions or devices, votes of tiny margins may depend on them: {made}"
     if not complete:
         missing = plan.run.missing()
-        console.print(f"{len(missing)} of {len(plan.tasks)} shards are missing; the same command goes on from here")
+        yield f"{len(missing)} of {len(plan.tasks)} shards are missing; the same command goes on from here"
     if _too_many_errors(plan, summary):
-        console.print(
+        yield (
             f"failed: {summary.without_votes} of {summary.images} images have no votes, more than max_error_share "
-            f"({plan.job.max_error_share:g}) allows: see the columns status and error",
+            f"({plan.job.max_error_share:g}) allows: see the columns status and error"
         )
-    console.print(plan.run.url, markup=False)
-
-
-class _Lines:
-    """Progress where there is no terminal: one line a shard."""
-
-    def __init__(self, console: Console, todo: Sequence[ShardTask]) -> None:
-        self._console, self._total, self._finished = console, len(todo), 0
-
-    def beat(self, task: ShardTask, images: int) -> None:
-        pass
-
-    def done(self, report: ShardReport) -> None:
-        self._finished += 1
-        errors = report.rows - report.statuses.get("ok", 0)
-        self.say(
-            f"[{self._finished}/{self._total}] {report.task.shard.name}: {report.rows} images, {errors} errors, "
-            f"{report.rows / report.seconds:.1f} images/s"
-        )
-
-    def found(self, task: ShardTask) -> None:
-        self._finished += 1
-        self.say(f"[{self._finished}/{self._total}] {task.shard.name}: published by another driver")
-
-    def failed(self, reason: str) -> None:
-        self._finished += 1
-        self.say(f"[{self._finished}/{self._total}] failed: {reason}")
-
-    def say(self, line: str) -> None:
-        self._console.print(line, markup=False)
-
-
-class _Bar(_Lines):
-    """Progress on a terminal: images done, rate, time left; the shards' lines above it."""
-
-    def __init__(self, console: Console, todo: Sequence[ShardTask], progress: Progress, total: int) -> None:
-        super().__init__(console, todo)
-        self._progress = progress
-        self._bar = progress.add_task("certify", total=total, rate="")
-        self._images: dict[int, int] = {}
-        self._start = time.monotonic()
-
-    def beat(self, task: ShardTask, images: int) -> None:
-        self._images[task.index] = images
-        done = sum(self._images.values())
-        rate = done / max(time.monotonic() - self._start, 1e-3)
-        self._progress.update(self._bar, completed=done, rate=f"{rate:.1f} images/s")
-
-    def done(self, report: ShardReport) -> None:
-        self.beat(report.task, report.rows)
-        super().done(report)
-
-
-@contextmanager
-def _progress(console: Console, plan: Plan, todo: Sequence[ShardTask]) -> Iterator[_Lines]:
-    if not console.is_terminal:
-        yield _Lines(console, todo)
-        return
-    total = 0
-    for task in todo:
-        with suppress(RunError, OSError):  # it will fail when its turn comes
-            total += count_images(task, plan) or 0
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        yield _Bar(console, todo, progress, total)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from manifests.errors import RequestError, RunError, ShardError, SmoothcertError
 from pipeline import cluster
+from pipeline.events import Beat, Event, Failure, FoundPublished, Requeued
 from pipeline.plan import Plan
 from workers.shard_task import Introduction, ShardReport, ShardTask
 
@@ -43,40 +44,6 @@ SILENT_S = 30.0  # an actor that does not answer for so long is lost
 STALLED_S = 1800.0  # so long may the first batch of a shard take, download and loading included
 NO_MACHINE_S = 900.0  # so long may an autoscaler take to bring the first machine
 _WIND_DOWN_S = 30.0
-
-
-@dataclass(frozen=True)
-class Beat:
-    """An actor has done so many images of its shard."""
-
-    task: ShardTask
-    images: int
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A shard that is given up; `reason` is one line."""
-
-    task: ShardTask
-    reason: str
-
-
-@dataclass(frozen=True)
-class Requeued:
-    """A shard that goes back to the queue; `reason` is one line."""
-
-    task: ShardTask
-    reason: str
-
-
-@dataclass(frozen=True)
-class FoundPublished:
-    """A shard that another driver has published."""
-
-    task: ShardTask
-
-
-Event = Introduction | Beat | ShardReport | Failure | Requeued | FoundPublished
 
 
 _OF_AN_ACTOR: dict[str, Any] = {"concurrency_groups": {"life": 1}, "max_restarts": 0}
@@ -180,6 +147,7 @@ class Fleet:
         self._records: defaultdict[int, _Record] = defaultdict(_Record)
         self._members: list[_Member] = []
         self._looked = 0.0
+        self._shared = False
         self._had_machine = time.monotonic()
 
     def try_out(self, tasks: Sequence[ShardTask]) -> None:
@@ -189,7 +157,7 @@ class Fleet:
             RequestError: the model cannot be loaded.
             RunError: not one of the images can be voted on, or no machine came to do it.
         """
-        member = self._first_member()
+        member, deaths = self._first_member(), 0
         for task in sorted(tasks, key=lambda task: task.shard.size):
             try:
                 statuses = ray.get(member.actor.try_out.remote(task), timeout=STALLED_S)
@@ -197,7 +165,12 @@ class Fleet:
                 cause = _cause(error)
                 if isinstance(cause, ShardError):
                     continue  # it will be named when its turn comes
-                raise cause from None
+                deaths += isinstance(error, RayActorError)
+                if not isinstance(error, RayActorError) or deaths >= self._plan.job.execution.max_attempts:
+                    raise cause from None
+                self._members.remove(member)  # by this shard, or with its machine: another may fare better
+                member = self._first_member()
+                continue
             voted = statuses["ok"] + statuses["label_error"]
             if statuses.total() >= _CANARY_ENOUGH and not voted:
                 worst, count = statuses.most_common(1)[0]
@@ -214,15 +187,16 @@ class Fleet:
 
         Args:
             tasks: the shards.
-            shared: whether another driver may work on them, too.
+            shared: whether another driver may work on them, too; one that is met on the way is noticed.
         Raises:
             RequestError: an actor says that the request is wrong.
             RunError: no machine is left, and none comes.
         """
         self._queue.extend(tasks)
+        self._shared = shared
         while self._queue or self._busy():
             self._look()
-            yield from self._hand_out(shared=shared)
+            yield from self._hand_out()
             yield from self._hear(1.0)
             yield from self._give_up_the_silent()
 
@@ -286,11 +260,11 @@ class Fleet:
         room = self._share.room()
         return max(1, 2 * room) if cluster.has_autoscaler() else room
 
-    def _hand_out(self, *, shared: bool) -> Iterator[Event]:
+    def _hand_out(self) -> Iterator[Event]:
         idle = [member for member in self._members if member.node is not None and member.stream is None]
         while self._queue and idle:
             task = self._queue.popleft()
-            if shared and self._plan.run.is_published(task):
+            if self._shared and self._plan.run.is_published(task):
                 yield FoundPublished(task)
                 continue
             member = idle.pop()
@@ -335,6 +309,7 @@ class Fleet:
             yield from self._failed_attempt(member, _cause(error))
         else:
             member.beat, member.reported = time.monotonic(), isinstance(item, ShardReport)
+            self._shared |= isinstance(item, ShardReport) and not item.published
             yield Beat(member.task, item) if isinstance(item, int) else item
 
     def _failed_attempt(self, member: _Member, cause: SmoothcertError) -> Iterator[Event]:

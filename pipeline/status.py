@@ -1,5 +1,6 @@
 """`smoothcert status`: how far a run has come, from its storage alone and from any machine."""
 
+import json
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -27,9 +28,20 @@ def status_table(run: Run) -> Table:
     table.add_row("shards", f"{total - missing:,} of {total:,}")
     table.add_row("images", f"{status.total():,}")
     table.add_row("errors", ", ".join(f"{count:,} {name}" for name, count in sorted(errors.items())) or "0")
-    for title, text in _times(run, missing):
+    for title, text in [*_times(run, missing), *_last_driver(run)]:
         table.add_row(title, text)
     return table
+
+
+def _last_driver(run: Run) -> list[tuple[str, str]]:
+    """What the driver that ended last says of itself (diary.py)."""
+    diaries = sorted(run.store.files(f"{run.url}/drivers"), key=lambda entry: entry.modified)
+    if not diaries:
+        return []
+    diary = json.loads(run.store.read(diaries[-1].url))
+    outcomes = Counter(entry["outcome"] for entry in diary["shards"])
+    rows = [("last driver", f"on {diary['node']}: " + ", ".join(f"{n} {what}" for what, n in sorted(outcomes.items())))]
+    return rows + [("failed", entry["reason"]) for entry in diary["shards"] if entry["outcome"] == "failed"]
 
 
 def _times(run: Run, missing: int) -> list[tuple[str, str]]:

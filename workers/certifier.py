@@ -76,6 +76,7 @@ class Certifier:
         self._model = SmoothedViT(network, self._geometry, preprocess=job.preprocess, model=job.model, device=device)
         self._images_per_batch = job.execution.images_per_batch or _auto_images_per_batch(device)
         self._environment = _environment(device)
+        self._decode_s = 0.0  # of the present shard
 
     def try_out(self, task: ShardTask, images: int) -> Counter[str]:
         """Vote on the first images of a shard, publish nothing; the number of rows of each status."""
@@ -99,7 +100,7 @@ class Certifier:
             yield from self._certify(task)
 
     def _certify(self, task: ShardTask) -> Iterator[int | ShardReport]:
-        start = time.monotonic()
+        start, self._decode_s = time.monotonic(), 0.0
         rows: list[Row] = []
         with self._tar(task) as tar:
             for row in self._rows(task, tar):
@@ -122,7 +123,8 @@ class Certifier:
         if not published:
             self._accept_the_first(task, rows)
         statuses = Counter(row["status"] for row in rows)
-        yield ShardReport(task, dict(statuses), time.monotonic() - start, published)
+        seconds = time.monotonic() - start
+        yield ShardReport(task, dict(statuses), seconds, self._decode_s, published, platform.node())
 
     @contextmanager
     def _tar(self, task: ShardTask) -> Iterator[Path]:
@@ -147,7 +149,9 @@ class Certifier:
         samples = read_samples(tar, self._job.images, classes=self._job.model.classes, limit=task.limit)
         with ThreadPoolExecutor(self._threads) as decoders:
             for batch in _batches(samples, self._images_per_batch):
+                start = time.monotonic()
                 decoded = list(decoders.map(lambda sample: decode(sample.image, self._job.preprocess), batch))
+                self._decode_s += time.monotonic() - start
                 rows = [_row(task, sample, image) for sample, image in zip(batch, decoded, strict=True)]
                 self._vote(rows, decoded)
                 yield from rows

@@ -61,6 +61,8 @@ def _open(data: bytes) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
         raise ImageError("decode_error", f"none of the formats {', '.join(_FORMATS)}") from None
+    except MemoryError:
+        raise  # the machine's trouble, not the image's
     except Exception as error:  # damaged headers raise almost anything, ValueError to struct.error
         raise ImageError("decode_error", _text(error)) from None
 

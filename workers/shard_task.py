@@ -48,13 +48,17 @@ class ShardReport:
         task: the shard.
         statuses: number of rows of each status.
         seconds: from opening the tar to the published file.
+        decode_s: of these, spent waiting for decoded images.
         published: False where another writer was first.
+        node: name of the machine.
     """
 
     task: ShardTask
     statuses: dict[str, int]
     seconds: float
+    decode_s: float
     published: bool
+    node: str
 
     @property
     def rows(self) -> int:

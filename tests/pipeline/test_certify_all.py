@@ -71,6 +71,11 @@ def test_every_image_is_a_row_with_votes(tmp_path, capsys):
         "margin": result["certified"][1]["margin"],
     }
     assert json.loads(Path(result["path"], "_SUCCESS").read_text())["rows"] == 15
+    (diary,) = Path(result["path"], "drivers").iterdir()
+    entries = json.loads(diary.read_text())["shards"]
+    assert sorted((entry["shard"], entry["outcome"], entry["statuses"]["ok"]) for entry in entries) == [
+        (f"{number:02d}.tar", "published", 5) for number in range(3)
+    ]
 
 
 def test_votes_do_not_depend_on_batches_actors_or_shards(tmp_path, capsys):
