@@ -19,7 +19,6 @@ from manifests.errors import RunError
 from pipeline.plan import Run
 from workers.votes_table import read_metadata
 
-
 _AT_ONCE = 8  # S3 answers a read after some 20 ms
 
 
