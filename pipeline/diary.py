@@ -49,7 +49,7 @@ class Diary:
             case ShardReport():
                 self.rows += event.rows
                 self._images.inc(event.rows)
-                self._decode.inc(event.decode_s)
+                self._decode.inc(max(event.decode_s, 1e-9))  # Ray refuses to add nothing
                 self._rate.set(self.images_per_second or 0.0)
                 figures = {"statuses": event.statuses, "seconds": event.seconds, "decode_seconds": event.decode_s}
                 self._enter("published" if event.published else "found", event, figures | {"node": event.node})

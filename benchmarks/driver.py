@@ -1,0 +1,101 @@
+"""What a driver costs: its own seconds and memory a shard, with actors whose work is nothing.
+
+The driver plans, hands out, listens and keeps its diary as in a real run; the actors answer at once. A flat line is
+what is wanted. Reading the published files for the summary is not counted: it is one read a shard.
+
+Run from the repository root: python -m benchmarks.driver [--shards 100 1000 10000]
+"""
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from manifests.job import Job, Storage
+from pipeline import cluster, fleet
+from pipeline.diary import Diary
+from pipeline.plan import Plan, Run
+from pipeline.progress import Lines
+from workers.shard_task import ShardReport, ShardTask
+from workers.storage import AnyStore
+
+JOB = {
+    "name": "driver",
+    "images": {"shards": "unused"},
+    "model": {"architecture": "unused", "checkpoint": "unused", "classes": 2},
+    "ablation": {"kind": "column", "size": 19},
+    "output": "unused",
+}
+
+
+class FakeWorker(fleet.Worker):
+    """An actor whose shards are done at once."""
+
+    def certify(self, task: ShardTask) -> Iterator[Any]:
+        yield 1
+        yield ShardReport(task, {"ok": 1000}, 1.0, 0.0, published=True, node="fake")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time the driver.")
+    parser.add_argument("--shards", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--actors", type=int, default=2)
+    args = parser.parse_args()
+    cluster.connect()
+    fleet.Worker = FakeWorker  # type: ignore[misc]
+    table, records = Table("shards", "seconds", "ms a shard", "driver's CPU ms a shard", "driver MiB"), []
+    with tempfile.TemporaryDirectory() as folder:
+        measure(100, args.actors, Path(folder))  # the first actors take their time to start
+        for shards in args.shards:
+            record = measure(shards, args.actors, Path(folder))
+            records.append(record)
+            table.add_row(*(f"{value:,}" for value in record.values()))
+    Console().print(table)
+    print(json.dumps(records))
+
+
+def measure(shards: int, actors: int, folder: Path) -> dict[str, float]:
+    """Seconds from the first shard to the last, and the memory of this process."""
+    plan = _plan(shards, folder / str(shards))
+    workers = fleet.Fleet(plan, cluster.Share(cpus=1, gpus=0, actors=actors))
+    workers._first_member()
+    with Path(os.devnull).open("w") as nowhere:
+        progress, diary = Lines(Console(file=nowhere), shards), Diary(plan.run)
+        start, cpu = time.perf_counter(), time.process_time()
+        for event in workers.certify(plan.todo()):
+            diary.write(event)
+            progress.show(event)
+        diary.publish()
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+    return {
+        "shards": shards,
+        "seconds": round(seconds, 2),
+        "ms_a_shard": round(1e3 * seconds / shards, 3),
+        "cpu_ms_a_shard": round(1e3 * cpu_seconds / shards, 3),
+        "driver_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10),
+    }
+
+
+def _plan(shards: int, folder: Path) -> Plan:
+    record = {
+        "run_id": "fake",
+        "partial": False,
+        "shards": [
+            {"name": f"{n:06d}.tar", "url": f"{n:06d}.tar", "size": 1, "fingerprint": "", "images": None, "limit": None}
+            for n in range(shards)
+        ],
+    }
+    run = Run(str(folder), record, AnyStore(Storage()))
+    return Plan(Job.model_validate(JOB), run, "", None, run.tasks)
+
+
+if __name__ == "__main__":
+    main()
