@@ -1,0 +1,254 @@
+"""A real cluster: three machines over ssh, S3, one machine killed, another one silent; not an image lost.
+
+    sudo .venv/bin/python scripts/lab/run.py [FOLDER]     in the root of the repository, about five minutes
+
+Makes three machines (machines.sh), an S3 server (Ceph's radosgw) and a small job whose tars, weights and output lie in
+S3. `ray up` and `ray submit` run it twice with the project's own entry point: in the first run a worker machine is
+killed, in the second one its network is cut, so that nobody hears of its end. Both results are compared, value for
+value, with an undisturbed run in a folder of this machine. What it printed once is in expected.txt.
+
+Needs root, Debian's packages (installed if they lack) and the project's .venv. Ends what it started.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+HOUSE = HERE.parents[1]
+sys.path.insert(0, str(HOUSE))
+
+import boto3
+
+from manifests.job import Storage
+from pipeline.plan import open_run
+from pipeline.results import read_published
+from tests.helpers import jobs
+from workers.storage import AnyStore
+
+SHARDS, IMAGES, S3_PORT = 60, 40, 7600
+LAB_HOST = "10.77.0.1"  # this machine, as the lab sees it
+COLUMNS = [
+    "key",
+    "shard",
+    "index",
+    "sha256",
+    "status",
+    "label",
+    "prediction",
+    "max_certified_patch",
+    "votes",
+    "margins",
+]
+RAY = str(Path(sys.executable).parent / "ray")
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="lab-")).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with s3_server(folder / "s3"), machines(folder / "lab"):
+        write_job(folder)
+        undisturbed = certify_here(folder)
+        fill_cluster_yaml(folder)
+        ray(folder, "up", "-y", "--no-config-cache")
+        say("ray up: a head and two workers", workers_joined(folder))
+        try:
+            disturbed(folder, undisturbed, machine=2, how="kill")
+            disturbed(folder, undisturbed, machine=3, how="vanish")
+        finally:
+            ray(folder, "down", "-y")
+            say("ray down")
+
+
+def disturbed(folder: Path, undisturbed: list[dict], *, machine: int, how: str) -> None:
+    """One run over the cluster, in which a machine is lost after some shards; compared with the undisturbed one."""
+    version = f"images.version={how}"
+    output = f"s3://lab/{how}"
+    log = (folder / f"{how}.log").open("w")
+    script = [folder / "cluster.yaml", "pipeline/certify_all.py"]
+    command = [RAY, "submit", *script, "--", "--set", version, "--set", f"output={output}"]  # runs ~/job.yaml
+    driver = subprocess.Popen(command, cwd=HOUSE, stdout=log, stderr=subprocess.STDOUT)
+    store = AnyStore(Storage())
+    while not (runs := store.folders(output)) or len(store.files(f"{runs[0]}/votes")) < SHARDS // 6:
+        if driver.poll() is not None:
+            raise SystemExit(f"the driver ended early; see {log.name}")
+        time.sleep(0.2)
+    before = names_of(store, runs[0])
+    lab(folder, how, str(machine))
+    lost = time.monotonic()
+    again = await_line(Path(log.name), "again: ", driver)
+    say(
+        f"{how}: machine {machine} lost after {len(before)} of {SHARDS} shards",
+        f"its shard is taken up after {again - lost:.0f} s",
+    )
+    code = driver.wait(timeout=900)
+    rows = values_of(runs[0])
+    keys = [(row["shard"], row["key"]) for row in rows]
+    say(
+        f"{how}: exit code {code}",
+        f"{len(undisturbed)} images in, {len(rows)} out, {len(keys) - len(set(keys))} twice, "
+        f"{sum(one != other for one, other in zip(rows, undisturbed, strict=True))} differ from the undisturbed run",
+    )
+    if code or rows != undisturbed:
+        raise SystemExit("not equal")
+
+
+def names_of(store: AnyStore, run: str) -> list[str]:
+    return [entry.url for entry in store.files(f"{run}/votes")]
+
+
+def await_line(log: Path, text: str, driver: subprocess.Popen) -> float:
+    """When a line that holds the text appears in the log."""
+    while text not in log.read_text():
+        if driver.poll() is not None:
+            raise SystemExit(f"no line with {text!r} in {log}")
+        time.sleep(0.2)
+    return time.monotonic()
+
+
+def write_job(folder: Path) -> None:
+    """The job's files in S3, and its job file."""
+    jobs.write_shards(folder, shards=SHARDS, images=IMAGES)
+    jobs.write_weights(folder / "weights.pt")
+    job = jobs.write_job(
+        folder,
+        images={"shards": f"s3://lab/tars/{{00..{SHARDS - 1}}}.tar"},
+        output="s3://lab/runs",
+        execution={"cpus_per_actor": 1},
+    )
+    job.write_text(job.read_text().replace("checkpoint: weights.pt", "checkpoint: s3://lab/weights.pt"))
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="lab")
+    client.upload_file(str(folder / "weights.pt"), "lab", "weights.pt")
+    for tar in sorted((folder / "tars").iterdir()):
+        client.upload_file(str(tar), "lab", f"tars/{tar.name}")
+
+
+def certify_here(folder: Path) -> list[dict]:
+    """The rows of an undisturbed run in a folder of this machine."""
+    settings = [f"images.shards={folder}/tars", f"model.checkpoint={folder}/weights.pt", f"output={folder}/runs"]
+    options = [part for setting in settings for part in ("--set", setting)]
+    command = [sys.executable, HOUSE / "pipeline" / "certify_all.py", folder / "job.yaml", *options, "--json"]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True)
+    rows = values_of(json.loads(answer.stdout)["path"])
+    say(f"undisturbed, on this machine: {len(rows)} images of {SHARDS} shards")
+    return rows
+
+
+def values_of(url: str) -> list[dict]:
+    """All rows of a run in the order of its shards."""
+    return [row for file in read_published(open_run(url), COLUMNS) for row in file.rows.to_pylist()]
+
+
+def fill_cluster_yaml(folder: Path) -> None:
+    environment = folder / "s3.env"
+    environment.write_text(
+        "".join(f"{name}={value}\n" for name, value in os.environ.items() if name.startswith("AWS_"))
+    )
+    text = (folder / "lab" / "cluster.yaml").read_text()
+    (folder / "cluster.yaml").write_text(
+        text.replace("@JOB@", str(folder / "job.yaml")).replace("@ENVIRONMENT@", str(environment))
+    )
+
+
+def ray(folder: Path, verb: str, *options: str) -> None:
+    """Ray's launcher, in the root of the repository."""
+    with (folder / f"ray-{verb}.log").open("w") as log:
+        command = [RAY, verb, *options, folder / "cluster.yaml"]
+        subprocess.run(command, cwd=HOUSE, check=True, stdout=log, stderr=subprocess.STDOUT)
+
+
+def workers_joined(folder: Path) -> str:
+    """Wait for both workers; how long it took."""
+    start = time.monotonic()
+    while time.monotonic() - start < 180:
+        status = lab_shell(folder, "ray status 2>/dev/null || true")
+        if "3.0 CPU" in status:
+            return f"all joined after {time.monotonic() - start:.0f} s"
+        time.sleep(2)
+    raise SystemExit(f"the workers do not join:\n{status}")
+
+
+def lab_shell(folder: Path, command: str) -> str:
+    key = folder / "lab" / "id_ed25519"
+    options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+    shell = ["ssh", "-i", key, *options, "root@10.77.0.11", f"bash -lc '. ~/.bashrc; {command}'"]
+    return subprocess.run(shell, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+@contextmanager
+def machines(folder: Path) -> Iterator[None]:
+    environment = os.environ | {"LAB_PYTHON": sys.executable}
+    subprocess.run([HERE / "machines.sh", "up", folder], check=True, env=environment, stdout=subprocess.DEVNULL)
+    say("three machines are up")
+    try:
+        yield
+    finally:
+        subprocess.run([HERE / "machines.sh", "down", folder], check=True)
+
+
+def lab(folder: Path, verb: str, *arguments: str) -> None:
+    subprocess.run([HERE / "machines.sh", verb, folder / "lab", *arguments], check=True)
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[None]:
+    """radosgw on loopback, and a forwarder from the lab's bridge to it."""
+    script = HOUSE / "tests" / "helpers" / "radosgw.sh"
+    started = subprocess.run([script, "start", folder, str(S3_PORT)], check=True, capture_output=True, text=True)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(line.split("=", 1) for line in started.stdout.splitlines())
+    os.environ["AWS_ENDPOINT_URL"] = f"http://{LAB_HOST}:{S3_PORT}"
+    threading.Thread(target=forward, daemon=True).start()
+    say("an S3 server is up")
+    try:
+        yield
+    finally:
+        subprocess.run([script, "stop", folder], check=True)
+        shutil.rmtree(folder)
+
+
+def forward() -> None:
+    """Pass connections to the lab's address on to the server, as soon as the address exists."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        while True:
+            try:
+                listener.bind((LAB_HOST, S3_PORT))
+                break
+            except OSError:
+                time.sleep(0.2)
+        listener.listen(64)
+        while True:
+            client, _ = listener.accept()
+            server = socket.create_connection(("127.0.0.1", S3_PORT))
+            for source, sink in ((client, server), (server, client)):
+                threading.Thread(target=pump, args=(source, sink), daemon=True).start()
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    try:
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        source.close()
+        sink.close()
+
+
+def say(*lines: str) -> None:
+    print(": ".join(lines), flush=True)
+
+
+if __name__ == "__main__":
+    main()
