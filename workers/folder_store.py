@@ -4,6 +4,7 @@ A file is published by writing it aside, syncing it to disk, then linking it to 
 exists. So a reader never sees half a file, and of two writers one learns that it came second.
 """
 
+import errno
 import os
 import time
 import uuid
@@ -61,8 +62,9 @@ class FolderStore:
                 return False
             raise RequestError(f"output: {target}: something in its way is no folder; choose another output") from None
         except OSError as error:
+            remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
             raise RequestError(
-                f"output: cannot write {target}: {error.strerror}; make the folder writable or choose another output"
+                f"output: cannot write {target}: {error.strerror}; {remedy} or choose another output"
             ) from None
         finally:
             aside.unlink(missing_ok=True) if aside.parent.is_dir() else None

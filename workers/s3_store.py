@@ -10,7 +10,7 @@ Not covered: servers and buckets that ignore the condition; the driver finds the
 import posixpath
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ _CONNECT_S, _READ_S, _ATTEMPTS = 3, 60, 5
 _NOT_FOUND = {"404", "NoSuchKey"}
 _EXISTS = {"412", "PreconditionFailed"}
 _BUSY = {"409", "ConditionalRequestConflict", "OperationAborted"}
+_CUT_SHORT = (boto.ResponseStreamingError, boto.IncompleteReadError, boto.ReadTimeoutError)
 _REFUSED = {
     "403": "check the credentials of this machine, and what they may do",
     "AccessDenied": "allow it to these credentials, or use others",
@@ -106,8 +107,12 @@ class S3Store:
     def read(self, url: str) -> bytes:
         place = _place_of(url)
         with _explained(url):
-            data: bytes = self._client.get_object(Bucket=place.bucket, Key=place.key)["Body"].read()
-        return data
+            for _ in range(_ATTEMPTS):
+                body = self._client.get_object(Bucket=place.bucket, Key=place.key)["Body"]
+                with suppress(*_CUT_SHORT):  # botocore repeats a request, but not for a body that breaks off
+                    data: bytes = body.read()
+                    return data
+        raise RunError(f"{url}: the connection broke off in each of {_ATTEMPTS} attempts; check the network")
 
     @contextmanager
     def local(self, url: str) -> Iterator[Path]:
