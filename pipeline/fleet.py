@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from manifests.errors import RequestError, RunError, ShardError, SmoothcertError
 from pipeline import cluster
@@ -46,6 +46,7 @@ NO_MACHINE_S = 900.0  # so long may an autoscaler take to bring the first machin
 _WIND_DOWN_S = 30.0
 
 
+_LOST = (RayActorError, GetTimeoutError)  # dead, or silent
 _OF_AN_ACTOR: dict[str, Any] = {"concurrency_groups": {"life": 1}, "max_restarts": 0}
 
 
@@ -157,18 +158,19 @@ class Fleet:
             RequestError: the model cannot be loaded.
             RunError: not one of the images can be voted on, or no machine came to do it.
         """
-        member, deaths = self._first_member(), 0
+        member, lost = self._first_member(), 0
         for task in sorted(tasks, key=lambda task: task.shard.size):
             try:
-                statuses = ray.get(member.actor.try_out.remote(task), timeout=STALLED_S)
+                statuses = _answer(member, member.actor.try_out.remote(task))
             except RayError as error:
                 cause = _cause(error)
                 if isinstance(cause, ShardError):
                     continue  # it will be named when its turn comes
-                deaths += isinstance(error, RayActorError)
-                if not isinstance(error, RayActorError) or deaths >= self._plan.job.execution.max_attempts:
+                lost += isinstance(error, _LOST)
+                if not isinstance(error, _LOST) or lost >= self._plan.job.execution.max_attempts:
                     raise cause from None
                 self._members.remove(member)  # by this shard, or with its machine: another may fare better
+                ray.kill(member.actor, no_restart=True)
                 member = self._first_member()
                 continue
             voted = statuses["ok"] + statuses["label_error"]
@@ -207,8 +209,7 @@ class Fleet:
             member.actor.stop.remote()
         deadline = time.monotonic() + _WIND_DOWN_S
         while self._busy() and time.monotonic() < deadline:
-            yield from self._hear(0.5)
-            self._queue.clear()
+            yield from (event for event in self._hear(0.5) if not isinstance(event, Requeued))
 
     def _busy(self) -> list[_Member]:
         return [member for member in self._members if member.stream is not None]
@@ -220,10 +221,10 @@ class Fleet:
             RunError: none runs after a while.
         """
         self._start()
-        member = self._members[0]
+        member = self._members[-1]
         try:
             member.node = ray.get(member.life, timeout=NO_MACHINE_S)
-        except ray.exceptions.GetTimeoutError:
+        except GetTimeoutError:
             raise RunError(
                 f"no machine came within {NO_MACHINE_S:g} s that has {self._share.cpus:g} CPUs and "
                 f"{self._share.gpus:g} GPUs for an actor; check the cluster (`ray status`), or lower "
@@ -355,6 +356,14 @@ class Fleet:
         else:
             self._queue.append(task)
             yield Requeued(task, reason)
+
+
+def _answer(member: _Member, answer: Any) -> Any:
+    """What an actor answers; it is asked now and then whether it is alive."""
+    deadline = time.monotonic() + STALLED_S
+    while not ray.wait([answer], timeout=LOOK_S)[0] and time.monotonic() < deadline:
+        ray.get(member.actor.node.remote(), timeout=SILENT_S)
+    return ray.get(answer, timeout=SILENT_S)
 
 
 def _cause(error: RayError) -> SmoothcertError:
