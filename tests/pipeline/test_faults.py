@@ -155,6 +155,7 @@ def test_two_drivers_share_a_job(job, start, undisturbed):
     assert all(0 < part < SHARDS for part in done), done
 
 
+@pytest.mark.slow  # test_certify_all.py has the interrupt
 def test_sigterm_ends_cleanly(job, start, undisturbed):
     """SIGTERM ends with 130 and the command that goes on; what was published stays."""
     driver = start(job, inject=before_shards(PAUSE))
