@@ -220,19 +220,24 @@ class Fleet:
         Raises:
             RunError: none runs after a while.
         """
-        self._start()
-        member = self._members[-1]
-        try:
-            member.node = ray.get(member.life, timeout=NO_MACHINE_S)
-        except GetTimeoutError:
-            raise RunError(
-                f"no machine came within {NO_MACHINE_S:g} s that has {self._share.cpus:g} CPUs and "
-                f"{self._share.gpus:g} GPUs for an actor; check the cluster (`ray status`), or lower "
-                "execution.cpus_per_actor or gpus_per_actor"
-            ) from None
-        except RayError as error:
-            raise _cause(error) from None
-        return member
+        lost = 0
+        while True:
+            self._start()
+            member = self._members[-1]
+            try:
+                member.node = ray.get(member.life, timeout=NO_MACHINE_S)
+                return member
+            except GetTimeoutError:
+                raise RunError(
+                    f"no machine came within {NO_MACHINE_S:g} s that has {self._share.cpus:g} CPUs and "
+                    f"{self._share.gpus:g} GPUs for an actor; check the cluster (`ray status`), or lower "
+                    "execution.cpus_per_actor or gpus_per_actor"
+                ) from None
+            except RayError as error:
+                lost += 1
+                self._members.remove(member)
+                if lost >= self._plan.job.execution.max_attempts:
+                    raise _cause(error) from None
 
     def _start(self) -> None:
         cpus, gpus = self._share.cpus, self._share.gpus
