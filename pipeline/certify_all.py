@@ -51,8 +51,10 @@ def certify_all(
     """
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     plan = make_plan(job)
-    begins = begin(plan, unsafe_overwrite=unsafe_overwrite)
     todo = plan.todo()
+    begins = False
+    if todo or plan.run.success() is None:  # a finished run is only read
+        begins = begin(plan, unsafe_overwrite=unsafe_overwrite)
     rate, failures = None, list[str]()
     if todo:
         published = _summarise(plan).environments if strict_versions else ()

@@ -66,7 +66,7 @@ def replay(run: Run, files: Sequence[str], images: int, seed: int) -> Replayed:
     job = _job_of(run)
     chosen = _choose(run, files, images, seed)
     store = AnyStore(job.storage)
-    for url in (job.model.checkpoint, *(run.shards[name]["url"] for name in chosen)):
+    for url in (*(run.shards[name]["url"] for name in chosen), job.model.checkpoint):
         if store.find(url) is None:
             raise RequestError(f"{url} is gone, so votes cannot be replayed; restore it, or leave --replay out")
     model = _load(run, job, store)

@@ -3,9 +3,10 @@
     sudo .venv/bin/python scripts/lab/run.py [FOLDER]     in the root of the repository, about five minutes
 
 Makes three machines (machines.sh), an S3 server (Ceph's radosgw) and a small job whose tars, weights and output lie in
-S3. `ray up` and `ray submit` run it twice with the project's own entry point: in the first run a worker machine is
-killed, in the second one its network is cut, so that nobody hears of its end. Both results are compared, value for
-value, with an undisturbed run in a folder of this machine. What it printed once is in expected.txt.
+S3. `ray up` and `ray submit` run it three times with the project's own entry point: in the first run a worker machine
+is killed; in the second one its network is cut, so that nobody hears of its end; in the third a machine joins the head
+and is killed again. All results are compared, value for value, with an undisturbed run in a folder of this machine.
+What it printed once is in expected.txt.
 
 Needs root, Debian's packages (installed if they lack) and the project's .venv. Ends what it started.
 """
@@ -19,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from pipeline.results import read_published
 from tests.helpers import jobs
 from workers.storage import AnyStore
 
-SHARDS, IMAGES, S3_PORT = 60, 40, 7600
+SHARDS, IMAGES, S3_PORT = 60, 80, 7600
 LAB_HOST = "10.77.0.1"  # this machine, as the lab sees it
 COLUMNS = [
     "key",
@@ -62,57 +63,101 @@ def main() -> None:
         ray(folder, "up", "-y", "--no-config-cache")
         say("ray up: a head and two workers", workers_joined(folder))
         try:
-            disturbed(folder, undisturbed, machine=2, how="kill")
-            disturbed(folder, undisturbed, machine=3, how="vanish")
+            lose_a_machine(folder, undisturbed, machine=2, how="kill")
+            lose_a_machine(folder, undisturbed, machine=3, how="vanish")
+            join_and_leave(folder, undisturbed, machine=2)
         finally:
             ray(folder, "down", "-y")
             say("ray down")
 
 
-def disturbed(folder: Path, undisturbed: list[dict], *, machine: int, how: str) -> None:
-    """One run over the cluster, in which a machine is lost after some shards; compared with the undisturbed one."""
-    version = f"images.version={how}"
-    output = f"s3://lab/{how}"
-    log = (folder / f"{how}.log").open("w")
-    script = [folder / "cluster.yaml", "pipeline/certify_all.py"]
-    command = [RAY, "submit", *script, "--", "--set", version, "--set", f"output={output}"]  # runs ~/job.yaml
-    driver = subprocess.Popen(command, cwd=HOUSE, stdout=log, stderr=subprocess.STDOUT)
-    store = AnyStore(Storage())
-    while not (runs := store.folders(output)) or len(store.files(f"{runs[0]}/votes")) < SHARDS // 6:
-        if driver.poll() is not None:
-            raise SystemExit(f"the driver ended early; see {log.name}")
-        time.sleep(0.2)
-    before = names_of(store, runs[0])
+class Submitted:
+    """A run that `ray submit` started: the entry point without an argument, so of ~/job.yaml.
+
+    Args:
+        folder: of the lab.
+        name: of this run; it gets an identity and an output of its own.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self.log = name, folder / f"{name}.log"
+        self._store, self._output = AnyStore(Storage()), f"s3://lab/{name}"
+        settings = ["--set", f"images.version={name}", "--set", f"output={self._output}"]
+        command = [RAY, "submit", folder / "cluster.yaml", "pipeline/certify_all.py", "--", *settings]
+        self._driver = subprocess.Popen(command, cwd=HOUSE, stdout=self.log.open("w"), stderr=subprocess.STDOUT)
+
+    def published(self) -> int:
+        """Shards that are done."""
+        runs = self._store.folders(self._output)
+        return len(self._store.files(f"{runs[0]}/votes")) if runs else 0
+
+    def wait_for(self, happened: Callable[[], bool]) -> float:
+        """When something has happened."""
+        deadline = time.monotonic() + 600
+        while not happened():
+            if time.monotonic() > deadline or (self._driver.poll() is not None and not happened()):
+                raise SystemExit(f"{self.name}: waited in vain; see {self.log}")
+            time.sleep(0.2)
+        return time.monotonic()
+
+    def says(self, text: str) -> bool:
+        """Whether the driver has printed it."""
+        return text in self.log.read_text()
+
+    def compare(self, undisturbed: list[dict]) -> None:
+        """Wait for the end, and compare with the undisturbed run, value for value."""
+        code = self._driver.wait(timeout=900)
+        (run,) = self._store.folders(self._output)
+        rows = values_of(run)
+        keys = [(row["shard"], row["key"]) for row in rows]
+        differ = sum(one != other for one, other in zip(rows, undisturbed, strict=True))
+        say(
+            f"{self.name}: exit code {code}",
+            f"{len(undisturbed)} images in, {len(rows)} out, {len(keys) - len(set(keys))} twice, "
+            f"{differ} differ from the undisturbed run",
+        )
+        if code or rows != undisturbed:
+            raise SystemExit("not equal")
+
+
+def lose_a_machine(folder: Path, undisturbed: list[dict], *, machine: int, how: str) -> None:
+    """A machine is lost after some shards."""
+    run = Submitted(folder, how)
+    run.wait_for(lambda: run.published() >= SHARDS // 6)
+    done = run.published()
     lab(folder, how, str(machine))
     lost = time.monotonic()
-    again = await_line(Path(log.name), "again: ", driver)
+    again = run.wait_for(lambda: run.says("again: "))
     say(
-        f"{how}: machine {machine} lost after {len(before)} of {SHARDS} shards",
+        f"{how}: machine {machine} lost after {done} of {SHARDS} shards",
         f"its shard is taken up after {again - lost:.0f} s",
     )
-    code = driver.wait(timeout=900)
-    rows = values_of(runs[0])
-    keys = [(row["shard"], row["key"]) for row in rows]
+    run.compare(undisturbed)
+
+
+def join_and_leave(folder: Path, undisturbed: list[dict], *, machine: int) -> None:
+    """A second machine joins a run of the head alone, and is killed again before the end."""
+    run = Submitted(folder, "join")
+    alone = rate(run, SHARDS // 6, SHARDS // 3)
+    lab(folder, "boot", str(machine))
+    shell(folder, machine, "ray start --address=10.77.0.11:6379 --num-cpus=1 --object-store-memory=200000000")
+    joined = run.published()
+    run.wait_for(lambda: run.published() > joined + SHARDS // 6)  # its actor has started by then
+    together = rate(run, run.published(), run.published() + SHARDS // 4)
+    lab(folder, "kill", str(machine))
     say(
-        f"{how}: exit code {code}",
-        f"{len(undisturbed)} images in, {len(rows)} out, {len(keys) - len(set(keys))} twice, "
-        f"{sum(one != other for one, other in zip(rows, undisturbed, strict=True))} differ from the undisturbed run",
+        f"join: machine {machine} joined the head after {joined} of {SHARDS} shards and was killed again",
+        f"{alone:.2f} shards/s alone, {together:.2f} together, {together / alone:.2f} times",
     )
-    if code or rows != undisturbed:
-        raise SystemExit("not equal")
+    run.compare(undisturbed)
 
 
-def names_of(store: AnyStore, run: str) -> list[str]:
-    return [entry.url for entry in store.files(f"{run}/votes")]
-
-
-def await_line(log: Path, text: str, driver: subprocess.Popen) -> float:
-    """When a line that holds the text appears in the log."""
-    while text not in log.read_text():
-        if driver.poll() is not None:
-            raise SystemExit(f"no line with {text!r} in {log}")
-        time.sleep(0.2)
-    return time.monotonic()
+def rate(run: Submitted, start: int, end: int) -> float:
+    """Shards a second between two numbers of published shards."""
+    began = run.wait_for(lambda: run.published() >= start)
+    first = run.published()
+    ended = run.wait_for(lambda: run.published() >= end)
+    return (run.published() - first) / (ended - began)
 
 
 def write_job(folder: Path) -> None:
@@ -170,19 +215,19 @@ def ray(folder: Path, verb: str, *options: str) -> None:
 def workers_joined(folder: Path) -> str:
     """Wait for both workers; how long it took."""
     start = time.monotonic()
-    while time.monotonic() - start < 180:
-        status = lab_shell(folder, "ray status 2>/dev/null || true")
-        if "3.0 CPU" in status:
-            return f"all joined after {time.monotonic() - start:.0f} s"
+    while "3.0 CPU" not in (status := shell(folder, 1, "ray status 2>/dev/null || true")):
+        if time.monotonic() - start > 180:
+            raise SystemExit(f"the workers do not join:\n{status}")
         time.sleep(2)
-    raise SystemExit(f"the workers do not join:\n{status}")
+    return f"all joined after {time.monotonic() - start:.0f} s"
 
 
-def lab_shell(folder: Path, command: str) -> str:
+def shell(folder: Path, machine: int, command: str) -> str:
+    """What a command prints on a machine of the lab."""
     key = folder / "lab" / "id_ed25519"
     options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
-    shell = ["ssh", "-i", key, *options, "root@10.77.0.11", f"bash -lc '. ~/.bashrc; {command}'"]
-    return subprocess.run(shell, capture_output=True, text=True, check=True, timeout=60).stdout
+    login = ["ssh", "-i", key, *options, f"root@10.77.0.1{machine}", f"bash -lc '. ~/.bashrc; {command}'"]
+    return subprocess.run(login, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
 @contextmanager
