@@ -49,7 +49,7 @@ class _Bar(Lines):
     def __init__(self, console: Console, total: int, progress: Progress, images: int) -> None:
         super().__init__(console, total)
         self._progress = progress
-        self._bar = progress.add_task("certify", total=images, rate="")
+        self._bar = progress.add_task("certify", total=images or None, rate="")
         self._images: Counter[int] = Counter()
         self._start = time.monotonic()
 
