@@ -27,8 +27,8 @@ test that is run again adds its line anew, so the lines need not be of one invoc
     SMOOTHCERT_FAULTS=/tmp/faults.jsonl python -m pytest tests/pipeline/test_faults.py tests/pipeline/test_soak.py
     python scripts/fault_table.py /tmp/faults.jsonl > docs/reliability.md
 
-Lost machines: `scripts/lab/run.py` (one killed: its shard is taken up after 2 s; one silent: after 8 s; each time 24,000
-images in, 24,000 out, none twice, none changed: scripts/lab/expected.txt).
+Lost machines: `scripts/lab/run.py` (one killed: its shard is taken up after 2 s; one silent: after 8 s; each time
+24,000 images in, 24,000 out, none twice, none changed: scripts/lab/expected.txt).
 
 Last made on {date} with Ray {ray} on {cpus} CPU cores.
 
