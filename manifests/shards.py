@@ -94,8 +94,8 @@ def _expand(spec: str, split: str | None, files: Files) -> Iterator[Shard]:
         yield from _glob(spec, files)
     elif index := _index_of(spec, files):
         yield from _read_index(index, split, files)
-    elif files.find(spec) is not None:
-        yield from _shards([spec], files, wanted_by=spec)
+    elif entry := files.find(spec):
+        yield _as_shard(entry)
     else:
         yield from _list_folder(spec, files)
 

@@ -45,7 +45,6 @@ STALLED_S = 1800.0  # so long may the first batch of a shard take, download and 
 NO_MACHINE_S = 900.0  # so long may an autoscaler take to bring the first machine
 _WIND_DOWN_S = 30.0
 
-
 _LOST = (RayActorError, GetTimeoutError)  # dead, or silent
 _OF_AN_ACTOR: dict[str, Any] = {"concurrency_groups": {"life": 1}, "max_restarts": 0}
 
@@ -61,20 +60,8 @@ class Worker:
 
     def _certifier(self) -> "Certifier":
         if self._loaded is None:
-            self._loaded = self._load()
+            self._loaded = self._plan.certifier(self._threads)
         return self._loaded
-
-    def _load(self) -> "Certifier":
-        from workers.certifier import Certifier
-
-        return Certifier(
-            self._plan.job,
-            run_id=self._plan.run.run_id,
-            run_url=self._plan.run.url,
-            checkpoint_sha256=self._plan.checkpoint_sha256,
-            checkpoint_key=self._plan.checkpoint_key,
-            threads=self._threads,
-        )
 
     @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
     def node(self) -> str:
@@ -143,7 +130,8 @@ class Fleet:
 
     def __init__(self, plan: Plan, share: cluster.Share) -> None:
         self._plan, self._share = plan, share
-        self._plan_there = ray.put(plan)  # once, not with each actor
+        self._plan_there = ray.put(plan)  # plan and class once, not with each actor
+        self._worker = ray.remote(**_OF_AN_ACTOR)(Worker).options(num_cpus=share.cpus, num_gpus=share.gpus)
         self._queue: deque[ShardTask] = deque()
         self._records: defaultdict[int, _Record] = defaultdict(_Record)
         self._members: list[_Member] = []
@@ -240,12 +228,7 @@ class Fleet:
                     raise _cause(error) from None
 
     def _start(self) -> None:
-        cpus, gpus = self._share.cpus, self._share.gpus
-        actor = (
-            ray.remote(**_OF_AN_ACTOR)(Worker)
-            .options(num_cpus=cpus, num_gpus=gpus)
-            .remote(self._plan_there, max(1, int(cpus)))
-        )
+        actor = self._worker.remote(self._plan_there, max(1, int(self._share.cpus)))
         self._members.append(_Member(actor, actor.node.remote(), time.monotonic()))
 
     def _look(self) -> None:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -29,6 +29,9 @@ from workers.shard_task import ShardTask
 from workers.storage import AnyStore, Store, sha256_of
 from workers.tar_headers import image_members
 from workers.votes_table import read_metadata
+
+if TYPE_CHECKING:
+    from workers.certifier import Certifier
 
 LIBRARIES = ("ray", "torch", "torchvision", "timm", "pyarrow", "webdataset", "pillow", "numpy")
 
@@ -113,6 +116,19 @@ class Plan:
     checkpoint_sha256: str
     checkpoint_key: str | None
     tasks: tuple[ShardTask, ...]
+
+    def certifier(self, threads: int) -> "Certifier":
+        """What does the shards, with the model loaded; errors as of Certifier. Loads torch."""
+        from workers.certifier import Certifier
+
+        return Certifier(
+            self.job,
+            run_id=self.run.run_id,
+            run_url=self.run.url,
+            checkpoint_sha256=self.checkpoint_sha256,
+            checkpoint_key=self.checkpoint_key,
+            threads=threads,
+        )
 
     def todo(self) -> tuple[ShardTask, ...]:
         """Shards without a published file, the largest first."""

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from manifests.errors import RunError
 from manifests.job import Storage
-from pipeline.verify import Report, open_run, verify
+from pipeline.verify import Report, verify
 from workers.storage import AnyStore
 
 _FILE = re.compile(r"votes/\S*?\.parquet|_SUCCESS")
@@ -26,15 +26,15 @@ def repair(url: str) -> list[str]:
         RequestError: run.json is missing or damaged.
         RunError: a problem is not one of a file that can be made again.
     """
-    run, report = open_run(url), verify(url)
-    wrong = _files_of(report)
+    url = url.rstrip("/")
+    wrong = _files_of(verify(url))
     if wrong:
         wrong.add("_SUCCESS")  # it names their hashes
     store, quarantine = AnyStore(Storage()), f"quarantine/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     moved = []
     for name in sorted(wrong):
-        if store.find(f"{run.url}/{name}") is not None:
-            store.move(f"{run.url}/{name}", f"{run.url}/{quarantine}/{name}")
+        if store.find(f"{url}/{name}") is not None:
+            store.move(f"{url}/{name}", f"{url}/{quarantine}/{name}")
             moved.append(f"{name} is now {quarantine}/{name}")
     return moved
 

@@ -23,7 +23,6 @@ import torch
 
 from manifests.job import load_job
 from pipeline.plan import begin, make_plan
-from workers.certifier import Certifier
 
 SCRIPT = Path(__file__).resolve().parents[2] / "pipeline" / "certify_all.py"
 RECORD = "SMOOTHCERT_FAULTS"  # names the file to which each test appends its line of docs/reliability.md
@@ -223,14 +222,7 @@ def undisturbed_rows(job_file: Path, output: Path) -> Rows:
     plan = make_plan(load_job(job_file, [f"output={json.dumps(str(output))}"]))
     begin(plan)
     threads = torch.get_num_threads()
-    certifier = Certifier(
-        plan.job,
-        run_id=plan.run.run_id,
-        run_url=plan.run.url,
-        checkpoint_sha256=plan.checkpoint_sha256,
-        checkpoint_key=plan.checkpoint_key,
-        threads=1,
-    )
+    certifier = plan.certifier(threads=1)
     for task in plan.todo():
         list(certifier.certify(task))
     torch.set_num_threads(threads)

@@ -29,7 +29,6 @@ from tests.helpers import jobs
 from tests.helpers.tars import png, tar_of, write_tar
 from workers import votes_table
 from workers.certificates import certify
-from workers.certifier import Certifier
 from workers.geometry import Geometry
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -53,14 +52,7 @@ def finish(folder: Path, **changes: Any) -> Path:
     job = load_job(jobs.write_job(folder, **{"ablation": COLUMN.model_dump()} | changes))
     plan = make_plan(job)
     begin(plan)
-    certifier = Certifier(
-        job,
-        run_id=plan.run.run_id,
-        run_url=plan.run.url,
-        checkpoint_sha256=plan.checkpoint_sha256,
-        checkpoint_key=plan.checkpoint_key,
-        threads=1,
-    )
+    certifier = plan.certifier(threads=1)
     for task in plan.todo():
         assert list(certifier.certify(task))
     certify_all(job)  # nothing is left to do but _SUCCESS
