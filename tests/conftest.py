@@ -3,9 +3,11 @@
 import os
 import socket
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from workers import storage
@@ -37,6 +39,14 @@ def s3(radosgw: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, st
         monkeypatch.setenv(name, value)
     storage._s3.cache_clear()  # clients keep the environment in which they were made
     return radosgw
+
+
+@pytest.fixture
+def bucket(s3: dict[str, str]) -> str:
+    """The name of a new bucket on the real server."""
+    name = f"test-{uuid.uuid4().hex}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return name
 
 
 def _free_ports() -> int:

@@ -1,9 +1,12 @@
-"""One Ray for all tests of the pipeline: it takes seconds to start."""
+"""One Ray for all tests of the pipeline, for it takes seconds to start; drivers with a Ray of their own."""
+
+from collections.abc import Callable, Iterator
 
 import pytest
 import ray
 
 from pipeline import cluster
+from tests.helpers.faults import Driver
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +15,17 @@ def ray_here():
     cluster.connect()
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Driver]]:
+    """Starts drivers, and ends what is left of them."""
+    drivers: list[Driver] = []
+
+    def start_one(*arguments, **options):
+        drivers.append(Driver(*arguments, **options))
+        return drivers[-1]
+
+    yield start_one
+    for driver in drivers:
+        driver.clean_up()

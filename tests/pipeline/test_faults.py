@@ -8,8 +8,7 @@ import os
 import signal
 import subprocess
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -19,7 +18,6 @@ import pytest
 from tests.helpers import jobs, tars
 from tests.helpers.faults import (
     DONE,
-    Driver,
     Rows,
     Tally,
     before_shards,
@@ -77,20 +75,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     rows = undisturbed_rows(jobs.write_job(folder), folder / "runs")
     assert len(rows) == WHOLE.images_in
     return rows
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Driver]]:
-    """Starts drivers, and ends what is left of them."""
-    drivers: list[Driver] = []
-
-    def start_one(*arguments, **options):
-        drivers.append(Driver(*arguments, **options))
-        return drivers[-1]
-
-    yield start_one
-    for driver in drivers:
-        driver.clean_up()
 
 
 @pytest.fixture
@@ -329,13 +313,12 @@ def test_a_full_disk(job, start, undisturbed, small_disk):
 
 
 @pytest.fixture
-def bucket(s3: dict[str, str], job: Path) -> str:
-    """A new bucket on the real server with the small job's tars and weights."""
-    name, client = f"test-{uuid.uuid4().hex}", boto3.client("s3")
-    client.create_bucket(Bucket=name)
+def filled_bucket(bucket: str, job: Path) -> str:
+    """A bucket with the small job's tars and weights."""
+    client = boto3.client("s3")
     for file in (*(job.parent / "tars").iterdir(), job.parent / "weights.pt"):
-        client.upload_file(str(file), name, file.name)
-    return name
+        client.upload_file(str(file), bucket, file.name)
+    return bucket
 
 
 def fetched(bucket: str, folder: Path) -> Path:
@@ -360,15 +343,15 @@ def fetched(bucket: str, folder: Path) -> Path:
         ("a stall of 5 s mid-body", [Fault("GET", name, "stall") for name in READ]),
     ],
 )
-def test_s3_in_trouble(job, bucket, s3, start, undisturbed, name, faults):
+def test_s3_in_trouble(job, filled_bucket, s3, start, undisturbed, name, faults):
     """What S3 does once to a read, a look or a write costs no image and no attempt of the user's."""
     paths = {"images.shards": f"{{00..{SHARDS - 1}}}.tar", "model.checkpoint": "weights.pt", "output": "runs"}
-    options = [part for key, path in paths.items() for part in ("--set", f'{key}="s3://{bucket}/{path}"')]
+    options = [part for key, path in paths.items() for part in ("--set", f'{key}="s3://{filled_bucket}/{path}"')]
     with FaultyS3(s3["AWS_ENDPOINT_URL"], faults).running() as proxy:
         driver = start(job, *options, environment={"AWS_ENDPOINT_URL": proxy.url})
         code = driver.wait()
     assert code == 0, driver.text
-    tally = compare(rows_of(fetched(bucket, job.parent / "fetched")), undisturbed)
+    tally = compare(rows_of(fetched(filled_bucket, job.parent / "fetched")), undisturbed)
     assert not proxy.waiting, driver.text
     assert set(proxy.recovered_s) == set(faults), driver.text
     record(f"S3: {name} ({len(faults)} requests)", tally, str(code), max(proxy.recovered_s.values()))

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 
 import boto3
@@ -20,14 +19,6 @@ from tests.helpers import jobs
 from workers.storage import AnyStore
 
 HOUSE = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def bucket(s3: dict[str, str]) -> str:
-    """A new bucket on the real server."""
-    name = f"test-{uuid.uuid4().hex}"
-    boto3.client("s3").create_bucket(Bucket=name)
-    return name
 
 
 @pytest.fixture

@@ -3,29 +3,14 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from tests.helpers import jobs
-from tests.helpers.faults import Driver, Tally, before_shards, compare, record, rows_of, undisturbed_rows
+from tests.helpers.faults import Tally, before_shards, compare, record, rows_of, undisturbed_rows
 
 SHARDS, IMAGES, SOAK_S = 240, 12, 600
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Driver]]:
-    """Starts drivers, and ends what is left of them."""
-    drivers: list[Driver] = []
-
-    def start_one(*arguments, **options):
-        drivers.append(Driver(*arguments, **options))
-        return drivers[-1]
-
-    yield start_one
-    for driver in drivers:
-        driver.clean_up()
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import os
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,18 +22,16 @@ NAME = "votes/00000-a.parquet"
 
 
 @pytest.fixture
-def bucket(s3: dict[str, str]) -> str:
+def bucket_url(bucket: str) -> str:
     """A new bucket on the real server."""
-    name = f"test-{uuid.uuid4().hex}"
-    boto3.client("s3").create_bucket(Bucket=name)
-    return f"s3://{name}"
+    return f"s3://{bucket}"
 
 
 @pytest.fixture(params=["radosgw", "moto"])
 def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A new bucket on either server."""
     if request.param == "radosgw":
-        yield request.getfixturevalue("bucket")
+        yield request.getfixturevalue("bucket_url")
         return
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -59,7 +56,7 @@ def test_published_once(either: str) -> None:
     assert (before.url, before.size) == (f"{either}/run/{NAME}", 5)
 
 
-def test_one_of_many_writers_wins(bucket: str) -> None:
+def test_one_of_many_writers_wins(bucket_url: str) -> None:
     """Of 16 writers at once exactly one publishes, and what readers see is that writer's object, whole."""
     stores, together = [S3Store(Storage()) for _ in range(16)], threading.Barrier(16)
 
@@ -69,9 +66,9 @@ def test_one_of_many_writers_wins(bucket: str) -> None:
 
     for attempt in range(10):
         with ThreadPoolExecutor(16) as writers:
-            won = list(writers.map(write, [f"{bucket}/{attempt}"] * 16, range(16)))
+            won = list(writers.map(write, [f"{bucket_url}/{attempt}"] * 16, range(16)))
         assert won.count(True) == 1
-        assert stores[0].read(f"{bucket}/{attempt}/{NAME}") == bytes([won.index(True)]) * 300_000
+        assert stores[0].read(f"{bucket_url}/{attempt}/{NAME}") == bytes([won.index(True)]) * 300_000
 
 
 def test_listing(either: str) -> None:
@@ -185,19 +182,19 @@ def test_busy_is_tried_again(either: str, monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_a_server_that_refuses_is_one_line(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str
+    bucket_url: str, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str
 ) -> None:
     """Wrong keys, no keys and a server that is not there each give one line within 30 seconds."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     start = time.monotonic()
     with pytest.raises(SmoothcertError, match=says) as error:
-        S3Store(Storage()).files(f"{bucket}/data")
+        S3Store(Storage()).files(f"{bucket_url}/data")
     assert time.monotonic() - start < 30
     assert "\n" not in str(error.value)
 
 
-def test_a_server_that_is_silent_is_given_up(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_silent_is_given_up(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes connections no more gives one line within 30 seconds."""
     import socket
 
@@ -211,7 +208,7 @@ def test_a_server_that_is_silent_is_given_up(bucket: str, monkeypatch: pytest.Mo
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{full.getsockname()[1]}")
         start = time.monotonic()
         with pytest.raises(RunError, match="and the network"):
-            S3Store(Storage()).find(f"{bucket}/a.tar")
+            S3Store(Storage()).find(f"{bucket_url}/a.tar")
         assert time.monotonic() - start < 30
         for one in waiting:
             one.close()
