@@ -70,7 +70,7 @@ def measure(shards: int, actors: int, folder: Path) -> dict[str, float]:
     with Path(os.devnull).open("w") as nowhere:
         progress, diary = Lines(Console(file=nowhere), shards), Diary(plan.run)
         start, cpu = time.perf_counter(), time.process_time()
-        for event in workers.certify(plan.todo()):
+        for event in workers.certify(plan.todo):
             diary.write(event)
             progress.show(event)
         diary.publish()
@@ -94,7 +94,7 @@ def _plan(shards: int, folder: Path) -> Plan:
         ],
     }
     run = Run(str(folder), record, AnyStore(Storage()))
-    return Plan(Job.model_validate(JOB), run, "", None, run.tasks)
+    return Plan(Job.model_validate(JOB), run, "", None, run.tasks, run.tasks)
 
 
 if __name__ == "__main__":

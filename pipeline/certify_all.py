@@ -51,7 +51,7 @@ def certify_all(
     """
     console = Console(stderr=as_json, highlight=False, soft_wrap=True)
     plan = make_plan(job)
-    todo = plan.todo()
+    todo = plan.todo
     begins = False
     if todo or plan.run.success() is None:  # a finished run is only read
         begins = begin(plan, unsafe_overwrite=unsafe_overwrite)
@@ -64,11 +64,13 @@ def certify_all(
     elif plan.run.success() is not None:
         console.print(f"nothing to do: run {plan.run.run_id} is complete")
     summary = _summarise(plan)
-    complete = _finish(plan, summary)
+    complete = not _missing(plan, summary)
+    if complete:
+        _finish(plan, summary)
     if as_json:
         print(json.dumps(_as_json(plan, summary, rate, complete=complete)))
     console.print(table_of(summary, _title(plan, complete=complete), rate))
-    for line in [*(f"failed: {reason}" for reason in failures), *_remarks(plan, summary, complete=complete)]:
+    for line in [*(f"failed: {reason}" for reason in failures), *_remarks(plan, summary)]:
         console.print(line, markup=False)
     console.print(plan.run.url, markup=False)
     return 0 if complete and not _too_many_errors(plan, summary) else 1
@@ -114,11 +116,17 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
     return diary
 
 
-def _finish(plan: Plan, summary: Summary) -> bool:
-    """Write _SUCCESS if every shard is published; whether the run is complete."""
+def _missing(plan: Plan, summary: Summary) -> int:
+    return len(plan.tasks) - len(summary.files)
+
+
+def _finish(plan: Plan, summary: Summary) -> None:
+    """Write _SUCCESS; every shard is published.
+
+    Raises:
+        RunError: it is there and names other files.
+    """
     run = plan.run
-    if run.missing():
-        return False
     if run.success() is None:
         success = {"rows": summary.images, "shards": len(run.tasks), **summary.as_json(), "files": summary.files}
         run.store.publish(run.url, "_SUCCESS", json.dumps(success, indent=1, sort_keys=True).encode())
@@ -129,7 +137,6 @@ def _finish(plan: Plan, summary: Summary) -> bool:
             f"{run.url}/_SUCCESS does not agree with {', '.join(changed) or 'the published files'}: changed after "
             "the run was complete; restore the files, or `smoothcert repair` the run and run the same command again"
         )
-    return True
 
 
 def _as_json(plan: Plan, summary: Summary, rate: float | None, *, complete: bool) -> dict[str, Any]:
@@ -148,14 +155,13 @@ def _title(plan: Plan, *, complete: bool) -> str:
     return " ".join([plan.job.name, *marks])
 
 
-def _remarks(plan: Plan, summary: Summary, *, complete: bool) -> Iterator[str]:
+def _remarks(plan: Plan, summary: Summary) -> Iterator[str]:
     """What a reader of the table must know besides."""
     if len(summary.environments) > 1:
         made = "; ".join(f"{count} files by {environment}" for environment, count in summary.environments.items())
         yield f"notice: mixed versions or devices, votes of tiny margins may depend on them: {made}"
-    if not complete:
-        missing = plan.run.missing()
-        yield f"{len(missing)} of {len(plan.tasks)} shards are missing; the same command goes on from here"
+    if missing := _missing(plan, summary):
+        yield f"{missing} of {len(plan.tasks)} shards are missing; the same command goes on from here"
     if _too_many_errors(plan, summary):
         yield (
             f"failed: {summary.without_votes} of {summary.images} images have no votes, more than max_error_share "

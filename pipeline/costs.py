@@ -38,7 +38,7 @@ def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
     whole = [(1, (crop // token_px) ** 2)] if job.clean else []
     flop = sum(count * flop_of(network, shown) for count, shown in [*sequences, *whole])
     images, notices = _count_images(plan)
-    todo = plan.todo()
+    todo = plan.todo
 
     table = Table(title=job.name, title_justify="left", show_header=False)
     table.add_column()

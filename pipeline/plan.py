@@ -109,6 +109,7 @@ class Plan:
         run: where its results go; run.json may not be written yet.
         checkpoint_sha256, checkpoint_key: the weights that vote.
         tasks: the shards of the run at their present URLs and fingerprints.
+        todo: those of them without a published file, the largest first.
     """
 
     job: Job
@@ -116,6 +117,7 @@ class Plan:
     checkpoint_sha256: str
     checkpoint_key: str | None
     tasks: tuple[ShardTask, ...]
+    todo: tuple[ShardTask, ...]
 
     def certifier(self, threads: int) -> "Certifier":
         """What does the shards, with the model loaded; errors as of Certifier. Loads torch."""
@@ -129,12 +131,6 @@ class Plan:
             checkpoint_key=self.checkpoint_key,
             threads=threads,
         )
-
-    def todo(self) -> tuple[ShardTask, ...]:
-        """Shards without a published file, the largest first."""
-        missing = {task.index for task in self.run.missing()}
-        todo = [task for task in self.tasks if task.index in missing]
-        return tuple(sorted(todo, key=lambda task: -task.shard.size))
 
 
 def make_plan(job: Job) -> Plan:
@@ -174,8 +170,10 @@ def make_plan(job: Job) -> Plan:
     url = f"{job.output.rstrip('/')}/{run_id}"
     tasks = Run(url, record, store).tasks
     run = find_run(url, store) or Run(url, record, store)
-    _refuse_changed_data(run, tasks)
-    return Plan(job, run, checkpoint_sha256, checkpoint_key, tasks)
+    published = run.published()
+    _refuse_changed_data(run, tasks, published)
+    todo = sorted((task for task in tasks if task.file_name not in published), key=lambda task: -task.shard.size)
+    return Plan(job, run, checkpoint_sha256, checkpoint_key, tasks, tuple(todo))
 
 
 def find_run(url: str, store: Store) -> Run | None:
@@ -280,9 +278,8 @@ def _limits(shards: Sequence[Shard], images: Images, files: Store) -> list[int] 
     return None
 
 
-def _refuse_changed_data(run: Run, now: Sequence[ShardTask]) -> None:
+def _refuse_changed_data(run: Run, now: Sequence[ShardTask], published: set[str]) -> None:
     """Equal names and sizes can hide other data: compare what is published with the tars of today."""
-    published = run.published()
     for then, task in zip(run.tasks, now, strict=True):
         if then.shard.fingerprint == task.shard.fingerprint or task.file_name not in published:
             continue

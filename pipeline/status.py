@@ -38,10 +38,12 @@ def _last_driver(run: Run) -> list[tuple[str, str]]:
     diaries = sorted(run.store.files(f"{run.url}/drivers"), key=lambda entry: entry.modified)
     if not diaries:
         return []
-    diary = json.loads(run.store.read(diaries[-1].url))
-    outcomes = Counter(entry["outcome"] for entry in diary["shards"])
-    rows = [("last driver", f"on {diary['node']}: " + ", ".join(f"{n} {what}" for what, n in sorted(outcomes.items())))]
-    return rows + [("failed", entry["reason"]) for entry in diary["shards"] if entry["outcome"] == "failed"]
+    *shards, driver = map(json.loads, run.store.read(diaries[-1].url).splitlines())
+    outcomes = Counter(entry["outcome"] for entry in shards)
+    rows = [
+        ("last driver", f"on {driver['node']}: " + ", ".join(f"{n} {what}" for what, n in sorted(outcomes.items())))
+    ]
+    return rows + [("failed", entry["reason"]) for entry in shards if entry["outcome"] == "failed"]
 
 
 def _times(run: Run, missing: int) -> list[tuple[str, str]]:

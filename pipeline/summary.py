@@ -74,27 +74,42 @@ def summarise(run: Run, patches: Sequence[int], *, labelled: bool, clean: bool) 
     Raises:
         RunError: a file is damaged, or not one of this run's.
     """
-    files = list(read_published(run, _COLUMNS))
-    rows = pa.concat_tables([file.rows for file in files]) if files else pa.table({name: [] for name in _COLUMNS})
-    status = dict(Counter(rows["status"].to_pylist()))
+    status, environments, counts = Counter[str](), Counter[str](), Counter[str]()
+    files = {}
+    for file in read_published(run, _COLUMNS):  # one at a time: there may be a hundred thousand
+        files[file.name] = file.sha256
+        environments[environment_of(file.metadata)] += 1
+        status.update(file.rows["status"].to_pylist())
+        counts.update(_counts(file.rows, patches, labelled=labelled))
+
+    def share(what: str) -> float:
+        return counts[what] / max(1, status.total())
+
+    return Summary(
+        images=status.total(),
+        status=dict(status),
+        labelled=labelled,
+        clean_accuracy=share("clean") if labelled and clean else None,
+        smoothed_accuracy=share("smoothed") if labelled else None,
+        certified=tuple(
+            CertifiedShare((side, side), share(f"exact {side}"), share(f"margin {side}")) for side in patches
+        ),
+        without_votes=counts["without votes"],
+        files=files,
+        environments=dict(environments),
+    )
+
+
+def _counts(rows: pa.Table, patches: Sequence[int], *, labelled: bool) -> dict[str, int]:
+    """How many rows are right, and certified at each side."""
     label, clean_prediction, prediction, exact, margin = (
         _with_absent(rows[name], absent) for name, absent in zip(_COLUMNS[1:], (-1, -2, -2, -1, -1), strict=True)
     )
     right = prediction == label if labelled else prediction >= 0
-    return Summary(
-        images=len(rows),
-        status=status,
-        labelled=labelled,
-        clean_accuracy=_share(clean_prediction == label) if labelled and clean else None,
-        smoothed_accuracy=_share(prediction == label) if labelled else None,
-        certified=tuple(
-            CertifiedShare((side, side), _share(right & (exact >= side)), _share(right & (margin >= side)))
-            for side in patches
-        ),
-        without_votes=int((prediction < 0).sum()),
-        files={file.name: file.sha256 for file in files},
-        environments=dict(Counter(environment_of(file.metadata) for file in files)),
-    )
+    kinds = {"clean": clean_prediction == label, "smoothed": prediction == label, "without votes": prediction < 0}
+    for side in patches:
+        kinds |= {f"exact {side}": right & (exact >= side), f"margin {side}": right & (margin >= side)}
+    return {name: int(rows_of_kind.sum()) for name, rows_of_kind in kinds.items()}
 
 
 def table_of(summary: Summary, title: str, images_per_second: float | None) -> Table:
@@ -127,10 +142,6 @@ def table_of(summary: Summary, title: str, images_per_second: float | None) -> T
 def _with_absent(column: pa.ChunkedArray, absent: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     numbers: np.ndarray[Any, np.dtype[np.int64]] = column.cast(pa.int64()).fill_null(absent).to_numpy()
     return numbers
-
-
-def _share(which: np.ndarray[Any, np.dtype[np.bool_]]) -> float:
-    return float(which.mean()) if len(which) else 0.0
 
 
 def _percent(share: float) -> str:

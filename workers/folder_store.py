@@ -9,7 +9,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from manifests.errors import RequestError
@@ -17,6 +17,7 @@ from manifests.shards import FileEntry
 
 _ASIDE = ".incoming"
 _STALE_S = 3600  # what lies aside for longer belongs to a writer that died
+_ATTEMPTS = 5  # a sweeper whose clock is ahead may take a living writer's for one of these
 
 
 class FolderStore:
@@ -47,15 +48,15 @@ class FolderStore:
         yield Path(url)
 
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
-        target, aside = Path(run_url, name), Path(run_url, _ASIDE, uuid.uuid4().hex)
+        target = Path(run_url, name)
         try:
-            aside.parent.mkdir(parents=True, exist_ok=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(aside, target)
+            for _ in range(_ATTEMPTS):
+                with _aside(Path(run_url, _ASIDE), data) as aside, suppress(FileNotFoundError):
+                    os.link(aside, target)
+                    break
+            else:
+                raise FileNotFoundError(errno.ENOENT, "what is written aside does not stay there")
             _sync_folder(target.parent)
         except FileExistsError:
             if target.is_file():
@@ -66,8 +67,6 @@ class FolderStore:
             raise RequestError(
                 f"output: cannot write {target}: {error.strerror}; {remedy} or choose another output"
             ) from None
-        finally:
-            aside.unlink(missing_ok=True) if aside.parent.is_dir() else None
         return True
 
     def move(self, url: str, to: str) -> None:
@@ -76,13 +75,29 @@ class FolderStore:
 
     def sweep(self, run_url: str) -> None:
         for path in Path(run_url, _ASIDE).glob("*"):
-            if time.time() - path.stat().st_mtime > _STALE_S:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its writer is done with it
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink()
 
 
 def _entry(path: Path) -> FileEntry:
     stat = path.stat()
     return FileEntry(str(path), stat.st_size, f"{path}@{stat.st_mtime_ns}", stat.st_mtime)
+
+
+@contextmanager
+def _aside(folder: Path, data: bytes) -> Iterator[Path]:
+    """A file with this content on the disk, removed at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / uuid.uuid4().hex
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -39,6 +39,7 @@ _REFUSED = {
     "PermanentRedirect": "correct storage.region",
     "AuthorizationHeaderMalformed": "correct storage.region",
 }
+_OF_THIS_MACHINE = {"RequestTimeTooSkewed": "set the clock of this machine"}  # another one may do better
 
 
 class _Place(NamedTuple):
@@ -177,10 +178,11 @@ def _explained(url: str) -> Iterator[None]:
         code = _code(error)
         if code in _NOT_FOUND:
             raise RequestError(f"{url}: does not exist ({code}); correct the bucket or the key") from None
-        remedy = _REFUSED.get(code)
         message = error.response.get("Error", {}).get("Message", "")
-        kind = RequestError if remedy else RunError
-        raise kind(f"{url}: S3 says {code} {message}".rstrip() + f"; {remedy or 'try again later'}") from None
+        says = f"{url}: S3 says {code} {message}".rstrip()
+        if code in _REFUSED:
+            raise RequestError(f"{says}; {_REFUSED[code]}") from None
+        raise RunError(f"{says}; {_OF_THIS_MACHINE.get(code, 'try again later')}") from None
     except (boto.ConnectionError, boto.HTTPClientError, Boto3Error) as error:
         raise RunError(f"{url}: {' '.join(str(error).split())}; check storage.endpoint_url and the network") from None
     except (boto.BotoCoreError, ValueError) as error:  # ValueError: the endpoint is no URL

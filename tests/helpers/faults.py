@@ -77,6 +77,14 @@ def once(folder: Path, statement: str) -> str:
         pass""".lstrip()
 
 
+def injection(folder: Path, inject: Mapping[str, str]) -> dict[str, str]:
+    """What a process's environment needs so that it, and those it starts, run code after a module's import."""
+    house = folder / f"inject-{time.monotonic_ns()}"
+    house.mkdir()
+    (house / "sitecustomize.py").write_text(_INJECTOR.format(code=dict(inject)))
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(house), os.environ.get("PYTHONPATH")]))}
+
+
 class Driver:
     """A driver with a Ray of its own.
 
@@ -105,11 +113,8 @@ class Driver:
         self._reader.start()
 
     def _environment(self, job: Path, inject: Mapping[str, str]) -> dict[str, str]:
-        folder = job.parent / f"inject-{time.monotonic_ns()}"
-        folder.mkdir()
-        (folder / "sitecustomize.py").write_text(_INJECTOR.format(code=dict(inject)))
-        path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
-        return os.environ | {"PYTHONPATH": path, "RAY_ADDRESS": "local", "PYTHONUNBUFFERED": "1"}
+        injected = injection(job.parent, inject)
+        return os.environ | injected | {"RAY_ADDRESS": "local", "PYTHONUNBUFFERED": "1"}
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -223,7 +228,7 @@ def undisturbed_rows(job_file: Path, output: Path) -> Rows:
     begin(plan)
     threads = torch.get_num_threads()
     certifier = plan.certifier(threads=1)
-    for task in plan.todo():
+    for task in plan.todo:
         list(certifier.certify(task))
     torch.set_num_threads(threads)
     return rows_of(output)

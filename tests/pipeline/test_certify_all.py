@@ -72,7 +72,8 @@ def test_every_image_is_a_row_with_votes(tmp_path, capsys):
     }
     assert json.loads(Path(result["path"], "_SUCCESS").read_text())["rows"] == 15
     (diary,) = Path(result["path"], "drivers").iterdir()
-    entries = json.loads(diary.read_text())["shards"]
+    *entries, driver = map(json.loads, diary.read_text().splitlines())
+    assert driver["images"] == 15
     assert sorted((entry["shard"], entry["outcome"], entry["statuses"]["ok"]) for entry in entries) == [
         (f"{number:02d}.tar", "published", 5) for number in range(3)
     ]

@@ -97,6 +97,26 @@ def test_sweep_removes_only_the_stale(tmp_path: Path) -> None:
     assert _names(tmp_path / "run") == [".incoming/busy", ".incoming/new", NAME]
 
 
+def test_a_sweeper_whose_clock_is_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes away what a living writer has put aside, who writes it again."""
+    store, run, swept = FolderStore(), str(tmp_path / "run"), False
+    now, link = time.time, os.link
+
+    def sweep_then_link(aside: Path, target: Path) -> None:
+        nonlocal swept
+        if not swept:
+            store.sweep(run)
+            swept = True
+        link(aside, target)
+
+    monkeypatch.setattr(time, "time", lambda: now() + 86_400)
+    monkeypatch.setattr(os, "link", sweep_then_link)
+    assert store.publish(run, NAME, b"data")
+    assert swept
+    assert (tmp_path / "run" / NAME).read_bytes() == b"data"
+    assert _names(tmp_path / "run") == [NAME]
+
+
 def test_sweep_of_a_run_that_is_not_there(tmp_path: Path) -> None:
     """Sweeping a run that nobody wrote to does nothing."""
     FolderStore().sweep(str(tmp_path / "run"))
