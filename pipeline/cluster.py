@@ -5,9 +5,12 @@ Not covered: the actors (fleet.py).
 
 import os
 import signal
+import socket
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -15,6 +18,7 @@ from manifests.errors import RequestError
 from manifests.job import Execution
 
 _MAX_CPUS_AUTO = 4  # more threads for one small matrix product gain little
+_ANSWERS_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,17 @@ def has_autoscaler() -> bool:
     return Path("~/ray_bootstrap_config.yaml").expanduser().exists() or "RAY_CLUSTER_NAME" in os.environ
 
 
-def nodes_alive() -> set[str]:
-    """Ids of the machines that Ray believes to be alive."""
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+def alive_among(nodes: Collection[str | None]) -> set[str]:
+    """Those of the machines that Ray believes to be alive and that answer: Ray may need a minute to notice an end."""
+    return {node["NodeID"] for node in ray.nodes() if node["NodeID"] in nodes and node["Alive"] and _answers(node)}
+
+
+def _answers(node: dict[str, Any]) -> bool:
+    try:
+        with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=_ANSWERS_S):
+            return True
+    except OSError:
+        return False
 
 
 def _machines() -> list[dict[str, float]]:

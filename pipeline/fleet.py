@@ -11,8 +11,9 @@ a machine that falls silent only after minutes.
     the machine dies, is drained or silent    nothing, the same
     no batch is done for a long time          an attempt, the actor is ended
 
-After `max_attempts` a shard is given up, so that one which kills every actor does not kill the run. Actors are started
-as machines join, up to what the job asks for.
+After `max_attempts` a shard is given up, so that one which kills every actor does not kill the run. The next attempt
+is another machine's where there is one, so that a bad machine alone cannot use them up. Actors are started as machines
+join, up to what the job asks for.
 
 Not covered: what the cluster has (cluster.py), which shards there are (plan.py), whether all actors vote alike
 (alike.py), what the user sees (certify_all.py).
@@ -54,7 +55,7 @@ class Worker:
 
     def __init__(self, plan: Plan, threads: int) -> None:
         self._plan, self._threads = plan, threads
-        self._introduced = False
+        self._admitted = threading.Event()
         self._stopping = threading.Event()
         self._loaded: Certifier | None = None  # by the first task: Ray keeps a task's exception, not a constructor's
 
@@ -69,6 +70,11 @@ class Worker:
         return str(ray.get_runtime_context().get_node_id())
 
     @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
+    def admit(self) -> None:
+        """Go on after the introduction: it votes as the others do."""
+        self._admitted.set()
+
+    @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
     def stop(self) -> None:
         """End the shard after this batch, unless all its images are done."""
         self._stopping.set()
@@ -78,9 +84,9 @@ class Worker:
 
     def certify(self, task: ShardTask) -> Iterator[Introduction | int | ShardReport]:
         certifier = self._certifier()
-        if not self._introduced:
+        if not self._admitted.is_set():
             yield certifier.introduce()
-            self._introduced = True
+            self._admitted.wait()  # or it would publish while the driver still compares
         for step in certifier.certify(task):
             yield step
             if self._stopping.is_set():
@@ -110,14 +116,17 @@ class _Member:
 
 @dataclass
 class _Record:
-    """What a shard has cost: errors and stalls, and the machines on which its actor was lost."""
+    """What a shard has cost: the machines of its errors and stalls, and those on which its actor was lost."""
 
-    errors: int = 0
+    failed_on: list[str | None] = field(default_factory=list)
     lost_on: list[str | None] = field(default_factory=list)
 
     def attempts(self, alive: set[str]) -> int:
-        """A loss counts if the machine lives on. Asked late: Ray may need a minute to notice that it does not."""
-        return self.errors + sum(node in alive for node in self.lost_on)
+        """A loss counts if the machine lives on."""
+        return len(self.failed_on) + sum(node in alive for node in self.lost_on)
+
+    def machines(self) -> set[str | None]:
+        return {*self.failed_on, *self.lost_on}
 
 
 class Fleet:
@@ -250,15 +259,23 @@ class Fleet:
         return max(1, 2 * room) if cluster.has_autoscaler() else room
 
     def _hand_out(self) -> Iterator[Event]:
-        idle = [member for member in self._members if member.node is not None and member.stream is None]
-        while self._queue and idle:
-            task = self._queue.popleft()
-            if self._shared and self._plan.run.is_published(task):
-                yield FoundPublished(task)
-                continue
-            member = idle.pop()
-            member.stream = member.actor.certify.options(num_returns="streaming").remote(task)
-            member.task, member.beat, member.reported = task, time.monotonic(), False
+        machines = {member.node for member in self._members if member.node is not None}
+        for member in self._members:
+            while member.node is not None and member.stream is None and (task := self._take(member, machines)):
+                if self._shared and self._plan.run.is_published(task):
+                    yield FoundPublished(task)
+                    continue
+                member.stream = member.actor.certify.options(num_returns="streaming").remote(task)
+                member.task, member.beat, member.reported = task, time.monotonic(), False
+
+    def _take(self, member: _Member, machines: set[str]) -> ShardTask | None:
+        """The next shard for an actor: none that failed on its machine and may fare better on another."""
+        for task in self._queue:
+            tried = self._records[task.index].machines() if task.index in self._records else set()
+            if member.node not in tried or machines <= tried:
+                self._queue.remove(task)
+                return task
+        return None
 
     def _hear(self, timeout_s: float) -> Iterator[Event]:
         """What actors have to say within the time."""
@@ -300,6 +317,8 @@ class Fleet:
             member.beat, member.reported = time.monotonic(), isinstance(item, ShardReport)
             self._shared |= isinstance(item, ShardReport) and not item.published
             yield Beat(member.task, item) if isinstance(item, int) else item
+            if isinstance(item, Introduction):
+                member.actor.admit.remote()  # who heard it has not objected
 
     def _failed_attempt(self, member: _Member, cause: SmoothcertError) -> Iterator[Event]:
         task, member.stream, member.task = member.task, None, None
@@ -309,7 +328,7 @@ class Fleet:
         if isinstance(cause, ShardError):
             yield Failure(task, str(cause))
             return
-        self._records[task.index].errors += 1
+        self._records[task.index].failed_on.append(member.node)
         yield from self._again(task, str(cause))
 
     def _give_up_the_silent(self) -> Iterator[Event]:
@@ -324,7 +343,7 @@ class Fleet:
                 yield from self._lose(member, f"its actor has not answered for {SILENT_S:g} s")
             elif member.stream is not None and now - member.beat > STALLED_S:
                 assert member.task is not None
-                self._records[member.task.index].errors += 1
+                self._records[member.task.index].failed_on.append(member.node)
                 member.node = None  # counted already
                 yield from self._lose(member, f"its actor has done no batch for {STALLED_S:g} s")
 
@@ -338,7 +357,8 @@ class Fleet:
             yield from self._again(member.task, reason)
 
     def _again(self, task: ShardTask, reason: str) -> Iterator[Event]:
-        attempts = self._records[task.index].attempts(cluster.nodes_alive())
+        record = self._records[task.index]
+        attempts = record.attempts(cluster.alive_among(record.lost_on))
         if attempts >= self._plan.job.execution.max_attempts:
             yield Failure(task, f"shard {task.shard.name}: given up after {attempts} attempts, the last: {reason}")
         else:

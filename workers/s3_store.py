@@ -74,14 +74,19 @@ class S3Store:
 
     def find(self, url: str) -> FileEntry | None:
         place = _place_of(url)
+        if not place.key:
+            return None  # a bucket is a folder
         with _explained(url):
             try:
                 head = self._client.head_object(Bucket=place.bucket, Key=place.key)
             except boto.ClientError as error:
-                if _code(error) != "404":
+                if _code(error) not in ("403", "404"):
                     raise
-                self._client.head_bucket(Bucket=place.bucket)  # a HEAD does not say which of the two is missing
-                return None
+                # The answer to a HEAD has no body: it says neither what is missing nor why it is refused.
+                self._client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, MaxKeys=1)
+                if _code(error) == "404":
+                    return None
+                raise
         return FileEntry(url, head["ContentLength"], head["ETag"].strip('"'), head["LastModified"].timestamp())
 
     def files(self, folder: str) -> list[FileEntry]:

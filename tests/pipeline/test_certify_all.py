@@ -17,7 +17,7 @@ import torch
 from manifests.errors import RequestError, RunError
 from manifests.job import load_job
 from pipeline.certify_all import certify_all
-from tests.helpers import faults, jobs, tars
+from tests.helpers import jobs, tars
 
 HOUSE = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -288,31 +288,6 @@ def test_killing_the_driver_loses_nothing(tmp_path, capsys):
     code, result = run(job, capsys=capsys)
     assert (code, result["complete"]) == (0, True)
     assert rows_of(result["path"]) == reference
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_killing_the_driver_at_random_moments(tmp_path, capsys):
-    """SIGKILL of 20 drivers, from the import of Python's modules to their work, then the same command: equal rows."""
-    jobs.write_shards(tmp_path, shards=240, images=12)
-    job = jobs.write_job(tmp_path)
-    reference = rows_of(run(job, f"output={tmp_path}/undisturbed", capsys=capsys)[1]["path"])
-    random, published = np.random.default_rng(0), []
-    for _ in range(20):
-        driver = driver_of(job)
-        time.sleep(random.uniform(0.2, 20))
-        assert driver.poll() is None, "done too early: more shards are needed"
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-        published.append(len(list(tmp_path.glob("runs/*/votes/*"))))
-    assert len(set(published)) > 5  # many of them had begun to work
-    code, result = run(job, capsys=capsys)
-    rows = rows_of(result["path"])
-    assert (code, result["complete"], result["images"]) == (0, True, 240 * 12)
-    faults.record(
-        "SIGKILL of the driver at 20 random moments, then the same command", faults.compare(rows, reference), "0"
-    )
-    assert rows == reference
 
 
 def test_an_interrupt_ends_cleanly(tmp_path, capsys):

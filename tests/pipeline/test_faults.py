@@ -178,6 +178,35 @@ def test_actors_are_killed_at_random_moments(tmp_path, start):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_driver_is_killed_at_random_moments(tmp_path, start):
+    """SIGKILL of 20 drivers, from the import of Python's modules to their work; the last one ends the job."""
+    jobs.write_shards(tmp_path, 120, IMAGES)
+    job = jobs.write_job(tmp_path)
+    expected = undisturbed_rows(job, tmp_path / "undisturbed")
+    random, drivers, slow = np.random.default_rng(0), [], before_shards("time.sleep(1)")
+    for _ in range(20):
+        drivers.append(start(job, inject=slow))
+        time.sleep(random.uniform(0.2, 20))
+        assert drivers[-1].process.poll() is None, drivers[-1].text
+        drivers[-1].process.kill()
+        drivers[-1].wait()
+    drivers.append(start(job, inject=slow))
+    assert drivers[-1].wait(500) == 0, drivers[-1].text
+    tally = compare(rows_of(output_of(job)), expected)
+    at_work = [driver for driver in drivers if driver.when(DONE)]
+    slowest_s = max(driver.seconds_to_recover(driver.start) for driver in at_work)
+    record(
+        f"SIGKILL of the driver at 20 random moments ({len(at_work) - 1} at work), then the same command",
+        tally,
+        "0",
+        slowest_s,
+    )
+    assert tally == Tally(120 * IMAGES, 120 * IMAGES, 0, 0)
+    assert len(at_work) > 5
+
+
+@pytest.mark.slow
 def test_a_silent_actor_is_noticed(job, start, undisturbed):
     """An actor that is stopped, neither dead nor answering, is replaced, though it holds what it asked for."""
     jobs.write_job(job.parent, execution={"cpus_per_actor": 0.75 * CPUS, "actors": 1, "max_attempts": 2})
@@ -270,6 +299,47 @@ def test_a_tar_that_changed(job, start, undisturbed):
     again = start(job)
     assert again.wait() == 0, again.text
     assert compare(rows_of(output_of(job)), undisturbed) == WHOLE
+
+
+CLOCK_AHEAD = """
+import time
+_now = time.time
+time.time = lambda: _now() + 86_400
+"""
+
+
+@pytest.mark.slow
+def test_two_drivers_of_which_one_has_a_clock_a_day_ahead(job, start, undisturbed):
+    """What the other one writes just then looks old to its sweeper; nothing is lost, nothing twice."""
+    drivers = [start(job, inject=before_shards(PAUSE))]
+    drivers[0].wait_for(DONE)
+    drivers.append(start(job, inject=before_shards(PAUSE) | {"workers.folder_store": CLOCK_AHEAD}))
+    assert [driver.wait() for driver in drivers] == [0, 0], "\n\n".join(driver.text for driver in drivers)
+    tally = compare(rows_of(output_of(job)), undisturbed)
+    record("clock skew: two drivers at once, one a day ahead", tally, "0, 0")
+    assert tally == WHOLE
+
+
+@pytest.mark.slow
+def test_a_clock_that_s3_refuses(job, filled_bucket, s3, start, undisturbed):
+    """A machine whose clock is an hour off: one line that says so, nothing written; set right, the run completes."""
+    paths = {"images.shards": "", "model.checkpoint": "/weights.pt", "output": "/runs"}
+    options = [part for key, path in paths.items() for part in ("--set", f'{key}="s3://{filled_bucket}{path}"')]
+    ahead = (
+        "_now = get_current_datetime\ndef get_current_datetime(*args): return _now(*args) + datetime.timedelta(hours=1)"
+    )
+    driver = start(job, *options, inject={"botocore.auth": f"import datetime\n{ahead}"})
+    assert driver.wait() == 1, driver.text
+    (error,) = [line for _, line in driver.lines if line.startswith("error: ")]
+    assert "RequestTimeTooSkewed" in error
+    assert error.endswith("; set the clock of this machine")
+    again = start(job, *options)
+    assert again.wait() == 0, again.text
+    tally = compare(rows_of(fetched(filled_bucket, job.parent / "copy")), undisturbed)
+    record(
+        "clock skew: an hour off for S3, then the same command", tally, "1, 0", again.seconds_to_recover(again.start)
+    )
+    assert tally == WHOLE
 
 
 @pytest.fixture

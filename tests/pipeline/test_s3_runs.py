@@ -1,12 +1,15 @@
 """A run whose tars, checkpoint and output lie in S3 is the run of a folder."""
 
 import json
+import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
 import pytest
+from botocore.config import Config
 
 from manifests.errors import RequestError
 from manifests.job import Storage, load_job
@@ -16,6 +19,7 @@ from pipeline.query import query, questions_of
 from pipeline.results import read_published
 from pipeline.verify import verify
 from tests.helpers import jobs
+from workers import storage
 from workers.storage import AnyStore
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -73,6 +77,32 @@ def test_a_limit_counts_images_in_s3(job_in_s3, bucket):
     """The limit of each shard comes from headers of tars that are fetched for it."""
     plan = make_plan(in_s3(job_in_s3, bucket, "images.limit=7"))
     assert [task.limit for task in plan.tasks] == [5, 2]
+
+
+@pytest.mark.parametrize("shards", [1_500, pytest.param(100_000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
+def test_planning_costs_a_listing(bucket, tmp_path, shards):
+    """One call tells of a thousand tars or published files, and a few more do for all that remains."""
+    jobs.write_job(tmp_path)
+    client = boto3.client("s3", config=Config(max_pool_connections=16))
+    client.upload_file(str(tmp_path / "weights.pt"), bucket, "weights.pt")
+    put(client, bucket, [f"data/{number:06d}.tar" for number in range(shards)])
+    job = in_s3(tmp_path / "job.yaml", bucket, f'images.shards="s3://{bucket}/data/{{000000..{shards - 1:06d}}}.tar"')
+    plan, calls = make_plan(job), []
+    assert len(plan.todo) == shards
+    begin(plan)
+    done = plan.todo[:1_200]
+    put(client, bucket, [f"runs/{plan.run.run_id}/{task.file_name}" for task in done])
+    storage._s3(Storage())._client.meta.events.register("before-send.s3", lambda request, **_: calls.append(request))
+    assert len(make_plan(job).todo) == shards - len(done)
+    listings = [call for call in calls if "list-type=2" in call.url]
+    assert len(listings) == math.ceil(shards / 1000) + math.ceil(len(done) / 1000)
+    assert len(calls) - len(listings) <= 6, [f"{call.method} {call.url}" for call in calls if call not in listings]
+
+
+def put(client, bucket: str, keys: list[str]) -> None:
+    """Small objects, sixteen at a time."""
+    with ThreadPoolExecutor(16) as writers:
+        list(writers.map(lambda key: client.put_object(Bucket=bucket, Key=key, Body=b"any"), keys))
 
 
 def test_a_bucket_that_overwrites_is_refused(job_in_s3, bucket, capsys):
