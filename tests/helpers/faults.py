@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -222,9 +222,9 @@ def compare(rows: Rows, undisturbed: Iterable[dict[str, Any]]) -> Tally:
     return Tally(len(expected), len(rows), seen.total() - len(seen), wrong)
 
 
-def undisturbed_rows(job_file: Path, output: Path) -> Rows:
+def undisturbed_rows(job_file: Path, output: Path, overrides: Sequence[str] = ()) -> Rows:
     """The rows of the job as one process makes them, without Ray."""
-    plan = make_plan(load_job(job_file, [f"output={json.dumps(str(output))}"]))
+    plan = make_plan(load_job(job_file, [f"output={json.dumps(str(output))}", *overrides]))
     begin(plan)
     threads = torch.get_num_threads()
     certifier = plan.certifier(threads=1)
