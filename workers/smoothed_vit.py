@@ -29,7 +29,8 @@ from torch import Tensor
 from manifests.job import Model, Preprocess
 from workers.geometry import Geometry, TokenGroup
 
-# Tokens computed in one go: on a CPU what stays in its cache, on a GPU what keeps it busy.
+# Tokens computed in one go: on a CPU what stays in its cache, on a GPU what keeps it busy. They bound the memory:
+# the widest moment of a block holds some 12 D numbers a token.
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 17}
 _SHORT = 64  # tokens; up to here plain matrix products beat fused attention on a CPU
 
@@ -80,6 +81,7 @@ class SmoothedViT:
         self._device = device
         self._token_px = network.patch_embed.patch_size[0]
         self._num_ablations = geometry.num_ablations
+        self._tokens_at_once = _TOKENS_AT_ONCE[device.type]
         keep_hidden = model.masked_tokens == "keep"
         self._ablated = [
             self._to_device(group) for group in geometry.token_groups(self._token_px, keep_hidden=keep_hidden)
@@ -95,39 +97,60 @@ class SmoothedViT:
 
         Args:
             images: [images, height, width, 3] uint8.
+        Raises:
+            torch.OutOfMemoryError: the device has no room for a single sequence.
         """
-        return _votes_of(self.logits(images))
+        return self._votes(images, self._ablated, self._num_ablations)
 
     def clean_votes(self, images: Tensor) -> Votes:
         """Classify whole images, [images, 1] each; arguments as of `votes`."""
-        return _votes_of(self.clean_logits(images))
+        return self._votes(images, self._whole, 1)
 
     def logits(self, images: Tensor) -> Tensor:
-        """[images, ablations, classes] float32; arguments as of `votes`."""
+        """[images, ablations, classes] float32: for tests, votes take a fraction of the memory. Arguments as there."""
         return self._logits(images, self._ablated, self._num_ablations)
 
     def clean_logits(self, images: Tensor) -> Tensor:
         """[images, 1, classes] float32 of whole images; arguments as of `votes`."""
         return self._logits(images, self._whole, 1)
 
-    @torch.inference_mode()
+    def _votes(self, images: Tensor, groups: list[_Group], num_ablations: int) -> Votes:
+        classes_NA = torch.empty(len(images), num_ablations, device=self._device, dtype=torch.int64)
+        margins_NA = torch.empty(len(images), num_ablations, device=self._device, dtype=torch.float32)
+        for image_S, ablation_S, logits_SK in self._computed(images, groups):
+            votes = _votes_of(logits_SK)
+            classes_NA[image_S, ablation_S], margins_NA[image_S, ablation_S] = votes.classes, votes.margins
+        return Votes(classes_NA, margins_NA)
+
     def _logits(self, images: Tensor, groups: list[_Group], num_ablations: int) -> Tensor:
-        pixels_NTV = self._tokens_of(images.to(self._device))
-        logits_NAK = torch.empty(
-            len(images), num_ablations, self._network.num_classes, device=self._device, dtype=torch.float32
-        )
-        for group in groups:
-            for image_S, member_S in self._sequences(len(images), group):
-                tokens_SnD = self._embed(pixels_NTV, image_S, group, member_S)
-                logits_NAK[image_S, group.ablations[member_S]] = self._classify(tokens_SnD)
+        shape = len(images), num_ablations, self._network.num_classes
+        logits_NAK = torch.empty(shape, device=self._device, dtype=torch.float32)
+        for image_S, ablation_S, logits_SK in self._computed(images, groups):
+            logits_NAK[image_S, ablation_S] = logits_SK
         return logits_NAK
 
-    def _sequences(self, num_images: int, group: _Group) -> Iterator[tuple[Tensor, Tensor]]:
-        """Image and group member of the sequences that are computed together."""
-        members, tokens = group.tokens.shape
-        together = max(1, _TOKENS_AT_ONCE[self._device.type] // (tokens + self._network.num_prefix_tokens))
-        for sequences in torch.arange(num_images * members, device=self._device).split(together):
-            yield sequences // members, sequences % members
+    def _computed(self, images: Tensor, groups: list[_Group]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Every sequence once: its image, its ablation, its logits; so many together as the memory has room for."""
+        pixels_NTV = self._tokens_of(images.to(self._device))
+        for group in groups:
+            members, tokens = group.tokens.shape
+            left = torch.arange(len(images) * members, device=self._device)
+            while len(left):
+                together = max(1, self._tokens_at_once // (tokens + self._network.num_prefix_tokens))
+                image_S, member_S = left[:together] // members, left[:together] % members
+                try:
+                    logits_SK = self._sequence_logits(pixels_NTV, image_S, group, member_S)
+                except torch.OutOfMemoryError:
+                    if together == 1:
+                        raise
+                    self._tokens_at_once //= 2  # for good: what did not fit once will not fit again
+                    continue
+                yield image_S, group.ablations[member_S], logits_SK
+                left = left[together:]
+
+    @torch.inference_mode()
+    def _sequence_logits(self, pixels_NTV: Tensor, image_S: Tensor, group: _Group, member_S: Tensor) -> Tensor:
+        return self._classify(self._embed(pixels_NTV, image_S, group, member_S))
 
     def _tokens_of(self, images_NHWC: Tensor) -> Tensor:
         """The pixels of each token, [N, T, V] uint8, ordered as the weights of the embedding are."""
@@ -189,11 +212,11 @@ class SmoothedViT:
         self._positions_TD = self._positions_TD[0]
 
 
-def _votes_of(logits_NAK: Tensor) -> Votes:
-    top = logits_NAK.topk(2, dim=-1).values
-    finite = logits_NAK.isfinite().all(dim=-1)
+def _votes_of(logits_SK: Tensor) -> Votes:
+    top = logits_SK.topk(2, dim=-1).values
+    finite = logits_SK.isfinite().all(dim=-1)
     margins = (top[..., 0] - top[..., 1]).masked_fill(~finite, float("nan"))
-    return Votes(logits_NAK.argmax(dim=-1), margins)
+    return Votes(logits_SK.argmax(dim=-1), margins)
 
 
 def _rows_that_the_head_reads(network: VisionTransformer) -> int | None:

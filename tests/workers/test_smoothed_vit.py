@@ -181,13 +181,34 @@ def test_rows_that_the_head_reads(family: str, rows: int | None) -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 37, 1 << 20])
-def test_how_many_are_computed_together_changes_nothing(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_are_computed_together_changes_nothing(at_once: int) -> None:
     """Sequences computed one by one, or all at once, give the same logits."""
     engine = _engine(_network("vit_tiny_patch16_224", _SMALL, 64), _geometry("block", 21, 10, 64))
     images = _images(2, 64)
     before = engine.logits(images)
-    monkeypatch.setitem(smoothed_vit._TOKENS_AT_ONCE, "cpu", at_once)
+    engine._tokens_at_once = at_once
     _close(engine.logits(images), before, 1e-5)
+
+
+def test_fewer_are_computed_together_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sequence is lost on the way, and one that does not fit alone is an error."""
+    engine = _engine(_network("vit_tiny_patch16_224", _SMALL, 64), _geometry("column", 19, 7, 64))
+    images, sequences, room = _images(3, 64), [], 4
+    before, classify = engine.logits(images), engine._classify
+
+    def classify_in_little_memory(tokens_SnD: Tensor) -> Tensor:
+        if len(tokens_SnD) > room:
+            raise torch.OutOfMemoryError
+        sequences.append(len(tokens_SnD))
+        return classify(tokens_SnD)
+
+    monkeypatch.setattr(engine, "_classify", classify_in_little_memory)
+    _close(engine.logits(images), before, 1e-5)
+    assert sum(sequences) == 3 * len(before[0])
+    assert 1 < max(sequences) <= room
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.logits(images)
 
 
 def test_ties_go_to_the_lowest_class() -> None:
