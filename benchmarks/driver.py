@@ -41,7 +41,7 @@ class FakeWorker(fleet.Worker):
 
     def certify(self, task: ShardTask) -> Iterator[Any]:
         yield 1
-        yield ShardReport(task, {"ok": 1000}, 1.0, 0.0, published=True, node="fake")
+        yield ShardReport(task, {"ok": 1000}, seconds=1.0, turn_s=1.0, waited_s=0.0, published=True, node="fake")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
     smoothcert_images_total             images whose shard is published
     smoothcert_shards_total{outcome}    published, failed, requeued, found
     smoothcert_images_per_second        of this driver, since it began
-    smoothcert_decode_seconds_total     what actors waited for decoded images
+    smoothcert_decode_seconds_total     what models waited for decoded images
 
 Ray serves metrics where its own are served (`ray metrics`). Not covered: what the user sees (progress.py).
 """
@@ -37,7 +37,7 @@ class Diary:
         self._lines = io.BytesIO()  # a fifth of what objects would take
         self._images = Counter("smoothcert_images_total", "Images whose shard is published.")
         self._shards = Counter("smoothcert_shards_total", "Shards by what became of them.", tag_keys=("outcome",))
-        self._decode = Counter("smoothcert_decode_seconds_total", "Seconds that actors waited for decoded images.")
+        self._decode = Counter("smoothcert_decode_seconds_total", "Seconds that models waited for decoded images.")
         self._rate = Gauge("smoothcert_images_per_second", "Images a second of this driver, since it began.")
 
     @property
@@ -50,9 +50,14 @@ class Diary:
             case ShardReport():
                 self.rows += event.rows
                 self._images.inc(event.rows)
-                self._decode.inc(max(event.decode_s, 1e-9))  # Ray refuses to add nothing
+                self._decode.inc(max(event.waited_s, 1e-9))  # Ray refuses to add nothing
                 self._rate.set(self.images_per_second or 0.0)
-                figures = {"statuses": event.statuses, "seconds": event.seconds, "decode_seconds": event.decode_s}
+                figures = {
+                    "statuses": event.statuses,
+                    "seconds": event.seconds,
+                    "turn_seconds": event.turn_s,
+                    "decode_wait_seconds": event.waited_s,
+                }
                 self._enter("published" if event.published else "found", event, figures | {"node": event.node})
             case FoundPublished():
                 self._enter("found", event, {})

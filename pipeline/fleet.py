@@ -11,6 +11,9 @@ a machine that falls silent only after minutes.
     the machine dies, is drained or silent    nothing, the same
     no batch is done for a long time          an attempt, the actor is ended
 
+An actor has two shards: one is fetched and decoded, or published, while the votes of the other are computed. If it dies
+with both, neither is charged an attempt, for nobody knows whose fault it was; each then goes on alone.
+
 After `max_attempts` a shard is given up, so that one which kills every actor does not kill the run. The next attempt
 is another machine's where there is one, so that a bad machine alone cannot use them up. Actors are started as machines
 join, up to what the job asks for.
@@ -23,6 +26,7 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +51,8 @@ NO_MACHINE_S = 900.0  # so long may an autoscaler take to bring the first machin
 _WIND_DOWN_S = 30.0
 
 _LOST = (RayActorError, GetTimeoutError)  # dead, or silent
-_OF_AN_ACTOR: dict[str, Any] = {"concurrency_groups": {"life": 1}, "max_restarts": 0}
+_AT_ONCE = 2  # shards of an actor
+_OF_AN_ACTOR: dict[str, Any] = {"concurrency_groups": {"life": 1, "shards": _AT_ONCE}, "max_restarts": 0}
 
 
 class Worker:
@@ -57,12 +62,14 @@ class Worker:
         self._plan, self._threads = plan, threads
         self._admitted = threading.Event()
         self._stopping = threading.Event()
+        self._loading = threading.Lock()
         self._loaded: Certifier | None = None  # by the first task: Ray keeps a task's exception, not a constructor's
 
     def _certifier(self) -> "Certifier":
-        if self._loaded is None:
-            self._loaded = self._plan.certifier(self._threads)
-        return self._loaded
+        with self._loading:
+            if self._loaded is None:
+                self._loaded = self._plan.certifier(self._threads)
+            return self._loaded
 
     @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
     def node(self) -> str:
@@ -76,21 +83,32 @@ class Worker:
 
     @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
     def stop(self) -> None:
-        """End the shard after this batch, unless all its images are done."""
+        """End each shard after its batch, unless all its images are done."""
         self._stopping.set()
 
     def try_out(self, task: ShardTask) -> Counter[str]:
         return self._certifier().try_out(task, CANARY_IMAGES)
 
+    @ray.method(concurrency_group="shards")  # type: ignore[untyped-decorator]
     def certify(self, task: ShardTask) -> Iterator[Introduction | int | ShardReport]:
         certifier = self._certifier()
         if not self._admitted.is_set():
             yield certifier.introduce()
             self._admitted.wait()  # or it would publish while the driver still compares
-        for step in certifier.certify(task):
-            yield step
-            if self._stopping.is_set():
-                return
+        with closing(certifier.certify(task)) as steps:
+            for step in steps:
+                yield step
+                if self._stopping.is_set():
+                    return
+
+
+@dataclass(eq=False)
+class _Work:
+    """A shard at an actor, whose stream it is; `reported` once the report has come."""
+
+    task: ShardTask
+    stream: Any
+    reported: bool = False
 
 
 @dataclass(eq=False)
@@ -100,24 +118,27 @@ class _Member:
     Attributes:
         life: the answer to `node` that is waited for, asked at `asked`.
         node: its machine, once it runs.
-        stream, task: of the shard it works on.
-        beat: when it last got on with it.
+        works: its shards.
+        beat: when it last got on with one of them.
     """
 
     actor: Any
     life: Any
     asked: float
     node: str | None = None
-    stream: Any = None
-    task: ShardTask | None = None
+    works: list[_Work] = field(default_factory=list)
     beat: float = 0.0
-    reported: bool = False
 
 
 @dataclass
 class _Record:
-    """What a shard has cost: the machines of its errors and stalls, and those on which its actor was lost."""
+    """What a shard has cost: the machines of its errors and stalls, and those on which its actor was lost.
 
+    Attributes:
+        alone: it was on an actor that was lost, and shares none any more.
+    """
+
+    alone: bool = False
     failed_on: list[str | None] = field(default_factory=list)
     lost_on: list[str | None] = field(default_factory=list)
 
@@ -145,6 +166,7 @@ class Fleet:
         self._records: defaultdict[int, _Record] = defaultdict(_Record)
         self._members: list[_Member] = []
         self._looked = 0.0
+        self._wanted = 1  # actors
         self._shared = False
         self._had_machine = time.monotonic()
 
@@ -209,7 +231,7 @@ class Fleet:
             yield from (event for event in self._hear(0.5) if not isinstance(event, Requeued))
 
     def _busy(self) -> list[_Member]:
-        return [member for member in self._members if member.stream is not None]
+        return [member for member in self._members if member.works]
 
     def _first_member(self) -> _Member:
         """An actor that runs.
@@ -249,8 +271,8 @@ class Fleet:
         for member in self._members:
             if member.life is None:
                 member.life, member.asked = member.actor.node.remote(), now
-        wanted = self._share.actors or self._room()
-        for _ in range(min(wanted, len(self._queue) + len(self._busy())) - len(self._members)):
+        self._wanted = self._share.actors or self._room()
+        for _ in range(min(self._wanted, len(self._queue) + len(self._busy())) - len(self._members)):
             self._start()
 
     def _room(self) -> int:
@@ -259,27 +281,39 @@ class Fleet:
         return max(1, 2 * room) if cluster.has_autoscaler() else room
 
     def _hand_out(self) -> Iterator[Event]:
-        machines = {member.node for member in self._members if member.node is not None}
-        for member in self._members:
-            while member.node is not None and member.stream is None and (task := self._take(member, machines)):
-                if self._shared and self._plan.run.is_published(task):
-                    yield FoundPublished(task)
-                    continue
-                member.stream = member.actor.certify.options(num_returns="streaming").remote(task)
-                member.task, member.beat, member.reported = task, time.monotonic(), False
+        for count in range(1, _AT_ONCE + 1):
+            for member in self._members:
+                while member.node is not None and len(member.works) < count and (task := self._take(member)):
+                    if self._shared and self._plan.run.is_published(task):
+                        yield FoundPublished(task)
+                        continue
+                    stream = member.actor.certify.options(num_returns="streaming").remote(task)
+                    member.beat = member.beat if member.works else time.monotonic()
+                    member.works.append(_Work(task, stream))
 
-    def _take(self, member: _Member, machines: set[str]) -> ShardTask | None:
-        """The next shard for an actor: none that failed on its machine and may fare better on another."""
+    def _take(self, member: _Member) -> ShardTask | None:
+        """The next shard for an actor: a second one only if there are enough for all."""
+        if member.works and (len(self._queue) <= self._wanted or self._alone(member.works[0].task)):
+            return None
         for task in self._queue:
-            tried = self._records[task.index].machines() if task.index in self._records else set()
-            if member.node not in tried or machines <= tried:
+            if not (member.works and self._alone(task)) and self._may_try(member, task):
                 self._queue.remove(task)
                 return task
         return None
 
+    def _alone(self, task: ShardTask) -> bool:
+        return task.index in self._records and self._records[task.index].alone
+
+    def _may_try(self, member: _Member, task: ShardTask) -> bool:
+        """Whether it has not failed on this machine, or has on all."""
+        if task.index not in self._records:
+            return True
+        tried = self._records[task.index].machines()
+        return member.node not in tried or all(other.node in tried for other in self._members if other.node)
+
     def _hear(self, timeout_s: float) -> Iterator[Event]:
         """What actors have to say within the time."""
-        streams = {member.stream: member for member in self._busy()}
+        streams = {work.stream: (member, work) for member in self._members for work in member.works}
         lives = {member.life: member for member in self._members if member.life is not None}
         waiting = [*streams, *lives]
         if not waiting:
@@ -287,7 +321,7 @@ class Fleet:
             return
         for ready in ray.wait(waiting, num_returns=1, timeout=timeout_s, fetch_local=False)[0]:
             if ready in streams:
-                yield from self._hear_stream(streams[ready])
+                yield from self._hear_stream(*streams[ready])
             else:
                 yield from self._hear_life(lives[ready])
 
@@ -296,40 +330,38 @@ class Fleet:
         try:
             member.node = ray.get(life, timeout=SILENT_S)
         except RayError as error:
-            if member.stream is None:  # else its stream tells
+            if not member.works:  # else its streams tell
                 self._members.remove(member)
             elif not isinstance(error, RayActorError):
                 yield from self._lose(member, str(_cause(error)))
 
-    def _hear_stream(self, member: _Member) -> Iterator[Event]:
-        assert member.task is not None
+    def _hear_stream(self, member: _Member, work: _Work) -> Iterator[Event]:
         try:
-            item = ray.get(next(member.stream), timeout=SILENT_S)
+            item = ray.get(next(work.stream), timeout=SILENT_S)
         except StopIteration:
-            task, member.stream, member.task = member.task, None, None
-            if not member.reported:
-                yield from self._again(task, "it was stopped")
+            member.works.remove(work)
+            if not work.reported:
+                yield from self._again(work.task, "it was stopped")
         except RayActorError as error:
             yield from self._lose(member, str(_cause(error)))
         except RayError as error:
-            yield from self._failed_attempt(member, _cause(error))
+            yield from self._failed_attempt(member, work, _cause(error))
         else:
-            member.beat, member.reported = time.monotonic(), isinstance(item, ShardReport)
+            member.beat, work.reported = time.monotonic(), isinstance(item, ShardReport)
             self._shared |= isinstance(item, ShardReport) and not item.published
-            yield Beat(member.task, item) if isinstance(item, int) else item
+            yield Beat(work.task, item) if isinstance(item, int) else item
             if isinstance(item, Introduction):
                 member.actor.admit.remote()  # who heard it has not objected
 
-    def _failed_attempt(self, member: _Member, cause: SmoothcertError) -> Iterator[Event]:
-        task, member.stream, member.task = member.task, None, None
-        assert task is not None
+    def _failed_attempt(self, member: _Member, work: _Work, cause: SmoothcertError) -> Iterator[Event]:
+        member.works.remove(work)
         if isinstance(cause, RequestError):
             raise cause from None
         if isinstance(cause, ShardError):
-            yield Failure(task, str(cause))
+            yield Failure(work.task, str(cause))
             return
-        self._records[task.index].failed_on.append(member.node)
-        yield from self._again(task, str(cause))
+        self._records[work.task.index].failed_on.append(member.node)
+        yield from self._again(work.task, str(cause))
 
     def _give_up_the_silent(self) -> Iterator[Event]:
         """Lose actors that do not answer, or do not get on."""
@@ -341,20 +373,21 @@ class Fleet:
         for member in list(self._members):
             if member.node is not None and member.life is not None and now - member.asked > SILENT_S:
                 yield from self._lose(member, f"its actor has not answered for {SILENT_S:g} s")
-            elif member.stream is not None and now - member.beat > STALLED_S:
-                assert member.task is not None
-                self._records[member.task.index].failed_on.append(member.node)
-                member.node = None  # counted already
-                yield from self._lose(member, f"its actor has done no batch for {STALLED_S:g} s")
+            elif member.works and now - member.beat > STALLED_S:
+                yield from self._lose(member, f"its actor has done no batch for {STALLED_S:g} s", stalled=True)
 
-    def _lose(self, member: _Member, reason: str) -> Iterator[Event]:
-        """An actor is gone, or as good as gone: what it publishes yet is harmless."""
+    def _lose(self, member: _Member, reason: str, *, stalled: bool = False) -> Iterator[Event]:
+        """An actor is gone, or as good as gone: what it publishes yet is harmless. A stall is not its machine's end."""
         self._members.remove(member)
         self._looked = 0.0  # another may take its place now
         ray.kill(member.actor, no_restart=True)
-        if member.task is not None:
-            self._records[member.task.index].lost_on.append(member.node)
-            yield from self._again(member.task, reason)
+        for work in member.works:
+            record = self._records[work.task.index]
+            record.alone = True
+            if len(member.works) == 1:
+                (record.failed_on if stalled else record.lost_on).append(member.node)
+            if not work.reported:
+                yield from self._again(work.task, reason)
 
     def _again(self, task: ShardTask, reason: str) -> Iterator[Event]:
         record = self._records[task.index]

@@ -1,6 +1,8 @@
 """One shard in, one published Parquet file out.
 
-    tar -> samples -> pixels -> votes -> certificates -> rows -> Parquet -> published once
+    tar -> samples -> pixels                         ahead, while another shard has its turn
+        -> votes                                     in its turn: the model is one shard's at a time
+        -> certificates -> Parquet, published once   after it
 
 Needs no ray: a machine without it runs all of this. Not covered: which shards, and who does them (pipeline/).
 """
@@ -8,14 +10,16 @@ Needs no ray: a machine without it runs all of this. Not covered: which shards, 
 import hashlib
 import io
 import platform
+import threading
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import islice
+from contextlib import closing, contextmanager
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import PIL
@@ -24,23 +28,35 @@ import pyarrow.parquet as pq
 import timm
 import torch
 import torchvision
+from numpy.typing import NDArray
+from torch import Tensor
 
 from manifests.errors import RequestError, ShardError
 from manifests.identity import VOTES_VERSION
-from manifests.job import Job
+from manifests.job import Job, Preprocess
 from workers import votes_table
 from workers.certificates import certify
 from workers.classifiers import load_classifier
 from workers.geometry import Geometry
-from workers.images import DecodedImage, decode, decoder_version
+from workers.images import decode, decoder_version
 from workers.shard_reader import Sample, read_samples
 from workers.shard_task import Introduction, ShardReport, ShardTask
 from workers.smoothed_vit import SmoothedViT
 from workers.storage import AnyStore, sha256_of
 
+_T = TypeVar("_T")
 Row = dict[str, Any]
 _CPU_IMAGES_PER_BATCH = 16
 _CUDA_IMAGES_PER_GIB = 2
+_BATCHES_AHEAD = 2
+
+
+class _Batch(NamedTuple):
+    """Rows of a shard; positions of those whose images can be read; their pixels, [readable, crop, crop, 3] uint8."""
+
+    rows: list[Row]
+    readable: list[int]
+    pixels: Tensor | None
 
 
 class Certifier:
@@ -76,12 +92,13 @@ class Certifier:
         self._model = SmoothedViT(network, self._geometry, preprocess=job.preprocess, model=job.model, device=device)
         self._images_per_batch = job.execution.images_per_batch or _auto_images_per_batch(device)
         self._environment = _environment(device)
-        self._decode_s = 0.0  # of the present shard
+        self._turn = threading.Lock()  # of the model
 
     def try_out(self, task: ShardTask, images: int) -> Counter[str]:
         """Vote on the first images of a shard, publish nothing; the number of rows of each status."""
-        with self._tar(task) as tar:
-            return Counter(row["status"] for row in islice(self._rows(task, tar), images))
+        with self._tar(task) as tar, closing(self._decoded(task, tar)) as batches:
+            rows = islice(chain.from_iterable(self._voted(batch) for batch in batches), images)
+            return Counter(row["status"] for row in rows)
 
     def introduce(self) -> Introduction:
         """Classify an image that is the same on every machine."""
@@ -90,8 +107,11 @@ class Certifier:
         logits = self._model.clean_logits(pixels)[0, 0].cpu().numpy()
         return Introduction(platform.node(), self._environment, VOTES_VERSION, logits)
 
-    def certify(self, task: ShardTask) -> Iterator[int | ShardReport]:
+    def certify(self, task: ShardTask) -> Generator[int | ShardReport, None, None]:
         """Certify a shard and publish its file: the number of rows done after every batch, then the report.
+
+        Two threads may each certify a shard: the votes of one are computed while the other fetches and decodes, or
+        publishes.
 
         Raises:
             ShardError: the tar cannot be certified whole.
@@ -99,15 +119,22 @@ class Certifier:
         with _naming(task):
             yield from self._certify(task)
 
-    def _certify(self, task: ShardTask) -> Iterator[int | ShardReport]:
-        start, self._decode_s = time.monotonic(), 0.0
+    def _certify(self, task: ShardTask) -> Generator[int | ShardReport, None, None]:
+        start, waited_s = time.monotonic(), 0.0
         rows: list[Row] = []
-        with self._tar(task) as tar:
-            for row in self._rows(task, tar):
-                rows.append(row)
-                if len(rows) % self._images_per_batch == 0:
+        with self._tar(task) as tar, closing(_ahead(self._decoded(task, tar), _BATCHES_AHEAD)) as batches:
+            batch = next(batches, None)
+            with self._turn:
+                began = time.monotonic()
+                while batch is not None:
+                    rows += self._voted(batch)
                     yield len(rows)
+                    asked = time.monotonic()
+                    batch = next(batches, None)
+                    waited_s += time.monotonic() - asked
+                turn_s = time.monotonic() - began
             shard_sha256 = sha256_of(tar)
+        self._add_certificates(rows)
         metadata = {
             "run_id": self._run_id,
             "shard": {"name": task.shard.name, "size": task.shard.size, "fingerprint": task.shard.fingerprint},
@@ -123,8 +150,15 @@ class Certifier:
         if not published:
             self._accept_the_first(task, rows)
         statuses = Counter(row["status"] for row in rows)
-        seconds = time.monotonic() - start
-        yield ShardReport(task, dict(statuses), seconds, self._decode_s, published, platform.node())
+        yield ShardReport(
+            task,
+            dict(statuses),
+            seconds=time.monotonic() - start,
+            turn_s=turn_s,
+            waited_s=waited_s,
+            published=published,
+            node=platform.node(),
+        )
 
     @contextmanager
     def _tar(self, task: ShardTask) -> Iterator[Path]:
@@ -144,38 +178,45 @@ class Certifier:
                 "start again"
             )
 
-    def _rows(self, task: ShardTask, tar: Path) -> Iterator[Row]:
-        """The rows of a shard in tar order; batches depend only on positions in the shard."""
+    def _decoded(self, task: ShardTask, tar: Path) -> Generator[_Batch, None, None]:
+        """The shard's images in tar order; batches depend only on positions in the shard."""
         samples = read_samples(tar, self._job.images, classes=self._job.model.classes, limit=task.limit)
+        decode_row = partial(_decode_row, task, self._job.preprocess)
         with ThreadPoolExecutor(self._threads) as decoders:
             for batch in _batches(samples, self._images_per_batch):
-                start = time.monotonic()
-                decoded = list(decoders.map(lambda sample: decode(sample.image, self._job.preprocess), batch))
-                self._decode_s += time.monotonic() - start
-                rows = [_row(task, sample, image) for sample, image in zip(batch, decoded, strict=True)]
-                self._vote(rows, decoded)
-                yield from rows
+                rows, pixels = zip(*decoders.map(decode_row, batch), strict=True)
+                readable = [position for position, image in enumerate(pixels) if image is not None]
+                stack = torch.from_numpy(np.stack([pixels[position] for position in readable])) if readable else None
+                yield _Batch(list(rows), readable, stack)
 
-    def _vote(self, rows: list[Row], decoded: Sequence[DecodedImage]) -> None:
-        """Add votes, margins and certificates to the rows whose images have pixels."""
-        readable = [position for position, image in enumerate(decoded) if image.pixels is not None]
-        if not readable:
-            return
-        pixels = torch.from_numpy(np.stack([image.pixels for image in decoded if image.pixels is not None]))
-        answers = [self._model.votes(pixels), *([self._model.clean_votes(pixels)] if self._job.clean else [])]
-        finite = torch.cat([answer.margins for answer in answers], dim=1).isfinite().all(dim=1).cpu().numpy()
-        votes = answers[0].classes.cpu().numpy()[finite]
-        margins = answers[0].margins.cpu().numpy()[finite]
-        certificates = certify(votes, self._geometry, classes=self._job.model.classes)
-        for position in np.array(readable)[~finite]:
-            rows[position] |= {"status": "model_error", "error": "a logit is not finite"}
-        for place, position in enumerate(np.array(readable)[finite]):
-            rows[position] |= {"votes": votes[place], "margins": margins[place]}
-            rows[position] |= {name: int(values[place]) for name, values in vars(certificates).items()}
+    def _voted(self, batch: _Batch) -> list[Row]:
+        """The rows of a batch, with votes and margins where their images have pixels."""
+        if batch.pixels is None:
+            return batch.rows
+        answers = [self._model.votes(batch.pixels)]
         if self._job.clean:
-            classes, margins = (part[:, 0].cpu().numpy()[finite] for part in answers[1])
-            for place, position in enumerate(np.array(readable)[finite]):
-                rows[position] |= {"clean_prediction": int(classes[place]), "clean_margin": float(margins[place])}
+            answers.append(self._model.clean_votes(batch.pixels))
+        classes = torch.cat([answer.classes for answer in answers], dim=1).cpu().numpy()
+        margins = torch.cat([answer.margins for answer in answers], dim=1).cpu().numpy()
+        A = self._geometry.num_ablations
+        for place, position in enumerate(batch.readable):
+            row = batch.rows[position]
+            if not np.isfinite(margins[place]).all():
+                row |= {"status": "model_error", "error": "a logit is not finite"}
+                continue
+            row |= {"votes": classes[place, :A].astype(np.uint16), "margins": margins[place, :A].copy()}
+            if self._job.clean:
+                row |= {"clean_prediction": int(classes[place, A]), "clean_margin": float(margins[place, A])}
+        return batch.rows
+
+    def _add_certificates(self, rows: Sequence[Row]) -> None:
+        voted = [row for row in rows if "votes" in row]
+        if not voted:
+            return
+        votes = np.stack([row["votes"] for row in voted])
+        certificates = certify(votes, self._geometry, classes=self._job.model.classes)
+        for place, row in enumerate(voted):
+            row |= {name: int(values[place]) for name, values in vars(certificates).items()}
 
     def _accept_the_first(self, task: ShardTask, rows: Sequence[Row]) -> None:
         """Another writer published this shard before: its rows must be about the same images."""
@@ -194,14 +235,15 @@ def _naming(task: ShardTask) -> Iterator[None]:
         raise ShardError(f"shard {task.shard.name}: {error}") from None
 
 
-def _row(task: ShardTask, sample: Sample, image: DecodedImage) -> Row:
-    """A row without votes."""
+def _decode_row(task: ShardTask, preprocess: Preprocess, sample: Sample) -> tuple[Row, NDArray[np.uint8] | None]:
+    """A row without votes, and the pixels to vote on."""
+    image = decode(sample.image, preprocess)
     status, error = "ok", None
     if image.error is not None:
         status, error = image.error.status, image.error.message
     elif sample.label_error is not None:
         status, error = "label_error", sample.label_error
-    return {
+    row = {
         "key": sample.key,
         "shard": task.shard.name,
         "index": sample.index,
@@ -214,6 +256,16 @@ def _row(task: ShardTask, sample: Sample, image: DecodedImage) -> Row:
         "width": image.width,
         "height": image.height,
     }
+    return row, image.pixels
+
+
+def _ahead(items: Iterator[_T], count: int) -> Generator[_T, None, None]:
+    """The items, of which up to `count` are made by another thread before they are asked for."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = deque(thread.submit(next, items, None) for _ in range(count))
+        while (item := coming.popleft().result()) is not None:
+            coming.append(thread.submit(next, items, None))
+            yield item
 
 
 def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:

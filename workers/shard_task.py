@@ -47,8 +47,9 @@ class ShardReport:
     Attributes:
         task: the shard.
         statuses: number of rows of each status.
-        seconds: from opening the tar to the published file.
-        decode_s: of these, spent waiting for decoded images.
+        seconds: from fetching the tar to the published file.
+        turn_s: of these, those in which the model was this shard's.
+        waited_s: of these, spent waiting for decoded images.
         published: False where another writer was first.
         node: name of the machine.
     """
@@ -56,7 +57,8 @@ class ShardReport:
     task: ShardTask
     statuses: dict[str, int]
     seconds: float
-    decode_s: float
+    turn_s: float
+    waited_s: float
     published: bool
     node: str
 

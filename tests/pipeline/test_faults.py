@@ -94,7 +94,7 @@ def test_an_actor_is_killed(job, start, undisturbed):
     driver.wait_for(DONE, count=2)
     fault = driver.signal_actor(signal.SIGKILL)
     assert driver.wait() == 0, driver.text
-    assert len(driver.when(r"^again: \d\d\.tar: an actor died")) == 1, driver.text
+    assert len(driver.when(r"^again: \d\d\.tar: an actor died")) in (1, 2), driver.text  # an actor may have two
     tally = compare(rows_of(output_of(job)), undisturbed)
     record("SIGKILL of an actor", tally, "0", driver.seconds_to_recover(fault))
     assert tally == WHOLE
@@ -214,7 +214,7 @@ def test_a_silent_actor_is_noticed(job, start, undisturbed):
     driver.wait_for(DONE, count=2)
     fault = driver.signal_actor(signal.SIGSTOP)
     assert driver.wait() == 0, driver.text
-    assert len(driver.when("^again: .*has not answered for 8 s", after=fault)) == 1, driver.text
+    assert len(driver.when("^again: .*has not answered for 8 s", after=fault)) in (1, 2), driver.text
     tally = compare(rows_of(output_of(job)), undisturbed)
     record(
         "an actor falls silent (SIGSTOP; noticed after 8 s here, 30 s by default)",
