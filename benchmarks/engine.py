@@ -1,31 +1,42 @@
-"""How fast the engine votes, against computing every token and against the published way to drop them.
+"""How fast the engine votes: against matrix products alone, the published way to drop tokens, and every token.
 
     ours       SmoothedViT.votes
     published  Salman et al.: one offset at a time over all images; every token is embedded, then those shown are kept
-    dense      timm's model(x) on masked images, every token through every block; some offsets, scaled to all
+    dense      timm's model(x) on masked images, every token through every block
 
-The two rivals are timm's own modules. Paths take turns and the fastest turn of each counts, so that a busy
-machine slows all alike. Votes must agree where ours have a margin above 1e-4 (float32) or 0.05 of the logits' scale:
-those of `drop` with the published path, those of `keep` with the dense one. GFLOP/s count what a path needs, not the
-tokens that the published one embeds in vain.
+Both rivals are timm's own modules. Paths and ceilings take turns; medians of the rounds count, and the ratio to a rival
+is the median of the rounds' ratios, so a busy machine slows all alike. A rival may compute some of the offsets, evenly
+spread, scaled to all. Votes must agree where ours have a margin above 1e-4 (float32) or 0.05 of the logits' scale:
+those of `drop` with the published path, those of `keep` with the dense one. GFLOP/s count all rows of the last block,
+though the engine leaves most of them out (DESIGN: the full work), and not the tokens that the published path embeds in
+vain. "of products" is the share of the best of ceilings.py's shapes in the same round.
 
-Run from the repository root: python -m benchmarks.engine
+Run from the repository root, all that takes an hour or a GPU left out:
+
+    python -m benchmarks.engine
+    python -m benchmarks.engine --model vit_tiny_patch16_224 vit_small_patch16_224 --ablation column:19:1 column:37:8
+
 Source: Salman et al. 2021, arXiv:2110.07719, and the preprocessor in github.com/MadryLab/smoothed-vit.
 """
 
 import argparse
 import copy
+import itertools
 import json
+import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 from timm.models import VisionTransformer
 from torch import Tensor
 
+from benchmarks.ceilings import products_gflops, synchronise
 from manifests.job import Ablation, Model, Preprocess
 from pipeline.costs import flop_of
 from workers.classifiers import build_classifier
@@ -33,15 +44,14 @@ from workers.geometry import Geometry
 from workers.smoothed_vit import SmoothedViT
 
 _CROP = 224
-_DENSE_OFFSETS = 32  # the dense path computes so many of an image's ablations
-_DENSE_BATCH = 8  # images; 8 x 197 tokens stay in a core's cache
+_DENSE_BATCH = {"cpu": 8, "cuda": 256}  # images; 8 x 197 tokens stay in a core's cache
 
 
-class Path(NamedTuple):
-    """One way to vote: what it is called, how it computes [images, offsets, classes], and of which share."""
+class Way(NamedTuple):
+    """One way to vote: what it is called, how it computes [images, offsets, classes], and of which offsets."""
 
     name: str
-    logits: Callable[[], Tensor]
+    compute: Callable[[], Any]
     offsets: Tensor
     flop_per_image: float  # of all offsets
 
@@ -49,31 +59,33 @@ class Path(NamedTuple):
 class Rival:
     """timm's network on masked and normalised pixels, as both rivals need them."""
 
-    def __init__(self, network: VisionTransformer, geometry: Geometry, preprocess: Preprocess, dtype: torch.dtype):
-        self.network = network.to(dtype)
-        self.dtype = dtype
-        self.visible_AHW = torch.from_numpy(geometry.rows[:, None, :, None] & geometry.columns[None, :, None, :])
-        self.visible_AHW = self.visible_AHW.flatten(0, 1)
-        self.mean, self.std = (torch.tensor(value)[:, None, None] for value in (preprocess.mean, preprocess.std))
-        token_px = network.patch_embed.patch_size[0]
-        groups = geometry.token_groups(token_px)
+    def __init__(self, network: VisionTransformer, geometry: Geometry, dtype: torch.dtype, device: torch.device):
+        self.network, self.dtype, self.device = network.to(device, dtype), dtype, device
+        self._geometry = geometry
+        mean, std = Preprocess().mean, Preprocess().std
+        self._mean, self._std = (torch.tensor(value, device=device)[:, None, None] for value in (mean, std))
         self.tokens = {
-            int(ablation): torch.from_numpy(tokens)
-            for group in groups
+            int(ablation): torch.from_numpy(tokens).to(device)
+            for group in geometry.token_groups(network.patch_embed.patch_size[0])
             for ablation, tokens in zip(group.ablations, group.tokens, strict=True)
         }
 
-    def masked(self, pixels_NCHW: Tensor, offset: int) -> Tensor:
+    def _masked(self, pixels_NCHW: Tensor, offset: int) -> Tensor:
         """Black outside the ablation, then normalised."""
-        return ((pixels_NCHW * self.visible_AHW[offset] - self.mean) / self.std).to(self.dtype)
+        row, column = divmod(offset, self._geometry.grid[1])
+        visible_HW = np.logical_and.outer(self._geometry.rows[row], self._geometry.columns[column])
+        visible = torch.from_numpy(visible_HW).to(self.device)
+        return ((pixels_NCHW * visible - self._mean) / self._std).to(self.dtype)
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        return images.to(self.device).permute(0, 3, 1, 2).float() / 255
 
     @torch.inference_mode()
     def dense(self, images: Tensor, offsets: Tensor) -> Tensor:
         """Every token of every ablation."""
-        pixels_NCHW = images.permute(0, 3, 1, 2).float() / 255
-        columns = []
+        pixels_NCHW, columns = self._pixels(images), []
         for offset in offsets.tolist():
-            batches = self.masked(pixels_NCHW, offset).split(_DENSE_BATCH)
+            batches = self._masked(pixels_NCHW, offset).split(_DENSE_BATCH[self.device.type])
             columns.append(torch.cat([self.network(batch).float() for batch in batches]))
         return torch.stack(columns, dim=1)
 
@@ -81,11 +93,10 @@ class Rival:
     def published(self, images: Tensor, offsets: Tensor) -> Tensor:
         """Every token embedded, the class token and those shown computed; one offset at a time."""
         network, prefix = self.network, self.network.num_prefix_tokens
-        pixels_NCHW = images.permute(0, 3, 1, 2).float() / 255
-        columns = []
+        pixels_NCHW, columns = self._pixels(images), []
         for offset in offsets.tolist():
-            embedded = network._pos_embed(network.patch_embed(self.masked(pixels_NCHW, offset)))
-            shown = torch.cat([torch.arange(prefix), prefix + self.tokens[offset]])
+            embedded = network._pos_embed(network.patch_embed(self._masked(pixels_NCHW, offset)))
+            shown = torch.cat([torch.arange(prefix, device=self.device), prefix + self.tokens[offset]])
             tokens = network.norm(network.blocks(network.norm_pre(embedded[:, shown])))
             columns.append(network.forward_head(tokens).float())
         return torch.stack(columns, dim=1)
@@ -94,47 +105,132 @@ class Rival:
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(args.threads)
+    table = Table(title=f"{args.device}, {args.threads} threads, medians of {args.rounds} rounds")
+    for heading in (
+        "model",
+        "ablation",
+        "dtype",
+        "way",
+        "images/s",
+        "tokens/s",
+        "GFLOP/s",
+        "of products",
+        "ours faster",
+    ):
+        table.add_column(heading, justify="left" if heading in ("model", "ablation", "dtype", "way") else "right")
+    records = []
+    for model, ablation, dtype in itertools.product(args.model, args.ablation, args.dtype):
+        record = measure(args, model, ablation, dtype)
+        records.append(record)
+        for name, way in record["ways"].items():
+            cells = (f"{way['images_per_s']:.3f}", f"{way['tokens_per_s']:,.0f}", f"{way['gflops']:,.1f}")
+            shares = (f"{way['of_products']:.1%}", "" if name == "ours" else f"{way['ours_faster']:.2f} x")
+            table.add_row(model, ablation, dtype, name, *cells, *shares)
+    console = Console()
+    console.print(table)
+    for record in records:
+        notes = [f"products reach {record['ceiling_gflops']:,.1f} GFLOP/s with {record['ceiling_shape']}"]
+        if record["peak_gib"] is not None:
+            notes.append(f"peak memory {record['peak_gib']:.2f} GiB")
+        console.print(f"{record['model']} {record['ablation']} {record['dtype']}: {'; '.join(notes)}", highlight=False)
+    print(json.dumps(records))
+
+
+def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: str) -> dict[str, Any]:
+    """One model, one ablation, one number format: all ways in turns."""
     torch.manual_seed(0)
-    model = Model(architecture=args.model, checkpoint="none", classes=1000, dtype=args.dtype)
-    preprocess = Preprocess(crop=_CROP)
-    geometry = Geometry.of(Ablation(kind="column", size=args.size, stride=args.stride), _CROP, _CROP)
+    device = torch.device(args.device)
+    kind, size, stride = ablation.split(":")
+    model = Model(architecture=architecture, checkpoint="none", classes=1000, dtype=dtype)
+    geometry = Geometry.of(
+        Ablation.model_validate({"kind": kind, "size": int(size), "stride": int(stride)}), _CROP, _CROP
+    )
     network = build_classifier(model, _CROP).eval().requires_grad_(False)
     images = torch.randint(0, 256, (args.images, _CROP, _CROP, 3), dtype=torch.uint8)
-
+    rival = Rival(copy.deepcopy(network), geometry, getattr(torch, dtype), device)
     unused = copy.deepcopy(network)
-    rival = Rival(copy.deepcopy(network), geometry, preprocess, getattr(torch, args.dtype))
+    ours = SmoothedViT(network, geometry, preprocess=Preprocess(), model=model, device=device)
     shown = [len(rival.tokens[offset]) for offset in range(geometry.num_ablations)]
-    dense_flop = geometry.num_ablations * flop_of(network, network.patch_embed.num_patches)
     flop = sum(flop_of(network, count) for count in shown)
-    ours = SmoothedViT(network, geometry, preprocess=preprocess, model=model, device=torch.device("cpu"))
-    every = torch.arange(geometry.num_ablations)
-    some = torch.randperm(geometry.num_ablations)[:_DENSE_OFFSETS].sort().values
-    paths = [
-        Path("ours", lambda: ours.logits(images), every, flop),
-        Path("published", lambda: rival.published(images, every), every, flop),
-        Path("dense", lambda: rival.dense(images, some), some, dense_flop),
-    ]
+    dense_flop = geometry.num_ablations * flop_of(network, network.patch_embed.num_patches)
+    some, few = _spread(geometry.num_ablations, args.published), _spread(geometry.num_ablations, args.dense)
+    ways = [Way("ours", lambda: ours.votes(images).classes.cpu(), torch.arange(geometry.num_ablations), flop)]
+    if len(some):
+        ways.append(Way("published", lambda: rival.published(images, some).argmax(-1).cpu(), some, flop))
+    if len(few):
+        ways.append(Way("dense", lambda: rival.dense(images, few).argmax(-1).cpu(), few, dense_flop))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    ours.votes(images)  # once unmeasured: caches, and kernels that are chosen at the first call
+    peak_gib = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
 
-    seconds = {path.name: float("inf") for path in paths}
-    logits = {}
-    ceiling = 0.0
-    for _ in range(args.repeats):
-        ceiling = max(ceiling, _matrix_product_gflops(args.dtype))
-        for path in paths:
+    seconds = defaultdict[str, list[float]](list)
+    products: list[dict[str, float]] = []
+    for _ in range(args.rounds):
+        products.append(products_gflops(getattr(torch, dtype), device))
+        for way in ways:
+            synchronise(device)
             start = time.perf_counter()
-            logits[path.name] = path.logits()
-            elapsed = time.perf_counter() - start
-            seconds[path.name] = min(seconds[path.name], elapsed * len(every) / len(path.offsets))
-    _check_votes(logits["ours"], logits["published"], args.dtype)
-    # Black tokens change a vote, so dense votes are not those of dropped tokens: the engine's `keep` must give them.
-    keep = model.model_copy(update={"masked_tokens": "keep"})
-    timed = Geometry(geometry.rows, geometry.columns[some.numpy()])
-    kept = SmoothedViT(unused, timed, preprocess=preprocess, model=keep, device=torch.device("cpu"))
-    _check_votes(kept.logits(images), logits["dense"], args.dtype)
-    _report(args, paths, seconds, ceiling, len(every))
+            way.compute()
+            share = len(way.offsets) / geometry.num_ablations
+            seconds[way.name].append((time.perf_counter() - start) / share / args.images)
+    _check_votes(ours, rival, unused, images, geometry, model, some[:64], few[:8])
+    ceilings = [max(rates.values()) for rates in products]
+    shape = max(products[0], key=products[0].__getitem__)
+    tokens = sum(shown) + geometry.num_ablations * network.num_prefix_tokens
+    return {
+        "model": architecture,
+        "ablation": ablation,
+        "dtype": dtype,
+        "images": args.images,
+        "ceiling_gflops": statistics.median(ceilings),
+        "ceiling_shape": shape,
+        "products_gflops": products[-1],
+        "peak_gib": peak_gib,
+        "ways": {
+            way.name: {
+                "images_per_s": 1 / statistics.median(seconds[way.name]),
+                "tokens_per_s": tokens / statistics.median(seconds[way.name]),
+                "gflops": way.flop_per_image / statistics.median(seconds[way.name]) / 1e9,
+                "of_products": statistics.median(
+                    way.flop_per_image / each / 1e9 / ceiling
+                    for each, ceiling in zip(seconds[way.name], ceilings, strict=True)
+                ),
+                "ours_faster": statistics.median(
+                    theirs / our for our, theirs in zip(seconds["ours"], seconds[way.name], strict=True)
+                ),
+            }
+            for way in ways
+        },
+    }
 
 
-def _check_votes(one_NAK: Tensor, other_NAK: Tensor, dtype: str) -> None:
+def _spread(offsets: int, wanted: int | None) -> Tensor:
+    """Evenly spread offsets; all where None is wanted."""
+    return torch.arange(offsets) if wanted is None else torch.linspace(0, offsets - 1, min(wanted, offsets)).long()
+
+
+def _check_votes(
+    ours: SmoothedViT,
+    rival: Rival,
+    network: VisionTransformer,
+    images: Tensor,
+    geometry: Geometry,
+    model: Model,
+    some: Tensor,
+    few: Tensor,
+) -> None:
+    """Both rivals vote as we do. Black tokens change a vote, so the dense votes are those of `keep`."""
+    if len(some):
+        _check_equal(ours.logits(images[:4]).cpu()[:, some], rival.published(images[:4], some).cpu(), model.dtype)
+    if len(few) and geometry.grid[0] == 1:
+        keep = model.model_copy(update={"masked_tokens": "keep"})
+        timed = Geometry(geometry.rows, geometry.columns[few.numpy()])
+        kept = SmoothedViT(network, timed, preprocess=Preprocess(), model=keep, device=rival.device)
+        _check_equal(kept.logits(images[:4]).cpu(), rival.dense(images[:4], few).cpu(), model.dtype)
+
+
+def _check_equal(one_NAK: Tensor, other_NAK: Tensor, dtype: str) -> None:
     top_NA2 = one_NAK.topk(2, dim=-1).values
     clear = 1e-4 if dtype == "float32" else 0.05 * one_NAK.abs().max().item()
     decided_NA = top_NA2[..., 0] - top_NA2[..., 1] > clear
@@ -143,51 +239,17 @@ def _check_votes(one_NAK: Tensor, other_NAK: Tensor, dtype: str) -> None:
     assert not differ.any(), f"{int(differ.sum())} of {int(decided_NA.sum())} clear votes differ"
 
 
-def _matrix_product_gflops(dtype: str, side: int = 2048) -> float:
-    left, right = torch.randn(2, side, side).to(getattr(torch, dtype))
-    left @ right
-    start = time.perf_counter()
-    for _ in range(3):
-        left @ right
-    return 3 * 2 * side**3 / (time.perf_counter() - start) / 1e9
-
-
-def _report(
-    args: argparse.Namespace, paths: list[Path], seconds: dict[str, float], ceiling: float, num_ablations: int
-) -> None:
-    table = Table(title=f"{args.model}, columns b={args.size} s={args.stride}, {args.dtype}, {args.threads} threads")
-    for heading in ("path", "ms an image", "ablations/s", "GFLOP/s", "times ours"):
-        table.add_column(heading, justify="left" if heading == "path" else "right")
-    record: dict[str, object] = {**vars(args), "ceiling_gflops": round(ceiling, 1)}
-    for path in paths:
-        per_image = seconds[path.name] / args.images
-        row = {
-            "ms_per_image": round(1e3 * per_image, 2),
-            "ablations_per_s": round(num_ablations / per_image, 1),
-            "gflops": round(path.flop_per_image / per_image / 1e9, 1),
-            "times_ours": round(seconds[path.name] / seconds["ours"], 3),
-        }
-        table.add_row(path.name, *(f"{value:,}" for value in row.values()))
-        record[path.name] = row
-    record["dense_offsets"] = len(paths[-1].offsets)
-    console = Console()
-    console.print(table)
-    console.print(
-        f"dense: {len(paths[-1].offsets)} of {num_ablations} offsets timed, scaled to all.  "
-        f"Matrix products of 2048 x 2048 reach {ceiling:.1f} GFLOP/s."
-    )
-    print(json.dumps(record))
-
-
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Time the engine against the dense and the published path.")
-    parser.add_argument("--model", default="vit_tiny_patch16_224", help="a timm VisionTransformer")
-    parser.add_argument("--size", type=int, default=19, help="width of the columns, pixels")
-    parser.add_argument("--stride", type=int, default=1, help="distance between offsets, pixels")
+    parser = argparse.ArgumentParser(description="Time the engine against products alone and against two rivals.")
+    parser.add_argument("--model", nargs="+", default=["vit_tiny_patch16_224"], help="timm VisionTransformers")
+    parser.add_argument("--ablation", nargs="+", default=["column:19:1"], help="KIND:SIZE:STRIDE, in pixels")
+    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--published", type=int, help="offsets that the published way computes; all by default")
+    parser.add_argument("--dense", type=int, default=8, help="offsets that the dense way computes")
     return parser.parse_args()
 
 

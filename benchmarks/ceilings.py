@@ -1,0 +1,46 @@
+"""What a machine's matrix products reach: the best over a stated list of shapes, in the same run as what is compared.
+
+The shapes are those of a block: as many rows as the engine computes together, by the widths of ViT-Ti, -S and -B,
+and a square. Not covered: memory, decoding (pipeline.py).
+"""
+
+import time
+
+import torch
+
+WIDTHS = (192, 384, 768)
+SIDE = {"cpu": 2048, "cuda": 8192}
+ROWS = {"cpu": 2048, "cuda": 1 << 17}
+
+
+def shapes(device: torch.device) -> list[tuple[int, int, int]]:
+    """(rows, inner, columns) of each product."""
+    rows, side = ROWS[device.type], SIDE[device.type]
+    wide = [(rows, a * width, b * width) for width in WIDTHS for a, b in ((1, 3), (1, 4), (4, 1))]
+    return [*wide, (side, side, side)]
+
+
+def products_gflops(dtype: torch.dtype, device: torch.device, *, seconds: float = 0.2) -> dict[str, float]:
+    """10^9 operations a second of each shape."""
+    return {"x".join(map(str, shape)): _gflops(*shape, dtype, device, seconds) for shape in shapes(device)}
+
+
+def _gflops(rows: int, inner: int, columns: int, dtype: torch.dtype, device: torch.device, seconds: float) -> float:
+    left = torch.randn(rows, inner, device=device).to(dtype)
+    right = torch.randn(columns, inner, device=device).to(dtype).T  # as a linear layer holds it
+    _ = left @ right
+    synchronise(device)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        _ = left @ right
+        count += 1
+        if device.type == "cuda" and count % 10 == 0:
+            synchronise(device)
+    synchronise(device)
+    return 2e-9 * count * rows * inner * columns / (time.perf_counter() - start)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU to do what it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
