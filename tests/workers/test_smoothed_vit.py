@@ -223,7 +223,11 @@ def test_ties_go_to_the_lowest_class() -> None:
 
 @pytest.mark.skipif(not (_GOLDEN / "golden.npz").exists(), reason="golden votes lie beside the repository: absent here")
 @pytest.mark.parametrize(("kind", "size", "stride"), [("column", 19, 1), ("block", 75, 16)])
-def test_golden_votes(kind: Kind, size: int, stride: int) -> None:
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))],
+)
+def test_golden_votes(kind: Kind, size: int, stride: int, device: str) -> None:
     """Votes are those that timm's modules gave one ablation at a time, on another machine."""
     spec = importlib.util.spec_from_file_location("golden_weights", _GOLDEN / "weights.py")
     assert spec is not None and spec.loader is not None
@@ -232,12 +236,13 @@ def test_golden_votes(kind: Kind, size: int, stride: int) -> None:
     golden = np.load(_GOLDEN / "golden.npz")
     model = Model(architecture="vit_tiny_patch16_224", checkpoint="golden", classes=10)
     network = weights.fill(build_classifier(model, 224)).float().eval().requires_grad_(False)
-    engine = SmoothedViT(network, _geometry(kind, size, stride, 224), preprocess=Preprocess(), model=model, device=_CPU)
+    geometry, where = _geometry(kind, size, stride, 224), torch.device(device)
+    engine = SmoothedViT(network, geometry, preprocess=Preprocess(), model=model, device=where)
     votes = engine.votes(torch.from_numpy(golden["images"]))
     margins = golden[f"{kind}_margins"]
-    np.testing.assert_allclose(votes.margins.numpy(), margins, atol=1e-3)
+    np.testing.assert_allclose(votes.margins.cpu().numpy(), margins, atol=1e-3)
     clear = margins > 1e-4
-    assert (votes.classes.numpy() == golden[f"{kind}_votes"])[clear].all()
+    assert (votes.classes.cpu().numpy() == golden[f"{kind}_votes"])[clear].all()
     assert clear.mean() > 0.99
 
 
