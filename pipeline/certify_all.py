@@ -12,7 +12,7 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if __name__ == "__main__":  # run as a script: the sibling folders lie beside this file's folder, or beside the file
     here = Path(__file__).resolve().parent
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 
 def certify_all(
-    job: Job, *, as_json: bool = False, strict_versions: bool = False, unsafe_overwrite: bool = False
+    job: Job, *, json_to: TextIO | None = None, strict_versions: bool = False, unsafe_overwrite: bool = False
 ) -> int:
     """Certify every shard of the job that is not certified yet, and print the summary.
 
     Args:
         job: what to do.
-        as_json: print one JSON object on stdout; messages for people go to stderr.
+        json_to: write one JSON object there; messages for people go to stderr.
         strict_versions: refuse actors whose versions or devices differ from each other's or from those of the
             published files.
         unsafe_overwrite: go on although the storage does not refuse to overwrite.
@@ -49,7 +49,7 @@ def certify_all(
     Raises:
         RequestError, RunError: nothing can be done, or no more.
     """
-    console = Console(stderr=as_json, highlight=False, soft_wrap=True)
+    console = Console(stderr=json_to is not None, highlight=False, soft_wrap=True)
     plan = make_plan(job)
     todo = plan.todo
     begins = False
@@ -67,8 +67,8 @@ def certify_all(
     complete = not _missing(plan, summary)
     if complete:
         _finish(plan, summary)
-    if as_json:
-        print(json.dumps(_as_json(plan, summary, rate, complete=complete)))
+    if json_to is not None:
+        print(json.dumps(_as_json(plan, summary, rate, complete=complete)), file=json_to)
     console.print(table_of(summary, _title(plan, complete=complete), rate))
     for line in [*(f"failed: {reason}" for reason in failures), *_remarks(plan, summary)]:
         console.print(line, markup=False)

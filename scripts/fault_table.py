@@ -21,14 +21,15 @@ two exit codes stand, the same command was given again. Seconds to recover run f
 (S3: to the next good answer to the same request; given up: to that line; SIGTERM: to the end). They are mostly the
 start of another process.
 
-Written by `scripts/fault_table.py`, not by hand, from what tests/pipeline/test_faults.py and test_soak.py record; a
-test that is run again adds its line anew, so the lines need not be of one invocation:
+Written by `scripts/fault_table.py`, not by hand, from what tests/pipeline/test_faults.py, test_nodes.py (a Ray cluster
+of several nodes on one machine) and test_soak.py record:
 
-    SMOOTHCERT_FAULTS=/tmp/faults.jsonl python -m pytest tests/pipeline/test_faults.py tests/pipeline/test_soak.py
+    SMOOTHCERT_FAULTS=/tmp/faults.jsonl python -m pytest tests/pipeline/test_{faults,nodes,soak}.py
     python scripts/fault_table.py /tmp/faults.jsonl > docs/reliability.md
 
-Lost machines: `scripts/lab/run.py` (one killed: its shard is taken up after 2 s; one silent: after 8 s; each time
-24,000 images in, 24,000 out, none twice, none changed: scripts/lab/expected.txt).
+Lost machines with kernels' connections and networks of their own: `scripts/lab/run.py` (one killed, one silent: its
+shards are taken up after seconds; each time 24,000 images in, 24,000 out, none twice, none changed:
+scripts/lab/expected.txt).
 
 Last made on {date} with Ray {ray} on {cpus} CPU cores.
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("ray_here")
 
 def run(job_file, *overrides, capsys=None):
     """Exit code and JSON of a run."""
-    code = certify_all(load_job(job_file, overrides), as_json=True)
+    code = certify_all(load_job(job_file, overrides), json_to=sys.stdout)
     return code, json.loads(capsys.readouterr().out.splitlines()[-1])
 
 

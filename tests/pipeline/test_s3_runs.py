@@ -54,7 +54,7 @@ def values_of(url: str):
 
 def test_a_run_in_s3_is_the_run_of_a_folder(ray_here, job_in_s3, bucket, capsys):
     """Same run id, same rows; the second start does nothing; query and verify read it, too."""
-    assert certify_all(load_job(job_in_s3), as_json=True) == 0
+    assert certify_all(load_job(job_in_s3), json_to=sys.stdout) == 0
     here = json.loads(capsys.readouterr().out)
     job = in_s3(job_in_s3, bucket)
     # A process of its own: its actors have the environment in which it starts Ray.
