@@ -58,7 +58,7 @@ def certify_all(
     rate, failures = None, list[str]()
     if todo:
         published = _summarise(plan).environments if strict_versions else ()
-        alike = Alike(job.model.dtype, strict=strict_versions, published=published)
+        alike = Alike(plan.run, job.model.dtype, strict=strict_versions, published=published)
         diary = _work(plan, todo, console, alike, shared=not begins)
         rate, failures = diary.images_per_second, diary.failures
     elif plan.run.success() is not None:

@@ -4,11 +4,19 @@ import numpy as np
 import pytest
 
 from manifests.errors import RequestError, RunError
+from manifests.job import Storage
 from pipeline.alike import Alike, environment_of
+from pipeline.plan import Run
 from workers.shard_task import Introduction
+from workers.storage import AnyStore
 
 ENVIRONMENT = {"versions": {"torch": "2.15.0"}, "decoder": "Pillow 13", "device": "cpu x86_64"}
 LOGITS = np.linspace(-3, 3, 10, dtype=np.float32)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(str(tmp_path / "run"), {}, AnyStore(Storage()))
 
 
 def actor(logits=LOGITS, *, environment=ENVIRONMENT, votes_version=1):
@@ -19,9 +27,9 @@ def actor(logits=LOGITS, *, environment=ENVIRONMENT, votes_version=1):
     ("dtype", "apart", "refused"),
     [("float32", 1e-4, False), ("float32", 1e-2, True), ("bfloat16", 1e-2, False), ("bfloat16", 1.0, True)],
 )
-def test_logits_may_differ_by_rounding_only(dtype, apart, refused):
+def test_logits_may_differ_by_rounding_only(run, dtype, apart, refused):
     """What counts as rounding depends on the number format."""
-    alike = Alike(dtype, strict=False)
+    alike = Alike(run, dtype, strict=False)
     alike.check(actor())
     if refused:
         with pytest.raises(RunError, match="do not vote alike"):
@@ -30,34 +38,47 @@ def test_logits_may_differ_by_rounding_only(dtype, apart, refused):
         alike.check(actor(LOGITS + np.float32(apart)))
 
 
-def test_an_actor_whose_weights_give_nan_is_unlike_the_others():
+def test_an_actor_whose_weights_give_nan_is_unlike_the_others(run):
     """NaN is like NaN only: weights that give it everywhere make rows that say so."""
     broken = np.full_like(LOGITS, np.nan)
-    alike = Alike("float32", strict=False)
+    alike = Alike(run, "float32", strict=False)
     alike.check(actor(broken))
     alike.check(actor(broken))
     with pytest.raises(RunError):
         alike.check(actor())
 
 
-def test_other_code_is_refused():
+def test_other_code_is_refused(run):
     """Votes of another votes_version do not belong into one run."""
-    alike = Alike("float32", strict=False)
+    alike = Alike(run, "float32", strict=False)
     alike.check(actor())
     with pytest.raises(RunError, match="votes_version 2 and 1"):
         alike.check(actor(votes_version=2))
 
 
-def test_strict_versions_refuses_another_environment():
+def test_strict_versions_refuses_another_environment(run):
     """Strict counts published files too; otherwise machines may differ."""
     other = ENVIRONMENT | {"device": "NVIDIA H200"}
-    lenient = Alike("float32", strict=False, published=[environment_of(other)])
+    lenient = Alike(run, "float32", strict=False, published=[environment_of(other)])
     lenient.check(actor())
     lenient.check(actor(environment=other))
-    strict = Alike("float32", strict=True)
+    strict = Alike(run, "float32", strict=True)
     strict.check(actor())
     strict.check(actor())
     with pytest.raises(RequestError, match="H200"):
         strict.check(actor(environment=other))
     with pytest.raises(RequestError, match="H200"):
-        Alike("float32", strict=True, published=[environment_of(other)]).check(actor())
+        Alike(run, "float32", strict=True, published=[environment_of(other)]).check(actor())
+
+
+def test_the_first_actor_of_all_drivers_counts(run):
+    """Another driver, or the same command on another day, compares with what the run's first actor said."""
+    Alike(run, "float32", strict=False).check(actor())
+    later = Alike(run, "float32", strict=False)
+    with pytest.raises(RunError, match="do not vote alike"):
+        later.check(actor(LOGITS + np.float32(1)))
+    later.check(actor(LOGITS + np.float32(1e-4)))
+    run.store.move(f"{run.url}/introduction.json", f"{run.url}/away")
+    run.store.publish(run.url, "introduction.json", b"{}")
+    with pytest.raises(RunError, match="damaged"):
+        Alike(run, "float32", strict=False).check(actor())
