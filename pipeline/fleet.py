@@ -28,6 +28,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -52,6 +53,7 @@ _WIND_DOWN_S = 30.0
 
 _LOST = (RayActorError, GetTimeoutError)  # dead, or silent
 _AT_ONCE = 2  # shards of an actor
+_NEXT = 100  # shards at the head of the queue of which an actor is given one
 _OF_AN_ACTOR: dict[str, Any] = {"concurrency_groups": {"life": 1, "shards": _AT_ONCE}, "max_restarts": 0}
 
 
@@ -295,7 +297,7 @@ class Fleet:
         """The next shard for an actor: a second one only if there are enough for all."""
         if member.works and (len(self._queue) <= self._wanted or self._alone(member.works[0].task)):
             return None
-        for task in self._queue:
+        for task in islice(self._queue, _NEXT):  # each of them some actor may take
             if not (member.works and self._alone(task)) and self._may_try(member, task):
                 self._queue.remove(task)
                 return task
