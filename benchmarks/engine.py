@@ -126,7 +126,7 @@ def main() -> None:
             cells = (f"{way['images_per_s']:.3f}", f"{way['tokens_per_s']:,.0f}", f"{way['gflops']:,.1f}")
             shares = (f"{way['of_products']:.1%}", "" if name == "ours" else f"{way['ours_faster']:.2f} x")
             table.add_row(model, ablation, dtype, name, *cells, *shares)
-    console = Console(width=120)
+    console = Console(width=140)
     console.print(table)
     for record in records:
         notes = [f"products reach {record['ceiling_gflops']:,.1f} GFLOP/s with {record['ceiling_shape']}"]

@@ -1,0 +1,110 @@
+"""What a number format changes: votes, margins, accuracy and certificates of a job's first images, against float32.
+
+Run from the repository root, after `python scripts/pack_parquet.py` made the tars:
+
+    python -m benchmarks.agreement manifests/examples/cifar10-test.yaml --images 500
+"""
+
+import argparse
+import copy
+import json
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from manifests.job import Job, load_job
+from manifests.shards import find_shards
+from workers.certificates import certify
+from workers.checkpoints import resolve_checkpoint_key
+from workers.classifiers import load_classifier
+from workers.geometry import Geometry
+from workers.images import decode
+from workers.shard_reader import read_samples
+from workers.smoothed_vit import SmoothedViT
+from workers.storage import AnyStore
+
+_TOGETHER = 50  # images
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compare number formats on the first images of a job.")
+    parser.add_argument("job", type=Path)
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16", "float16"])
+    args = parser.parse_args()
+    job = load_job(args.job, [])
+    pixels, labels = _images(job, args.images)
+    votes = {dtype: _votes(job, dtype, pixels) for dtype in dict.fromkeys(["float32", *args.dtype])}
+    plain = votes["float32"]
+    headings = ["format", "votes that differ", "largest float32 margin of these", "margins apart by up to"]
+    table = Table(title=f"{job.name}: {len(labels)} images, {plain['classes'].size:,} votes")
+    for heading in (*headings, "smoothed", *(f"certified {side} x {side}" for side in job.patches)):
+        table.add_column(heading, justify="left" if heading == "format" else "right")
+    records = []
+    for dtype, answer in votes.items():
+        differ = answer["classes"] != plain["classes"]
+        agree = np.abs(answer["margins"] - plain["margins"])[~differ]
+        record = {
+            "dtype": dtype,
+            "votes_differ": float(differ.mean()),
+            "largest_margin_of_these": float(plain["margins"][differ].max(initial=0)),
+            "margins_apart": float(agree.max()),
+            **_accuracies(job, answer["classes"], labels),
+        }
+        records.append(record)
+        shares = (f"{record[name]:.2%}" for name in record if name.startswith(("smoothed", "certified")))
+        apart = (f"{record['largest_margin_of_these']:.3g}", f"{record['margins_apart']:.3g}")
+        table.add_row(dtype, f"{record['votes_differ']:.3%}", *apart, *shares)
+    Console(width=140).print(table)
+    print(json.dumps(records))
+
+
+def _images(job: Job, count: int) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
+    store = AnyStore(job.storage)
+
+    def samples() -> Iterator[Any]:
+        for shard in find_shards(job.images, store):
+            with store.local(shard.url) as tar:
+                yield from read_samples(tar, job.images, classes=job.model.classes)
+
+    first = list(islice(chain(samples()), count))
+    pixels = [decode(sample.image, job.preprocess).pixels for sample in first]
+    return torch.from_numpy(np.stack([image for image in pixels if image is not None])), np.array(
+        [sample.label for sample, image in zip(first, pixels, strict=True) if image is not None]
+    )
+
+
+def _votes(job: Job, dtype: str, pixels: torch.Tensor) -> dict[str, np.ndarray[Any, Any]]:
+    store, crop = AnyStore(job.storage), job.preprocess.crop
+    with store.local(job.model.checkpoint) as checkpoint:
+        key = resolve_checkpoint_key(checkpoint, job.model.checkpoint_key)
+        network = load_classifier(job.model, crop, checkpoint, key)
+    model = job.model.model_copy(update={"dtype": dtype})
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    geometry = Geometry.of(job.ablation, crop, crop)
+    engine = SmoothedViT(copy.deepcopy(network), geometry, preprocess=job.preprocess, model=model, device=device)
+    answers = [engine.votes(batch) for batch in pixels.split(_TOGETHER)]
+    return {
+        "classes": torch.cat([answer.classes for answer in answers]).cpu().numpy(),
+        "margins": torch.cat([answer.margins for answer in answers]).cpu().numpy(),
+    }
+
+
+def _accuracies(job: Job, classes: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> dict[str, float]:
+    crop = job.preprocess.crop
+    certificates = certify(classes.astype(np.uint16), Geometry.of(job.ablation, crop, crop), classes=job.model.classes)
+    right = certificates.prediction == labels
+    certified = {
+        f"certified_{side}": float((right & (certificates.max_certified_patch >= side)).mean()) for side in job.patches
+    }
+    return {"smoothed": float(right.mean()), **certified}
+
+
+if __name__ == "__main__":
+    main()
