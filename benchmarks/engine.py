@@ -9,7 +9,7 @@ is the median of the rounds' ratios, so a busy machine slows all alike. A rival 
 spread, scaled to all. Votes must agree where ours have a margin above 1e-4 (float32) or 0.05 of the logits' scale:
 those of `drop` with the published path, those of `keep` with the dense one. GFLOP/s count all rows of the last block,
 though the engine leaves most of them out (DESIGN: the full work), and not the tokens that the published path embeds in
-vain. "of products" is the share of the best of ceilings.py's shapes in the same round.
+vain. "of products" is the share of the best of ceilings.py's shapes, each the median of the rounds.
 
 Run from the repository root, all that takes an hour or a GPU left out:
 
@@ -175,27 +175,24 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
             share = len(way.offsets) / geometry.num_ablations
             seconds[way.name].append((time.perf_counter() - start) / share / args.images)
     _check_votes(ours, rival, unused, images, geometry, model, some[:64], few[:8])
-    ceilings = [max(rates.values()) for rates in products]
-    shape = max(products[0], key=products[0].__getitem__)
+    rates = {shape: statistics.median(each[shape] for each in products) for shape in products[0]}
+    shape = max(rates, key=rates.__getitem__)
     tokens = sum(shown) + geometry.num_ablations * network.num_prefix_tokens
     return {
         "model": architecture,
         "ablation": ablation,
         "dtype": dtype,
         "images": args.images,
-        "ceiling_gflops": statistics.median(ceilings),
+        "ceiling_gflops": rates[shape],
         "ceiling_shape": shape,
-        "products_gflops": products[-1],
+        "products_gflops": rates,
         "peak_gib": peak_gib,
         "ways": {
             way.name: {
                 "images_per_s": 1 / statistics.median(seconds[way.name]),
                 "tokens_per_s": tokens / statistics.median(seconds[way.name]),
                 "gflops": way.flop_per_image / statistics.median(seconds[way.name]) / 1e9,
-                "of_products": statistics.median(
-                    way.flop_per_image / each / 1e9 / ceiling
-                    for each, ceiling in zip(seconds[way.name], ceilings, strict=True)
-                ),
+                "of_products": way.flop_per_image / statistics.median(seconds[way.name]) / 1e9 / rates[shape],
                 "ours_faster": statistics.median(
                     theirs / our for our, theirs in zip(seconds["ours"], seconds[way.name], strict=True)
                 ),

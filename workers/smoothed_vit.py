@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention
+from timm.layers import Attention, Mlp
 from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifests.job import Model, Preprocess
 from workers.geometry import Geometry, TokenGroup
@@ -90,6 +90,9 @@ class SmoothedViT:
         self._whole = [self._to_device(group) for group in whole.token_groups(self._token_px)]
         self._fold_embedding(preprocess)
         network.blocks.to(self._dtype)
+        for block in network.blocks:
+            if type(block) is Block and type(block.mlp) is Mlp and type(block.mlp.act) is nn.GELU:
+                block.mlp.act = _GELUInPlace(block.mlp.act.approximate)
         network.norm_pre.to(self._dtype)
 
     def votes(self, images: Tensor) -> Votes:
@@ -210,6 +213,13 @@ class SmoothedViT:
             positions = network._pos_embed(torch.zeros(shape, device=self._device))
         self._prefix_1pD, self._positions_TD = positions.split([network.num_prefix_tokens, rows * columns], dim=1)
         self._positions_TD = self._positions_TD[0]
+
+
+class _GELUInPlace(nn.GELU):
+    """Over its input, which nothing else reads: on a CPU another tensor of this size costs as much as the function."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.ops.aten.gelu.out(input, approximate=self.approximate, out=input)
 
 
 def _votes_of(logits_SK: Tensor) -> Votes:
