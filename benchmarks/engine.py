@@ -8,7 +8,7 @@ Both rivals are timm's own modules. Paths and ceilings take turns; medians of th
 is the median of the rounds' ratios, so a busy machine slows all alike. A rival may compute some of the offsets, evenly
 spread, scaled to all. Votes must agree where ours have a margin above 1e-4 (float32) or 0.05 of the logits' scale:
 those of `drop` with the published path, those of `keep` with the dense one. GFLOP/s count all rows of the last block,
-though the engine leaves most of them out (DESIGN: the full work), and not the tokens that the published path embeds in
+though the engine leaves most of them out, and not the tokens that the published path embeds in
 vain. "of products" is the share of the best of ceilings.py's shapes, each the median of the rounds.
 
 Run from the repository root, all that takes an hour or a GPU left out:
