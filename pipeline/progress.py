@@ -25,7 +25,7 @@ class Lines:
         match event:
             case ShardReport():
                 errors = event.rows - event.statuses.get("ok", 0)
-                rate = event.rows / event.turn_s
+                rate = event.rows / max(event.turn_s, 1e-9)
                 self._end(f"{event.task.shard.name}: {event.rows} images, {errors} errors, {rate:.1f} images/s")
             case FoundPublished():
                 self._end(f"{event.task.shard.name}: published by another driver")
