@@ -187,7 +187,7 @@ class Fleet:
                 cause = _cause(error)
                 if isinstance(cause, ShardError):
                     continue  # it will be named when its turn comes
-                lost += isinstance(error, _LOST)
+                lost += bool(cluster.alive_among([member.node]))  # a machine's end is not the model's fault
                 if not isinstance(error, _LOST) or lost >= self._plan.job.execution.max_attempts:
                     raise cause from None
                 self._members.remove(member)  # by this shard, or with its machine: another may fare better
