@@ -24,7 +24,7 @@ start of another process.
 Written by `scripts/fault_table.py`, not by hand, from what tests/pipeline/test_faults.py, test_nodes.py (a Ray cluster
 of several nodes on one machine) and test_soak.py record:
 
-    SMOOTHCERT_FAULTS=/tmp/faults.jsonl python -m pytest tests/pipeline/test_{faults,nodes,soak}.py
+    SMOOTHCERT_FAULTS=/tmp/faults.jsonl python -m pytest tests/pipeline/test_{{faults,nodes,soak}}.py
     python scripts/fault_table.py /tmp/faults.jsonl > docs/reliability.md
 
 Lost machines with kernels' connections and networks of their own: `scripts/lab/run.py` (one killed, one silent: its

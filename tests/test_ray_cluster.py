@@ -33,7 +33,7 @@ S3_CALLS = {
     "head_object": {"s3:GetObject"},
     "get_object": {"s3:GetObject"},
     "download_file": {"s3:GetObject"},
-    "head_bucket": {"s3:ListBucket"},
+    "list_objects_v2": {"s3:ListBucket"},
     "get_paginator": {"s3:ListBucket"},
     "put_object": {"s3:PutObject"},
     "copy_object": {"s3:GetObject", "s3:PutObject"},
