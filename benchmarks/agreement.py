@@ -6,10 +6,9 @@ Run from the repository root, after `python scripts/pack_parquet.py` made the ta
 """
 
 import argparse
-import copy
 import json
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ def _images(job: Job, count: int) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
             with store.local(shard.url) as tar:
                 yield from read_samples(tar, job.images, classes=job.model.classes)
 
-    first = list(islice(chain(samples()), count))
+    first = list(islice(samples(), count))
     pixels = [decode(sample.image, job.preprocess).pixels for sample in first]
     return torch.from_numpy(np.stack([image for image in pixels if image is not None])), np.array(
         [sample.label for sample, image in zip(first, pixels, strict=True) if image is not None]
@@ -88,7 +87,7 @@ def _votes(job: Job, dtype: str, pixels: torch.Tensor) -> dict[str, np.ndarray[A
     model = job.model.model_copy(update={"dtype": dtype})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     geometry = Geometry.of(job.ablation, crop, crop)
-    engine = SmoothedViT(copy.deepcopy(network), geometry, preprocess=job.preprocess, model=model, device=device)
+    engine = SmoothedViT(network, geometry, preprocess=job.preprocess, model=model, device=device)
     answers = [engine.votes(batch) for batch in pixels.split(_TOGETHER)]
     return {
         "classes": torch.cat([answer.classes for answer in answers]).cpu().numpy(),

@@ -36,8 +36,9 @@ from rich.table import Table
 from timm.models import VisionTransformer
 from torch import Tensor
 
+from benchmarks.arguments import ablation_of
 from benchmarks.ceilings import products_gflops, synchronise
-from manifests.job import Ablation, Model, Preprocess
+from manifests.job import Model, Preprocess
 from pipeline.costs import flop_of
 from workers.classifiers import build_classifier
 from workers.geometry import Geometry
@@ -140,11 +141,8 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
     """One model, one ablation, one number format: all ways in turns."""
     torch.manual_seed(0)
     device = torch.device(args.device)
-    kind, size, stride = ablation.split(":")
     model = Model(architecture=architecture, checkpoint="none", classes=1000, dtype=dtype)
-    geometry = Geometry.of(
-        Ablation.model_validate({"kind": kind, "size": int(size), "stride": int(stride)}), _CROP, _CROP
-    )
+    geometry = Geometry.of(ablation_of(ablation), _CROP, _CROP)
     network = build_classifier(model, _CROP).eval().requires_grad_(False)
     images = torch.randint(0, 256, (args.images, _CROP, _CROP, 3), dtype=torch.uint8)
     rival = Rival(copy.deepcopy(network), geometry, getattr(torch, dtype), device)

@@ -20,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from manifests.job import Job
+from benchmarks.arguments import ablation_of
+from manifests.job import Job, Storage
 from manifests.shards import Shard
 from tests.helpers.tars import tar_of, write_tar
 from workers.certifier import Certifier
@@ -68,7 +68,7 @@ def measure(args: argparse.Namespace, ablation: str, tars: Sequence[Path], folde
     """All three in turns."""
     job = _job(args, ablation, folder)
     few, many = args.shards
-    samples = [list(islice(read_samples(tar, job.images, classes=1000), None)) for tar in tars[:many]]
+    samples = [list(read_samples(tar, job.images, classes=1000)) for tar in tars[:many]]
     rounds = []
     for number in range(args.rounds):
         decoding_s, pixels = _decode_all(job, samples[0], args.threads)
@@ -130,16 +130,12 @@ def _decode_all(job: Job, samples: Sequence[Any], threads: int) -> tuple[float, 
 
 def _tasks(tars: Sequence[Path], number: int = 0) -> list[ShardTask]:
     """Each use of a tar has an index of its own, so that it is published anew."""
-    store, tasks = AnyStore(_storage()), []
+    store, tasks = AnyStore(Storage()), []
     for place, tar in enumerate(tars):
         entry = store.find(str(tar))
         assert entry is not None
         tasks.append(ShardTask(1000 * number + place, Shard(tar.name, entry.url, entry.size, entry.fingerprint), None))
     return tasks
-
-
-def _storage() -> Any:
-    return Job.model_fields["storage"].get_default(call_default_factory=True)
 
 
 def _certifier(job: Job, run: Path, threads: int) -> Certifier:
@@ -159,7 +155,6 @@ def _job(args: argparse.Namespace, ablation: str, folder: Path) -> Job:
     folder.mkdir()
     torch.manual_seed(0)
     torch.save(timm.create_model(args.model).state_dict(), folder / "weights.pt")
-    kind, size, stride = ablation.split(":")
     return Job.model_validate(
         {
             "name": "benchmark",
@@ -170,7 +165,7 @@ def _job(args: argparse.Namespace, ablation: str, folder: Path) -> Job:
                 "classes": 1000,
                 "dtype": args.dtype,
             },
-            "ablation": {"kind": kind, "size": int(size), "stride": int(stride)},
+            "ablation": ablation_of(ablation),
             "output": "unused",
         }
     )

@@ -52,16 +52,15 @@ def certify_all(
     console = Console(stderr=json_to is not None, highlight=False, soft_wrap=True)
     plan = make_plan(job)
     todo = plan.todo
-    begins = False
-    if todo or plan.run.success() is None:  # a finished run is only read
-        begins = begin(plan, unsafe_overwrite=unsafe_overwrite)
+    finished = not todo and plan.run.success() is not None
+    begins = not finished and begin(plan, unsafe_overwrite=unsafe_overwrite)  # a finished run is only read
     rate, failures = None, list[str]()
     if todo:
         published = _summarise(plan).environments if strict_versions else ()
         alike = Alike(plan.run, job.model.dtype, strict=strict_versions, published=published)
         diary = _work(plan, todo, console, alike, shared=not begins)
         rate, failures = diary.images_per_second, diary.failures
-    elif plan.run.success() is not None:
+    elif finished:
         console.print(f"nothing to do: run {plan.run.run_id} is complete")
     summary = _summarise(plan)
     complete = not _missing(plan, summary)

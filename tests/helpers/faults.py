@@ -23,6 +23,7 @@ import torch
 
 from manifests.job import load_job
 from pipeline.plan import begin, make_plan
+from tests.helpers import jobs
 
 SCRIPT = Path(__file__).resolve().parents[2] / "pipeline" / "certify_all.py"
 RECORD = "SMOOTHCERT_FAULTS"  # names the file to which each test appends its line of docs/reliability.md
@@ -232,6 +233,19 @@ def undisturbed_rows(job_file: Path, output: Path, overrides: Sequence[str] = ()
         list(certifier.certify(task))
     torch.set_num_threads(threads)
     return rows_of(output)
+
+
+def small_job_rows(folder: Path, shards: int, images: int) -> Rows:
+    """The rows of so many shards of the small job, undisturbed."""
+    jobs.write_shards(folder, shards, images)
+    rows = undisturbed_rows(jobs.write_job(folder), folder / "runs")
+    assert len(rows) == shards * images
+    return rows
+
+
+def output_of(job: Path) -> Path:
+    """Where the small job's runs go."""
+    return job.parent / "runs"
 
 
 def record(fault: str, tally: Tally, exit_code: str, seconds: float | None = None) -> None:

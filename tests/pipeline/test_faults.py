@@ -23,8 +23,10 @@ from tests.helpers.faults import (
     before_shards,
     compare,
     once,
+    output_of,
     record,
     rows_of,
+    small_job_rows,
     undisturbed_rows,
 )
 from tests.helpers.faulty_s3 import Fault, FaultyS3
@@ -70,11 +72,7 @@ ALL_BUT_ONE = Tally(SHARDS * IMAGES, (SHARDS - 1) * IMAGES, 0, 0)
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """Rows of the small job."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    jobs.write_shards(folder, SHARDS, IMAGES)
-    rows = undisturbed_rows(jobs.write_job(folder), folder / "runs")
-    assert len(rows) == WHOLE.images_in
-    return rows
+    return small_job_rows(tmp_path_factory.mktemp("undisturbed"), SHARDS, IMAGES)
 
 
 @pytest.fixture
@@ -84,8 +82,10 @@ def job(tmp_path: Path) -> Path:
     return jobs.write_job(tmp_path, execution={"cpus_per_actor": 1, "actors": 1, "max_attempts": 2})
 
 
-def output_of(job: Path) -> Path:
-    return job.parent / "runs"
+def in_s3(bucket: str, shards: str) -> list[str]:
+    """Options with which a job finds the bucket's tars, named by `shards`, and its weights, and publishes there."""
+    paths = {"images.shards": shards, "model.checkpoint": "/weights.pt", "output": "/runs"}
+    return [part for key, path in paths.items() for part in ("--set", f'{key}="s3://{bucket}{path}"')]
 
 
 def test_an_actor_is_killed(job, start, undisturbed):
@@ -324,8 +324,7 @@ def test_two_drivers_of_which_one_has_a_clock_a_day_ahead(job, start, undisturbe
 @pytest.mark.slow
 def test_a_clock_that_s3_refuses(job, filled_bucket, s3, start, undisturbed):
     """A machine whose clock is an hour off: one line that says so, nothing written; set right, the run completes."""
-    paths = {"images.shards": "", "model.checkpoint": "/weights.pt", "output": "/runs"}
-    options = [part for key, path in paths.items() for part in ("--set", f'{key}="s3://{filled_bucket}{path}"')]
+    options = in_s3(filled_bucket, shards="")
     ahead = (
         "_now = get_current_datetime\ndef get_current_datetime(*args): return _now(*args) + datetime.timedelta(hours=1)"
     )
@@ -416,8 +415,7 @@ def fetched(bucket: str, folder: Path) -> Path:
 )
 def test_s3_in_trouble(job, filled_bucket, s3, start, undisturbed, name, faults):
     """What S3 does once to a read, a look or a write costs no image and no attempt of the user's."""
-    paths = {"images.shards": f"{{00..{SHARDS - 1}}}.tar", "model.checkpoint": "weights.pt", "output": "runs"}
-    options = [part for key, path in paths.items() for part in ("--set", f'{key}="s3://{filled_bucket}/{path}"')]
+    options = in_s3(filled_bucket, shards=f"/{{00..{SHARDS - 1}}}.tar")
     with FaultyS3(s3["AWS_ENDPOINT_URL"], faults).running() as proxy:
         driver = start(job, *options, environment={"AWS_ENDPOINT_URL": proxy.url})
         code = driver.wait()

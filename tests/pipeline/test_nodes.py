@@ -33,9 +33,10 @@ from tests.helpers.faults import (
     before_shards,
     compare,
     injection,
+    output_of,
     record,
     rows_of,
-    undisturbed_rows,
+    small_job_rows,
 )
 from workers.votes_table import read_metadata
 
@@ -217,11 +218,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """Rows of the small job."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    jobs.write_shards(folder, SHARDS, IMAGES)
-    rows = undisturbed_rows(jobs.write_job(folder), folder / "runs")
-    assert len(rows) == WHOLE.images_in
-    return rows
+    return small_job_rows(tmp_path_factory.mktemp("undisturbed"), SHARDS, IMAGES)
 
 
 @pytest.fixture
@@ -252,10 +249,6 @@ def wait_for_next_shard(driver: Driver, job: Path, name: str, count: int = 1) ->
         assert time.monotonic() < deadline, driver.text
         assert driver.process.poll() is None, driver.text
         time.sleep(0.02)
-
-
-def output_of(job: Path) -> Path:
-    return job.parent / "runs"
 
 
 def published(job: Path) -> list[dict[str, Any]]:
