@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Attention, Mlp
+from timm.layers import Attention, LayerScale, Mlp
 from timm.models import VisionTransformer
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
@@ -91,8 +91,7 @@ class SmoothedViT:
         self._fold_embedding(preprocess)
         network.blocks.to(self._dtype)
         for block in network.blocks:
-            if type(block) is Block and type(block.mlp) is Mlp and type(block.mlp.act) is nn.GELU:
-                block.mlp.act = _GELUInPlace(block.mlp.act.approximate)
+            _prepare(block)
         network.norm_pre.to(self._dtype)
 
     def votes(self, images: Tensor) -> Votes:
@@ -236,17 +235,50 @@ def _rows_that_the_head_reads(network: VisionTransformer) -> int | None:
     return 1 if network.global_pool == "token" else None
 
 
+def _prepare(block: Any) -> None:
+    """Change a block so that `_block` can compute it over its input: the same function, up to rounding."""
+    if type(block) is not Block or type(block.attn) is not Attention:
+        return
+    _fold_scale(block.attn.proj, block.ls1)
+    block.ls1 = nn.Identity()
+    if type(block.mlp) is Mlp:
+        _fold_scale(block.mlp.fc2, block.ls2)
+        block.ls2 = nn.Identity()
+        if type(block.mlp.act) is nn.GELU:
+            block.mlp.act = _GELUInPlace(block.mlp.act.approximate)
+
+
+def _fold_scale(linear: nn.Linear, scale: nn.Module) -> None:
+    if isinstance(scale, LayerScale):
+        linear.weight.mul_(scale.gamma[:, None])
+        if linear.bias is not None:
+            linear.bias.mul_(scale.gamma)
+
+
 def _block(block: Any, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
-    """One transformer block; only the first `read` rows of its output are computed, None for all."""
+    """One transformer block, over its input; only the first `read` rows of its output are computed, None for all."""
     if type(block) is not Block or type(block.attn) is not Attention:
         return block(tokens_SnD)
-    rows = tokens_SnD[:, :read]
-    rows = rows + block.ls1(_attention(block.attn, block.norm1(tokens_SnD), read=read))
-    return rows + block.ls2(block.mlp(block.norm2(rows)))
+    mixed_SnD = _attention(block.attn, block.norm1(tokens_SnD), read=read)
+    rows_SnD = tokens_SnD[:, :read].contiguous()
+    _add_linear(rows_SnD, block.attn.proj, mixed_SnD)
+    normed_SnD, mlp = block.norm2(rows_SnD), block.mlp
+    if type(mlp) is Mlp:
+        _add_linear(rows_SnD, mlp.fc2, mlp.norm(mlp.act(mlp.fc1(normed_SnD))))
+    else:
+        rows_SnD += block.ls2(mlp(normed_SnD))
+    return rows_SnD
+
+
+def _add_linear(rows_SnD: Tensor, linear: nn.Linear, inputs_SnM: Tensor) -> None:
+    """rows += linear(inputs), without a copy of the bias or of the rows."""
+    if linear.bias is not None:
+        rows_SnD.add_(linear.bias)
+    rows_SnD.flatten(0, 1).addmm_(inputs_SnM.flatten(0, 1), linear.weight.t())
 
 
 def _attention(attention: Attention, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
-    """timm's Attention with queries from the first `read` tokens only; keys and values from all."""
+    """timm's Attention up to its projection, with queries from the first `read` tokens only; keys, values from all."""
     heads = (attention.num_heads, attention.head_dim)
     weight, bias = attention.qkv.weight, attention.qkv.bias
     if read is None:
@@ -262,7 +294,7 @@ def _attention(attention: Attention, tokens_SnD: Tensor, *, read: int | None) ->
     mixed = attention.norm(mixed)
     if attention.gate is not None:
         mixed = mixed * attention.gate(tokens_SnD[:, :read]).sigmoid()
-    return attention.proj(mixed)
+    return mixed
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
