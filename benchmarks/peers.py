@@ -7,18 +7,10 @@ Same weights, images, ablations at stride 1 and threads, float32. Each side is a
 turns, and a round's ratio is that of its two turns. ART may take the images in batches of any size; the fastest is
 used. It hides pixels after normalisation and we hide them before, so mean is 0 and std is 1.
 
-ART works with timm 1.0.20 and fails on 1.0.31, which we are tested with, so it gets an environment of its own with
-that timm (peers_constraints.txt). torch, numpy and all else it borrows from this environment: both sides run the
-same kernels, and nothing large is installed.
+ART gets an environment of its own (peer_environment.py). How answers are compared: peer_answers.py.
 
 A busy machine slows ART by more: it has thousands of short steps, and in each the slowest thread is waited for. So
 besides the median of the rounds the fastest turns are compared, and the load before is printed.
-
-Answers are compared twice. Votes: counts may differ by no more votes than ours have margins below 1e-4.
-Certificates: ART's rule for ViTs certifies where the gap to the runner-up is above 2 (m + b - 1), for blocks
-2 (m + b - 1)^2. It is sound at stride 1: our margin rule without the tie-break. So it must certify what that says of
-our votes, for every m. At equality ours also certifies if the tie would go to the prediction. ART's own tie-break (its
-levine2020) is not compared: it looks at one of several equal runners-up, whichever kthvalue finds, so it can be wrong.
 
 Not covered: strides above 1, which ART has not.
 
@@ -35,7 +27,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import venv
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -52,52 +43,17 @@ from rich.table import Table
 from timm.models import VisionTransformer
 from torch import Tensor
 
+from benchmarks.peer_answers import CLEAR, Agreement, compare, geometry_of
+from benchmarks.peer_environment import make_environment
 from benchmarks.peer_sides import Settings
 from manifests.errors import RequestError, RunError, SmoothcertError
-from manifests.job import Ablation, Images, Model, Preprocess
+from manifests.job import Images, Model, Preprocess
 from workers.checkpoints import resolve_checkpoint_key
 from workers.classifiers import build_classifier, load_classifier
-from workers.geometry import Geometry
 from workers.images import decode
 from workers.shard_reader import read_samples
-from workers.tally import count_votes
 
 _ROOT = Path(__file__).resolve().parents[1]
-_CONSTRAINTS = Path(__file__).with_name("peers_constraints.txt")
-_PACKAGES = ("adversarial-robustness-toolbox", "timm")
-_CLEAR = 1e-4  # a float32 margin that no order of summation reaches
-
-
-class Agreement(NamedTuple):
-    """Of both sides' answers. Sizes are the squares of 1 x 1 up to the image's.
-
-    Attributes:
-        votes: all votes of one side.
-        fragile_votes: ours with a margin below 1e-4.
-        moved_votes: the least that must have changed class between the two sides' counts.
-        unexplained_images: with more moved than fragile votes; expected 0.
-        larger_by_exact: images whose largest square is larger by our exact rule than by ART's.
-        certified_art, certified_margin, certified_exact: images, at the size asked for; ART's rule, ours, our exact.
-        certified_by_tie: of certified_margin, those whose gap is just as large as what the patch can close.
-        rules_differ: pairs of image and size where ART's rule and the same rule on our votes disagree.
-        rules_differ_same_counts: of those, the ones of images whose counts are equal; expected 0.
-    """
-
-    votes: int
-    fragile_votes: int
-    moved_votes: int
-    unexplained_images: int
-    larger_by_exact: int
-    certified_art: int
-    certified_margin: int
-    certified_by_tie: int
-    certified_exact: int
-    rules_differ: int
-    rules_differ_same_counts: int
-
-    @property
-    def holds(self) -> bool:
-        return not self.unexplained_images and not self.rules_differ_same_counts
 
 
 class Round(NamedTuple):
@@ -205,7 +161,7 @@ def measure(args: argparse.Namespace, log: Console) -> dict[str, Any]:
             device=args.device,
             peer_batch=args.peer_batch,
         )
-        _geometry_of(settings).touched(args.patch, args.patch)  # or an error, before anything is made
+        geometry_of(settings).touched(args.patch, args.patch)  # or an error, before anything is made
         python = make_environment(args.environment.absolute(), log)
         file = Path(folder, "settings.json")
         settings.write(file)
@@ -232,39 +188,6 @@ def measure(args: argparse.Namespace, log: Console) -> dict[str, Any]:
         "agreement": agreement._asdict(),
         "agrees": agreement.holds,
     }
-
-
-def make_environment(folder: Path, log: Console) -> Path:
-    """The Python of the peer's environment, made unless it is there already.
-
-    A path file makes it find the packages of this environment after its own.
-
-    Raises:
-        RequestError: the folder holds something else.
-        RunError: pip could not install the packages.
-    """
-    python = folder / "bin" / "python"
-    mark = folder / "peers.json"  # empty until the environment is complete
-    borrowed = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
-    wanted = json.dumps({"python": sys.version, "borrowed": borrowed, "constraints": _CONSTRAINTS.read_text()})
-    if mark.exists() and mark.read_text() == wanted:
-        return python
-    if folder.exists() and any(folder.iterdir()) and not mark.exists():
-        raise RequestError(
-            f"--environment {folder}: holds other things; name a new folder, or one made by this benchmark"
-        )
-    log.print(f"Making the environment of the peer in {folder}, once")
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text("")
-    try:
-        venv.create(folder, with_pip=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise RunError(f"the environment {folder} cannot be made: {' '.join(str(error).split())[:300]}") from None
-    packages = Path(_output_of(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
-    (packages / "borrowed.pth").write_text("\n".join(borrowed))
-    _install(python)
-    mark.write_text(wanted)
-    return python
 
 
 def make_images(images: int, crop: int) -> Tensor:
@@ -296,61 +219,6 @@ def fill_weights(network: VisionTransformer) -> None:
             gain = 4.0 if "patch_embed" in name else 1.5 if "qkv" in name else 1.0
             values *= gain / parameter[0].numel() ** 0.5
         parameter.copy_(values)
-
-
-def compare(settings: Settings, ours: dict[str, NDArray[Any]], art: dict[str, NDArray[Any]]) -> Agreement:
-    """Both sides' answers, as peer_sides.py writes them."""
-    votes, classes = ours["votes"], settings.classes
-    counts = np.stack([np.bincount(row, minlength=classes) for row in votes])
-    moved = np.abs(counts - art["counts"]).sum(axis=1) // 2
-    fragile = (ours["margins"] < _CLEAR).sum(axis=1)
-
-    sides = np.arange(1, settings.crop + 1)
-    tally = count_votes(votes, classes=classes)
-    gap = tally.counts[:, 0] - tally.counts[:, 1]
-    geometry = _geometry_of(settings)
-    closed = 2 * np.array([geometry.max_touched(side, side) for side in sides.tolist()])
-    strict = gap[:, None] > closed
-    margin = ours["margin"][:, None] >= sides
-    differ = strict != art["certified"]
-    asked = settings.patch - 1
-    return Agreement(
-        votes=votes.size,
-        fragile_votes=int(fragile.sum()),
-        moved_votes=int(moved.sum()),
-        unexplained_images=int((moved > fragile).sum()),
-        larger_by_exact=int((ours["exact"] > art["certified"].sum(axis=1)).sum()),
-        certified_art=int(art["certified"][:, asked].sum()),
-        certified_margin=int(margin[:, asked].sum()),
-        certified_by_tie=int((margin & ~strict)[:, asked].sum()),
-        certified_exact=int((ours["exact"] >= settings.patch).sum()),
-        rules_differ=int(differ.sum()),
-        rules_differ_same_counts=int(differ[moved == 0].sum()),
-    )
-
-
-def _geometry_of(settings: Settings) -> Geometry:
-    ablation = Ablation.model_validate({"kind": settings.kind, "size": settings.size})
-    return Geometry.of(ablation, settings.crop, settings.crop)
-
-
-def _install(python: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "PIP_CONSTRAINT"}  # it names our timm
-    installed = subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--constraint", _CONSTRAINTS, *_PACKAGES],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if installed.returncode:
-        errors = [line for line in installed.stderr.split("\n") if line.startswith("ERROR:")]
-        said = errors[0] if errors else f"exit code {installed.returncode}"
-        raise RunError(f"pip could not install {' and '.join(_PACKAGES)}, for which it needs its index once: {said}")
-
-
-def _output_of(python: Path, *arguments: str) -> str:
-    return subprocess.run([python, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _crop_of(architecture: str) -> int:
@@ -422,7 +290,7 @@ def _report(args: argparse.Namespace, record: dict[str, Any]) -> None:
         f"rounds; by the fastest turn of each {record['times_faster_fastest_turns']:.2f} (load before: "
         f"{record['load_before']}; other work slows the side with more and shorter steps, ART, by more).\n"
         f"votes: {agreement.moved_votes} of {agreement.votes} differ; {agreement.fragile_votes} of ours are fragile, "
-        f"with margins below {_CLEAR}; images with more than that explains: {agreement.unexplained_images}.\n"
+        f"with margins below {CLEAR}; images with more than that explains: {agreement.unexplained_images}.\n"
         f"certified at {args.patch} x {args.patch}: ART {agreement.certified_art}, our margin rule "
         f"{agreement.certified_margin} ({agreement.certified_by_tie} by a tie), exact rule {agreement.certified_exact} "
         f"of {record['images']} images; the exact rule's largest square is larger in {agreement.larger_by_exact}.\n"

@@ -30,7 +30,7 @@ from manifests.job import Model, Preprocess
 from workers.geometry import Geometry, TokenGroup
 
 # Tokens computed in one go: on a CPU what stays in its cache, on a GPU what keeps it busy. They bound the memory:
-# the widest moment of a block holds some 12 D numbers a token.
+# the widest moment of a block holds some 9 D numbers a token.
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 17}
 _SHORT = 64  # tokens; up to here plain matrix products beat fused attention on a CPU
 
