@@ -20,7 +20,7 @@ def test_soak(tmp_path, start):
     jobs.write_shards(tmp_path, SHARDS, IMAGES)
     job = jobs.write_job(tmp_path, execution={"cpus_per_actor": 1, "actors": 2, "max_attempts": 50})
     expected = undisturbed_rows(job, tmp_path / "undisturbed")
-    slow = before_shards("time.sleep(3)")  # so that the run lasts as long as the kills
+    slow = before_shards("time.sleep(6)")  # so that the run lasts as long as the kills
     random, began, kills, drivers = np.random.default_rng(0), time.monotonic(), 0, 1
     driver = start(job, inject=slow)
     while time.monotonic() - began < SOAK_S and driver.process.poll() is None:
