@@ -20,7 +20,7 @@ from rich.table import Table
 from manifests.job import Job, load_job
 from manifests.shards import find_shards
 from workers.certificates import certify
-from workers.checkpoints import resolve_checkpoint_key
+from workers.checkpoints import recognise
 from workers.classifiers import load_classifier
 from workers.geometry import Geometry
 from workers.images import decode
@@ -82,8 +82,8 @@ def _images(job: Job, count: int) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
 def _votes(job: Job, dtype: str, pixels: torch.Tensor) -> dict[str, np.ndarray[Any, Any]]:
     store, crop = AnyStore(job.storage), job.preprocess.crop
     with store.local(job.model.checkpoint) as checkpoint:
-        key = resolve_checkpoint_key(checkpoint, job.model.checkpoint_key)
-        network = load_classifier(job.model, crop, checkpoint, key)
+        key = recognise(checkpoint, job.model.checkpoint_key).key
+        network = load_classifier(job.model, job.preprocess, checkpoint, key)
     model = job.model.model_copy(update={"dtype": dtype})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     geometry = Geometry.of(job.ablation, crop, crop)

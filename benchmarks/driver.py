@@ -94,7 +94,7 @@ def _plan(shards: int, folder: Path) -> Plan:
         ],
     }
     run = Run(str(folder), record, AnyStore(Storage()))
-    return Plan(Job.model_validate(JOB), run, "", None, run.tasks, run.tasks)
+    return Plan(Job.model_validate(JOB), run, "", None, "", run.tasks, run.tasks)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ class Ours:
         model = Model(architecture=settings.architecture, checkpoint="none", classes=settings.classes)
         preprocess = Preprocess(crop=settings.crop, mean=(0, 0, 0), std=(1, 1, 1))
         ablation = Ablation.model_validate({"kind": settings.kind, "size": settings.size})
-        network = load_classifier(model, settings.crop, Path(settings.folder, "weights.safetensors"), None)
+        network = load_classifier(model, preprocess, Path(settings.folder, "weights.safetensors"), None)
         self.versions = {"timm": timm.__version__, "torch": torch.__version__}
         self.batch = len(images)
         self._images = torch.from_numpy(images)

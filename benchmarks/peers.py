@@ -48,7 +48,7 @@ from benchmarks.peer_environment import make_environment
 from benchmarks.peer_sides import Settings
 from manifests.errors import RequestError, RunError, SmoothcertError
 from manifests.job import Images, Model, Preprocess
-from workers.checkpoints import resolve_checkpoint_key
+from workers.checkpoints import recognise
 from workers.classifiers import build_classifier, load_classifier
 from workers.images import decode
 from workers.shard_reader import read_samples
@@ -234,9 +234,9 @@ def _write_weights(args: argparse.Namespace, crop: int, file: Path) -> None:
         network = build_classifier(Model(architecture=args.model, checkpoint="none", classes=args.classes), crop)
         fill_weights(network)
     else:
-        key = resolve_checkpoint_key(args.checkpoint, None)
+        key = recognise(args.checkpoint, None).key
         model = Model(architecture=args.model, checkpoint=str(args.checkpoint), classes=args.classes)
-        network = load_classifier(model, crop, args.checkpoint, key)
+        network = load_classifier(model, Preprocess(resize=None, crop=crop), args.checkpoint, key)
     safetensors.torch.save_file(network.state_dict(), file)
 
 

@@ -47,7 +47,7 @@ def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
     table.add_row("shards", f"{len(plan.tasks):,}")
     table.add_row("  still to do", f"{len(todo):,}")
     table.add_row("images", "unknown" if images is None else f"{images:,}")
-    table.add_row("checkpoint key", plan.checkpoint_key or "none: the file is one state dict")
+    table.add_row("checkpoint", plan.checkpoint_layout)
     table.add_row("ablations an image", f"{geometry.num_ablations:,}")
     table.add_row("tokens an ablation", f"{tokens / geometry.num_ablations:.2f}")
     table.add_row("tokens an image", f"{tokens:,}")

@@ -23,7 +23,7 @@ from manifests.errors import RequestError, ShardError
 from manifests.identity import VOTES_VERSION, identity_of, run_id_of
 from manifests.job import Images, Job, Storage
 from manifests.shards import Shard, find_shards
-from workers.checkpoints import resolve_checkpoint_key
+from workers.checkpoints import recognise
 from workers.geometry import Geometry
 from workers.shard_task import ShardTask
 from workers.storage import AnyStore, Store, sha256_of
@@ -108,6 +108,7 @@ class Plan:
         job: the job.
         run: where its results go; run.json may not be written yet.
         checkpoint_sha256, checkpoint_key: the weights that vote.
+        checkpoint_layout: how their file is laid out, in words.
         tasks: the shards of the run at their present URLs and fingerprints.
         todo: those of them without a published file, the largest first.
     """
@@ -116,6 +117,7 @@ class Plan:
     run: Run
     checkpoint_sha256: str
     checkpoint_key: str | None
+    checkpoint_layout: str
     tasks: tuple[ShardTask, ...]
     todo: tuple[ShardTask, ...]
 
@@ -147,7 +149,7 @@ def make_plan(job: Job) -> Plan:
         raise RequestError(f"model.checkpoint: {job.model.checkpoint} does not exist; correct the path")
     with store.local(job.model.checkpoint) as checkpoint:
         checkpoint_sha256 = sha256_of(checkpoint)
-        checkpoint_key = resolve_checkpoint_key(checkpoint, job.model.checkpoint_key)
+        checkpoint_key, layout = recognise(checkpoint, job.model.checkpoint_key)
     limits = _limits(shards, job.images, store)
     limit = None if limits is None else job.images.limit
     identity = identity_of(job, shards, checkpoint_sha256=checkpoint_sha256, checkpoint_key=checkpoint_key, limit=limit)
@@ -173,7 +175,7 @@ def make_plan(job: Job) -> Plan:
     published = run.published()
     _refuse_changed_data(run, tasks, published)
     todo = sorted((task for task in tasks if task.file_name not in published), key=lambda task: -task.shard.size)
-    return Plan(job, run, checkpoint_sha256, checkpoint_key, tasks, tuple(todo))
+    return Plan(job, run, checkpoint_sha256, checkpoint_key, layout, tasks, tuple(todo))
 
 
 def find_run(url: str, store: Store) -> Run | None:

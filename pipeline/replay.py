@@ -123,7 +123,7 @@ def _load(run: Run, job: Job, store: Store) -> SmoothedViT:
     with store.local(job.model.checkpoint) as checkpoint:
         if sha256_of(checkpoint) != recorded["sha256"]:
             raise RequestError(f"{job.model.checkpoint} is not the checkpoint of the run (another SHA-256); restore it")
-        network = load_classifier(job.model, crop, checkpoint, recorded["key"])
+        network = load_classifier(job.model, job.preprocess, checkpoint, recorded["key"])
     return SmoothedViT(
         network,
         Geometry.of(job.ablation, crop, crop),

@@ -88,7 +88,7 @@ class Certifier:
         with self._store.local(job.model.checkpoint) as checkpoint:
             if sha256_of(checkpoint) != checkpoint_sha256:
                 raise RequestError(f"{job.model.checkpoint} changed since the run was planned; start again")
-            network = load_classifier(job.model, crop, checkpoint, checkpoint_key)
+            network = load_classifier(job.model, job.preprocess, checkpoint, checkpoint_key)
         self._model = SmoothedViT(network, self._geometry, preprocess=job.preprocess, model=job.model, device=device)
         self._images_per_batch = job.execution.images_per_batch or _auto_images_per_batch(device)
         self._environment = _environment(device)

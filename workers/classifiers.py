@@ -1,61 +1,45 @@
 """A job's model, checked and loaded: a timm VisionTransformer with the weights of its checkpoint.
 
-Checkpoints load as safetensors or with torch's weights_only, so nothing in them is ever run.
-
-Not covered: how it votes (smoothed_vit.py), which state dict of several is meant (checkpoints.py).
+Not covered: how it votes (smoothed_vit.py), how its weights are read (weights.py).
 """
 
 import difflib
-import pickle
-import re
-import zipfile
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import timm
-import torch
 from timm.layers import PatchEmbed
 from timm.models import VisionTransformer
-from torch import Tensor, nn
 
 from manifests.errors import RequestError
-from manifests.job import Job, Model
-from workers.checkpoints import looks_like_safetensors
-
-_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")  # of DistributedDataParallel and torch.compile
+from manifests.job import Job, Model, Preprocess
+from workers.weights import check_normaliser, complaints_of, likely, prefix_of, read_weights
 
 
-def load_classifier(model: Model, crop: int, checkpoint: Path, checkpoint_key: str | None) -> VisionTransformer:
-    """Build the network for images of the crop's size and give it the checkpoint's weights, in float32.
+def load_classifier(
+    model: Model, preprocess: Preprocess, checkpoint: Path, checkpoint_key: str | None
+) -> VisionTransformer:
+    """Build the network for the job's images and give it the checkpoint's weights, in float32.
 
     Args:
-        model: of the job.
-        crop: side of the image in pixels.
+        model, preprocess: of the job.
         checkpoint: a local file.
         checkpoint_key: the state dict to take, or None if the file is one.
     Raises:
         RequestError: timm has no such VisionTransformer, or the weights are not that network's.
     """
+    crop = preprocess.crop
     network = build_classifier(model, crop)
-    weights = _read_weights(checkpoint, checkpoint_key)
-    own = network.state_dict()
-    complaints = [
-        *_some("lacks", sorted(own.keys() - weights.keys())),
-        *_some("has besides", sorted(weights.keys() - own.keys())),
-        *(
-            f"{name} is {list(weights[name].shape)}, expected {list(own[name].shape)}"
-            for name in sorted(own.keys() & weights.keys())
-            if weights[name].shape != own[name].shape
-        ),
-    ]
-    if complaints:
+    weights, own = read_weights(checkpoint, checkpoint_key), network.state_dict()
+    prefix = prefix_of(weights, own)
+    if complaints := complaints_of(weights, own, prefix):
         more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
         raise RequestError(
             f"model.checkpoint: {checkpoint} does not fit {model.architecture} with {model.classes} classes on "
             f"{crop} x {crop} pixels: {'; '.join(complaints[:3])}{more}; correct architecture, options, classes or crop"
+            f"{likely(weights)}"
         )
-    network.load_state_dict(weights)
+    check_normaliser(weights, preprocess, checkpoint)
+    network.load_state_dict({name: weights[prefix + name] for name in own})
     return network.float().eval().requires_grad_(False)
 
 
@@ -103,32 +87,3 @@ def preprocess_notice(job: Job) -> str | None:
         f"preprocess: mean {list(used[0])} and std {list(used[1])} are not timm's for {job.model.architecture} "
         f"(mean {list(own.mean)}, std {list(own.std)}); right only if the checkpoint was trained so"
     )
-
-
-def _some(verb: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    return [f"the file {verb} {names[0]}" + (f" and {len(names) - 1} others" if len(names) > 1 else "")]
-
-
-def _read_weights(checkpoint: Path, checkpoint_key: str | None) -> dict[str, Tensor]:
-    if looks_like_safetensors(checkpoint):
-        content: Any = safetensors.torch.load_file(checkpoint)
-    else:
-        try:
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:  # torch's own text advises to switch the check off
-            raise RequestError(
-                f"model.checkpoint: {checkpoint} is a pickle of other things than tensors, which could run code, so it "
-                "was not loaded; save a plain state dict, best as safetensors"
-            ) from None
-        except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise RequestError(
-                f"model.checkpoint: {checkpoint} cannot be read ({' '.join(str(error).split())[:160]}); save a plain "
-                "state dict, best as safetensors"
-            ) from None
-    if checkpoint_key is not None:
-        content = content[checkpoint_key]
-    if isinstance(content, nn.Module) or not isinstance(content, dict):
-        raise RequestError(f"model.checkpoint: {checkpoint} holds a {type(content).__name__}, not a state dict")
-    return {_WRAPPERS.sub("", name): value for name, value in content.items() if isinstance(value, Tensor)}

@@ -1,0 +1,188 @@
+"""A pickle of tensors and plain containers, read without torch and without running anything in it.
+
+A pickle is a program that calls whatever it names. Here nothing that it names is imported: tensors become records of
+where their numbers lie, containers become plain ones, objects of every other class an inert placeholder. A call of
+anything else does nothing and gives a placeholder too, or is refused where the caller asks for that.
+
+Not covered: the file around the pickle, and the numbers (torch_file.py).
+"""
+
+import pickle
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import IO, Any, NamedTuple, Self
+
+ITEM_BYTES = {
+    "float64": 8,
+    "float32": 4,
+    "float16": 2,
+    "bfloat16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int16": 2,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
+"""Number formats that are read, under torch's names, and the bytes of one number."""
+
+
+class CallRefusedError(Exception):
+    """The pickle calls what is neither a tensor nor a plain container; the text is its name."""
+
+
+class StoredNumbers(NamedTuple):
+    """Numbers of one format that lie together in the file under a key."""
+
+    key: str
+    dtype: str
+    length: int
+
+
+class StoredTensor(NamedTuple):
+    """A tensor as a view of stored numbers; offset and strides are in numbers."""
+
+    numbers: StoredNumbers
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Inert:
+    """Stands for any class or object: takes everything, does nothing."""
+
+    def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        pass
+
+    def append(self, _item: Any) -> None:
+        pass
+
+    add = extend = append
+
+
+class InertUnpickler(pickle.Unpickler):
+    """One object of a pickle.
+
+    Args:
+        file: open at the object.
+        refuse_calls: whether calling anything unknown is an error.
+    Attributes:
+        numbers: what `load` met, by key.
+    Raises:
+        CallRefusedError: by `load`; it raises whatever else a broken or hostile pickle provokes.
+    """
+
+    def __init__(self, file: IO[bytes], *, refuse_calls: bool = False) -> None:
+        super().__init__(file)
+        self.numbers: dict[str, StoredNumbers] = {}
+        self._unknown = _OnlyMade if refuse_calls else type
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_load_type" and module in ("dill._dill", "dill.dill"):  # dill's word for a builtin type
+            return _Harmless(partial(self.find_class, "builtins"))
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        module = _RENAMED.get(module, module)
+        return _HARMLESS.get((module, name)) or self._unknown(f"{module}.{name}", (Inert,), {})
+
+    def persistent_load(self, pid: Any) -> Any:
+        """torch keeps numbers outside the pickle: ("storage", type, key, device, count) and in old files a view."""
+        kind, dtype, key, _device, count, *view = pid
+        if kind != "storage" or not isinstance(dtype, str) or any(view):
+            return Inert()
+        numbers = StoredNumbers(str(key), dtype, int(count))
+        self.numbers.setdefault(numbers.key, numbers)
+        return numbers
+
+
+class _OnlyMade(type):
+    """Of placeholders that an object may be an instance of, but that cannot be called."""
+
+    def __call__(cls, *_args: Any, **_kwargs: Any) -> Any:
+        raise CallRefusedError(cls.__name__)
+
+
+class _Harmless:
+    """A function that a pickle may call, and cannot change."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: Any) -> Any:
+        return self._function(*args)
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+
+class _Dict(dict[Any, Any]):
+    """Stands for OrderedDict, the usual type of a state dict, and its like; attributes are dropped."""
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+
+def _tensor(numbers: Any, offset: int, shape: Iterable[int], strides: Iterable[int], *_: Any) -> StoredTensor | Inert:
+    if not isinstance(numbers, StoredNumbers):
+        return Inert()
+    return StoredTensor(numbers, offset, tuple(shape), tuple(strides))
+
+
+def _first(value: Any, *_rest: Any) -> Any:
+    return value
+
+
+def _mapping(*args: Any) -> _Dict:
+    return _Dict(args[0]) if args and isinstance(args[0], Mapping | list | tuple) else _Dict()
+
+
+def _nothing(*_args: Any) -> Inert:
+    return Inert()
+
+
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+_RENAMED = {"__builtin__": "builtins", "numpy.core.multiarray": "numpy._core.multiarray"}
+_HARMLESS = {
+    ("builtins", "dict"): _Harmless(_mapping),
+    ("builtins", "list"): _Harmless(list),
+    ("builtins", "tuple"): _Harmless(tuple),
+    ("builtins", "set"): _Harmless(set),
+    ("builtins", "frozenset"): _Harmless(frozenset),
+    ("builtins", "bytes"): _Harmless(_nothing),
+    ("builtins", "complex"): _Harmless(complex),
+    ("collections", "OrderedDict"): _Harmless(_mapping),
+    ("collections", "defaultdict"): _Harmless(_mapping),
+    ("collections", "Counter"): _Harmless(_mapping),
+    ("torch", "Size"): _Harmless(tuple),
+    ("torch", "device"): _Harmless(_nothing),
+    ("torch._utils", "_rebuild_tensor"): _Harmless(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Harmless(_tensor),
+    ("torch._utils", "_rebuild_parameter"): _Harmless(_first),
+    ("torch._utils", "_rebuild_parameter_with_state"): _Harmless(_first),
+    ("_codecs", "encode"): _Harmless(_nothing),
+    ("numpy", "dtype"): _Harmless(_nothing),
+    ("numpy._core.multiarray", "scalar"): _Harmless(_nothing),
+    ("numpy._core.multiarray", "_reconstruct"): _Harmless(_nothing),
+}
