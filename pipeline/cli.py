@@ -257,6 +257,23 @@ def repair(run: RunFolder) -> None:
     print("the command that made the run makes them again" if moved else "nothing to repair")
 
 
+@app.command("import-checkpoint")
+@_command
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="Checkpoint of torch, a pickle.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option(help="Where to; none named: beside it, as .safetensors.", show_default=False)
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Which state dict of several; none named: the usual one.", show_default=False)
+    ] = None,
+) -> None:
+    """Turn a pickled checkpoint into safetensors; nothing in it is run."""
+    from pipeline.import_checkpoint import import_checkpoint
+
+    print(import_checkpoint(file, output, key))
+
+
 @app.command()
 @_command
 def demo(

@@ -1,0 +1,194 @@
+"""`smoothcert import-checkpoint`: pickles become safetensors, and nothing in them is run."""
+
+import builtins
+import os
+import pickle
+import subprocess
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dill
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from typer.testing import CliRunner, Result
+
+from manifests.errors import RequestError
+from manifests.job import Ablation, Model, Preprocess
+from pipeline.cli import app
+from tests.helpers import reference
+from workers.checkpoints import recognise
+from workers.classifiers import build_classifier, load_classifier
+from workers.geometry import Geometry
+from workers.smoothed_vit import SmoothedViT
+
+_PREPROCESS = Preprocess(resize=None, crop=16, mean=reference.MEAN, std=reference.STD)
+_OPTIONS = {"patch_size": 4, "depth": 2, "embed_dim": 64, "num_heads": 2}
+_MODEL = Model(architecture="vit_tiny_patch16_224", options=_OPTIONS, checkpoint="none", classes=5)
+
+
+def _import(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["import-checkpoint", *map(str, arguments)])
+
+
+def _network() -> nn.Module:
+    torch.manual_seed(0)
+    network = build_classifier(_MODEL, 16).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.copy_(torch.randn_like(parameter) * 0.3)
+    return network
+
+
+def _logits(network: nn.Module) -> torch.Tensor:
+    images = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    geometry = Geometry.of(Ablation(kind="column", size=4), 16, 16)
+    device = torch.device("cpu")
+    return SmoothedViT(network, geometry, preprocess=_PREPROCESS, model=_MODEL, device=device).logits(images)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_reference_layout_votes_as_before(legacy: bool, tmp_path: Path) -> None:
+    """torch refuses the file, and says how to go on; what is imported of it votes as the network that was saved."""
+    network = _network()
+    file = reference.save(network, tmp_path / "checkpoint.pt.best", legacy=legacy, best=np.float64(57.5))
+    with pytest.raises(RequestError, match="`smoothcert import-checkpoint FILE` makes safetensors"):
+        load_classifier(_MODEL, _PREPROCESS, file, "model")
+    result = _import(file)
+    assert result.exit_code == 0, result.output
+    imported = tmp_path / "checkpoint.pt.safetensors"
+    own = network.state_dict()
+    numbers = sum(value.numel() for value in own.values()) + 12
+    assert result.stdout == (
+        f"{imported}: {len(own) + 4} tensors with {numbers:,} parameters of state dict 'model', names as they were; "
+        f"left out: {len(own)} copies, amp, args, best, epoch, optimizer, schedule, types\n"
+    )
+    assert recognise(imported, None).layout == "reference layout, prefix 'module.model.model.'"
+    loaded = load_classifier(_MODEL, _PREPROCESS, imported, None)
+    assert torch.equal(_logits(loaded), _logits(network))
+
+
+_TENSORS = {
+    "view": torch.arange(12.0)[3:9].reshape(2, 3).T,
+    "scalar": torch.tensor(7),
+    "empty": torch.empty(0, 3),
+    "half": torch.randn(5).half(),
+    "bfloat16": torch.randn(2, 3).bfloat16(),
+    "double": torch.randn(3, dtype=torch.float64),
+    "bool": torch.tensor([True, False]),
+    "uint8": torch.tensor([255, 0], dtype=torch.uint8),
+    "parameter": nn.Parameter(torch.randn(2)),
+}
+
+
+@pytest.mark.parametrize("pickle_module", [pickle, dill])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_every_tensor_arrives(pickle_module: Any, legacy: bool, tmp_path: Path) -> None:
+    """Number formats, views, scalars and parameters are what torch itself reads, in a file of torch of any age."""
+    file, output = tmp_path / "weights.pt", tmp_path / "imported"
+    content = {"state_dict": _TENSORS, "other": {"state_dict": {"x": torch.ones(2)}}}
+    torch.save(content, file, pickle_module=pickle_module, _use_new_zipfile_serialization=not legacy)
+    assert _import(file, "--output", output, "--key", "state_dict").exit_code == 0
+    there = safetensors.torch.load_file(output)
+    assert there.keys() == _TENSORS.keys()
+    for name, tensor in _TENSORS.items():
+        assert there[name].dtype == tensor.dtype
+        assert torch.equal(there[name], tensor)
+
+
+def _call(function: Callable[..., Any], *arguments: object) -> object:
+    """An object in whose pickle a function is called."""
+
+    class Calls:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return function, arguments
+
+    return Calls()
+
+
+def _file_that(content: object, folder: Path, how: str) -> Path:
+    path = folder / "hostile.pt"
+    if how == "bare":
+        path.write_bytes(dill.dumps(content, protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=how == "zip", pickle_module=dill)
+    return path
+
+
+# Under the names that the file has, some of which are Python 2's.
+_HOSTILE: dict[str, Callable[[str], object]] = {
+    "posix.system": lambda touched: _call(os.system, f"touch {touched}"),
+    "builtins.exec": lambda touched: _call(exec, f"open({touched!r}, 'w')"),
+    "builtins.eval": lambda touched: _call(eval, f"open({touched!r}, 'w')"),
+    "io.open": lambda touched: _call(open, touched, "w"),
+    "builtins.getattr": lambda touched: _call(getattr, "text", "upper"),
+    "builtins.__import__": lambda touched: _call(builtins.__import__, "antigravity"),
+    "commands.Popen": lambda touched: _call(subprocess.Popen, ["touch", touched]),
+    "pathlib.Path": lambda touched: _call(Path, touched),
+    "dill._dill._create_code": lambda touched: lambda: Path(touched).touch(),  # a function is made of its code first
+    "dill._dill._create_function": lambda touched: _call(dill._dill._create_function, None, {}),
+    "argparse.Namespace": lambda touched: _call(Namespace),
+}
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy", "bare"])
+@pytest.mark.parametrize("name", _HOSTILE)
+def test_a_pickle_that_calls_something_is_refused(name: str, how: str, tmp_path: Path) -> None:
+    """One line names the call, wherever it is nested; exit code 2; nothing is run, nothing is written."""
+    touched = tmp_path / "touched"
+    content = {"schedule": [{"lambdas": (_HOSTILE[name](str(touched)),)}]}
+    file = _file_that(content, tmp_path, how)
+    result = _import(file)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert name in result.stderr
+    assert "which could run code" in result.stderr
+    assert not touched.exists()
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_pickle_that_would_run_does_run_elsewhere(tmp_path: Path) -> None:
+    """The hostile files of the test above are what they should be: pickle itself runs them."""
+    touched = tmp_path / "touched"
+    pickle.loads(pickle.dumps([_HOSTILE["posix.system"](str(touched))]))
+    assert touched.exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda file: None, "no such file"),
+        (lambda file: file.write_bytes(b""), "no file of torch.save"),
+        (lambda file: file.write_bytes(b"\x80\x02]."), "no file of torch.save"),
+        (lambda file: torch.save([torch.ones(2)], file), "holds no state dict"),
+        (lambda file: torch.save({"a": 1}, file), "has no tensors"),
+        (lambda file: safetensors.torch.save_file({"a": torch.ones(2)}, file), "is safetensors already"),
+        (lambda file: _truncate(file), "no file of torch.save"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_line(make: Callable[[Path], object], says: str, tmp_path: Path) -> None:
+    """Exit code 2, and nothing is written."""
+    file = tmp_path / "weights.pt"
+    make(file)
+    result = _import(file)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert says in result.stderr
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def _truncate(file: Path) -> None:
+    torch.save({"a": torch.ones(1000)}, file)
+    file.write_bytes(file.read_bytes()[:2000])
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    """An output that exists stays as it is."""
+    torch.save({"a": torch.ones(2)}, tmp_path / "weights.pt")
+    (tmp_path / "weights.safetensors").write_text("mine")
+    result = _import(tmp_path / "weights.pt")
+    assert result.exit_code == 2
+    assert "is not overwritten" in result.stderr
+    assert (tmp_path / "weights.safetensors").read_text() == "mine"
