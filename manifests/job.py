@@ -31,6 +31,8 @@ Count = Annotated[int, Strict(), Field(ge=1)]
 # "auto" in the file is None in Python: decided where the hardware is known.
 _Auto = BeforeValidator(lambda value: None if value == "auto" else value)
 Rgb = tuple[float, float, float]
+HUB_NAMES = ("hf-hub:", "timm:")
+"""What a checkpoint begins with that the Hugging Face Hub has."""
 
 
 class _Part(BaseModel):
@@ -85,7 +87,7 @@ class Model(_Part):
     options: dict[str, Any] = {}
     """Further arguments of timm.create_model, such as {patch_size: 4, depth: 6}."""
     checkpoint: str
-    """File with the weights: safetensors, or a torch file that holds nothing but tensors."""
+    """File with the weights, safetensors or a torch file of tensors alone; or hf-hub:OWNER/NAME, timm:NAME."""
     checkpoint_key: str | None = None
     """Which state dict of a checkpoint with several; null takes the usual one (`plan` shows which)."""
     classes: Annotated[int, Strict(), Field(ge=2, le=65536)]
@@ -259,12 +261,12 @@ def _merge(into: dict[str, Any], override: dict[str, Any]) -> None:
 
 
 def _anchor_paths(raw: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Make relative paths absolute in the fields that hold paths; URLs stay."""
+    """Make relative paths absolute in the fields that hold paths; URLs and names of the hub stay."""
 
     def anchored(value: Any) -> Any:
         if isinstance(value, list):
             return [anchored(item) for item in value]
-        if not isinstance(value, str) or not value or "://" in value:
+        if not isinstance(value, str) or not value or "://" in value or value.startswith(HUB_NAMES):
             return value
         return os.path.normpath(base / Path(value).expanduser())
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from manifests.errors import RequestError
 from manifests.job import Storage
 from manifests.shards import FileEntry
+from workers import hub
 from workers.folder_store import FolderStore
 
 
@@ -49,7 +50,7 @@ class Store(Protocol):
 
 
 class AnyStore:
-    """Each URL in the store that holds it.
+    """Each URL in the store that holds it; names of the hub (hub.py) can be found and read locally.
 
     Args:
         settings: of the job, for S3.
@@ -59,6 +60,7 @@ class AnyStore:
         self._settings = settings
 
     def find(self, url: str) -> FileEntry | None:
+        url = _fetched(url)
         return self._of(url).find(url)
 
     def files(self, folder: str) -> list[FileEntry]:
@@ -71,6 +73,7 @@ class AnyStore:
         return self._of(url).read(url)
 
     def local(self, url: str) -> AbstractContextManager[Path]:
+        url = _fetched(url)
         return self._of(url).local(url)
 
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
@@ -89,6 +92,11 @@ class AnyStore:
         if scheme != "s3":
             raise RequestError(f"{url}: {scheme}:// is not supported; use a folder or s3://BUCKET/KEY")
         return _s3(self._settings)
+
+
+def _fetched(url: str) -> str:
+    """A name of the hub becomes a file of this machine; all else stays."""
+    return str(hub.fetch(url)) if hub.is_hub_name(url) else url
 
 
 @lru_cache
