@@ -83,7 +83,7 @@ class Images(_Part):
 
 class Model(_Part):
     architecture: str
-    """Name of any timm VisionTransformer; it is built for the crop's size."""
+    """Name of any timm VisionTransformer; it is built for crop x upsample pixels."""
     options: dict[str, Any] = {}
     """Further arguments of timm.create_model, such as {patch_size: 4, depth: 6}."""
     checkpoint: str
@@ -116,6 +116,13 @@ class Preprocess(_Part):
     """Subtracted from pixels / 255, a channel each."""
     std: Rgb = (0.229, 0.224, 0.225)
     """Divides what remains, a channel each."""
+    upsample: Count = 1
+    """After the ablation a pixel is repeated so often along both sides; the network is built for crop x upsample."""
+
+    @property
+    def network_side(self) -> int:
+        """Side of the images that the network sees, in pixels."""
+        return self.crop * self.upsample
 
     @field_validator("std")
     @classmethod

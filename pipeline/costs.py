@@ -27,15 +27,17 @@ def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
         tflops: rate to reckon with, in 10^12 operations a second.
     """
     plan = make_plan(job)
-    crop = job.preprocess.crop
+    crop, side = job.preprocess.crop, job.preprocess.network_side
     with torch.device("meta"):
-        network = build_classifier(job.model, crop)
+        network = build_classifier(job.model, side)
     geometry = Geometry.of(job.ablation, crop, crop)
     token_px = network.patch_embed.patch_size[0]
-    groups = geometry.token_groups(token_px, keep_hidden=job.model.masked_tokens == "keep")
+    groups = geometry.upsampled(job.preprocess.upsample).token_groups(
+        token_px, keep_hidden=job.model.masked_tokens == "keep"
+    )
     sequences = [(len(group.ablations), group.tokens.shape[1]) for group in groups]
     tokens = sum(count * shown for count, shown in sequences)
-    whole = [(1, (crop // token_px) ** 2)] if job.clean else []
+    whole = [(1, (side // token_px) ** 2)] if job.clean else []
     flop = sum(count * flop_of(network, shown) for count, shown in [*sequences, *whole])
     images, notices = _count_images(plan)
     todo = plan.todo

@@ -27,15 +27,16 @@ def load_classifier(
     Raises:
         RequestError: timm has no such VisionTransformer, or the weights are not that network's.
     """
-    crop = preprocess.crop
-    network = build_classifier(model, crop)
+    side = preprocess.network_side
+    network = build_classifier(model, side)
     weights, own = read_weights(checkpoint, checkpoint_key), network.state_dict()
     prefix = prefix_of(weights, own)
     if complaints := complaints_of(weights, own, prefix):
         more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
         raise RequestError(
             f"model.checkpoint: {checkpoint} does not fit {model.architecture} with {model.classes} classes on "
-            f"{crop} x {crop} pixels: {'; '.join(complaints[:3])}{more}; correct architecture, options, classes or crop"
+            f"{side} x {side} pixels: {'; '.join(complaints[:3])}{more}; correct architecture, options, classes, crop "
+            "or upsample"
             f"{likely(weights)}"
         )
     check_normaliser(weights, preprocess, checkpoint)
@@ -43,21 +44,24 @@ def load_classifier(
     return network.float().eval().requires_grad_(False)
 
 
-def build_classifier(model: Model, crop: int) -> VisionTransformer:
+def build_classifier(model: Model, side: int) -> VisionTransformer:
     """The network with arbitrary weights.
 
+    Args:
+        model: of the job.
+        side: of the images it is for, in pixels: crop x upsample.
     Raises:
-        RequestError: timm has no such VisionTransformer, or cannot build it for this crop.
+        RequestError: timm has no such VisionTransformer, or cannot build it for this size.
     """
     if not timm.is_model(model.architecture):
         near = difflib.get_close_matches(model.architecture, timm.list_models(module="vision_transformer"), n=1)
         hint = f"did you mean {near[0]}?" if near else "see timm.list_models('*vit*')"
         raise RequestError(f"model.architecture: timm knows no {model.architecture!r}; {hint}")
     try:
-        network = timm.create_model(model.architecture, num_classes=model.classes, img_size=crop, **model.options)
+        network = timm.create_model(model.architecture, num_classes=model.classes, img_size=side, **model.options)
     except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
         raise RequestError(
-            f"model: timm cannot build {model.architecture} for {crop} x {crop} pixels with options "
+            f"model: timm cannot build {model.architecture} for {side} x {side} pixels with options "
             f"{model.options}: {' '.join(str(error).split())}; correct model.options or preprocess.crop"
         ) from None
     embed = getattr(network, "patch_embed", None)
@@ -69,10 +73,10 @@ def build_classifier(model: Model, crop: int) -> VisionTransformer:
     if not network.global_pool:
         raise RequestError("model.options: global_pool '' gives logits per token; name a pooling, such as token or avg")
     token_height, token_width = embed.patch_size
-    if token_height != token_width or crop % token_height:
+    if token_height != token_width or side % token_height:
         raise RequestError(
-            f"preprocess.crop: {crop} pixels are no multiple of the tokens of {model.architecture} "
-            f"({token_height} x {token_width}); use another crop or model.options.patch_size"
+            f"preprocess: crop x upsample is {side} pixels, no multiple of the tokens of {model.architecture} "
+            f"({token_height} x {token_width}); use another crop, upsample or model.options.patch_size"
         )
     return network
 

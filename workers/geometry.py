@@ -111,6 +111,10 @@ class Geometry:
         positions = (rows[:, None] * self.grid[1] + columns).ravel()
         return type(self)(self.rows[rows], self.columns[columns]), positions
 
+    def upsampled(self, times: int) -> Self:
+        """The same ablations in the same order where every pixel is repeated `times` along both sides."""
+        return type(self)(self.rows.repeat(times, axis=1), self.columns.repeat(times, axis=1))
+
     def touched(self, patch_height: int, patch_width: int) -> Touched:
         """What a patch touches at each place wholly inside the frame.
 

@@ -60,8 +60,8 @@ class SmoothedViT:
 
     Args:
         network: as classifiers.load_classifier returns it, float32 on the CPU; taken over and changed.
-        geometry: the ablations, on images of the network's size.
-        preprocess: mean and std of the channels.
+        geometry: the ablations of an image, before it is upsampled.
+        preprocess: mean and std of the channels, and how often a pixel is repeated.
         model: dtype of the blocks, and what becomes of hidden tokens.
         device: where to compute.
     """
@@ -81,6 +81,8 @@ class SmoothedViT:
         self._device = device
         self._token_px = network.patch_embed.patch_size[0]
         self._num_ablations = geometry.num_ablations
+        self._upsample = preprocess.upsample
+        geometry = geometry.upsampled(self._upsample)
         self._tokens_at_once = _TOKENS_AT_ONCE[device.type]
         keep_hidden = model.masked_tokens == "keep"
         self._ablated = [
@@ -157,6 +159,7 @@ class SmoothedViT:
     def _tokens_of(self, images_NHWC: Tensor) -> Tensor:
         """The pixels of each token, [N, T, V] uint8, ordered as the weights of the embedding are."""
         P = self._token_px
+        images_NHWC = images_NHWC.repeat_interleave(self._upsample, 1).repeat_interleave(self._upsample, 2)
         tokens = images_NHWC.unfold(1, P, P).unfold(2, P, P)  # [N, rows, columns, 3, P, P]
         return tokens.flatten(3).flatten(1, 2).contiguous()
 

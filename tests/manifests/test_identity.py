@@ -51,6 +51,7 @@ def run_id(change=None, *, shards=SHARDS, checkpoint_sha256="00", checkpoint_key
         {"preprocess": {"interpolation": "bicubic"}},
         {"preprocess": {"mean": [0.5, 0.5, 0.5]}},
         {"preprocess": {"std": [0.5, 0.5, 0.5]}},
+        {"preprocess": {"upsample": 7}},
         {"ablation": {"kind": "row"}},
         {"ablation": {"size": 20}},
         {"ablation": {"stride": 2}},
@@ -88,7 +89,7 @@ def test_data_and_weights_change_the_id():
         {"images": {"shards": "elsewhere/*.tar"}},
         {"model": {"checkpoint": "moved.pt"}},
         {"clean": True},
-        {"preprocess": {"crop": 224, "resize": 256}},
+        {"preprocess": {"crop": 224, "resize": 256, "upsample": 1}},
     ],
 )
 def test_where_and_how_does_not_change_the_id(change):

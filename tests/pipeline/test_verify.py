@@ -39,7 +39,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "column": {},
     "row": {"ablation": {"kind": "row", "size": 3, "stride": 2, "edges": "inside"}, "clean": False},
     "block": {"ablation": {"kind": "block", "size": 5, "stride": 4}, "images": {"shards": "tars", "label": None}},
-    "limit": {"images": {"shards": "tars", "limit": 9}, "preprocess": {"resize": 20, "crop": 16}},
+    "limit": {"images": {"shards": "tars", "limit": 9}, "preprocess": {"resize": 10, "crop": 8, "upsample": 2}},
 }
 
 

@@ -168,3 +168,17 @@ def test_formula_for_the_touched_is_wrong() -> None:
     assert touched[10, 32] == 6
     assert len(settings) == 60
     assert sum(touched[stride, m] != -(-(m + 19 - 1) // stride) for stride, m in settings) == 18
+
+
+@settings(max_examples=100, deadline=None)
+@given(settings_of(), st.integers(1, 3))
+def test_upsampled(setting: tuple[Ablation, int, int], times: int) -> None:
+    """Each ablation keeps its place and shows the pixels that its own became."""
+    shown = shown_by_hand(*setting)
+    upsampled = Geometry.of(*setting).upsampled(times)
+    for position, pixels in enumerate(shown):
+        vertical, horizontal = divmod(position, upsampled.grid[1])
+        seen = upsampled.rows[vertical][:, None] & upsampled.columns[horizontal]
+        assert {(y // times, x // times) for y, x in np.argwhere(seen)} == pixels
+        assert seen.sum() == len(pixels) * times**2
+    assert upsampled.num_ablations == len(shown)

@@ -97,8 +97,24 @@ def test_keep_equals_timm_on_the_masked_image(family: str) -> None:
     architecture, options, side = _FAMILIES[family]
     network, images = _network(architecture, options, side), _images(2, side)
     engine = _engine(network, _geometry("column", 19, 7, side), masked_tokens="keep")
-    expected = [network(_normalised(images, visible)) for visible in _visible("column", 19, 7, side)]
+    expected = [_timm_forward(network, images, visible) for visible in _visible("column", 19, 7, side)]
     _close(engine.logits(images), torch.stack(expected, dim=1))
+
+
+@pytest.mark.parametrize("masked_tokens", ["keep", "drop"])
+@pytest.mark.parametrize(("kind", "size", "stride"), [("column", 4, 5), ("block", 13, 10)])
+def test_pixels_are_repeated_after_the_ablation(kind: Kind, size: int, stride: int, masked_tokens: str) -> None:
+    """32 x 32 pixels, ablated and only then upsampled 7 times, give the logits of timm's network on 224 x 224."""
+    network, images = _network("vit_tiny_patch16_224", _SMALL, 224), _images(2, 32)
+    engine = _engine(network, _geometry(kind, size, stride, 32), masked_tokens=masked_tokens, upsample=7)
+    forward = _masked_forward if masked_tokens == "drop" else _timm_forward
+    expected = [
+        forward(network, _nearest(images * visible[:, :, None], 7), _nearest(visible[None, :, :, None], 7)[0, ..., 0])
+        for visible in _visible(kind, size, stride, 32)
+    ]
+    _close(engine.logits(images), torch.stack(expected, dim=1))
+    everywhere = torch.ones(224, 224, dtype=torch.bool)
+    _close(engine.clean_logits(images)[:, 0], _timm_forward(network, _nearest(images, 7), everywhere))
 
 
 @pytest.mark.parametrize(
@@ -265,6 +281,17 @@ def _masked_forward(network: VisionTransformer, images: Tensor, visible_HW: Tens
     return network.forward_head(tokens[:, shown])
 
 
+def _timm_forward(network: VisionTransformer, images: Tensor, visible_HW: Tensor) -> Tensor:
+    """Every token, hidden pixels black."""
+    return network(_normalised(images, visible_HW))
+
+
+def _nearest(images_NHWC: Tensor, times: int) -> Tensor:
+    """As the reference implementation upsamples."""
+    upsampled = torch.nn.Upsample(scale_factor=times, mode="nearest")(images_NHWC.permute(0, 3, 1, 2).float())
+    return upsampled.permute(0, 2, 3, 1).to(images_NHWC.dtype)
+
+
 def _visible(
     kind: Kind, size: int, stride: int, side: int, edges: Literal["wrap", "inside"] = "wrap"
 ) -> Iterator[Tensor]:
@@ -299,7 +326,12 @@ def _network(architecture: str, options: dict[str, Any], side: int) -> VisionTra
 
 
 def _engine(
-    network: VisionTransformer, geometry: Geometry, *, dtype: str = "float32", masked_tokens: str = "drop"
+    network: VisionTransformer,
+    geometry: Geometry,
+    *,
+    dtype: str = "float32",
+    masked_tokens: str = "drop",
+    upsample: int = 1,
 ) -> SmoothedViT:
     """Of a copy of the network, which the engine may change."""
     assert dtype in get_args(Model.model_fields["dtype"].annotation)
@@ -312,7 +344,8 @@ def _engine(
             "masked_tokens": masked_tokens,
         }
     )
-    return SmoothedViT(copy.deepcopy(network), geometry, preprocess=Preprocess(), model=model, device=_CPU)
+    preprocess = Preprocess(upsample=upsample)
+    return SmoothedViT(copy.deepcopy(network), geometry, preprocess=preprocess, model=model, device=_CPU)
 
 
 def _geometry(kind: Kind, size: int, stride: int, side: int, edges: Literal["wrap", "inside"] = "wrap") -> Geometry:
