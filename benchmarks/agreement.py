@@ -25,8 +25,8 @@ from workers.classifiers import load_classifier
 from workers.geometry import Geometry
 from workers.images import decode
 from workers.shard_reader import read_samples
-from workers.smoothed_vit import SmoothedViT
 from workers.storage import AnyStore
+from workers.voters import smooth
 
 _TOGETHER = 50  # images
 
@@ -87,7 +87,7 @@ def _votes(job: Job, dtype: str, pixels: torch.Tensor) -> dict[str, np.ndarray[A
     model = job.model.model_copy(update={"dtype": dtype})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     geometry = Geometry.of(job.ablation, crop, crop)
-    engine = SmoothedViT(network, geometry, preprocess=job.preprocess, model=model, device=device)
+    engine = smooth(network, geometry, preprocess=job.preprocess, model=model, device=device)
     answers = [engine.votes(batch) for batch in pixels.split(_TOGETHER)]
     return {
         "classes": torch.cat([answer.classes for answer in answers]).cpu().numpy(),

@@ -83,7 +83,7 @@ class Images(_Part):
 
 class Model(_Part):
     architecture: str
-    """Name of any timm VisionTransformer; it is built for crop x upsample pixels."""
+    """Name of any classifier of timm, built for crop x upsample pixels; VisionTransformers alone can drop tokens."""
     options: dict[str, Any] = {}
     """Further arguments of timm.create_model, such as {patch_size: 4, depth: 6}."""
     checkpoint: str
@@ -93,7 +93,7 @@ class Model(_Part):
     classes: Annotated[int, Strict(), Field(ge=2, le=65536)]
     """Number of classes of the head."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the transformer blocks."""
+    """Number format of the transformer blocks, or of all but the last layer."""
     masked_tokens: Literal["drop", "keep"] = "drop"
     """drop: hidden tokens are left out; keep: every token is computed, hidden pixels are black."""
 

@@ -31,8 +31,9 @@ from workers.classifiers import load_classifier
 from workers.geometry import Geometry
 from workers.images import decode
 from workers.shard_reader import read_samples
-from workers.smoothed_vit import SmoothedViT
+from workers.smoothed import Smoothed
 from workers.storage import AnyStore, Store, sha256_of
+from workers.voters import smooth
 
 # Of margins. Logits up to 5, after six blocks, lie within 0.004 (float16) and 0.04 (bfloat16) of float32's. A margin
 # takes two of them, either machine may be off, and deeper networks more so. float32 margins of two kinds of devices
@@ -117,14 +118,14 @@ def _read(run: Run, name: str, columns: list[str], positions: Sequence[int] | No
     return rows
 
 
-def _load(run: Run, job: Job, store: Store) -> SmoothedViT:
+def _load(run: Run, job: Job, store: Store) -> Smoothed:
     """The job's model, as workers/certifier.py loads it."""
     crop, recorded = job.preprocess.crop, run.record["checkpoint"]
     with store.local(job.model.checkpoint) as checkpoint:
         if sha256_of(checkpoint) != recorded["sha256"]:
             raise RequestError(f"{job.model.checkpoint} is not the checkpoint of the run (another SHA-256); restore it")
         network = load_classifier(job.model, job.preprocess, checkpoint, recorded["key"])
-    return SmoothedViT(
+    return smooth(
         network,
         Geometry.of(job.ablation, crop, crop),
         preprocess=job.preprocess,
@@ -165,7 +166,7 @@ def _show(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _vote_problems(rows: dict[int, Row], tar: Path, model: SmoothedViT, job: Job, seen: Counter[str]) -> Iterator[str]:
+def _vote_problems(rows: dict[int, Row], tar: Path, model: Smoothed, job: Job, seen: Counter[str]) -> Iterator[str]:
     """The chosen rows of a file, by position, against votes of today."""
     positions = list(rows)
     for start in range(0, len(positions), _IMAGES_AT_ONCE):

@@ -41,8 +41,8 @@ from workers.geometry import Geometry
 from workers.images import decode, decoder_version
 from workers.shard_reader import Sample, read_samples
 from workers.shard_task import Introduction, ShardReport, ShardTask
-from workers.smoothed_vit import SmoothedViT
 from workers.storage import AnyStore, sha256_of
+from workers.voters import smooth
 
 _T = TypeVar("_T")
 Row = dict[str, Any]
@@ -89,7 +89,7 @@ class Certifier:
             if sha256_of(checkpoint) != checkpoint_sha256:
                 raise RequestError(f"{job.model.checkpoint} changed since the run was planned; start again")
             network = load_classifier(job.model, job.preprocess, checkpoint, checkpoint_key)
-        self._model = SmoothedViT(network, self._geometry, preprocess=job.preprocess, model=job.model, device=device)
+        self._model = smooth(network, self._geometry, preprocess=job.preprocess, model=job.model, device=device)
         self._images_per_batch = job.execution.images_per_batch or _auto_images_per_batch(device)
         self._environment = _environment(device)
         self._turn = threading.Lock()  # of the model

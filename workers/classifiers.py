@@ -1,23 +1,23 @@
-"""A job's model, checked and loaded: a timm VisionTransformer with the weights of its checkpoint.
+"""A job's model, checked and loaded: a timm classifier with the weights of its checkpoint.
 
-Not covered: how it votes (smoothed_vit.py), how its weights are read (weights.py).
+Not covered: how it votes (voters.py), how its weights are read (weights.py).
 """
 
 import difflib
 from pathlib import Path
+from typing import TypeGuard
 
 import timm
 from timm.layers import PatchEmbed
 from timm.models import VisionTransformer
+from torch import nn
 
 from manifests.errors import RequestError
 from manifests.job import Job, Model, Preprocess
 from workers.weights import check_normaliser, complaints_of, likely, prefix_of, read_weights
 
 
-def load_classifier(
-    model: Model, preprocess: Preprocess, checkpoint: Path, checkpoint_key: str | None
-) -> VisionTransformer:
+def load_classifier(model: Model, preprocess: Preprocess, checkpoint: Path, checkpoint_key: str | None) -> nn.Module:
     """Build the network for the job's images and give it the checkpoint's weights, in float32.
 
     Args:
@@ -25,7 +25,7 @@ def load_classifier(
         checkpoint: a local file.
         checkpoint_key: the state dict to take, or None if the file is one.
     Raises:
-        RequestError: timm has no such VisionTransformer, or the weights are not that network's.
+        RequestError: timm has no such classifier, or the weights are not that network's.
     """
     side = preprocess.network_side
     network = build_classifier(model, side)
@@ -44,41 +44,56 @@ def load_classifier(
     return network.float().eval().requires_grad_(False)
 
 
-def build_classifier(model: Model, side: int) -> VisionTransformer:
+def build_classifier(model: Model, side: int) -> nn.Module:
     """The network with arbitrary weights.
 
     Args:
         model: of the job.
         side: of the images it is for, in pixels: crop x upsample.
     Raises:
-        RequestError: timm has no such VisionTransformer, or cannot build it for this size.
+        RequestError: timm has no such classifier, cannot build it for this size, or it has no tokens to drop.
     """
     if not timm.is_model(model.architecture):
-        near = difflib.get_close_matches(model.architecture, timm.list_models(module="vision_transformer"), n=1)
-        hint = f"did you mean {near[0]}?" if near else "see timm.list_models('*vit*')"
+        near = difflib.get_close_matches(model.architecture, timm.list_models(), n=1)
+        hint = f"did you mean {near[0]}?" if near else "see timm.list_models()"
         raise RequestError(f"model.architecture: timm knows no {model.architecture!r}; {hint}")
     try:
-        network = timm.create_model(model.architecture, num_classes=model.classes, img_size=side, **model.options)
+        network = _create(model, side)
     except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
         raise RequestError(
             f"model: timm cannot build {model.architecture} for {side} x {side} pixels with options "
             f"{model.options}: {' '.join(str(error).split())}; correct model.options or preprocess.crop"
         ) from None
-    embed = getattr(network, "patch_embed", None)
-    if not isinstance(network, VisionTransformer) or not isinstance(embed, PatchEmbed):
-        raise RequestError(
-            f"model.architecture: {model.architecture} is not a plain VisionTransformer, the only kind whose "
-            "tokens can be dropped; name one, such as vit_small_patch16_224"
-        )
+    if not has_tokens(network):
+        if model.masked_tokens == "drop":
+            raise RequestError(
+                f"model.masked_tokens: {model.architecture} is no plain VisionTransformer and has no tokens to drop; "
+                "set model.masked_tokens: keep"
+            )
+        return network
     if not network.global_pool:
         raise RequestError("model.options: global_pool '' gives logits per token; name a pooling, such as token or avg")
-    token_height, token_width = embed.patch_size
+    token_height, token_width = network.patch_embed.patch_size
     if token_height != token_width or side % token_height:
         raise RequestError(
             f"preprocess: crop x upsample is {side} pixels, no multiple of the tokens of {model.architecture} "
             f"({token_height} x {token_width}); use another crop, upsample or model.options.patch_size"
         )
     return network
+
+
+def has_tokens(network: nn.Module) -> TypeGuard[VisionTransformer]:
+    """Whether it is a plain VisionTransformer, whose hidden tokens can be left out."""
+    return isinstance(network, VisionTransformer) and isinstance(network.patch_embed, PatchEmbed)
+
+
+def _create(model: Model, side: int) -> nn.Module:
+    try:
+        return timm.create_model(model.architecture, num_classes=model.classes, img_size=side, **model.options)
+    except TypeError as error:
+        if "'img_size'" not in str(error):
+            raise
+        return timm.create_model(model.architecture, num_classes=model.classes, **model.options)  # takes any size
 
 
 def preprocess_notice(job: Job) -> str | None:

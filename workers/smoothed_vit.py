@@ -4,18 +4,20 @@ An ablation that shows 19 of 224 columns has about 30 of 196 tokens, so leaving 
 six sevenths of the work. Ablations with equally many tokens are computed together, whatever their offset
 and image, so nothing is padded. In the last block only the rows that the head reads are computed.
 
-A vote depends on the pixels of its own ablation and on nothing else: no operation here mixes sequences.
+No operation here mixes sequences, so a vote depends on the pixels of its own ablation alone.
 
     N images              A ablations of an image     S sequences: an ablation of an image each
     T tokens of an image  n tokens that are shown     V pixel values of a token (3 P P)
     P side of a token     D width of the network      K classes
 
 Covered: timm's VisionTransformer with class, distillation and register tokens and every pooling.
-Not covered: other families, whose tokens cannot be dropped; loading (classifiers.py).
+Not covered: other families, whose tokens cannot be dropped (smoothed_dense.py); batching and votes (smoothed.py);
+loading (classifiers.py).
 Source: Salman et al. 2021, arXiv:2110.07719, section 4; pixels are hidden before normalisation, as there.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -28,23 +30,12 @@ from torch import Tensor, nn
 
 from manifests.job import Model, Preprocess
 from workers.geometry import Geometry, TokenGroup
+from workers.smoothed import Computed, Smoothed, upsampled
 
 # Tokens computed in one go: on a CPU what stays in its cache, on a GPU what keeps it busy. They bound the memory:
 # the widest moment of a block holds some 9 D numbers a token.
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 17}
 _SHORT = 64  # tokens; up to here plain matrix products beat fused attention on a CPU
-
-
-class Votes(NamedTuple):
-    """What the base classifier says of each ablation.
-
-    Attributes:
-        classes: [images, ablations] int64, the lowest class on a tie.
-        margins: [images, ablations] float32, top logit minus second; NaN where a logit is not finite.
-    """
-
-    classes: Tensor
-    margins: Tensor
 
 
 class _Group(NamedTuple):
@@ -55,8 +46,8 @@ class _Group(NamedTuple):
     visible: Tensor  # [G, n, P, P] uint8, 1 where the pixel shows
 
 
-class SmoothedViT:
-    """A base classifier and the ablations on which it votes.
+class SmoothedViT(Smoothed):
+    """A Vision Transformer that votes.
 
     Args:
         network: as classifiers.load_classifier returns it, float32 on the CPU; taken over and changed.
@@ -75,15 +66,17 @@ class SmoothedViT:
         model: Model,
         device: torch.device,
     ) -> None:
-        torch.set_float32_matmul_precision("highest")  # no TF32
+        super().__init__(
+            num_ablations=geometry.num_ablations,
+            num_classes=network.num_classes,
+            device=device,
+            at_once=_TOKENS_AT_ONCE[device.type],
+        )
         self._network = network.to(device)
         self._dtype = getattr(torch, model.dtype)
-        self._device = device
         self._token_px = network.patch_embed.patch_size[0]
-        self._num_ablations = geometry.num_ablations
         self._upsample = preprocess.upsample
         geometry = geometry.upsampled(self._upsample)
-        self._tokens_at_once = _TOKENS_AT_ONCE[device.type]
         keep_hidden = model.masked_tokens == "keep"
         self._ablated = [
             self._to_device(group) for group in geometry.token_groups(self._token_px, keep_hidden=keep_hidden)
@@ -96,71 +89,30 @@ class SmoothedViT:
             _prepare(block)
         network.norm_pre.to(self._dtype)
 
-    def votes(self, images: Tensor) -> Votes:
-        """Vote on every ablation.
+    def _ablated_logits(self, images: Tensor) -> Iterator[Computed]:
+        return self._computed(images, self._ablated)
 
-        Args:
-            images: [images, height, width, 3] uint8.
-        Raises:
-            torch.OutOfMemoryError: the device has no room for a single sequence.
-        """
-        return self._votes(images, self._ablated, self._num_ablations)
+    def _whole_logits(self, images: Tensor) -> Iterator[Computed]:
+        return self._computed(images, self._whole)
 
-    def clean_votes(self, images: Tensor) -> Votes:
-        """Classify whole images, [images, 1] each; arguments as of `votes`."""
-        return self._votes(images, self._whole, 1)
-
-    def logits(self, images: Tensor) -> Tensor:
-        """[images, ablations, classes] float32: for tests, votes take a fraction of the memory. Arguments as there."""
-        return self._logits(images, self._ablated, self._num_ablations)
-
-    def clean_logits(self, images: Tensor) -> Tensor:
-        """[images, 1, classes] float32 of whole images; arguments as of `votes`."""
-        return self._logits(images, self._whole, 1)
-
-    def _votes(self, images: Tensor, groups: list[_Group], num_ablations: int) -> Votes:
-        classes_NA = torch.empty(len(images), num_ablations, device=self._device, dtype=torch.int64)
-        margins_NA = torch.empty(len(images), num_ablations, device=self._device, dtype=torch.float32)
-        for image_S, ablation_S, logits_SK in self._computed(images, groups):
-            votes = _votes_of(logits_SK)
-            classes_NA[image_S, ablation_S], margins_NA[image_S, ablation_S] = votes.classes, votes.margins
-        return Votes(classes_NA, margins_NA)
-
-    def _logits(self, images: Tensor, groups: list[_Group], num_ablations: int) -> Tensor:
-        shape = len(images), num_ablations, self._network.num_classes
-        logits_NAK = torch.empty(shape, device=self._device, dtype=torch.float32)
-        for image_S, ablation_S, logits_SK in self._computed(images, groups):
-            logits_NAK[image_S, ablation_S] = logits_SK
-        return logits_NAK
-
-    def _computed(self, images: Tensor, groups: list[_Group]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Every sequence once: its image, its ablation, its logits; so many together as the memory has room for."""
+    def _computed(self, images: Tensor, groups: list[_Group]) -> Iterator[Computed]:
         pixels_NTV = self._tokens_of(images.to(self._device))
         for group in groups:
             members, tokens = group.tokens.shape
-            left = torch.arange(len(images) * members, device=self._device)
-            while len(left):
-                together = max(1, self._tokens_at_once // (tokens + self._network.num_prefix_tokens))
-                image_S, member_S = left[:together] // members, left[:together] % members
-                try:
-                    logits_SK = self._sequence_logits(pixels_NTV, image_S, group, member_S)
-                except torch.OutOfMemoryError:
-                    if together == 1:
-                        raise
-                    self._tokens_at_once //= 2  # for good: what did not fit once will not fit again
-                    continue
-                yield image_S, group.ablations[member_S], logits_SK
-                left = left[together:]
+            compute = partial(self._sequence_logits, pixels_NTV, group)
+            parts = self._in_parts(len(images) * members, tokens + self._network.num_prefix_tokens, compute)
+            for part_S, logits_SK in parts:
+                yield Computed(part_S // members, group.ablations[part_S % members], logits_SK)
 
     @torch.inference_mode()
-    def _sequence_logits(self, pixels_NTV: Tensor, image_S: Tensor, group: _Group, member_S: Tensor) -> Tensor:
-        return self._classify(self._embed(pixels_NTV, image_S, group, member_S))
+    def _sequence_logits(self, pixels_NTV: Tensor, group: _Group, part_S: Tensor) -> Tensor:
+        members = len(group.ablations)
+        return self._classify(self._embed(pixels_NTV, part_S // members, group, part_S % members))
 
     def _tokens_of(self, images_NHWC: Tensor) -> Tensor:
         """The pixels of each token, [N, T, V] uint8, ordered as the weights of the embedding are."""
         P = self._token_px
-        images_NHWC = images_NHWC.repeat_interleave(self._upsample, 1).repeat_interleave(self._upsample, 2)
-        tokens = images_NHWC.unfold(1, P, P).unfold(2, P, P)  # [N, rows, columns, 3, P, P]
+        tokens = upsampled(images_NHWC, self._upsample).unfold(1, P, P).unfold(2, P, P)  # [N, rows, columns, 3, P, P]
         return tokens.flatten(3).flatten(1, 2).contiguous()
 
     def _embed(self, pixels_NTV: Tensor, image_S: Tensor, group: _Group, member_S: Tensor) -> Tensor:
@@ -222,13 +174,6 @@ class _GELUInPlace(nn.GELU):
 
     def forward(self, input: Tensor) -> Tensor:
         return torch.ops.aten.gelu.out(input, approximate=self.approximate, out=input)
-
-
-def _votes_of(logits_SK: Tensor) -> Votes:
-    top = logits_SK.topk(2, dim=-1).values
-    finite = logits_SK.isfinite().all(dim=-1)
-    margins = (top[..., 0] - top[..., 1]).masked_fill(~finite, float("nan"))
-    return Votes(logits_SK.argmax(dim=-1), margins)
 
 
 def _rows_that_the_head_reads(network: VisionTransformer) -> int | None:

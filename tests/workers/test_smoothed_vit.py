@@ -202,7 +202,7 @@ def test_how_many_are_computed_together_changes_nothing(at_once: int) -> None:
     engine = _engine(_network("vit_tiny_patch16_224", _SMALL, 64), _geometry("block", 21, 10, 64))
     images = _images(2, 64)
     before = engine.logits(images)
-    engine._tokens_at_once = at_once
+    engine._at_once = at_once
     _close(engine.logits(images), before, 1e-5)
 
 
