@@ -16,6 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from workers.memory import keep_freed_memory
+
 
 class Votes(NamedTuple):
     """What the base classifier says of each ablation.
@@ -49,6 +51,8 @@ class Smoothed(ABC):
 
     def __init__(self, *, num_ablations: int, num_classes: int, device: torch.device, at_once: int) -> None:
         torch.set_float32_matmul_precision("highest")  # no TF32
+        if device.type == "cpu":
+            keep_freed_memory()
         self._num_ablations, self._num_classes, self._device = num_ablations, num_classes, device
         self._at_once = at_once
 
