@@ -41,6 +41,7 @@ from workers.geometry import Geometry
 from workers.images import decode, decoder_version
 from workers.shard_reader import Sample, read_samples
 from workers.shard_task import Introduction, ShardReport, ShardTask
+from workers.smoothed import Smoothed
 from workers.storage import AnyStore, sha256_of
 from workers.voters import smooth
 
@@ -74,8 +75,10 @@ class Certifier:
     def __init__(
         self, job: Job, *, run_id: str, run_url: str, checkpoint_sha256: str, checkpoint_key: str | None, threads: int
     ) -> None:
-        torch.set_num_threads(threads)
         self._threads = threads
+        # All of torch's work is done by one thread: OpenMP makes a team for each thread that asks for one, and where
+        # teams have more threads than there are cores, theirs sleep between steps (a quarter of the speed).
+        self._compute = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (threads,))
         self._job, self._run_id, self._run_url = job, run_id, run_url
         self._store = AnyStore(job.storage)
         if self._store.find(f"{run_url}/run.json") is None:
@@ -88,8 +91,7 @@ class Certifier:
         with self._store.local(job.model.checkpoint) as checkpoint:
             if sha256_of(checkpoint) != checkpoint_sha256:
                 raise RequestError(f"{job.model.checkpoint} changed since the run was planned; start again")
-            network = load_classifier(job.model, job.preprocess, checkpoint, checkpoint_key)
-        self._model = smooth(network, self._geometry, preprocess=job.preprocess, model=job.model, device=device)
+            self._model = self._compute.submit(self._load, checkpoint, checkpoint_key, device).result()
         self._images_per_batch = job.execution.images_per_batch or _auto_images_per_batch(device)
         self._environment = _environment(device)
         self._turn = threading.Lock()  # of the model
@@ -104,7 +106,7 @@ class Certifier:
         """Classify an image that is the same on every machine."""
         crop = self._job.preprocess.crop
         pixels = torch.arange(crop * crop * 3).mul(37).remainder(251).to(torch.uint8).reshape(1, crop, crop, 3)
-        logits = self._model.clean_logits(pixels)[0, 0].cpu().numpy()
+        logits = self._compute.submit(self._model.clean_logits, pixels).result()[0, 0].cpu().numpy()
         return Introduction(platform.node(), self._environment, VOTES_VERSION, logits)
 
     def certify(self, task: ShardTask) -> Generator[int | ShardReport, None, None]:
@@ -193,11 +195,7 @@ class Certifier:
         """The rows of a batch, with votes and margins where their images have pixels."""
         if batch.pixels is None:
             return batch.rows
-        answers = [self._model.votes(batch.pixels)]
-        if self._job.clean:
-            answers.append(self._model.clean_votes(batch.pixels))
-        classes = torch.cat([answer.classes for answer in answers], dim=1).cpu().numpy()
-        margins = torch.cat([answer.margins for answer in answers], dim=1).cpu().numpy()
+        classes, margins = self._compute.submit(self._answers, batch.pixels).result()
         A = self._geometry.num_ablations
         for place, position in enumerate(batch.readable):
             row = batch.rows[position]
@@ -208,6 +206,19 @@ class Certifier:
             if self._job.clean:
                 row |= {"clean_prediction": int(classes[place, A]), "clean_margin": float(margins[place, A])}
         return batch.rows
+
+    def _load(self, checkpoint: Path, checkpoint_key: str | None, device: torch.device) -> Smoothed:
+        job = self._job
+        network = load_classifier(job.model, job.preprocess, checkpoint, checkpoint_key)
+        return smooth(network, self._geometry, preprocess=job.preprocess, model=job.model, device=device)
+
+    def _answers(self, pixels: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Classes and margins of the ablations, and where it is asked for of the whole image, in a last column."""
+        answers = [self._model.votes(pixels)]
+        if self._job.clean:
+            answers.append(self._model.clean_votes(pixels))
+        classes, margins = (torch.cat(parts, dim=1).cpu().numpy() for parts in zip(*answers, strict=True))
+        return classes, margins
 
     def _add_certificates(self, rows: Sequence[Row]) -> None:
         voted = [row for row in rows if "votes" in row]
