@@ -25,6 +25,22 @@ def products_gflops(dtype: torch.dtype, device: torch.device, *, seconds: float 
     return {"x".join(map(str, shape)): _gflops(*shape, dtype, device, seconds) for shape in shapes(device)}
 
 
+def blocks_gflops(width: int, blocks: int, dtype: torch.dtype, device: torch.device) -> float:
+    """10^9 operations a second of the four products of every block, one after the other, with nothing between them."""
+    rows = ROWS[device.type]
+    sizes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+    inputs = {inner: torch.randn(rows, inner, device=device).to(dtype) for inner, _ in sizes}
+    outputs = [torch.empty(rows, columns, dtype=dtype, device=device) for _, columns in sizes]
+    weights = [[torch.randn(size, device=device).to(dtype) for size in sizes] for _ in range(blocks)]
+    synchronise(device)
+    start = time.perf_counter()
+    for block in weights:
+        for weight, output in zip(block, outputs, strict=True):
+            torch.mm(inputs[len(weight)], weight, out=output)
+    synchronise(device)
+    return 24e-9 * blocks * rows * width**2 / (time.perf_counter() - start)
+
+
 def _gflops(rows: int, inner: int, columns: int, dtype: torch.dtype, device: torch.device, seconds: float) -> float:
     left = torch.randn(rows, inner, device=device).to(dtype)
     right = torch.randn(columns, inner, device=device).to(dtype).T  # as a linear layer holds it

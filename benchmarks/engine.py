@@ -37,7 +37,7 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from benchmarks.arguments import ablation_of
-from benchmarks.ceilings import products_gflops, synchronise
+from benchmarks.ceilings import blocks_gflops, products_gflops, synchronise
 from manifests.job import Model, Preprocess
 from pipeline.costs import flop_of
 from workers.classifiers import build_classifier
@@ -130,7 +130,10 @@ def main() -> None:
     console = Console(width=140)
     console.print(table)
     for record in records:
-        notes = [f"products reach {record['ceiling_gflops']:,.1f} GFLOP/s with {record['ceiling_shape']}"]
+        notes = [
+            f"products reach {record['ceiling_gflops']:,.1f} GFLOP/s with {record['ceiling_shape']}",
+            f"those of its blocks, one after the other, {record['blocks_of_products']:.1%} of that",
+        ]
         if record["peak_gib"] is not None:
             notes.append(f"peak memory {record['peak_gib']:.2f} GiB")
         console.print(f"{record['model']} {record['ablation']} {record['dtype']}: {'; '.join(notes)}", highlight=False)
@@ -163,9 +166,10 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
     peak_gib = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
 
     seconds = defaultdict[str, list[float]](list)
-    products: list[dict[str, float]] = []
+    products, blocks = list[dict[str, float]](), list[float]()
     for _ in range(args.rounds):
         products.append(products_gflops(getattr(torch, dtype), device))
+        blocks.append(blocks_gflops(network.embed_dim, len(network.blocks), getattr(torch, dtype), device))
         for way in ways:
             synchronise(device)
             start = time.perf_counter()
@@ -184,6 +188,7 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
         "ceiling_gflops": rates[shape],
         "ceiling_shape": shape,
         "products_gflops": rates,
+        "blocks_of_products": statistics.median(blocks) / rates[shape],
         "peak_gib": peak_gib,
         "ways": {
             way.name: {
