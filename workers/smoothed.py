@@ -9,6 +9,7 @@ company, and are computed so many together as the memory has room for.
 Covered: batching, votes, margins. Not covered: the logits themselves (smoothed_vit.py, smoothed_dense.py).
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -89,7 +90,8 @@ class Smoothed(ABC):
     def _in_parts(
         self, sequences: int, cost: int, compute: Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Positions of sequences and what is computed of them, so many together as the memory has room for.
+        """Positions of sequences and what is computed of them: as few parts as the memory has room for, of equal size,
+        for a small rest would be slow.
 
         Args:
             sequences: how many there are.
@@ -98,17 +100,17 @@ class Smoothed(ABC):
         """
         left = torch.arange(sequences, device=self._device)
         while len(left):
-            together = max(1, self._at_once // cost)
-            part = left[:together]
+            parts = math.ceil(len(left) / max(1, self._at_once // cost))
+            part = left[: math.ceil(len(left) / parts)]
             try:
                 logits_SK = compute(part)
             except torch.OutOfMemoryError:
-                if together == 1:
+                if len(part) == 1:
                     raise
                 self._at_once //= 2  # for good: what did not fit once will not fit again
                 continue
             yield part, logits_SK
-            left = left[together:]
+            left = left[len(part) :]
 
     def _votes(self, computed: Iterator[Computed], images: int, num_ablations: int) -> Votes:
         classes_NA = torch.empty(images, num_ablations, device=self._device, dtype=torch.int64)
