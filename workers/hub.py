@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from manifests.errors import RequestError
-from manifests.job import HUB_NAMES
+from manifests.yaml_file import HUB_NAMES
 
 _FILE = "model.safetensors"
 

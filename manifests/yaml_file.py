@@ -1,0 +1,168 @@
+"""A YAML file to a frozen pydantic model, each mistake one line with file, key path, value and remedy.
+
+A relative path in a file starts from the file's own folder, one in `--set key.path=value` from the current
+directory. A key that comes twice is an error, as is one that the model does not know.
+
+Not covered: which keys there are (job.py, training.py).
+"""
+
+import difflib
+import os
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from manifests.errors import RequestError
+
+HUB_NAMES = ("hf-hub:", "timm:")
+"""What a checkpoint begins with that the Hugging Face Hub has."""
+
+
+class Part(BaseModel):
+    """A mapping in a file: what it holds has been checked, and does not change."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,
+        allow_inf_nan=False,
+    )
+
+
+_P = TypeVar("_P", bound=Part)
+
+
+def load_file(
+    model: type[_P], path: str | Path, overrides: Sequence[str] = (), *, paths: Sequence[str], kind: str
+) -> _P:
+    """Read a file.
+
+    Args:
+        model: what it holds.
+        path: a YAML file.
+        overrides: `key.path=value` each, the value as YAML; later ones win.
+        paths: the key paths that hold paths or URLs.
+        kind: what the file is called in messages, such as `job file`.
+    Raises:
+        RequestError: a line for each mistake, with file, key path, value and remedy.
+    """
+    path = Path(path)
+    raw = _anchor_paths(_read_yaml(path, kind), path.absolute().parent, paths)
+    for override in overrides:
+        _merge(raw, _anchor_paths(_parse_override(override), Path.cwd(), paths))
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise RequestError("\n".join(f"{path}: {line}" for line in _describe(error, model))) from None
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key that comes twice is an error instead of a silent loss."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {sorted(twice)[0]!r} comes twice; keep one", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  a SafeLoader
+    except yaml.YAMLError as error:
+        raise RequestError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _read_yaml(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise RequestError(f"{path}: cannot read the {kind}: {reason}; name a YAML file") from None
+    raw = _parse_yaml(text, str(path))
+    if not isinstance(raw, dict):
+        raise RequestError(f"{path}: a {kind} is a mapping of keys such as `name:` and `images:`")
+    return raw
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key_path, equals, text = override.partition("=")
+    if not equals or not key_path or "" in key_path.split("."):
+        raise RequestError(f"--set {override}: expected key.path=value, such as ablation.stride=4")
+    value = _parse_yaml(text, f"--set {override}")
+    for key in reversed(key_path.split(".")):
+        value = {key: value}
+    return dict(value)
+
+
+def _merge(into: dict[str, Any], override: dict[str, Any]) -> None:
+    for key, value in override.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _anchor_paths(raw: dict[str, Any], base: Path, paths: Sequence[str]) -> dict[str, Any]:
+    """Make relative paths absolute in the fields that hold paths; URLs and names of the hub stay."""
+
+    def anchored(value: Any) -> Any:
+        if isinstance(value, list):
+            return [anchored(item) for item in value]
+        if not isinstance(value, str) or not value or "://" in value or value.startswith(HUB_NAMES):
+            return value
+        return os.path.normpath(base / Path(value).expanduser())
+
+    for key_path in paths:
+        *parents, key = key_path.split(".")
+        section: Any = raw
+        for parent in parents:
+            section = section.get(parent) if isinstance(section, dict) else None
+        if isinstance(section, dict) and key in section:
+            section[key] = anchored(section[key])
+    return raw
+
+
+def _describe(error: ValidationError, model: type[Part]) -> Iterator[str]:
+    """One line a mistake: key path, value, remedy."""
+    for mistake in error.errors():
+        keys = [str(key) for key in mistake["loc"] if isinstance(key, str)]  # the others are positions in lists
+        # pydantic appends the branch of a union ("str", "tuple[str, ...]"): not a key of the file.
+        known = dict(_key_paths(model))
+        while len(keys) > 1 and ".".join(keys) not in known and mistake["type"] != "extra_forbidden":
+            keys.pop()
+        path = ".".join(keys)
+        if mistake["type"] == "extra_forbidden":
+            yield f"{path}: unknown key; {_suggest(path, known)}"
+        elif mistake["type"] == "missing":
+            yield f"{path}: missing; add it ({known.get(path, 'required').rstrip('.')})"
+        elif not path:
+            yield mistake["msg"].removeprefix("Value error, ")
+        else:
+            message = mistake["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+            yield f"{path}: {mistake['input']!r} {message}"
+
+
+def _key_paths(part: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Each key path that a file may have, and what it is for."""
+    for name, field in part.model_fields.items():
+        yield prefix + name, field.description or "required"
+        for inner in (field.annotation, *typing.get_args(field.annotation)):  # a part, `Part | None`, a list of parts
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from _key_paths(inner, f"{prefix}{name}.")
+
+
+def _suggest(path: str, known: Iterable[str]) -> str:
+    parent, _, name = path.rpartition(".")
+    siblings = [key for key in known if key.rpartition(".")[0] == parent]
+    elsewhere = [key for key in known if key.rpartition(".")[2] == name]
+    if near := elsewhere or difflib.get_close_matches(path, siblings, n=1, cutoff=0.5):
+        return f"did you mean {near[0]}?"
+    return f"known here: {', '.join(key.rpartition('.')[2] for key in siblings)}"
