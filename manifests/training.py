@@ -85,8 +85,8 @@ class Augmentation(Part):
 
 
 class Optimizer(Part):
-    name: str = "sgd"
-    """As timm.optim.create_optimizer_v2 knows it, such as sgd or adamw."""
+    name: str = "momentum"
+    """As timm.optim.create_optimizer_v2 knows it: momentum is plain SGD, sgd Nesterov's, adamw and many others."""
     lr: Positive = 0.01
     """Learning rate, of the first epoch after the warm-up."""
     momentum: Share = 0.9
@@ -207,9 +207,11 @@ class Training(Part):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         crop = self.preprocess.crop
-        for ablation in (*self.ablation, *([self.validation.ablation] if self._validates_on_another() else [])):
-            if ablation is not None and ablation.size > crop:
+        for ablation in (*self.ablation, self.validated_ablation):
+            if ablation.size > crop:
                 raise ValueError(f"ablation.size: {ablation.size} is too large: the image is {crop} x {crop}")
+        if self.images.limit is not None and not self.cache:
+            raise ValueError("images.limit: needs cache: true; set it, or name fewer tars")
         if self.images.label is None:
             raise ValueError("images.label: null gives nothing to learn; name the member that holds the label")
         if self.validation is not None and self.validation.images.label is None:
@@ -224,9 +226,6 @@ class Training(Part):
                 f"batch_size: {self.batch_size} is no multiple of execution.workers ({self.execution.workers}); use one"
             )
         return self
-
-    def _validates_on_another(self) -> bool:
-        return self.validation is not None and self.validation.ablation is not None
 
     @property
     def validated_ablation(self) -> Ablation:

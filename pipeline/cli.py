@@ -276,6 +276,22 @@ def import_checkpoint(
 
 @app.command()
 @_command
+def finetune(
+    training: Annotated[Path, typer.Argument(metavar="TRAIN", help="Training file (YAML).", show_default=False)],
+    overrides: Overrides = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="One process here, without Ray, whatever the file says.")
+    ] = False,
+) -> None:
+    """Train a classifier on ablations, so that its smoothed form can be certified; the same command goes on."""
+    from manifests.training import load_training
+    from pipeline.finetune import finetune as finetune_network
+
+    finetune_network(load_training(training, [*(overrides or []), *(["execution.workers=1"] if local else [])]))
+
+
+@app.command()
+@_command
 def demo(
     folder: Annotated[Path, typer.Option(help="Where data/demo and runs are made.")] = Path(),
     as_json: AsJson = False,

@@ -1,6 +1,8 @@
 """Pack a Parquet file of images (columns key, label, jpg) into WebDataset tars.
 
-python scripts/pack_parquet.py test.parquet data/cifar10-test [--images-per-tar 1000]
+python scripts/pack_parquet.py test.parquet data/cifar10-test [--images-per-tar 1000] [--shuffle SEED]
+
+Shuffled, each tar holds a fair sample: what a training set needs, of which some tars are held out.
 """
 
 import argparse
@@ -8,6 +10,7 @@ import io
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 
@@ -16,10 +19,14 @@ def main() -> None:
     parser.add_argument("parquet", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images-per-tar", type=int, default=1000)
+    parser.add_argument("--shuffle", type=int, metavar="SEED")
     arguments = parser.parse_args()
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    batches = pq.ParquetFile(arguments.parquet).iter_batches(arguments.images_per_tar)
+    table = pq.read_table(arguments.parquet, columns=["key", "label", "jpg"])
+    if arguments.shuffle is not None:
+        table = table.take(np.random.default_rng(arguments.shuffle).permutation(len(table)))
+    batches = table.combine_chunks().to_batches(arguments.images_per_tar)
     for number, batch in enumerate(batches):
         with tarfile.open(arguments.folder / f"{arguments.parquet.stem}-{number:03d}.tar", "w") as tar:
             for row in batch.to_pylist():

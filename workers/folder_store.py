@@ -73,6 +73,9 @@ class FolderStore:
         Path(to).parent.mkdir(parents=True, exist_ok=True)
         Path(url).rename(to)
 
+    def remove(self, url: str) -> None:
+        Path(url).unlink(missing_ok=True)
+
     def sweep(self, run_url: str) -> None:
         for path in Path(run_url, _ASIDE).glob("*"):
             with suppress(FileNotFoundError):  # its writer is done with it

@@ -51,6 +51,18 @@ def decode(data: bytes, preprocess: Preprocess) -> DecodedImage:
         return DecodedImage(width, height, None, error)
 
 
+def decode_whole(data: bytes) -> Image.Image:
+    """The first frame as RGB of 8 bits, neither resized nor cropped.
+
+    Raises:
+        ImageError: it cannot be read, or is too large.
+    """
+    image = _open(data)
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError("too_large", f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS}")
+    return _to_rgb(image)
+
+
 def decoder_version() -> str:
     """Name and version of what decodes, recorded with every file of votes."""
     return f"Pillow {PIL.__version__}, libjpeg-turbo {features.version_feature('libjpeg_turbo')}"

@@ -152,6 +152,11 @@ class S3Store:
             )
             self._client.delete_object(Bucket=place.bucket, Key=place.key)
 
+    def remove(self, url: str) -> None:
+        place = _place_of(url)
+        with _explained(url):
+            self._client.delete_object(Bucket=place.bucket, Key=place.key)
+
     def sweep(self, run_url: str) -> None:
         """A PUT that failed leaves nothing."""
 

@@ -45,6 +45,9 @@ class Store(Protocol):
     def move(self, url: str, to: str) -> None:
         """Give a file another URL in the same store."""
 
+    def remove(self, url: str) -> None:
+        """Remove a file; one that is not there is no error."""
+
     def sweep(self, run_url: str) -> None:
         """Remove what writers that died have left aside."""
 
@@ -81,6 +84,9 @@ class AnyStore:
 
     def move(self, url: str, to: str) -> None:
         self._of(url).move(url, to)
+
+    def remove(self, url: str) -> None:
+        self._of(url).remove(url)
 
     def sweep(self, run_url: str) -> None:
         self._of(run_url).sweep(run_url)

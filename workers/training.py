@@ -1,0 +1,366 @@
+"""A training file to weights: the loop.
+
+    epoch   draw for each image -> batches -> steps -> validation -> checkpoint
+    step    batch -> mixup -> groups of equal token count -> gradients, summed -> mean over all processes -> weights
+
+Gradients are explicit sums: of the groups of a process, then of the processes, divided by the number of images. So
+neither the grouping nor the number of processes changes a step; only what is drawn for the network itself (dropout,
+drop path) and mixup are each process's own. The learning rate is a function of how far the training is, and each
+step seeds the generators anew, so a checkpoint at the end of an epoch is all that is needed to go on.
+
+Needs no ray. Not covered: how a training looks in storage (training_run.py); starting several processes (pipeline/).
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import timm.optim
+import timm.scheduler
+import torch
+import torch.nn.functional as F
+from timm.data import Mixup
+from timm.data.mixup import mixup_target
+from timm.models import VisionTransformer
+from timm.utils import ModelEmaV3
+from torch import Tensor
+
+from manifests.errors import RequestError, RunError
+from manifests.shards import Shard, find_shards
+from manifests.training import Training
+from workers.ablated_forward import AblatedForward
+from workers.augmentation import Draws, seed_everything
+from workers.checkpoints import resolve_checkpoint_key
+from workers.classifiers import build_classifier, load_classifier
+from workers.curves import Figures
+from workers.geometry import Geometry
+from workers.peers import Peers
+from workers.storage import AnyStore, Store, sha256_of
+from workers.training_data import Batch, Part, cached_epoch, count_images, read_pixels, refuse_losses, streamed_epoch
+from workers.training_run import TrainingRun
+from workers.validation import Validator
+
+_LOOK_EVERY_STEPS = 10  # reading the loss from a GPU makes it wait
+
+
+class Step(NamedTuple):
+    """How far an epoch is.
+
+    Attributes:
+        epoch: from 1.
+        images: done in it, of `total`.
+        loss: mean of its images so far.
+    """
+
+    epoch: int
+    images: int
+    total: int
+    loss: float
+
+
+def train(training: Training) -> Iterator[Step | Figures]:
+    """Train, or go on where an earlier call stopped; what is complete is not done again.
+
+    Call it in each process; all work on the same batches. Only the first publishes.
+
+    Raises:
+        RequestError: the training file does not fit the model, the images or what is in the output.
+        RunError: images or numbers do not allow to go on.
+    """
+    peers, store = Peers(), AnyStore(training.storage)
+    run = TrainingRun(training, store)
+    shards = find_shards(training.images, store)
+    identity = training.identity(shards, _checkpoint_sha256(training, store))
+    counts: list[int] | None = None
+    if peers.is_first:
+        if not training.cache:
+            counts = run.record().get("images") or count_images(shards, training.images, store)
+        run.begin(identity, counts)
+    counts, epochs_done, complete = peers.from_first((counts, run.epochs_done(), run.is_complete()))
+    if complete:
+        yield from run.curve()[-1:]
+        return
+    trainer = _Trainer(training, shards, counts, store, peers)
+    if epochs_done:
+        trainer.load_state(run.load(epochs_done, trainer.device))
+    for epoch in range(epochs_done, training.epochs):
+        yield from trainer.epoch(epoch)
+        figures = trainer.curve[-1]
+        done = epoch + 1 == training.epochs
+        if peers.is_first and (done or figures.epoch % training.checkpoint_every_epochs == 0):
+            run.publish_checkpoint(trainer.state(), trainer.curve)
+        if done and peers.is_first:
+            run.finish(trainer.weights(), trainer.curve)
+        yield figures
+
+
+class _Trainer:
+    """Network, optimizer and images of one process."""
+
+    def __init__(
+        self, training: Training, shards: tuple[Shard, ...], counts: list[int] | None, store: Store, peers: Peers
+    ) -> None:
+        self._training, self._shards, self._counts, self._store = training, shards, counts, store
+        self._peers, self._part = peers, Part(peers.rank, peers.size)
+        self.device = torch.device("cuda") if training.execution.gpus_per_worker else torch.device("cpu")
+        self.curve: list[Figures] = []
+        seed_everything(training.seed)
+        network = starting_network(training, store)
+        self._network = network
+        self._geometries = geometries_of(training)
+        self._forward = forward_of(training, network)
+        self._forward.to_device(self.device)
+        peers.share(network.state_dict().values())
+        self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._optimizer = _optimizer_of(training, network)
+        chosen = training.schedule
+        self._scheduler, _ = timm.scheduler.create_scheduler_v2(
+            self._optimizer,
+            sched=chosen.name,
+            num_epochs=training.epochs,
+            decay_epochs=chosen.decay_epochs,
+            decay_rate=chosen.decay_rate,
+            min_lr=chosen.min_lr,
+            warmup_lr=chosen.warmup_lr,
+            warmup_epochs=chosen.warmup_epochs,
+        )
+        self._average = ModelEmaV3(network, decay=training.ema, use_warmup=True) if training.ema else None
+        self._mixup = _mixup_of(training)
+        self._updates = 0
+        images, classes = training.images, training.model.classes
+        self._cached = read_pixels(shards, images, training.preprocess, classes, store) if training.cache else None
+        self._images = sum(counts) if counts is not None else len(self._cached.labels) if self._cached else 0
+        self._validator = None
+        if training.validation is not None:
+            held_out = training.validation.images
+            pixels = read_pixels(find_shards(held_out, store), held_out, training.preprocess, classes, store)
+            self._validator = Validator(training, pixels, peers, self.device)
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epoch starts from."""
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": self._average.module.state_dict() if self._average else None,
+            "updates": self._updates,
+            "curve": [figures.as_json() for figures in self.curve],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average:
+            self._average.module.load_state_dict(state["average"])
+        self._updates = state["updates"]
+        self.curve = [Figures(**figures) for figures in state["curve"]]
+
+    def weights(self) -> dict[str, Tensor]:
+        """As they are published: the average where there is one."""
+        network = self._average.module if self._average else self._network
+        dtype = getattr(torch, self._training.publish_as)
+        return {name: value.to("cpu", dtype).contiguous() for name, value in network.state_dict().items()}
+
+    def epoch(self, epoch: int) -> Iterator[Step]:
+        """Learn from each image once; the figures go to the curve."""
+        start, training = time.monotonic(), self._training
+        tally = _Tally(self.device)
+        batches = self._batches(epoch)
+        images = number = 0
+        while True:
+            batch = next(batches, None)
+            if batch is None and self._peers.size == 1:
+                break
+            self._scheduler.step(epoch + images / self._images)
+            seed_everything(training.seed, epoch, number, self._peers.rank)
+            together = self._step(batch, tally)
+            if together == 0 and batch is None:  # nor has another process any left
+                break
+            images, number = images + together, number + 1
+            if number % _LOOK_EVERY_STEPS == 0:
+                yield Step(epoch + 1, images, self._images, tally.loss(epoch + 1))
+        loss, right, learned, left_out = self._peers.sums(tally.values(), self.device)
+        seconds = time.monotonic() - start
+        left_out += self._peers.size and (self._cached.left_out if self._cached else 0)
+        refuse_losses(int(left_out), int(learned + left_out))
+        figures = {
+            "epoch": epoch + 1,
+            "lr": max(group["lr"] for group in self._optimizer.param_groups),
+            "train_loss": loss / learned,
+            "train_accuracy": None if self._mixup else right / learned,
+            "images": int(learned),
+            "left_out": int(left_out),
+            "seconds": round(seconds, 3),
+        }
+        last = epoch + 1 == training.epochs
+        if self._validator and training.validation and (last or (epoch + 1) % training.validation.every_epochs == 0):
+            figures |= self._validator.figures(self._as_published())
+        self.curve.append(Figures(**figures))
+
+    def _batches(self, epoch: int) -> Iterator[Batch]:
+        if self._cached is not None:
+            return cached_epoch(self._cached, self._training, epoch, self._part)
+        return streamed_epoch(self._shards, self._counts or (), self._training, self._store, epoch, self._part)
+
+    def _step(self, batch: Batch | None, tally: "_Tally") -> int:
+        """One update of the weights; how many images took part in it, in all processes."""
+        self._optimizer.zero_grad(set_to_none=True)
+        mine = 0
+        if batch is not None:
+            mine = len(batch.labels)
+            tally.left_out += batch.left_out
+            self._backward(batch, tally)
+        together = self._peers.mean_gradients(self._parameters, mine)
+        if together == 0:
+            return 0
+        if (longest := self._training.optimizer.clip_grad) is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, longest)
+        self._optimizer.step()
+        self._updates += 1
+        if self._average:
+            self._average.update(self._network, step=self._updates)
+        return together
+
+    def _backward(self, batch: Batch, tally: "_Tally") -> None:
+        training = self._training
+        self._forward.train()
+        labels = batch.labels.to(self.device)
+        pixels_NCHW = batch.pixels.to(self.device).permute(0, 3, 1, 2).float() / 255
+        targets = self._mixed(pixels_NCHW, labels)
+        ablations = draw_ablations(training, self._geometries, batch.draws).to(self.device)
+        smoothing = training.regularisation.label_smoothing if targets is labels else 0.0
+        for group in self._forward.groups(ablations, at_most=training.execution.images_per_forward):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
+                logits_SK = self._forward(pixels_NCHW, group)
+            loss = F.cross_entropy(logits_SK.float(), targets[group.images], reduction="sum", label_smoothing=smoothing)
+            loss.backward()
+            tally.add(loss.detach(), logits_SK, labels[group.images])
+
+    def _mixed(self, pixels_NCHW: Tensor, labels: Tensor) -> Tensor:
+        """Mix in place; targets are labels, or shares of classes where images were mixed. timm mixes pairs."""
+        if self._mixup is None or len(labels) < 2:
+            return labels
+        even = len(labels) // 2 * 2
+        _, targets = self._mixup(pixels_NCHW[:even], labels[:even])
+        smoothing = self._training.regularisation.label_smoothing
+        return torch.cat([targets, mixup_target(labels[even:], targets.shape[1], smoothing=smoothing)])
+
+    def _as_published(self) -> VisionTransformer:
+        network = build_classifier(self._training.model.as_voter(), self._training.preprocess.crop)
+        network.load_state_dict({name: value.float() for name, value in self.weights().items()})
+        return network
+
+
+class _Tally:
+    """Sums over the images of an epoch that this process has learned from."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._right = torch.zeros((), dtype=torch.int64, device=device)
+        self._images = self.left_out = 0
+
+    def add(self, loss: Tensor, logits_SK: Tensor, labels: Tensor) -> None:
+        self._loss += loss
+        self._right += (logits_SK.argmax(dim=1) == labels).sum()
+        self._images += len(labels)
+
+    def loss(self, epoch: int) -> float:
+        """Mean so far.
+
+        Raises:
+            RunError: it is not finite.
+        """
+        loss = float(self._loss) / max(self._images, 1)
+        if loss != loss or loss == float("inf"):
+            raise RunError(f"the loss is {loss} in epoch {epoch}; lower optimizer.lr, or set optimizer.clip_grad")
+        return loss
+
+    def values(self) -> list[float]:
+        """Loss, right, images, left out; errors as of `loss`."""
+        return [self.loss(0) * self._images, float(self._right), self._images, self.left_out]
+
+
+def geometries_of(training: Training) -> list[Geometry]:
+    """The ablations of a training file in order, then the whole image where some are shown whole."""
+    crop = training.preprocess.crop
+    geometries = [Geometry.of(ablation, crop, crop) for ablation in training.ablation]
+    return geometries + [Geometry.whole(crop, crop)] * (training.whole_share > 0)
+
+
+def draw_ablations(training: Training, geometries: list[Geometry], draws: Draws) -> Tensor:
+    """[images] int64: an ablation of each image, as AblatedForward numbers them."""
+    weights = torch.tensor([ablation.weight for ablation in training.ablation], dtype=torch.float64)
+    shares = weights / weights.sum() * (1 - training.whole_share)
+    which = torch.bucketize(torch.from_numpy(draws.ablation), shares.cumsum(0), right=True)
+    which = which.clamp(max=len(geometries) - 1)
+    sizes = torch.tensor([geometry.num_ablations for geometry in geometries])
+    starts = sizes.cumsum(0) - sizes
+    return starts[which] + (torch.from_numpy(draws.offset) * sizes[which]).long()
+
+
+def forward_of(training: Training, network: VisionTransformer) -> AblatedForward:
+    """The network under the ablations of a training file."""
+    return AblatedForward(
+        network,
+        geometries_of(training),
+        training.preprocess,
+        keep_hidden=training.model.masked_tokens == "keep",
+    )
+
+
+def starting_network(training: Training, store: Store) -> VisionTransformer:
+    """Drawn at random, or from the checkpoint, with a new head where the training file says so.
+
+    Raises:
+        RequestError: timm has no such VisionTransformer, or the weights are not that network's.
+    """
+    model, crop = training.model, training.preprocess.crop
+    options = {**model.options, "drop_path_rate": training.regularisation.drop_path}
+    if model.checkpoint is None:
+        return build_classifier(model.as_voter(options=options), crop)
+    with store.local(model.checkpoint) as file:
+        key = resolve_checkpoint_key(file, model.checkpoint_key)
+        voter = model.as_voter(options=options, classes=model.checkpoint_classes)
+        network = load_classifier(voter, crop, file, key).requires_grad_(True)
+    if model.checkpoint_classes is not None:
+        network.reset_classifier(model.classes)
+    return network
+
+
+def _checkpoint_sha256(training: Training, store: Store) -> str | None:
+    if training.model.checkpoint is None:
+        return None
+    if store.find(training.model.checkpoint) is None:
+        raise RequestError(f"model.checkpoint: {training.model.checkpoint} does not exist; correct the name")
+    with store.local(training.model.checkpoint) as file:
+        return sha256_of(file)
+
+
+def _optimizer_of(training: Training, network: VisionTransformer) -> torch.optim.Optimizer:
+    chosen = training.optimizer
+    try:
+        return timm.optim.create_optimizer_v2(
+            network,
+            chosen.name,
+            lr=chosen.lr,
+            weight_decay=chosen.weight_decay,
+            momentum=chosen.momentum,
+            layer_decay=chosen.layer_decay,
+            **chosen.options,
+        )
+    except (ValueError, TypeError, AssertionError, RuntimeError, KeyError) as error:
+        raise RequestError(
+            f"optimizer: timm cannot make {chosen.name!r} with options {chosen.options}: "
+            f"{' '.join(str(error).split())}; see timm.optim.list_optimizers()"
+        ) from None
+
+
+def _mixup_of(training: Training) -> Mixup | None:
+    chosen = training.regularisation
+    if not (chosen.mixup or chosen.cutmix):
+        return None
+    return Mixup(
+        mixup_alpha=chosen.mixup,
+        cutmix_alpha=chosen.cutmix,
+        label_smoothing=chosen.label_smoothing,
+        num_classes=training.model.classes,
+    )

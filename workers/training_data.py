@@ -1,0 +1,258 @@
+"""Training images: each once an epoch, in an order that follows from seed, epoch and number of processes.
+
+    cached      all decoded pixels in memory; batches are cut from one shuffled list of all images
+    streamed    tars shuffled and dealt out to processes; images shuffled among those that come next
+
+An image that cannot be read, or has no label, is left out and counted; more than 1 % of them is an error.
+Not covered: what is drawn for an image (augmentation.py).
+"""
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+import webdataset
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from manifests.errors import ImageError, RunError, ShardError
+from manifests.job import Images, Preprocess
+from manifests.shards import Shard
+from manifests.training import Training
+from workers.augmentation import Augment, Draws
+from workers.images import decode, decode_whole
+from workers.shard_reader import Sample, read_samples
+from workers.storage import Store
+from workers.tar_headers import image_members
+
+_T = TypeVar("_T")
+_MAX_LEFT_OUT = 0.01
+_DECODE_THREADS = 4
+
+
+class Batch(NamedTuple):
+    """Images that one process learns from in one step.
+
+    Attributes:
+        pixels: [images, crop, crop, 3] uint8, augmented.
+        labels: [images] int64.
+        draws: for these images.
+        left_out: images passed over on the way.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    draws: Draws
+    left_out: int = 0
+
+
+class Part(NamedTuple):
+    """Which of several processes this is."""
+
+    rank: int = 0
+    size: int = 1
+
+
+class Pixels(NamedTuple):
+    """Decoded images, [images, crop, crop, 3] uint8 and [images] int64, and how many were left out."""
+
+    pixels: Tensor
+    labels: Tensor
+    left_out: int
+
+
+def read_pixels(shards: Sequence[Shard], images: Images, preprocess: Preprocess, classes: int, store: Store) -> Pixels:
+    """All labelled images of the shards, as they are certified.
+
+    Raises:
+        RunError: more than 1 % of them cannot be used; a tar is not whole.
+    """
+    pixels: list[NDArray[np.uint8]] = []
+    labels: list[int] = []
+    seen, left = 0, images.limit
+    complaint = ""
+    with ThreadPoolExecutor(_DECODE_THREADS) as threads:
+        for shard in shards:
+            if left == 0:
+                break
+            for sample, image in threads.map(
+                lambda sample: (sample, decode(sample.image, preprocess)),
+                _samples(shard, images, classes, store, limit=left),
+            ):
+                seen += 1
+                if image.pixels is None or sample.label is None:
+                    complaint = complaint or f"{shard.name}, {sample.key}: {image.error or _unlabelled(sample)}"
+                    continue
+                pixels.append(image.pixels)
+                labels.append(sample.label)
+            left = None if images.limit is None else images.limit - seen
+    refuse_losses(seen - len(pixels), seen, complaint)
+    return Pixels(torch.from_numpy(np.stack(pixels)), torch.tensor(labels), seen - len(pixels))
+
+
+def refuse_losses(left_out: int, seen: int, complaint: str = "") -> None:
+    """Raise a RunError where more than 1 % of the images were left out, or none is left."""
+    if left_out > _MAX_LEFT_OUT * seen or left_out == seen:
+        raise RunError(
+            f"images.shards: {left_out:,} of {seen:,} images cannot be learned from"
+            f"{f' (first: {complaint})' if complaint else ''}; repair them, or correct images.label and preprocess"
+        )
+
+
+def count_images(shards: Sequence[Shard], images: Images, store: Store) -> list[int]:
+    """Images of each tar: from its index file, or by reading the tar's headers."""
+    counts = []
+    for shard in shards:
+        if shard.images is not None:
+            counts.append(shard.images)
+            continue
+        with store.local(shard.url) as tar, _naming(shard):
+            counts.append(len(image_members(tar, images)))
+    return counts
+
+
+def cached_epoch(data: Pixels, training: Training, epoch: int, part: Part) -> Iterator[Batch]:
+    """The batches of one process; all processes have equally many."""
+    return _loaded(_Cached(data, training, epoch, part), training)
+
+
+def streamed_epoch(
+    shards: Sequence[Shard], counts: Sequence[int], training: Training, store: Store, epoch: int, part: Part
+) -> Iterator[Batch]:
+    """The batches of one process; processes may have more or fewer.
+
+    Args:
+        shards: the tars in order.
+        counts: how many images each has.
+        training: the training file.
+        store: holds the tars.
+        epoch: from 0.
+        part: which process this is.
+    """
+    return _loaded(_Streamed(shards, counts, training, store, epoch, part), training)
+
+
+class _Cached(Dataset[Batch]):
+    """Item k is the process's part of batch k."""
+
+    def __init__(self, data: Pixels, training: Training, epoch: int, part: Part) -> None:
+        self._data, self._part, self._batch_size = data, part, training.batch_size
+        self._augment = Augment(training)
+        images = len(data.labels)
+        self._draws = Draws.of_epoch(training.seed, epoch, images)
+        self._order = np.random.default_rng([training.seed, epoch, 1]).permutation(images)
+
+    def __len__(self) -> int:
+        return -(-len(self._order) // self._batch_size)
+
+    def __getitem__(self, number: int) -> Batch:
+        whole = self._order[number * self._batch_size : (number + 1) * self._batch_size]
+        images = whole[self._part.rank :: self._part.size]
+        draws, numbers = self._draws.of_images(images), torch.from_numpy(images)
+        if not len(images):
+            return Batch(self._data.pixels[:0], self._data.labels[:0], draws)
+        pixels = self._augment.batch(self._data.pixels[numbers].numpy(), draws)
+        return Batch(torch.from_numpy(pixels), self._data.labels[numbers], draws)
+
+
+class _Streamed(IterableDataset[Batch]):
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        counts: Sequence[int],
+        training: Training,
+        store: Store,
+        epoch: int,
+        part: Part,
+    ) -> None:
+        self._training, self._store, self._epoch, self._part = training, store, epoch, part
+        starts = itertools.accumulate(counts, initial=0)
+        self._shards = list(zip(shards, starts, strict=False))  # a start more than shards
+        self._augment = Augment(training)
+        self._draws = Draws.of_epoch(training.seed, epoch, sum(counts))
+
+    def __iter__(self) -> Iterator[Batch]:
+        """A process's loaders deal its tars among themselves."""
+        training, loader = self._training, get_worker_info()
+        loaders, number = (1, 0) if loader is None else (loader.num_workers, loader.id)
+        order = np.random.default_rng([training.seed, self._epoch, 1]).permutation(len(self._shards))
+        part, parts = self._part.rank * loaders + number, self._part.size * loaders
+        mine = [self._shards[place] for place in order[part::parts]]
+        shuffled = webdataset.shuffle(
+            training.shuffle_images,
+            initial=training.shuffle_images,
+            rng=random.Random(f"{training.seed} {self._epoch} {part}"),  # noqa: S311
+        )(self._numbered(mine))
+        for samples in _batches(shuffled, training.batch_size // self._part.size):
+            yield self._batch(samples)
+
+    def _numbered(self, shards: Iterable[tuple[Shard, int]]) -> Iterator[tuple[int, Sample]]:
+        for shard, start in shards:
+            for sample in _samples(shard, self._training.images, self._training.model.classes, self._store):
+                yield start + sample.index, sample
+
+    def _batch(self, samples: Sequence[tuple[int, Sample]]) -> Batch:
+        draws = self._draws.of_images(np.array([number for number, _ in samples]))
+        resized = self._training.augmentation.crop == "resized"
+        kept, pixels, labels = [], [], []
+        for place, (_, sample) in enumerate(samples):
+            image = self._rectangle(sample, draws.seed[place]) if resized else self._certified(sample)
+            if image is not None and sample.label is not None:
+                kept.append(place)
+                pixels.append(image)
+                labels.append(sample.label)
+        draws = draws.of_images(np.array(kept, np.int64))
+        crop = self._training.preprocess.crop
+        stack = np.stack(pixels) if pixels else np.zeros((0, crop, crop, 3), np.uint8)
+        if not resized and pixels:
+            stack = self._augment.batch(stack, draws)
+        return Batch(torch.from_numpy(stack), torch.tensor(labels, dtype=torch.int64), draws, len(samples) - len(kept))
+
+    def _certified(self, sample: Sample) -> NDArray[np.uint8] | None:
+        return decode(sample.image, self._training.preprocess).pixels
+
+    def _rectangle(self, sample: Sample, seed: float) -> NDArray[np.uint8] | None:
+        try:
+            return self._augment.whole(decode_whole(sample.image), seed)
+        except ImageError:
+            return None
+
+
+def _loaded(dataset: Dataset[Batch], training: Training) -> Iterator[Batch]:
+    """In the order of the dataset, made by other processes where the training file names some."""
+    yield from DataLoader(
+        dataset, batch_size=None, shuffle=False, num_workers=training.execution.loaders, collate_fn=_as_it_is
+    )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _samples(shard: Shard, images: Images, classes: int, store: Store, *, limit: int | None = None) -> Iterator[Sample]:
+    with store.local(shard.url) as tar, _naming(shard):
+        yield from read_samples(tar, images, classes=classes, limit=limit)
+
+
+@contextmanager
+def _naming(shard: Shard) -> Iterator[None]:
+    try:
+        yield
+    except ShardError as error:
+        raise ShardError(f"shard {shard.name}: {error}") from None
+
+
+def _unlabelled(sample: Sample) -> str:
+    return sample.label_error or "no label"
+
+
+def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+    remaining = iter(items)
+    while batch := list(itertools.islice(remaining, size)):
+        yield batch

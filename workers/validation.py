@@ -1,0 +1,62 @@
+"""Held-out images: how often ablations are classified rightly, and what that is worth against patches.
+
+Votes and certificates are made by the code that certifies (smoothed_vit.py, certificates.py).
+"""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from timm.models import VisionTransformer
+
+from manifests.training import Training
+from workers.certificates import Ballots, exact_rule
+from workers.geometry import Geometry
+from workers.peers import Peers
+from workers.smoothed_vit import SmoothedViT
+from workers.touched import Threat
+from workers.training_data import Pixels
+
+_IMAGES_TOGETHER = 16
+
+
+class Validator:
+    """Held-out images, of which each process votes on its part.
+
+    Args:
+        training: the training file, which names them.
+        images: decoded, all of them.
+        peers: the processes.
+        device: where to vote.
+    """
+
+    def __init__(self, training: Training, images: Pixels, peers: Peers, device: torch.device) -> None:
+        crop = training.preprocess.crop
+        self._training, self._images, self._peers, self._device = training, images, peers, device
+        self._geometry = Geometry.of(training.validated_ablation, crop, crop)
+
+    def figures(self, network: VisionTransformer) -> dict[str, Any]:
+        """`ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`; the network is copied."""
+        training, part = self._training, slice(self._peers.rank, None, self._peers.size)
+        voter = SmoothedViT(
+            copy.deepcopy(network).eval().requires_grad_(False),
+            self._geometry,
+            preprocess=training.preprocess,
+            model=training.model.as_voter(),
+            device=self._device,
+        )
+        batches = self._images.pixels[part].split(_IMAGES_TOGETHER)
+        votes = np.concatenate([voter.votes(batch).classes.cpu().numpy() for batch in batches])
+        labels = self._images.labels[part].numpy()
+        ballots = Ballots.of(votes, classes=training.model.classes)
+        right = ballots.tally.prediction == labels
+        patches = training.validation.patches if training.validation is not None else ()
+        certified = [exact_rule(ballots, self._geometry, Threat(side, side)).certified & right for side in patches]
+        counts = [(votes == labels[:, None]).mean(axis=1).sum(), right.sum(), *(held.sum() for held in certified)]
+        shares = [total / len(self._images.labels) for total in self._peers.sums(counts, self._device)]
+        return {
+            "ablation_accuracy": shares[0],
+            "smoothed_accuracy": shares[1],
+            "certified_accuracy": {str(side): share for side, share in zip(patches, shares[2:], strict=True)},
+        }
