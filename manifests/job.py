@@ -17,7 +17,7 @@ from manifests.yaml_file import Part, load_file
 Pixels = Annotated[int, Strict(), Field(ge=1)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 # "auto" in the file is None in Python: decided where the hardware is known.
-_Auto = BeforeValidator(lambda value: None if value == "auto" else value)
+Auto = BeforeValidator(lambda value: None if value == "auto" else value)
 Rgb = tuple[float, float, float]
 PATHS = ("images.shards", "model.checkpoint", "output")
 """Keys that hold paths or URLs."""
@@ -122,13 +122,13 @@ class Ablation(Part):
 
 
 class Execution(Part):
-    actors: Annotated[Count | None, _Auto] = None
+    actors: Annotated[Count | None, Auto] = None
     """Actors at work at once."""
-    gpus_per_actor: Annotated[Annotated[float, Field(ge=0)] | None, _Auto] = None
+    gpus_per_actor: Annotated[Annotated[float, Field(ge=0)] | None, Auto] = None
     """GPUs of one actor; a fraction shares one."""
-    cpus_per_actor: Annotated[Annotated[float, Field(gt=0)] | None, _Auto] = None
+    cpus_per_actor: Annotated[Annotated[float, Field(gt=0)] | None, Auto] = None
     """CPU cores of one actor."""
-    images_per_batch: Annotated[Count | None, _Auto] = None
+    images_per_batch: Annotated[Count | None, Auto] = None
     """Images that are voted on together."""
     max_attempts: Count = 4
     """Failed attempts after which a shard is given up."""

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
-from manifests.job import Ablation, Count, Images, Model, Pixels, Preprocess, Storage
+from manifests.job import Ablation, Auto, Count, Images, Model, Pixels, Preprocess, Storage
 from manifests.shards import Shard
 from manifests.yaml_file import Part, load_file
 
@@ -141,12 +141,14 @@ class Validation(Part):
 class TrainExecution(Part):
     workers: Count = 1
     """Processes that share each batch; more than one run under Ray Train."""
-    gpus_per_worker: NotNegative = 0
-    """GPUs of one process."""
+    gpus_per_worker: Annotated[NotNegative | None, Auto] = None
+    """GPUs of one process; auto takes one where there are enough."""
     cpus_per_worker: Positive = 1
     """CPU cores of one process."""
     loaders: Annotated[int, Strict(), Field(ge=0)] = 0
     """Processes that read and augment for each worker; 0 leaves it to the worker itself."""
+    max_failures: Annotated[int, Strict(), Field(ge=0)] = 3
+    """How often several processes begin again from the newest checkpoint after one is lost."""
     images_per_forward: Count = 65536
     """Most images in one forward and backward pass; a smaller number takes less memory, the gradient is the same."""
 

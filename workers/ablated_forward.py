@@ -20,12 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from timm.models import VisionTransformer
-from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from manifests.job import Preprocess
 from workers.geometry import Geometry
+from workers.smoothed_vit import _rows_that_the_head_reads
 
 
 class Group(NamedTuple):
@@ -136,9 +136,8 @@ class AblatedForward(nn.Module):
 
 def _last_block(network: VisionTransformer, tokens_SnD: Tensor) -> Tensor:
     """The last block; its MLP only for the rows that the head reads."""
-    block = network.blocks[-1]
-    read = network.num_prefix_tokens if isinstance(network, VisionTransformerDistilled) else 1
-    if type(block) is not Block or (network.global_pool != "token" and read == 1):
+    block, read = network.blocks[-1], _rows_that_the_head_reads(network)
+    if type(block) is not Block or read is None:
         return block(tokens_SnD)
     tokens_SnD = (tokens_SnD + block.drop_path1(block.ls1(block.attn(block.norm1(tokens_SnD)))))[:, :read]
     return tokens_SnD + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens_SnD))))

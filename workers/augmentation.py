@@ -98,7 +98,7 @@ class Augment:
 
     def whole(self, image: Image.Image, seed: float) -> Pixels:
         """Cut a random rectangle, flip, augment: [crop, crop, 3]."""
-        seed_everything(int(seed * 2**53))
+        _seed(seed)
         image = self._rectangle(image)
         if random.random() < self._chosen.flip:  # noqa: S311
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -108,7 +108,7 @@ class Augment:
         return np.stack([augment(Image.fromarray(image), seed) for image, seed in zip(pixels, draws.seed, strict=True)])
 
     def _colours(self, image: Image.Image, seed: float) -> Pixels:
-        seed_everything(int(seed * 2**53))
+        _seed(seed)
         return np.asarray(self._steps(image))
 
     def _crop_and_flip(self, pixels: Pixels, draws: Draws) -> Pixels:
@@ -120,3 +120,11 @@ class Augment:
         mirrored = np.where((draws.flip < self._chosen.flip)[:, None], across[::-1], across)
         images = np.arange(len(pixels))[:, None, None]
         return padded[images, (top[:, None] + across)[:, :, None], (left[:, None] + mirrored)[:, None, :]]
+
+
+def _seed(share: float) -> None:
+    """Seed the shared generators of the CPU for one image; torch.manual_seed takes longer than an augmentation."""
+    seed = int(share * 2**32)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)

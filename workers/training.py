@@ -11,6 +11,7 @@ step seeds the generators anew, so a checkpoint at the end of an epoch is all th
 Needs no ray. Not covered: how a training looks in storage (training_run.py); starting several processes (pipeline/).
 """
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -102,7 +103,8 @@ class _Trainer:
     ) -> None:
         self._training, self._shards, self._counts, self._store = training, shards, counts, store
         self._peers, self._part = peers, Part(peers.rank, peers.size)
-        self.device = torch.device("cuda") if training.execution.gpus_per_worker else torch.device("cpu")
+        wants_gpu = training.execution.gpus_per_worker != 0 and torch.cuda.is_available()
+        self.device = torch.device("cuda" if wants_gpu else "cpu")
         self.curve: list[Figures] = []
         seed_everything(training.seed)
         network = starting_network(training, store)
@@ -163,7 +165,7 @@ class _Trainer:
     def epoch(self, epoch: int) -> Iterator[Step]:
         """Learn from each image once; the figures go to the curve."""
         start, training = time.monotonic(), self._training
-        tally = _Tally(self.device)
+        tally = _Tally(self.device, epoch + 1)
         batches = self._batches(epoch)
         images = number = 0
         while True:
@@ -177,10 +179,11 @@ class _Trainer:
                 break
             images, number = images + together, number + 1
             if number % _LOOK_EVERY_STEPS == 0:
-                yield Step(epoch + 1, images, self._images, tally.loss(epoch + 1))
+                yield Step(epoch + 1, images, self._images, tally.mean_loss())
+        tally.mean_loss()
         loss, right, learned, left_out = self._peers.sums(tally.values(), self.device)
         seconds = time.monotonic() - start
-        left_out += self._peers.size and (self._cached.left_out if self._cached else 0)
+        left_out += self._cached.left_out if self._cached else 0
         refuse_losses(int(left_out), int(learned + left_out))
         figures = {
             "epoch": epoch + 1,
@@ -253,7 +256,8 @@ class _Trainer:
 class _Tally:
     """Sums over the images of an epoch that this process has learned from."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, epoch: int) -> None:
+        self._epoch = epoch
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._right = torch.zeros((), dtype=torch.int64, device=device)
         self._images = self.left_out = 0
@@ -263,20 +267,23 @@ class _Tally:
         self._right += (logits_SK.argmax(dim=1) == labels).sum()
         self._images += len(labels)
 
-    def loss(self, epoch: int) -> float:
-        """Mean so far.
+    def mean_loss(self) -> float:
+        """So far.
 
         Raises:
             RunError: it is not finite.
         """
         loss = float(self._loss) / max(self._images, 1)
-        if loss != loss or loss == float("inf"):
-            raise RunError(f"the loss is {loss} in epoch {epoch}; lower optimizer.lr, or set optimizer.clip_grad")
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the loss is {loss} in epoch {self._epoch}; lower optimizer.lr, or set optimizer.clip_grad, "
+                "and begin under another name"
+            )
         return loss
 
     def values(self) -> list[float]:
-        """Loss, right, images, left out; errors as of `loss`."""
-        return [self.loss(0) * self._images, float(self._right), self._images, self.left_out]
+        """Loss, right, images, left out."""
+        return [float(self._loss), float(self._right), self._images, self.left_out]
 
 
 def geometries_of(training: Training) -> list[Geometry]:

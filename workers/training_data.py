@@ -161,6 +161,14 @@ class _Cached(Dataset[Batch]):
         return Batch(torch.from_numpy(pixels), self._data.labels[numbers], draws)
 
 
+class _Numbered(NamedTuple):
+    """A tar, how many images it has, and how many it has together with all before it."""
+
+    shard: Shard
+    images: int
+    end: int
+
+
 class _Streamed(IterableDataset[Batch]):
     def __init__(
         self,
@@ -172,8 +180,8 @@ class _Streamed(IterableDataset[Batch]):
         part: Part,
     ) -> None:
         self._training, self._store, self._epoch, self._part = training, store, epoch, part
-        starts = itertools.accumulate(counts, initial=0)
-        self._shards = list(zip(shards, starts, strict=False))  # a start more than shards
+        ends = itertools.accumulate(counts)
+        self._shards = [_Numbered(*shard) for shard in zip(shards, counts, ends, strict=True)]
         self._augment = Augment(training)
         self._draws = Draws.of_epoch(training.seed, epoch, sum(counts))
 
@@ -192,10 +200,15 @@ class _Streamed(IterableDataset[Batch]):
         for samples in _batches(shuffled, training.batch_size // self._part.size):
             yield self._batch(samples)
 
-    def _numbered(self, shards: Iterable[tuple[Shard, int]]) -> Iterator[tuple[int, Sample]]:
-        for shard, start in shards:
-            for sample in _samples(shard, self._training.images, self._training.model.classes, self._store):
-                yield start + sample.index, sample
+    def _numbered(self, shards: Iterable[_Numbered]) -> Iterator[tuple[int, Sample]]:
+        for shard, count, end in shards:
+            index = -1
+            for index, sample in enumerate(
+                _samples(shard, self._training.images, self._training.model.classes, self._store)
+            ):
+                yield end - count + index, sample
+            if index + 1 != count:
+                raise ShardError(f"shard {shard.name}: {index + 1} images, {count} when the training began; restore it")
 
     def _batch(self, samples: Sequence[tuple[int, Sample]]) -> Batch:
         draws = self._draws.of_images(np.array([number for number, _ in samples]))
