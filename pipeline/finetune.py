@@ -87,7 +87,7 @@ def _under_ray(training: Training, console: Console) -> None:
             TorchTrainer(
                 _worker,
                 train_loop_config={"training": training.model_dump(mode="json"), "queue": queue},
-                scaling_config=ScalingConfig(chosen.workers, use_gpu=gpus > 0, resources_per_worker=share),
+                scaling_config=ScalingConfig(num_workers=chosen.workers, use_gpu=gpus > 0, resources_per_worker=share),
                 # What Ray keeps is not needed: the state of a training is in its output.
                 run_config=RunConfig(
                     name=training.name,
