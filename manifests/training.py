@@ -166,7 +166,7 @@ class Training(Part):
     """As the job that certifies has it."""
     augmentation: Augmentation = Augmentation()
     """What happens to an image before it is hidden."""
-    ablation: Annotated[tuple[TrainedAblation, ...], Field(min_length=1), _OneOrMore]
+    ablation: Annotated[tuple[TrainedAblation, ...], _OneOrMore]
     """One ablation, or several that are drawn by their weights; each image has an offset of its own."""
     whole_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the images of which nothing is hidden."""
@@ -204,6 +204,13 @@ class Training(Part):
     def _is_a_folder(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", value, re.ASCII):
             raise ValueError("names a folder: use letters, digits, `.`, `_` and `-`")
+        return value
+
+    @field_validator("ablation")
+    @classmethod
+    def _not_empty(cls, value: tuple[TrainedAblation, ...]) -> tuple[TrainedAblation, ...]:
+        if not value:
+            raise ValueError("is empty; name at least one")
         return value
 
     @model_validator(mode="after")

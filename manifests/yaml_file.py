@@ -163,6 +163,8 @@ def _suggest(path: str, known: Iterable[str]) -> str:
     parent, _, name = path.rpartition(".")
     siblings = [key for key in known if key.rpartition(".")[0] == parent]
     elsewhere = [key for key in known if key.rpartition(".")[2] == name]
-    if near := elsewhere or difflib.get_close_matches(path, siblings, n=1, cutoff=0.5):
+    names = [key.rpartition(".")[2] for key in siblings]
+    close = [f"{parent}.{near}".lstrip(".") for near in difflib.get_close_matches(name, names, n=1, cutoff=0.5)]
+    if near := elsewhere or close:
         return f"did you mean {near[0]}?"
-    return f"known here: {', '.join(key.rpartition('.')[2] for key in siblings)}"
+    return f"known here: {', '.join(names)}"

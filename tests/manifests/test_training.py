@@ -1,0 +1,121 @@
+"""Training files: what is read, what determines the weights, and that each mistake is one line."""
+
+import re
+
+import pytest
+import yaml
+
+from manifests.errors import RequestError
+from manifests.job import Ablation
+from manifests.shards import Shard
+from manifests.training import Training, differences, load_training
+from pipeline.cli import EXAMPLES
+from tests.helpers.trainings import write_training
+
+
+@pytest.fixture
+def training_file(tmp_path):
+    """A valid training file with relative paths."""
+    return write_training(tmp_path, validation={"images": {"shards": "held-out"}})
+
+
+def test_the_example_is_valid():
+    """The example trains for the ablations that the example job certifies."""
+    training = load_training(EXAMPLES / "cifar10-train.yaml")
+    job = yaml.safe_load((EXAMPLES / "cifar10-test.yaml").read_text())
+    assert training.validated_ablation == Ablation.model_validate(job["ablation"])
+    assert training.model.options == job["model"]["options"]
+
+
+def test_paths_start_from_the_file(training_file, tmp_path):
+    """Relative paths of both sets of images and of the output start from the file's folder."""
+    training = load_training(training_file)
+    assert training.images.shards == str(tmp_path / "tars")
+    assert training.validation.images.shards == str(tmp_path / "held-out")
+    assert training.url == str(tmp_path / "trained" / "small")
+
+
+def test_one_ablation_is_a_list_of_one(training_file):
+    """Both forms load; the first is the one that is validated, unless another is named."""
+    mixture = ["ablation=[{kind: row, size: 2, weight: 3}, {kind: block, size: 5}]"]
+    training = load_training(training_file, mixture)
+    assert [(ablation.kind, ablation.weight) for ablation in training.ablation] == [("row", 3), ("block", 1)]
+    assert training.validated_ablation == Ablation(kind="row", size=2)
+    other = load_training(training_file, [*mixture, "validation.ablation={kind: column, size: 4, stride: 2}"])
+    assert other.validated_ablation == Ablation(kind="column", size=4, stride=2)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("epoch=4", r"epoch: unknown key; did you mean epochs\?"),
+        ("optimizer.learning_rate=1", r"optimizer\.learning_rate: unknown key; known here: name, lr, "),
+        ("validation.image.shards=x", r"validation\.image: unknown key; did you mean .*image"),
+        ("ablation={kind: column, sise: 4, size: 4}", r"ablation\.sise: unknown key; did you mean ablation\.size\?"),
+        ("ablation=[]", r"ablation: \[\] is empty"),
+        ("ablation=[{kind: column}]", r"ablation\.size: missing; add it \(Width of the column"),
+        ("ablation={kind: column, size: 17}", r"ablation\.size: 17 is too large: the image is 16 x 16"),
+        ("validation.ablation={kind: row, size: 17}", r"ablation\.size: 17 is too large"),
+        ("whole_share=1", r"whole_share: 1 .*less than 1"),
+        ("name=a/b", r"name: 'a/b' names a folder"),
+        ("images.label=null", r"images\.label: null gives nothing to learn"),
+        ("execution.workers=3", r"batch_size: 4 is no multiple of execution\.workers \(3\)"),
+        ("optimizer.lr=0", r"optimizer\.lr: 0 .*greater than 0"),
+        ("precision=float16", r"precision: 'float16' .*'float32' or 'bfloat16'"),
+        ("schedule.name=steps", r"schedule\.name: 'steps' .*'step', 'cosine' or 'constant'"),
+        ("seed=-1", r"seed: -1 .*greater than or equal to 0"),
+    ],
+)
+def test_each_mistake_is_one_line(training_file, override, says):
+    """Key path, value and remedy, in one line."""
+    with pytest.raises(RequestError) as error:
+        load_training(training_file, [override])
+    assert re.search(says, str(error.value)), str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_settings_that_contradict_each_other_are_refused(training_file):
+    """Each says which two do not fit, and what to do."""
+    with pytest.raises(RequestError, match=r"cache: true keeps the crop .* use cache: false"):
+        load_training(training_file, ["augmentation.crop=resized", "preprocess.resize=20"])
+    with pytest.raises(RequestError, match=r"images\.limit: needs cache: true"):
+        load_training(training_file, ["images.limit=3", "cache=false"])
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("optimizer.lr=0.2", ["optimizer.lr"]),
+        ("epochs=3", ["epochs"]),
+        ("ablation={kind: column, size: 4}", ["ablation"]),
+        ("images.label=json:class", ["images.label"]),
+        ("ema=0.9", ["ema"]),
+        ("output=elsewhere", []),
+        ("images.shards=elsewhere", []),
+        ("execution.workers=2", []),
+        ("validation.every_epochs=1", []),
+        ("checkpoint_every_epochs=2", []),
+    ],
+)
+def test_what_determines_the_weights(training_file, override, changed):
+    """Where things lie, how many work and what is told on the way does not; all else does, by its key path."""
+    shards = [Shard("a.tar", "anywhere/a.tar", 100, "")]
+    then = load_training(training_file).identity(shards, None)
+    now = load_training(training_file, [override]).identity(shards, None)
+    assert differences(then, now) == changed
+
+
+def test_shards_and_starting_weights_determine_the_weights(training_file):
+    """Name and size of each tar, and the digest of the checkpoint."""
+    training = load_training(training_file)
+    then = training.identity([Shard("a.tar", "x/a.tar", 100, "")], None)
+    assert differences(then, training.identity([Shard("a.tar", "y/a.tar", 101, "")], "f00")) == [
+        "images.shards",
+        "model.checkpoint",
+    ]
+
+
+def test_a_training_survives_its_own_dump(training_file):
+    """training.json keeps a training that loads again as the same one; Ray's workers get it so."""
+    training = load_training(training_file)
+    assert Training.model_validate(training.model_dump(mode="json")) == training
