@@ -38,8 +38,8 @@ def test_imports_go_one_way(folder):
     "statement",
     [
         "from pipeline.cli import app; app(['--help'], standalone_mode=False)",
-        "import manifests.identity, manifests.shards",
-        "import pipeline.certify_all, pipeline.plan, pipeline.summary",
+        "import manifests.identity, manifests.shards, manifests.training",
+        "import pipeline.certify_all, pipeline.finetune, pipeline.plan, pipeline.summary",
     ],
 )
 def test_answers_without_torch(statement):
@@ -52,5 +52,5 @@ def test_answers_without_torch(statement):
 
 def test_workers_run_without_ray():
     """Importing all that one machine does loads no ray."""
-    script = "import sys, workers.certifier; sys.exit('ray' in sys.modules)"
+    script = "import sys, workers.certifier, workers.training; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=HOUSE, check=False).returncode == 0

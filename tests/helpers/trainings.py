@@ -22,14 +22,14 @@ SETTINGS = {
 }
 
 
-def write_training(folder: Path, *, images: tuple[int, int] = (3, 5), **changes: object) -> Path:
+def write_training(folder: Path, *, tars: tuple[int, int] = (3, 5), **changes: object) -> Path:
     """A training file over folder/tars, of so many tars of so many images; `changes` replace top-level keys."""
-    write_shards(folder, *images)
+    write_shards(folder, *tars)
     path = folder / "train.yaml"
     path.write_text(yaml.safe_dump(SETTINGS | changes))
     return path
 
 
-def small_training(folder: Path, *, images: tuple[int, int] = (3, 5), **changes: object) -> Training:
+def small_training(folder: Path, *, tars: tuple[int, int] = (3, 5), **changes: object) -> Training:
     """The same, loaded."""
-    return load_training(write_training(folder, images=images, **changes))
+    return load_training(write_training(folder, tars=tars, **changes))

@@ -151,6 +151,15 @@ def test_listing(tmp_path: Path) -> None:
     assert store.find(str(tmp_path / "folder")) is None
 
 
+def test_remove(tmp_path: Path) -> None:
+    """The file is gone, its neighbours stay, and a file that is not there is no error."""
+    store, run = FolderStore(), str(tmp_path / "run")
+    assert store.publish(run, NAME, b"one") and store.publish(run, "votes/other", b"two")
+    for _ in range(2):
+        store.remove(f"{run}/{NAME}")
+    assert _names(Path(run)) == ["votes/other"]
+
+
 def test_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
     """A file that was written again has another fingerprint, even with equal size."""
     path = tmp_path / "a.tar"

@@ -1,0 +1,78 @@
+"""`smoothcert finetune`: what it prints, what it leaves, how it ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from manifests.job import load_job
+from pipeline.cli import app
+from tests.helpers.jobs import CLASSES
+from tests.helpers.trainings import SETTINGS, write_training
+from workers.classifiers import load_classifier
+
+HOUSE = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["finetune", *map(str, arguments)])
+
+
+def test_a_line_an_epoch_and_weights_that_a_job_takes(tmp_path):
+    """Without a terminal: one line an epoch, then where the weights are; a job's model names them as they are."""
+    result = run(write_training(tmp_path), "--set", "epochs=3")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert [line.split("]")[0] for line in lines[:3]] == ["[1/3", "[2/3", "[3/3"]
+    assert lines[3:] == [str(tmp_path / "trained" / "small" / "weights.safetensors")]
+    model = {key: SETTINGS["model"][key] for key in ("architecture", "options")}
+    model |= {"checkpoint": lines[3], "classes": CLASSES}
+    keys = {key: SETTINGS[key] for key in ("name", "images", "preprocess", "ablation", "output")}
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(keys | {"model": model}))
+    job = load_job(tmp_path / "job.yaml")
+    load_classifier(job.model, job.preprocess.crop, Path(job.model.checkpoint), None)
+
+
+def test_the_same_command_goes_on(tmp_path):
+    """What is complete is told, not done again; another training under the name is refused."""
+    path = write_training(tmp_path)
+    first, again = run(path), run(path)
+    assert again.stdout.splitlines() == first.stdout.splitlines()[-2:]
+    other = run(path, "--set", "seed=1")
+    assert other.exit_code == 2
+    assert "was begun with other seed; put the old values back, or use another name" in other.stderr
+
+
+def test_local_needs_no_ray(tmp_path):
+    """--local trains in one process although the file names more, and where Ray cannot be imported."""
+    path = write_training(tmp_path, execution={"workers": 2})
+    script = "import sys; sys.modules['ray'] = None; from pipeline.cli import app; app()"
+    command = [sys.executable, "-c", script, "finetune", str(path), "--local"]
+    environment = os.environ | {"PYTHONPATH": str(HOUSE), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "trained" / "small" / "weights.safetensors").exists()
+
+
+def test_a_mistake_is_one_line(tmp_path):
+    """Exit code 2 and no traceback."""
+    result = run(write_training(tmp_path), "--set", "optimizer.name=sdg")
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "optimizer: timm cannot make 'sdg'" in result.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_under_ray(tmp_path):
+    """Ray Train's processes end with weights and the same lines; a mistake is still one line."""
+    path = write_training(tmp_path)
+    result = run(path, "--set", "execution.workers=2")
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.splitlines()) == 3
+    other = run(path, "--set", "execution.workers=2", "--set", "execution.max_failures=0", "--set", "seed=1")
+    assert other.exit_code == 2
+    assert "was begun with other seed" in other.stderr

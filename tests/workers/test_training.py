@@ -1,0 +1,233 @@
+"""The training loop: however many processes, however often killed, the same weights; and they learn."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from manifests.errors import RequestError, RunError
+from manifests.shards import find_shards
+from manifests.training import Training
+from tests.helpers.jobs import CLASSES, CROP, write_weights
+from tests.helpers.trainings import SETTINGS, small_training, write_training
+from workers.augmentation import Draws
+from workers.certificates import certify
+from workers.classifiers import load_classifier
+from workers.curves import Figures
+from workers.geometry import Geometry
+from workers.smoothed_vit import SmoothedViT
+from workers.storage import AnyStore
+from workers.training import draw_ablations, geometries_of, train
+from workers.training_data import read_pixels
+
+HOUSE = Path(__file__).resolve().parents[2]
+RICH = {
+    "optimizer": {"name": "adamw", "lr": 0.01, "clip_grad": 1.0},
+    "schedule": {"name": "cosine", "warmup_epochs": 1},
+    "regularisation": {"label_smoothing": 0.1, "drop_path": 0.2, "mixup": 0.5, "cutmix": 0.5},
+    "augmentation": {"crop": "pad", "random": "rand-m5-n1", "color_jitter": 0.2},
+    "ablation": [{"kind": "column", "size": 3}, {"kind": "block", "size": 6, "weight": 2}],
+    "whole_share": 0.1,
+    "ema": 0.9,
+    "epochs": 4,
+}
+KILLED = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+import workers.training
+from manifests.training import load_training
+workers.training._LOOK_EVERY_STEPS = 1
+for event in workers.training.train(load_training(sys.argv[1])):
+    if isinstance(event, workers.training.Step) and (event.epoch, event.images) == (3, 8):
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def curve_of(training):
+    return [event for event in train(training) if isinstance(event, Figures)]
+
+
+def times_of(training):
+    return {file: file.stat().st_mtime_ns for file in Path(training.url).rglob("*") if file.is_file()}
+
+
+def weights_of(training):
+    return safetensors.torch.load_file(f"{training.url}/weights.safetensors")
+
+
+def test_a_killed_training_ends_with_the_same_weights(tmp_path):
+    """Killed in the middle of the third of four epochs, it goes on from the second: bit for bit as if never killed."""
+    unbroken = small_training(tmp_path, **RICH, output="unbroken")
+    curve_of(unbroken)
+    path = write_training(tmp_path, **RICH, output="killed")
+    environment = os.environ | {"PYTHONPATH": str(HOUSE), "CUDA_VISIBLE_DEVICES": ""}
+    died = subprocess.run([sys.executable, "-c", KILLED, path], env=environment, check=False, timeout=120)
+    killed = small_training(tmp_path, **RICH, output="killed")
+    assert died.returncode == -signal.SIGKILL
+    assert [file.name for file in Path(killed.url, "checkpoints").glob("*.pt")] == ["epoch-0002.pt"]
+    assert [figures.epoch for figures in curve_of(killed)] == [3, 4]
+    files = [Path(training.url, "weights.safetensors").read_bytes() for training in (unbroken, killed)]
+    assert files[0] == files[1]
+
+
+def _one_of_two(rank, folder, meeting):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    for name, changes in TWO.items():
+        list(train(small_training_again(folder, output=f"two-{name}", **changes)))
+    dist.destroy_process_group()
+
+
+# 13 images in batches of 4: of the last batch, one process has an image and the other none.
+TWO = {
+    "cached": {"cache": True, "optimizer": {"lr": 0.5}, "ablation": [{"kind": "column", "size": 3}]},
+    "streamed": {"cache": False, "batch_size": 26, "optimizer": {"lr": 0.5}},
+}
+
+
+def small_training_again(folder, **changes):
+    """Without writing the tars again, which another process reads."""
+    changed = SETTINGS | changes
+    changed |= {"images": {"shards": str(folder / "tars")}, "output": str(folder / changed["output"])}
+    return Training.model_validate(changed)
+
+
+def test_two_processes_learn_as_one(tmp_path):
+    """At equal batches the weights after each step are the same, so the gradients were."""
+    small_training(tmp_path, tars=(1, 13))
+    torch.multiprocessing.spawn(_one_of_two, args=(tmp_path, tmp_path / "meeting"), nprocs=2)
+    for name, changes in TWO.items():
+        one = small_training_again(tmp_path, output=f"one-{name}", **changes)
+        curve = curve_of(one)
+        together = small_training_again(tmp_path, output=f"two-{name}", **changes)
+        assert (
+            [figures.images for figures in curve] == [figures.images for figures in curve_of(together)] * 2 == [13, 13]
+        )
+        other = weights_of(together)
+        for key, value in weights_of(one).items():
+            torch.testing.assert_close(other[key], value, atol=1e-5, rtol=0, msg=f"{name} {key}")
+
+
+def test_it_learns(tmp_path):
+    """Noise of 15 images is learned by heart."""
+    changes = {"optimizer": {"name": "adamw", "lr": 0.003}, "epochs": 40, "checkpoint_every_epochs": 40}
+    changes |= {"schedule": {"name": "constant"}}
+    curve = curve_of(small_training(tmp_path, ablation={"kind": "column", "size": 8}, **changes))
+    assert curve[-1].train_loss < 0.5 * curve[0].train_loss
+    assert curve[-1].train_accuracy > 0.8
+
+
+def test_what_is_published_certifies_as_it_was_validated(tmp_path):
+    """The weights are a job's checkpoint; figures of the last epoch are those of the published file.
+    Oracle: certify() as the pipeline calls it.
+    """
+    held_out = {"images": {"shards": "tars"}, "patches": [1, 3]}
+    training = small_training(tmp_path, tars=(3, 20), ema=0.5, publish_as="float16", validation=held_out)
+    figures = curve_of(training)[-1]
+    network = load_classifier(training.model.as_voter(), CROP, Path(training.url, "weights.safetensors"), None)
+    geometry = Geometry.of(training.validated_ablation, CROP, CROP)
+    cpu, voter = torch.device("cpu"), training.model.as_voter()
+    engine = SmoothedViT(network, geometry, preprocess=training.preprocess, model=voter, device=cpu)
+    data = read_all(training)
+    votes = engine.votes(data.pixels).classes.numpy()
+    certificates = certify(votes, geometry, classes=CLASSES)
+    right = certificates.prediction == data.labels.numpy()
+    assert figures.ablation_accuracy == pytest.approx((votes == data.labels.numpy()[:, None]).mean())
+    assert figures.smoothed_accuracy == pytest.approx(right.mean())
+    for side in (1, 3):
+        held = right & (certificates.max_certified_patch >= side)
+        assert figures.certified_accuracy[str(side)] == pytest.approx(held.mean())
+
+
+def read_all(training):
+    store = AnyStore(training.storage)
+    shards = find_shards(training.images, store)
+    return read_pixels(shards, training.images, training.preprocess, CLASSES, store)
+
+
+def test_what_is_complete_is_not_done_again(tmp_path):
+    """A second call tells the last epoch; the curve is there as lines and, with matplotlib, as a picture."""
+    training = small_training(tmp_path)
+    first = curve_of(training)
+    before = times_of(training)
+    assert curve_of(training) == first[-1:]
+    assert before == times_of(training)
+    assert len(Path(training.url, "curve.jsonl").read_text().splitlines()) == 2
+    pytest.importorskip("matplotlib")
+    assert Path(training.url, "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_another_training_in_the_same_folder_is_refused(tmp_path):
+    """One line with the keys that differ."""
+    curve_of(small_training(tmp_path))
+    with pytest.raises(RequestError, match=r"small was begun with other epochs, optimizer\.lr; .* or use another name"):
+        curve_of(small_training(tmp_path, epochs=3, optimizer={"lr": 0.2}))
+
+
+def test_a_mixture_is_drawn_by_its_weights(tmp_path):
+    """Each ablation as often as its weight says, each offset of it equally often, so much shown whole."""
+    ablation = [{"kind": "column", "size": 3, "weight": 3}, {"kind": "row", "size": 2, "edges": "inside"}]
+    training = small_training(tmp_path, ablation=ablation, whole_share=0.2)
+    geometries = geometries_of(training)
+    drawn = draw_ablations(training, geometries, Draws.of_epoch(0, 0, 31_000)).tolist()
+    counts = Counter(drawn)
+    assert [geometry.num_ablations for geometry in geometries] == [16, 15, 1]
+    assert set(counts) == set(range(32))
+    shares = [sum(counts[number] for number in numbers) / 31_000 for numbers in (range(16), range(16, 31), [31])]
+    np.testing.assert_allclose(shares, [0.6, 0.2, 0.2], atol=0.01)
+    assert max(counts[number] for number in range(16)) < 1.2 * min(counts[number] for number in range(16))
+
+
+def test_it_goes_on_from_a_checkpoint_with_a_new_head(tmp_path):
+    """All weights but the head's are the checkpoint's: a learning rate of nearly nothing leaves them so."""
+    file = write_weights(tmp_path / "start.pt", classes=7)
+    model = {"architecture": "vit_tiny_patch16_224", "classes": CLASSES, "checkpoint": str(file)}
+    options = {"patch_size": 4, "depth": 1, "embed_dim": 32, "num_heads": 2}
+    with pytest.raises(RequestError, match=r"model\.checkpoint: .* does not fit"):
+        curve_of(small_training(tmp_path, model=model | {"options": options}))
+    model |= {"options": options, "checkpoint_classes": 7}
+    training = small_training(tmp_path, model=model, optimizer={"lr": 1e-12}, epochs=1, name="b")
+    curve_of(training)
+    start = torch.load(file, weights_only=True)
+    for key, value in weights_of(training).items():
+        if key.startswith("head."):
+            assert len(value) == CLASSES
+        else:
+            torch.testing.assert_close(value, start[key], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"optimizer": {"name": "sdg"}}, RequestError, r"optimizer: timm cannot make 'sdg'"),
+        ({"optimizer": {"options": {"beta": 1}}}, RequestError, r"optimizer: timm cannot make 'momentum' with options"),
+        ({"augmentation": {"random": "loud"}}, RequestError, r"augmentation\.random: timm does not understand 'loud'"),
+        ({"images": {"shards": "nowhere"}}, RequestError, r"images\.shards: .*nowhere: no such file"),
+        ({"model": {"architecture": "vit", "classes": 3}}, RequestError, r"model\.architecture: timm knows no 'vit'"),
+        ({"optimizer": {"lr": 1e30}}, RunError, r"the loss is \S+ in epoch 1; lower optimizer\.lr"),
+        ({"images": {"shards": "tars", "label": "txt"}}, RunError, r"15 of 15 images cannot be learned from"),
+    ],
+)
+def test_each_mistake_is_one_line(tmp_path, changes, error, says):
+    """What was found, where, and what to do."""
+    with pytest.raises(error, match=says) as raised:
+        curve_of(small_training(tmp_path, **changes))
+    assert "\n" not in str(raised.value)
