@@ -9,8 +9,6 @@ decay 1e-4 are what its framework, github.com/MadryLab/robustness, fills in.
 Source: Salman et al. 2021, arXiv:2110.07719, and github.com/MadryLab/smoothed-vit.
 """
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -248,13 +246,15 @@ class Training(Part):
         return f"{self.output.rstrip('/')}/{self.name}"
 
     def identity(self, shards: Sequence[Shard], checkpoint_sha256: str | None) -> dict[str, Any]:
-        """What determines the weights that come out; where things lie and how many processes work is not in it.
+        """What determines the weights that come out; fields at their default are left out.
+
+        Where things lie and how many processes work is not in it.
 
         Args:
             shards: the tars in order; only base names and sizes count.
             checkpoint_sha256: of the weights to start from, None from scratch.
         """
-        chosen = self.model_dump(mode="json", exclude=_DETERMINES_NOTHING)
+        chosen = self.model_dump(mode="json", exclude_defaults=True, exclude=_DETERMINES_NOTHING)
         chosen["images"] = {key: value for key, value in chosen["images"].items() if key not in ("shards", "split")} | {
             "shards": [[shard.name, shard.size] for shard in shards]
         }
@@ -272,11 +272,6 @@ def differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> 
         elif one != other:
             found.append(f"{prefix}{key}")
     return found
-
-
-def digest_of(identity: dict[str, Any]) -> str:
-    """Hex SHA-256 of an identity's canonical JSON."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def load_training(path: str | Path, overrides: Sequence[str] = ()) -> Training:

@@ -7,7 +7,6 @@ Not covered: the training itself (workers/training.py).
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -134,9 +133,7 @@ def _refuse_too_many(workers: int, share: dict[str, float], cluster: dict[str, f
 def _cause(error: Exception) -> SmoothcertError:
     """Our own error behind Ray's, or one line of what happened."""
     causes = [getattr(failure, "cause", failure) for failure in getattr(error, "worker_failures", {}).values()]
-    ours = [cause for cause in causes if isinstance(cause, SmoothcertError)]
-    with suppress(IndexError):
+    if ours := [cause for cause in causes if isinstance(cause, SmoothcertError)]:
         return ours[0]
-    return RunError(
-        f"{' '.join(str(causes[0] if causes else error).split())[-300:]}; the same command goes on from here"
-    )
+    said = " ".join(str(causes[0] if causes else error).split())
+    return RunError(f"{said[-300:]}; the same command goes on from here")

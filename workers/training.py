@@ -114,7 +114,7 @@ class _Trainer:
         self._forward.to_device(self.device)
         peers.share(network.state_dict().values())
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self._optimizer = _optimizer_of(training, network)
+        self._optimizer = optimizer_of(training, network)
         chosen = training.schedule
         self._scheduler, _ = timm.scheduler.create_scheduler_v2(
             self._optimizer,
@@ -160,7 +160,7 @@ class _Trainer:
         """As they are published: the average where there is one."""
         network = self._average.module if self._average else self._network
         dtype = getattr(torch, self._training.publish_as)
-        return {name: value.to("cpu", dtype).contiguous() for name, value in network.state_dict().items()}
+        return {name: value.detach().to("cpu", dtype).contiguous() for name, value in network.state_dict().items()}
 
     def epoch(self, epoch: int) -> Iterator[Step]:
         """Learn from each image once; the figures go to the curve."""
@@ -342,7 +342,12 @@ def _checkpoint_sha256(training: Training, store: Store) -> str | None:
         return sha256_of(file)
 
 
-def _optimizer_of(training: Training, network: VisionTransformer) -> torch.optim.Optimizer:
+def optimizer_of(training: Training, network: VisionTransformer) -> torch.optim.Optimizer:
+    """timm's optimizer of that name, over its groups of parameters.
+
+    Raises:
+        RequestError: timm does not know it, or its options.
+    """
     chosen = training.optimizer
     try:
         return timm.optim.create_optimizer_v2(

@@ -127,6 +127,15 @@ def test_fingerprint_changes_with_the_object(either: str) -> None:
     assert found[0].fingerprint != found[1].fingerprint
 
 
+def test_remove(either: str) -> None:
+    """The object is gone, its neighbours stay, and an object that is not there is no error."""
+    store = S3Store(Storage())
+    assert store.publish(either, "votes/a", b"one") and store.publish(either, "votes/b", b"two")
+    for _ in range(2):
+        store.remove(f"{either}/votes/a")
+    assert [entry.url for entry in store.files(f"{either}/votes")] == [f"{either}/votes/b"]
+
+
 def test_what_is_not_there(either: str) -> None:
     """A missing object is found to be missing; reading it is an error that names it."""
     store = S3Store(Storage())

@@ -182,6 +182,15 @@ def test_another_training_in_the_same_folder_is_refused(tmp_path):
         curve_of(small_training(tmp_path, epochs=3, optimizer={"lr": 0.2}))
 
 
+def test_a_bucket_is_as_good_as_a_folder(tmp_path, bucket):
+    """Checkpoints are published and removed there, and a second call finds what is complete."""
+    training = small_training(tmp_path, output=f"s3://{bucket}/trained")
+    curve = curve_of(training)
+    assert curve_of(training) == curve[-1:]
+    there = [entry.url.rpartition("/")[2] for entry in AnyStore(training.storage).files(f"{training.url}/checkpoints")]
+    assert "epoch-0002.pt" in there and not any("0001" in name for name in there)
+
+
 def test_a_mixture_is_drawn_by_its_weights(tmp_path):
     """Each ablation as often as its weight says, each offset of it equally often, so much shown whole."""
     ablation = [{"kind": "column", "size": 3, "weight": 3}, {"kind": "row", "size": 2, "edges": "inside"}]
