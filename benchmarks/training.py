@@ -39,8 +39,8 @@ from manifests.training import Training, load_training
 from workers.ablated_forward import AblatedForward
 from workers.augmentation import Augment, Draws
 from workers.geometry import Geometry
+from workers.recipe import geometries_of, optimizer_of, starting_network
 from workers.storage import AnyStore
-from workers.training import geometries_of, optimizer_of, starting_network
 
 _EXAMPLE = Path(__file__).resolve().parents[1] / "manifests" / "examples" / "cifar10-train.yaml"
 

@@ -8,7 +8,8 @@ neither the grouping nor the number of processes changes a step; only what is dr
 drop path) and mixup are each process's own. The learning rate is a function of how far the training is, and each
 step seeds the generators anew, so a checkpoint at the end of an epoch is all that is needed to go on.
 
-Needs no ray. Not covered: how a training looks in storage (training_run.py); starting several processes (pipeline/).
+Needs no ray. Not covered: how a training looks in storage (training_run.py); what the training file
+means in timm's terms (recipe.py); starting several processes (pipeline/).
 """
 
 import math
@@ -16,11 +17,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import timm.optim
-import timm.scheduler
 import torch
 import torch.nn.functional as F
-from timm.data import Mixup
 from timm.data.mixup import mixup_target
 from timm.models import VisionTransformer
 from timm.utils import ModelEmaV3
@@ -30,12 +28,11 @@ from manifests.errors import RequestError, RunError
 from manifests.shards import Shard, find_shards
 from manifests.training import Training
 from workers.ablated_forward import AblatedForward
-from workers.augmentation import Draws, seed_everything
-from workers.checkpoints import resolve_checkpoint_key
-from workers.classifiers import build_classifier, load_classifier
+from workers.augmentation import seed_everything
+from workers.classifiers import build_classifier
 from workers.curves import Figures
-from workers.geometry import Geometry
 from workers.peers import Peers
+from workers.recipe import draw_ablations, geometries_of, mixup_of, optimizer_of, scheduler_of, starting_network
 from workers.storage import AnyStore, Store, sha256_of
 from workers.training_data import Batch, Part, cached_epoch, count_images, read_pixels, refuse_losses, streamed_epoch
 from workers.training_run import TrainingRun
@@ -110,24 +107,15 @@ class _Trainer:
         network = starting_network(training, store)
         self._network = network
         self._geometries = geometries_of(training)
-        self._forward = forward_of(training, network)
+        keep_hidden = training.model.masked_tokens == "keep"
+        self._forward = AblatedForward(network, self._geometries, training.preprocess, keep_hidden=keep_hidden)
         self._forward.to_device(self.device)
         peers.share(network.state_dict().values())
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self._optimizer = optimizer_of(training, network)
-        chosen = training.schedule
-        self._scheduler, _ = timm.scheduler.create_scheduler_v2(
-            self._optimizer,
-            sched=chosen.name,
-            num_epochs=training.epochs,
-            decay_epochs=chosen.decay_epochs,
-            decay_rate=chosen.decay_rate,
-            min_lr=chosen.min_lr,
-            warmup_lr=chosen.warmup_lr,
-            warmup_epochs=chosen.warmup_epochs,
-        )
+        self._scheduler = scheduler_of(training, self._optimizer)
         self._average = ModelEmaV3(network, decay=training.ema, use_warmup=True) if training.ema else None
-        self._mixup = _mixup_of(training)
+        self._mixup = mixup_of(training)
         self._updates = 0
         images, classes = training.images, training.model.classes
         self._cached = read_pixels(shards, images, training.preprocess, classes, store) if training.cache else None
@@ -286,53 +274,6 @@ class _Tally:
         return [float(self._loss), float(self._right), self._images, self.left_out]
 
 
-def geometries_of(training: Training) -> list[Geometry]:
-    """The ablations of a training file in order, then the whole image where some are shown whole."""
-    crop = training.preprocess.crop
-    geometries = [Geometry.of(ablation, crop, crop) for ablation in training.ablation]
-    return geometries + [Geometry.whole(crop, crop)] * (training.whole_share > 0)
-
-
-def draw_ablations(training: Training, geometries: list[Geometry], draws: Draws) -> Tensor:
-    """[images] int64: an ablation of each image, as AblatedForward numbers them."""
-    weights = torch.tensor([ablation.weight for ablation in training.ablation], dtype=torch.float64)
-    shares = weights / weights.sum() * (1 - training.whole_share)
-    which = torch.bucketize(torch.from_numpy(draws.ablation), shares.cumsum(0), right=True)
-    which = which.clamp(max=len(geometries) - 1)
-    sizes = torch.tensor([geometry.num_ablations for geometry in geometries])
-    starts = sizes.cumsum(0) - sizes
-    return starts[which] + (torch.from_numpy(draws.offset) * sizes[which]).long()
-
-
-def forward_of(training: Training, network: VisionTransformer) -> AblatedForward:
-    """The network under the ablations of a training file."""
-    return AblatedForward(
-        network,
-        geometries_of(training),
-        training.preprocess,
-        keep_hidden=training.model.masked_tokens == "keep",
-    )
-
-
-def starting_network(training: Training, store: Store) -> VisionTransformer:
-    """Drawn at random, or from the checkpoint, with a new head where the training file says so.
-
-    Raises:
-        RequestError: timm has no such VisionTransformer, or the weights are not that network's.
-    """
-    model, crop = training.model, training.preprocess.crop
-    options = {**model.options, "drop_path_rate": training.regularisation.drop_path}
-    if model.checkpoint is None:
-        return build_classifier(model.as_voter(options=options), crop)
-    with store.local(model.checkpoint) as file:
-        key = resolve_checkpoint_key(file, model.checkpoint_key)
-        voter = model.as_voter(options=options, classes=model.checkpoint_classes)
-        network = load_classifier(voter, crop, file, key).requires_grad_(True)
-    if model.checkpoint_classes is not None:
-        network.reset_classifier(model.classes)
-    return network
-
-
 def _checkpoint_sha256(training: Training, store: Store) -> str | None:
     if training.model.checkpoint is None:
         return None
@@ -340,39 +281,3 @@ def _checkpoint_sha256(training: Training, store: Store) -> str | None:
         raise RequestError(f"model.checkpoint: {training.model.checkpoint} does not exist; correct the name")
     with store.local(training.model.checkpoint) as file:
         return sha256_of(file)
-
-
-def optimizer_of(training: Training, network: VisionTransformer) -> torch.optim.Optimizer:
-    """timm's optimizer of that name, over its groups of parameters.
-
-    Raises:
-        RequestError: timm does not know it, or its options.
-    """
-    chosen = training.optimizer
-    try:
-        return timm.optim.create_optimizer_v2(
-            network,
-            chosen.name,
-            lr=chosen.lr,
-            weight_decay=chosen.weight_decay,
-            momentum=chosen.momentum,
-            layer_decay=chosen.layer_decay,
-            **chosen.options,
-        )
-    except (ValueError, TypeError, AssertionError, RuntimeError, KeyError) as error:
-        raise RequestError(
-            f"optimizer: timm cannot make {chosen.name!r} with options {chosen.options}: "
-            f"{' '.join(str(error).split())}; see timm.optim.list_optimizers()"
-        ) from None
-
-
-def _mixup_of(training: Training) -> Mixup | None:
-    chosen = training.regularisation
-    if not (chosen.mixup or chosen.cutmix):
-        return None
-    return Mixup(
-        mixup_alpha=chosen.mixup,
-        cutmix_alpha=chosen.cutmix,
-        label_smoothing=chosen.label_smoothing,
-        num_classes=training.model.classes,
-    )

@@ -24,9 +24,10 @@ from workers.certificates import certify
 from workers.classifiers import load_classifier
 from workers.curves import Figures
 from workers.geometry import Geometry
+from workers.recipe import draw_ablations, geometries_of
 from workers.smoothed_vit import SmoothedViT
 from workers.storage import AnyStore
-from workers.training import draw_ablations, geometries_of, train
+from workers.training import train
 from workers.training_data import read_pixels
 
 HOUSE = Path(__file__).resolve().parents[2]

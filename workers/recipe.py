@@ -1,0 +1,109 @@
+"""A training file to what trains: network, ablations, optimizer, schedule, mixup; timm's factories make them.
+
+Not covered: images and their augmentation (training_data.py, augmentation.py); the loop (training.py).
+"""
+
+import timm.optim
+import timm.scheduler
+import torch
+from timm.data import Mixup
+from timm.models import VisionTransformer
+from torch import Tensor
+
+from manifests.errors import RequestError
+from manifests.training import Training
+from workers.augmentation import Draws
+from workers.checkpoints import resolve_checkpoint_key
+from workers.classifiers import build_classifier, load_classifier
+from workers.geometry import Geometry
+from workers.storage import Store
+
+
+def geometries_of(training: Training) -> list[Geometry]:
+    """The ablations of a training file in order, then the whole image where some are shown whole."""
+    crop = training.preprocess.crop
+    geometries = [Geometry.of(ablation, crop, crop) for ablation in training.ablation]
+    return geometries + [Geometry.whole(crop, crop)] * (training.whole_share > 0)
+
+
+def draw_ablations(training: Training, geometries: list[Geometry], draws: Draws) -> Tensor:
+    """[images] int64: an ablation of each image, as AblatedForward numbers them."""
+    weights = torch.tensor([ablation.weight for ablation in training.ablation], dtype=torch.float64)
+    shares = weights / weights.sum() * (1 - training.whole_share)
+    which = torch.bucketize(torch.from_numpy(draws.ablation), shares.cumsum(0), right=True)
+    which = which.clamp(max=len(geometries) - 1)
+    sizes = torch.tensor([geometry.num_ablations for geometry in geometries])
+    starts = sizes.cumsum(0) - sizes
+    return starts[which] + (torch.from_numpy(draws.offset) * sizes[which]).long()
+
+
+def starting_network(training: Training, store: Store) -> VisionTransformer:
+    """Drawn at random, or from the checkpoint, with a new head where the training file says so.
+
+    Raises:
+        RequestError: timm has no such VisionTransformer, or the weights are not that network's.
+    """
+    model, crop = training.model, training.preprocess.crop
+    options = {**model.options, "drop_path_rate": training.regularisation.drop_path}
+    if model.checkpoint is None:
+        return build_classifier(model.as_voter(options=options), crop)
+    with store.local(model.checkpoint) as file:
+        key = resolve_checkpoint_key(file, model.checkpoint_key)
+        voter = model.as_voter(options=options, classes=model.checkpoint_classes)
+        network = load_classifier(voter, crop, file, key).requires_grad_(True)
+    if model.checkpoint_classes is not None:
+        network.reset_classifier(model.classes)
+    return network
+
+
+def optimizer_of(training: Training, network: VisionTransformer) -> torch.optim.Optimizer:
+    """timm's optimizer of that name, over its groups of parameters.
+
+    Raises:
+        RequestError: timm does not know it, or its options.
+    """
+    chosen = training.optimizer
+    try:
+        return timm.optim.create_optimizer_v2(
+            network,
+            chosen.name,
+            lr=chosen.lr,
+            weight_decay=chosen.weight_decay,
+            momentum=chosen.momentum,
+            layer_decay=chosen.layer_decay,
+            **chosen.options,
+        )
+    except (ValueError, TypeError, AssertionError, RuntimeError, KeyError) as error:
+        raise RequestError(
+            f"optimizer: timm cannot make {chosen.name!r} with options {chosen.options}: "
+            f"{' '.join(str(error).split())}; see timm.optim.list_optimizers()"
+        ) from None
+
+
+def scheduler_of(training: Training, optimizer: torch.optim.Optimizer) -> timm.scheduler.scheduler.Scheduler:
+    """timm's schedule of that name; its `step` takes the epochs done, a fraction."""
+    chosen = training.schedule
+    scheduler, _ = timm.scheduler.create_scheduler_v2(
+        optimizer,
+        sched=chosen.name,
+        num_epochs=training.epochs,
+        decay_epochs=chosen.decay_epochs,
+        decay_rate=chosen.decay_rate,
+        min_lr=chosen.min_lr,
+        warmup_lr=chosen.warmup_lr,
+        warmup_epochs=chosen.warmup_epochs,
+    )
+    return scheduler
+
+
+def mixup_of(training: Training) -> Mixup | None:
+    """Mixup, cutmix, or one of both for each batch; None where the file asks for neither."""
+    chosen = training.regularisation
+    if not (chosen.mixup or chosen.cutmix):
+        return None
+    return Mixup(
+        mixup_alpha=chosen.mixup,
+        cutmix_alpha=chosen.cutmix,
+        label_smoothing=chosen.label_smoothing,
+        num_classes=training.model.classes,
+    )
