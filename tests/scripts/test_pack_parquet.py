@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pack_parquet.py"
 
 
 def test_every_row_is_a_sample(tmp_path):
-    """Key, label and bytes survive, in order; the last tar may be smaller."""
+    """Key, label and bytes survive, in order, or shuffled; the last tar may be smaller."""
     images = [png(seed=number) for number in range(7)]
     table = pa.table(
         {
@@ -31,3 +31,8 @@ def test_every_row_is_a_sample(tmp_path):
     samples = [sample for tar in packed for sample in read_samples(tar, images_field(), classes=3)]
     assert [sample.image for sample in samples] == images
     assert [(sample.key, sample.label) for sample in samples] == [(f"{n:05d}", n % 3) for n in range(7)]
+    subprocess.run([*command, "--shuffle", "0"], check=True)
+    shuffled = [sample for tar in packed for sample in read_samples(tar, images_field(), classes=3)]
+    assert [sample.key for sample in shuffled] != [sample.key for sample in samples]
+    contents = [sorted((sample.key, sample.label, sample.image) for sample in each) for each in (samples, shuffled)]
+    assert contents[0] == contents[1]
