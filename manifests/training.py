@@ -32,7 +32,7 @@ _OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, dict) el
 
 class TrainedModel(Part):
     architecture: str
-    """Name of any timm VisionTransformer; it is built for the crop's size."""
+    """Name of any classifier of timm, built for crop x upsample pixels; VisionTransformers alone can drop tokens."""
     options: dict[str, Any] = Field(default={})
     """Further arguments of timm.create_model, such as {patch_size: 4, depth: 6}."""
     classes: Annotated[int, Strict(), Field(ge=2, le=65536)]

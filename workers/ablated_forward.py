@@ -51,8 +51,8 @@ class AblatedForward(nn.Module):
 
     Args:
         network: any VisionTransformer that classifiers.build_classifier gives; its `pos_drop` is taken over.
-        geometries: on images of the network's size.
-        preprocess: mean and std of the channels.
+        geometries: on images before they are upsampled.
+        preprocess: mean and std of the channels, and how often a pixel is repeated.
         keep_hidden: compute every token.
     """
 
@@ -69,6 +69,8 @@ class AblatedForward(nn.Module):
         # timm drops out of the sum of tokens and positions, which is made here.
         self._pos_drop, network.pos_drop = network.pos_drop, nn.Identity()
         self._token_px = network.patch_embed.patch_size[0]
+        self._upsample = preprocess.upsample
+        geometries = [geometry.upsampled(self._upsample) for geometry in geometries]
         self._tables, self._table_of, self._row_of = _tables(geometries, self._token_px, keep_hidden=keep_hidden)
         mean, std = torch.tensor([preprocess.mean, preprocess.std])
         self._scale_C11, self._shift_C11 = (1 / std)[:, None, None], (mean / std)[:, None, None]
@@ -116,6 +118,7 @@ class AblatedForward(nn.Module):
     def _embed(self, pixels_NCHW: Tensor, group: Group) -> Tensor:
         """The shown tokens, [S, n, D]: gathered first, then embedded."""
         P, table = self._token_px, group.table
+        pixels_NCHW = pixels_NCHW.repeat_interleave(self._upsample, 2).repeat_interleave(self._upsample, 3)
         tokens_NTCPP = pixels_NCHW.unfold(2, P, P).unfold(3, P, P).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
         shown_SnCPP = tokens_NTCPP[group.images[:, None], table.tokens[group.rows]]
         visible_SnPP = table.rows[group.rows, :, :, None] & table.columns[group.rows, :, None, :]

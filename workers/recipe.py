@@ -3,18 +3,21 @@
 Not covered: images and their augmentation (training_data.py, augmentation.py); the loop (training.py).
 """
 
+from typing import Any, cast
+
 import timm.optim
 import timm.scheduler
 import torch
 from timm.data import Mixup
-from timm.models import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifests.errors import RequestError
 from manifests.training import Training
+from workers.ablated_dense import AblatedDense
+from workers.ablated_forward import AblatedForward
 from workers.augmentation import Draws
-from workers.checkpoints import resolve_checkpoint_key
-from workers.classifiers import build_classifier, load_classifier
+from workers.checkpoints import recognise
+from workers.classifiers import build_classifier, has_tokens, load_classifier
 from workers.geometry import Geometry
 from workers.storage import Store
 
@@ -37,26 +40,35 @@ def draw_ablations(training: Training, geometries: list[Geometry], draws: Draws)
     return starts[which] + (torch.from_numpy(draws.offset) * sizes[which]).long()
 
 
-def starting_network(training: Training, store: Store) -> VisionTransformer:
+def forward_of(training: Training, network: nn.Module) -> AblatedForward | AblatedDense:
+    """The network under its ablations: hidden tokens are left out where it has tokens."""
+    geometries = geometries_of(training)
+    if has_tokens(network):
+        keep_hidden = training.model.masked_tokens == "keep"
+        return AblatedForward(network, geometries, training.preprocess, keep_hidden=keep_hidden)
+    return AblatedDense(network, geometries, training.preprocess)
+
+
+def starting_network(training: Training, store: Store) -> nn.Module:
     """Drawn at random, or from the checkpoint, with a new head where the training file says so.
 
     Raises:
-        RequestError: timm has no such VisionTransformer, or the weights are not that network's.
+        RequestError: timm has no such classifier, or the weights are not that network's.
     """
-    model, crop = training.model, training.preprocess.crop
+    model, preprocess = training.model, training.preprocess
     options = {**model.options, "drop_path_rate": training.regularisation.drop_path}
     if model.checkpoint is None:
-        return build_classifier(model.as_voter(options=options), crop)
+        return build_classifier(model.as_voter(options=options), preprocess.network_side)
     with store.local(model.checkpoint) as file:
-        key = resolve_checkpoint_key(file, model.checkpoint_key)
+        key = recognise(file, model.checkpoint_key).key
         voter = model.as_voter(options=options, classes=model.checkpoint_classes)
-        network = load_classifier(voter, crop, file, key).requires_grad_(True)
+        network = load_classifier(voter, preprocess, file, key).requires_grad_(True)
     if model.checkpoint_classes is not None:
-        network.reset_classifier(model.classes)
+        cast("Any", network).reset_classifier(model.classes)  # every classifier of timm has it
     return network
 
 
-def optimizer_of(training: Training, network: VisionTransformer) -> torch.optim.Optimizer:
+def optimizer_of(training: Training, network: nn.Module) -> torch.optim.Optimizer:
     """timm's optimizer of that name, over its groups of parameters.
 
     Raises:

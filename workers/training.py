@@ -20,19 +20,25 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from timm.data.mixup import mixup_target
-from timm.models import VisionTransformer
 from timm.utils import ModelEmaV3
-from torch import Tensor
+from torch import Tensor, nn
 
 from manifests.errors import RequestError, RunError
 from manifests.shards import Shard, find_shards
 from manifests.training import Training
-from workers.ablated_forward import AblatedForward
 from workers.augmentation import seed_everything
 from workers.classifiers import build_classifier
 from workers.curves import Figures
 from workers.peers import Peers
-from workers.recipe import draw_ablations, geometries_of, mixup_of, optimizer_of, scheduler_of, starting_network
+from workers.recipe import (
+    draw_ablations,
+    forward_of,
+    geometries_of,
+    mixup_of,
+    optimizer_of,
+    scheduler_of,
+    starting_network,
+)
 from workers.storage import AnyStore, Store, sha256_of
 from workers.training_data import Batch, Part, cached_epoch, count_images, read_pixels, refuse_losses, streamed_epoch
 from workers.training_run import TrainingRun
@@ -107,8 +113,7 @@ class _Trainer:
         network = starting_network(training, store)
         self._network = network
         self._geometries = geometries_of(training)
-        keep_hidden = training.model.masked_tokens == "keep"
-        self._forward = AblatedForward(network, self._geometries, training.preprocess, keep_hidden=keep_hidden)
+        self._forward = forward_of(training, network)
         self._forward.to_device(self.device)
         peers.share(network.state_dict().values())
         self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -148,7 +153,10 @@ class _Trainer:
         """As they are published: the average where there is one."""
         network = self._average.module if self._average else self._network
         dtype = getattr(torch, self._training.publish_as)
-        return {name: value.detach().to("cpu", dtype).contiguous() for name, value in network.state_dict().items()}
+        return {
+            name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
+            for name, value in network.state_dict().items()
+        }
 
     def epoch(self, epoch: int) -> Iterator[Step]:
         """Learn from each image once; the figures go to the curve."""
@@ -235,9 +243,9 @@ class _Trainer:
         smoothing = self._training.regularisation.label_smoothing
         return torch.cat([targets, mixup_target(labels[even:], targets.shape[1], smoothing=smoothing)])
 
-    def _as_published(self) -> VisionTransformer:
-        network = build_classifier(self._training.model.as_voter(), self._training.preprocess.crop)
-        network.load_state_dict({name: value.float() for name, value in self.weights().items()})
+    def _as_published(self) -> nn.Module:
+        network = build_classifier(self._training.model.as_voter(), self._training.preprocess.network_side)
+        network.load_state_dict(self.weights())
         return network
 
 

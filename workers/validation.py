@@ -1,6 +1,6 @@
 """Held-out images: how often ablations are classified rightly, and what that is worth against patches.
 
-Votes and certificates are made by the code that certifies (smoothed_vit.py, certificates.py).
+Votes and certificates are made by the code that certifies (voters.py, certificates.py).
 """
 
 import copy
@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.models import VisionTransformer
+from torch import nn
 
 from manifests.training import Training
 from workers.certificates import Ballots, exact_rule
 from workers.geometry import Geometry
 from workers.peers import Peers
-from workers.smoothed_vit import SmoothedViT
 from workers.touched import Threat
 from workers.training_data import Pixels
+from workers.voters import smooth
 
 _IMAGES_TOGETHER = 16
 
@@ -36,10 +36,10 @@ class Validator:
         self._training, self._images, self._peers, self._device = training, images, peers, device
         self._geometry = Geometry.of(training.validated_ablation, crop, crop)
 
-    def figures(self, network: VisionTransformer) -> dict[str, Any]:
+    def figures(self, network: nn.Module) -> dict[str, Any]:
         """`ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`; the network is copied."""
         training, part = self._training, slice(self._peers.rank, None, self._peers.size)
-        voter = SmoothedViT(
+        voter = smooth(
             copy.deepcopy(network).eval().requires_grad_(False),
             self._geometry,
             preprocess=training.preprocess,

@@ -34,7 +34,7 @@ def test_a_line_an_epoch_and_weights_that_a_job_takes(tmp_path):
     keys = {key: SETTINGS[key] for key in ("name", "images", "preprocess", "ablation", "output")}
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(keys | {"model": model}))
     job = load_job(tmp_path / "job.yaml")
-    load_classifier(job.model, job.preprocess.crop, Path(job.model.checkpoint), None)
+    load_classifier(job.model, job.preprocess, Path(job.model.checkpoint), None)
 
 
 def test_the_same_command_goes_on(tmp_path):

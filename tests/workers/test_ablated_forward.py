@@ -7,9 +7,11 @@ import timm
 import torch
 
 from manifests.job import Ablation, Model, Preprocess
+from workers.ablated_dense import AblatedDense
 from workers.ablated_forward import AblatedForward
+from workers.classifiers import has_tokens
 from workers.geometry import Geometry
-from workers.smoothed_vit import SmoothedViT
+from workers.voters import smooth
 
 CROP, CLASSES = 16, 3
 PREPROCESS = Preprocess(resize=None, crop=CROP)
@@ -23,11 +25,11 @@ NETWORKS = {
 }
 
 
-def network_of(name, **options):
+def network_of(name, side=CROP, **options):
     torch.manual_seed(0)
     architecture, more = NETWORKS[name]
     small = {"patch_size": 4, "depth": 2, "embed_dim": 32, "num_heads": 2}
-    network = timm.create_model(architecture, img_size=CROP, num_classes=CLASSES, **small, **more, **options)
+    network = timm.create_model(architecture, img_size=side, num_classes=CLASSES, **small, **more, **options)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2)
@@ -46,21 +48,39 @@ def logits_of(forward, images, ablations, *, at_most=100):
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_learns_on_what_votes(name, masked_tokens):
-    """In eval mode the logits are those of SmoothedViT, for every ablation of a mixture."""
-    network = network_of(name)
+    """In eval mode the logits are those of the engine, for every ablation of a mixture."""
+    same_logits(network_of(name), PREPROCESS, masked_tokens)
+
+
+@pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
+def test_learns_on_upsampled_images(masked_tokens):
+    same_logits(network_of("class token", side=2 * CROP), PREPROCESS.model_copy(update={"upsample": 2}), masked_tokens)
+
+
+@pytest.mark.parametrize("upsample", [1, 2])
+def test_learns_on_all_pixels(upsample):
+    torch.manual_seed(0)
+    network = timm.create_model("resnet18", num_classes=CLASSES).eval()
+    same_logits(network, PREPROCESS.model_copy(update={"upsample": upsample}), "keep")
+
+
+def same_logits(network, preprocess, masked_tokens):
     geometries = [Geometry.of(ablation, CROP, CROP) for ablation in ABLATIONS]
     images = torch.randint(0, 256, (2, CROP, CROP, 3), dtype=torch.uint8)
     model = Model(architecture="", checkpoint="", classes=CLASSES, masked_tokens=masked_tokens)
     expected = torch.cat(
         [
-            SmoothedViT(
-                copy.deepcopy(network), geometry, preprocess=PREPROCESS, model=model, device=torch.device("cpu")
+            smooth(
+                copy.deepcopy(network), geometry, preprocess=preprocess, model=model, device=torch.device("cpu")
             ).logits(images)
             for geometry in geometries
         ],
         dim=1,
     )
-    forward = AblatedForward(network, geometries, PREPROCESS, keep_hidden=masked_tokens == "keep").eval()
+    if has_tokens(network):
+        forward = AblatedForward(network, geometries, preprocess, keep_hidden=masked_tokens == "keep").eval()
+    else:
+        forward = AblatedDense(network, geometries, preprocess).eval()
     total = expected.shape[1]
     each = images.repeat_interleave(total, dim=0)
     logits = logits_of(forward, each, torch.arange(total).repeat(2), at_most=7)

@@ -172,7 +172,9 @@ def test_what_is_published_certifies_as_it_was_validated(tmp_path):
     held_out = {"images": {"shards": "tars"}, "patches": [1, 3]}
     training = small_training(tmp_path, tars=(3, 20), ema=0.5, publish_as="float16", validation=held_out)
     figures = curve_of(training)[-1]
-    network = load_classifier(training.model.as_voter(), CROP, Path(training.url, "weights.safetensors"), None)
+    network = load_classifier(
+        training.model.as_voter(), training.preprocess, Path(training.url, "weights.safetensors"), None
+    )
     geometry = Geometry.of(training.validated_ablation, CROP, CROP)
     cpu, voter = torch.device("cpu"), training.model.as_voter()
     engine = SmoothedViT(network, geometry, preprocess=training.preprocess, model=voter, device=cpu)
