@@ -183,6 +183,7 @@ def _rows_that_the_head_reads(network: VisionTransformer) -> int | None:
     return 1 if network.global_pool == "token" else None
 
 
+@torch.no_grad()
 def _prepare(block: Any) -> None:
     """Change a block so that `_block` can compute it over its input: the same function, up to rounding."""
     if type(block) is not Block or type(block.attn) is not Attention:

@@ -18,6 +18,7 @@ from manifests.errors import RequestError, RunError
 from manifests.job import load_job
 from pipeline.certify_all import certify_all
 from tests.helpers import jobs, tars
+from tests.helpers.faults import before_shards, injection
 
 HOUSE = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -294,7 +295,8 @@ def test_an_interrupt_ends_cleanly(tmp_path, capsys):
     """Ctrl-C ends with 130, no traceback and the command that goes on; what was published stays."""
     jobs.write_shards(tmp_path, shards=20, images=12)
     job = jobs.write_job(tmp_path)
-    driver = driver_of(job, stderr=subprocess.PIPE)
+    slowly = injection(tmp_path, before_shards("time.sleep(1)"))  # so that there is something to interrupt
+    driver = driver_of(job, stderr=subprocess.PIPE, env=os.environ | slowly)
     wait_for_published(tmp_path, 1, driver)
     driver.send_signal(signal.SIGINT)
     _, messages = driver.communicate(timeout=60)
