@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from manifests.job import Preprocess
 from workers.geometry import Geometry
-from workers.smoothed_vit import _rows_that_the_head_reads
+from workers.smoothed_vit import positions_of, rows_that_the_head_reads
 
 
 class Group(NamedTuple):
@@ -104,7 +104,7 @@ class AblatedForward(nn.Module):
         """
         network = self.network
         embedded_SnD = self._embed(pixels_NCHW, group)
-        prefix_1pD, positions_TD = self._positions()
+        prefix_1pD, positions_TD = positions_of(network)
         tokens_SnD = torch.cat(
             [prefix_1pD.expand(len(group.images), -1, -1), embedded_SnD + positions_TD[group.table.tokens[group.rows]]],
             dim=1,
@@ -127,19 +127,10 @@ class AblatedForward(nn.Module):
         embedded_SnD = F.linear(normal_SnCPP.flatten(2), projection.weight.flatten(1), projection.bias)
         return self.network.patch_embed.norm(embedded_SnD)
 
-    def _positions(self) -> tuple[Tensor, Tensor]:
-        """Prefix tokens with their positions, [1, p, D], and the positions of all others, [T, D]."""
-        network, (rows, columns) = self.network, self.network.patch_embed.grid_size
-        shape = (rows, columns) if network.dynamic_img_size else (rows * columns,)
-        # timm adds positions to all tokens at once, so zeros in their place give prefix and positions alone.
-        zeros = self._scale_C11.new_zeros(1, *shape, network.embed_dim)
-        prefix_1pD, positions_1TD = network._pos_embed(zeros).split([network.num_prefix_tokens, rows * columns], dim=1)
-        return prefix_1pD, positions_1TD[0]
-
 
 def _last_block(network: VisionTransformer, tokens_SnD: Tensor) -> Tensor:
     """The last block; its MLP only for the rows that the head reads."""
-    block, read = network.blocks[-1], _rows_that_the_head_reads(network)
+    block, read = network.blocks[-1], rows_that_the_head_reads(network)
     if type(block) is not Block or read is None:
         return block(tokens_SnD)
     tokens_SnD = (tokens_SnD + block.drop_path1(block.ls1(block.attn(block.norm1(tokens_SnD)))))[:, :read]

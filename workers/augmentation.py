@@ -86,14 +86,10 @@ class Augment:
     def batch(self, pixels: Pixels, draws: Draws) -> Pixels:
         """Augment images of the crop's size, [images, crop, crop, 3]."""
         if self._chosen.crop == "resized":
-            return np.stack(
-                [self.whole(Image.fromarray(image), seed) for image, seed in zip(pixels, draws.seed, strict=True)]
-            )
+            return _one_by_one(self.whole, pixels, draws)
         pixels = self._crop_and_flip(pixels, draws)
         if self._chosen.per_image:
-            return np.stack(
-                [self._colours(Image.fromarray(image), seed) for image, seed in zip(pixels, draws.seed, strict=True)]
-            )
+            return _one_by_one(self._colours, pixels, draws)
         return pixels
 
     def whole(self, image: Image.Image, seed: float) -> Pixels:
@@ -103,9 +99,6 @@ class Augment:
         if random.random() < self._chosen.flip:  # noqa: S311
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return np.asarray(self._steps(image))
-
-    def _one_by_one(self, augment: Callable[[Image.Image, float], Pixels], pixels: Pixels, draws: Draws) -> Pixels:
-        return np.stack([augment(Image.fromarray(image), seed) for image, seed in zip(pixels, draws.seed, strict=True)])
 
     def _colours(self, image: Image.Image, seed: float) -> Pixels:
         _seed(seed)
@@ -120,6 +113,10 @@ class Augment:
         mirrored = np.where((draws.flip < self._chosen.flip)[:, None], across[::-1], across)
         images = np.arange(len(pixels))[:, None, None]
         return padded[images, (top[:, None] + across)[:, :, None], (left[:, None] + mirrored)[:, None, :]]
+
+
+def _one_by_one(augment: Callable[[Image.Image, float], Pixels], pixels: Pixels, draws: Draws) -> Pixels:
+    return np.stack([augment(Image.fromarray(image), seed) for image, seed in zip(pixels, draws.seed, strict=True)])
 
 
 def _seed(share: float) -> None:

@@ -39,7 +39,7 @@ from workers.certificates import certify
 from workers.classifiers import load_classifier
 from workers.geometry import Geometry
 from workers.images import decode, decoder_version
-from workers.shard_reader import Sample, read_samples
+from workers.shard_reader import Sample, naming, read_samples
 from workers.shard_task import Introduction, ShardReport, ShardTask
 from workers.smoothed import Smoothed
 from workers.storage import AnyStore, sha256_of
@@ -118,7 +118,7 @@ class Certifier:
         Raises:
             ShardError: the tar cannot be certified whole.
         """
-        with _naming(task):
+        with naming(task.shard):
             yield from self._certify(task)
 
     def _certify(self, task: ShardTask) -> Generator[int | ShardReport, None, None]:
@@ -236,14 +236,6 @@ class Certifier:
         table = pq.read_table(there, columns=["key", "sha256"]).to_pylist()
         if run_id != self._run_id or table != [{"key": row["key"], "sha256": row["sha256"]} for row in rows]:
             raise ShardError(f"{self._run_url}/{task.file_name} is there already, with other images; move it away")
-
-
-@contextmanager
-def _naming(task: ShardTask) -> Iterator[None]:
-    try:
-        yield
-    except ShardError as error:
-        raise ShardError(f"shard {task.shard.name}: {error}") from None
 
 
 def _decode_row(task: ShardTask, preprocess: Preprocess, sample: Sample) -> tuple[Row, NDArray[np.uint8] | None]:

@@ -9,6 +9,7 @@ Not covered: decoding (images.py); which tars there are (manifests/shards.py).
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from manifests.errors import ShardError
 from manifests.job import Images
+from manifests.shards import Shard
 from workers.tar_headers import image_members
 
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)  # int() would also take 1_0 and digits of other scripts
@@ -64,6 +66,15 @@ def read_samples(tar: Path, images: Images, *, classes: int, limit: int | None =
                 raise ShardError(f"image {member.key}.{member.suffix}: not read as its header says; pack the tar again")
             label, label_error = _label_of(sample, images.label, classes)
             yield Sample(member.key, index, sample[member.suffix], member.offset, label, label_error)
+
+
+@contextmanager
+def naming(shard: Shard) -> Iterator[None]:
+    """Errors of a shard that say which."""
+    try:
+        yield
+    except ShardError as error:
+        raise ShardError(f"shard {shard.name}: {error}") from None
 
 
 def _label_of(sample: dict[str, Any], label: str | None, classes: int) -> tuple[int | None, str | None]:

@@ -129,7 +129,7 @@ class SmoothedViT(Smoothed):
     def _classify(self, tokens_SnD: Tensor) -> Tensor:
         """Embedded sequences to logits, [S, K]: timm's own modules; the final norm and the head in float32."""
         network = self._network
-        read = _rows_that_the_head_reads(network)
+        read = rows_that_the_head_reads(network)
         for block in network.blocks[:-1]:
             tokens_SnD = _block(block, tokens_SnD, read=None)
         tokens_SnD = _block(network.blocks[-1], tokens_SnD, read=read)
@@ -156,17 +156,8 @@ class SmoothedViT(Smoothed):
         self._embed_weight_DV = (weight_DCPP / (255 * std)[:, None, None]).flatten(1).float()
         self._embed_bias_D = (bias_D - shift_D).float()
         self._embed_norm = embed.norm
-        # timm adds positions to all tokens at once, so zeros in their place give prefix and positions alone.
-        rows, columns = embed.grid_size
-        shape = (
-            (1, rows, columns, network.embed_dim)
-            if network.dynamic_img_size
-            else (1, rows * columns, network.embed_dim)
-        )
         with torch.inference_mode():
-            positions = network._pos_embed(torch.zeros(shape, device=self._device))
-        self._prefix_1pD, self._positions_TD = positions.split([network.num_prefix_tokens, rows * columns], dim=1)
-        self._positions_TD = self._positions_TD[0]
+            self._prefix_1pD, self._positions_TD = positions_of(network)
 
 
 class _GELUInPlace(nn.GELU):
@@ -176,7 +167,17 @@ class _GELUInPlace(nn.GELU):
         return torch.ops.aten.gelu.out(input, approximate=self.approximate, out=input)
 
 
-def _rows_that_the_head_reads(network: VisionTransformer) -> int | None:
+def positions_of(network: VisionTransformer) -> tuple[Tensor, Tensor]:
+    """Prefix tokens with their positions, [1, p, D], and the positions of all others, [T, D]."""
+    rows, columns = network.patch_embed.grid_size
+    shape = (rows, columns) if network.dynamic_img_size else (rows * columns,)
+    # timm adds positions to all tokens at once, so zeros in their place give prefix and positions alone.
+    zeros = network.patch_embed.proj.weight.new_zeros(1, *shape, network.embed_dim)
+    prefix_1pD, positions_1TD = network._pos_embed(zeros).split([network.num_prefix_tokens, rows * columns], dim=1)
+    return prefix_1pD, positions_1TD[0]
+
+
+def rows_that_the_head_reads(network: VisionTransformer) -> int | None:
     """How many tokens from the front the head reads; None for all."""
     if isinstance(network, VisionTransformerDistilled):
         return 2

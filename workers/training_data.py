@@ -11,7 +11,6 @@ import itertools
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -27,7 +26,7 @@ from manifests.shards import Shard
 from manifests.training import Training
 from workers.augmentation import Augment, Draws
 from workers.images import decode, decode_whole
-from workers.shard_reader import Sample, read_samples
+from workers.shard_reader import Sample, naming, read_samples
 from workers.storage import Store
 from workers.tar_headers import image_members
 
@@ -112,7 +111,7 @@ def count_images(shards: Sequence[Shard], images: Images, store: Store) -> list[
         if shard.images is not None:
             counts.append(shard.images)
             continue
-        with store.local(shard.url) as tar, _naming(shard):
+        with store.local(shard.url) as tar, naming(shard):
             counts.append(len(image_members(tar, images)))
     return counts
 
@@ -249,16 +248,8 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _samples(shard: Shard, images: Images, classes: int, store: Store, *, limit: int | None = None) -> Iterator[Sample]:
-    with store.local(shard.url) as tar, _naming(shard):
+    with store.local(shard.url) as tar, naming(shard):
         yield from read_samples(tar, images, classes=classes, limit=limit)
-
-
-@contextmanager
-def _naming(shard: Shard) -> Iterator[None]:
-    try:
-        yield
-    except ShardError as error:
-        raise ShardError(f"shard {shard.name}: {error}") from None
 
 
 def _unlabelled(sample: Sample) -> str:

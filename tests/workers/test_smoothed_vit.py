@@ -186,14 +186,14 @@ def test_the_last_block_may_be_pruned(family: str, monkeypatch: pytest.MonkeyPat
     architecture, options, side = _FAMILIES[family]
     engine, images = _engine(_network(architecture, options, side), _geometry("column", 9, 7, side)), _images(2, side)
     pruned = engine.logits(images)
-    monkeypatch.setattr(smoothed_vit, "_rows_that_the_head_reads", lambda network: None)
+    monkeypatch.setattr(smoothed_vit, "rows_that_the_head_reads", lambda network: None)
     _close(engine.logits(images), pruned, 1e-5)
 
 
 @pytest.mark.parametrize(("family", "rows"), [("class token", 1), ("distilled", 2), ("attention pooling", None)])
 def test_rows_that_the_head_reads(family: str, rows: int | None) -> None:
     """A head on the class token reads one row, a distilled one two, a pooling one all."""
-    assert smoothed_vit._rows_that_the_head_reads(_network(*_FAMILIES[family])) == rows
+    assert smoothed_vit.rows_that_the_head_reads(_network(*_FAMILIES[family])) == rows
 
 
 @pytest.mark.parametrize("at_once", [1, 37, 1 << 20])
