@@ -3,9 +3,11 @@
 Not covered: images and their augmentation (training_data.py, augmentation.py); the loop (training.py).
 """
 
+from functools import partial
 from typing import Any, cast
 
 import timm.optim
+import timm.optim.muon
 import timm.scheduler
 import torch
 from timm.data import Mixup
@@ -20,6 +22,9 @@ from workers.checkpoints import recognise
 from workers.classifiers import build_classifier, has_tokens, load_classifier
 from workers.geometry import Geometry
 from workers.storage import Store
+
+# timm's Muon orthogonalises in bfloat16 and has no option for it; processors without AMX crawl at that.
+timm.optim.muon.zeropower_via_newtonschulz = partial(timm.optim.muon.zeropower_via_newtonschulz, dtype=torch.float32)
 
 
 def geometries_of(training: Training) -> list[Geometry]:
