@@ -45,7 +45,7 @@ def load_file(
     Args:
         model: what it holds.
         path: a YAML file.
-        overrides: `key.path=value` each, the value as YAML; later ones win.
+        overrides: `key.path=value` each, the value as YAML; it replaces what is there, and later ones win.
         paths: the key paths that hold paths or URLs.
         kind: what the file is called in messages, such as `job file`.
     Raises:
@@ -54,7 +54,8 @@ def load_file(
     path = Path(path)
     raw = _anchor_paths(_read_yaml(path, kind), path.absolute().parent, paths)
     for override in overrides:
-        _merge(raw, _anchor_paths(_parse_override(override), Path.cwd(), paths))
+        nested = _anchor_paths(_parse_override(override), Path.cwd(), paths)
+        _put(raw, nested, parents=override.partition("=")[0].count("."))
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -102,12 +103,13 @@ def _parse_override(override: str) -> dict[str, Any]:
     return dict(value)
 
 
-def _merge(into: dict[str, Any], override: dict[str, Any]) -> None:
-    for key, value in override.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
+def _put(into: dict[str, Any], nested: dict[str, Any], *, parents: int) -> None:
+    """Put the value that lies below so many parents, each the only key of its mapping, at the same place."""
+    [(key, value)] = nested.items()
+    if parents and isinstance(into.get(key), dict):
+        _put(into[key], value, parents=parents - 1)
+    else:
+        into[key] = value
 
 
 def _anchor_paths(raw: dict[str, Any], base: Path, paths: Sequence[str]) -> dict[str, Any]:

@@ -44,6 +44,16 @@ def test_overrides_win_in_order(job_file):
     assert (job.ablation.stride, job.execution.actors, job.patches) == (8, None, (23, 32))
 
 
+def test_an_override_replaces_what_is_there(job_file):
+    """A mapping, too: its keys are not added to those of the file."""
+    assert load_job(job_file, ["model.options={depth: 2}"]).model.options == {"depth": 2}
+    assert load_job(job_file, ["model.options={depth: 2}", "model.options={}"]).model.options == {}
+    assert load_job(job_file, ["model.options={depth: 2}", "model.options.a.b=3"]).model.options == {
+        "depth": 2,
+        "a": {"b": 3},
+    }
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
