@@ -107,7 +107,7 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
         try:
             hear(fleet.certify(todo, shared=shared))
         except KeyboardInterrupt:
-            progress.say("interrupted: shards that are done are published yet")
+            progress.say("interrupted: shards of which all images are done are still being published")
             hear(fleet.wind_down())
             raise
         finally:

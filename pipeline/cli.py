@@ -32,7 +32,7 @@ app = typer.Typer(
 JobFile = Annotated[Path, typer.Argument(help="Job file (YAML).", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the job file; repeatable."),
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Set a key of the file; repeatable."),
 ]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the first N images; the run is marked PARTIAL.")
@@ -167,14 +167,16 @@ def runs(output: Annotated[str, typer.Argument(help="Folder that holds the runs.
 def query(
     run: RunFolder,
     patch: Annotated[
-        list[str] | None, typer.Option(metavar="SIDE|HxW", help="Patch in pixels; none named: those of the job.")
+        list[str] | None, typer.Option(metavar="SIDE|HxW", help="Patch in pixels; default: those of the job.")
     ] = None,
-    patches: Annotated[list[int] | None, typer.Option(min=1, help="So many patches at once.")] = None,
+    patches: Annotated[list[int] | None, typer.Option(min=1, help="Number of patches at once; repeatable.")] = None,
     stride: Annotated[list[int] | None, typer.Option(min=1, help="Only the votes at this coarser stride.")] = None,
     tolerance: Annotated[
         list[float] | None, typer.Option(min=0, help="Votes of smaller margins count as the attacker's.")
     ] = None,
-    rule: Annotated[list[Rule] | None, typer.Option(help="Tight, or the published one made sound.")] = None,
+    rule: Annotated[
+        list[Rule] | None, typer.Option(help="exact: tight; margin: the published rule, made sound.")
+    ] = None,
     by: Annotated[By | None, typer.Option(help="Also by label; by prediction where there are no labels.")] = None,
     parquet: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write the answers for each image to this file.")
@@ -213,11 +215,11 @@ def query(
 @_command
 def verify(
     run: RunFolder,
-    replay: Annotated[int, typer.Option(min=0, help="Vote on so many random images again.")] = 0,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of their choice; none: a new one, which is told.")] = None,
+    replay: Annotated[int, typer.Option(min=0, help="Vote again on this many random images.")] = 0,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of that choice; default: a new one, printed.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Check a run with other code than made it; each problem is a line, exit code 1 if there is one."""
+    """Check a run with code that shares nothing with what made it; a line for each problem, exit code 1 if any."""
     from pipeline.verify import verify as verify_run
 
     report = verify_run(run, replay=replay, seed=seed)
@@ -262,10 +264,10 @@ def repair(run: RunFolder) -> None:
 def import_checkpoint(
     file: Annotated[Path, typer.Argument(help="Checkpoint of torch, a pickle.", show_default=False)],
     output: Annotated[
-        Path | None, typer.Option(help="Where to; none named: beside it, as .safetensors.", show_default=False)
+        Path | None, typer.Option(help="File to write; default: beside FILE, as .safetensors.", show_default=False)
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="Which state dict of several; none named: the usual one.", show_default=False)
+        str | None, typer.Option(help="Which state dict of several; default: the usual one.", show_default=False)
     ] = None,
 ) -> None:
     """Turn a pickled checkpoint into safetensors; nothing in it is run."""

@@ -39,7 +39,7 @@ S3_CALLS = {
     "copy_object": {"s3:GetObject", "s3:PutObject"},
     "delete_object": {"s3:DeleteObject"},
 }
-ONLY_REPAIR = {"copy_object", "delete_object"}
+REPAIR_OR_FINETUNE = {"copy_object", "delete_object"}
 
 
 @pytest.fixture
@@ -182,9 +182,11 @@ def test_the_policy_of_the_bucket_allows_what_the_store_calls():
     """Each call of workers/s3_store.py is known here; the policies allow these, and nothing else of S3."""
     source = (HOUSE / "workers" / "s3_store.py").read_text()
     assert set(re.findall(r"_client\.(\w+)\(", source)) == S3_CALLS.keys()
-    needed = {action for call, actions in S3_CALLS.items() if call not in ONLY_REPAIR for action in actions}
+    needed = {action for call, actions in S3_CALLS.items() if call not in REPAIR_OR_FINETUNE for action in actions}
     assert policies()["smoothcert-bucket"] == needed
-    assert policies()["smoothcert-repair"] == {action for call in ONLY_REPAIR for action in S3_CALLS[call]} - needed
+    assert (
+        policies()["smoothcert-repair"] == {action for call in REPAIR_OR_FINETUNE for action in S3_CALLS[call]} - needed
+    )
 
 
 def test_what_is_mounted_exists(cluster):
