@@ -6,7 +6,7 @@ from the file's own folder, one in `--set key.path=value` from the current direc
 Not covered: which fields determine the votes (identity.py), which tars a pattern means (shards.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -59,19 +59,17 @@ class Images(Part):
         return tuple(suffix.lower().removeprefix(".") for suffix in value)
 
 
-class Model(Part):
+class Network(Part):
+    """What a model is, whether it votes or learns."""
+
     architecture: str
     """Name of any classifier of timm, built for crop x upsample pixels; VisionTransformers alone can drop tokens."""
     options: dict[str, Any] = Field(default={})
     """Further arguments of timm.create_model, such as {patch_size: 4, depth: 6}."""
-    checkpoint: str
-    """File with the weights, safetensors or a torch file of tensors alone; or hf-hub:OWNER/NAME, timm:NAME."""
     checkpoint_key: str | None = None
     """Which state dict of a checkpoint with several; null takes the usual one (`plan` shows which)."""
     classes: Annotated[int, Strict(), Field(ge=2, le=65536)]
     """Number of classes of the head."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the transformer blocks, or of all but the last layer."""
     masked_tokens: Literal["drop", "keep"] = "drop"
     """drop: hidden tokens are left out; keep: every token is computed, hidden pixels are black."""
 
@@ -81,6 +79,13 @@ class Model(Part):
         if taken := {"img_size", "num_classes", "pretrained", "checkpoint_path"} & value.keys():
             raise ValueError(f"{sorted(taken)} follow from crop, classes and checkpoint; remove them here")
         return value
+
+
+class Model(Network):
+    checkpoint: str
+    """File with the weights, safetensors or a torch file of tensors alone; or hf-hub:OWNER/NAME, timm:NAME."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the transformer blocks, or of all but the last layer."""
 
 
 class Preprocess(Part):
@@ -163,18 +168,29 @@ class Job(Part):
 
     @model_validator(mode="after")
     def _fits_the_image(self) -> Self:
-        crop = self.preprocess.crop
-        frame = f"the image is {crop} x {crop} (preprocess.crop)"
-        if self.ablation.size > crop:
-            raise ValueError(f"ablation.size: {self.ablation.size} is too large: {frame}; use at most {crop}")
-        if large := [patch for patch in self.patches if patch > crop]:
-            raise ValueError(f"patches: {large} too large: {frame}; use at most {crop}")
-        if self.preprocess.resize is not None and self.preprocess.resize < crop:
-            raise ValueError(
-                f"preprocess.resize: {self.preprocess.resize} leaves nothing to crop: {frame}; "
-                f"use at least {crop}, or null for images of exactly that size"
-            )
+        refuse_misfits(self.preprocess, {"ablation.size": [self.ablation.size], "patches": self.patches})
         return self
+
+
+def refuse_misfits(preprocess: Preprocess, lengths: Mapping[str, Sequence[int]]) -> None:
+    """Whether an image has room for what is cut from it.
+
+    Args:
+        preprocess: says how large it is.
+        lengths: in pixels, by key path.
+    Raises:
+        ValueError: it has not.
+    """
+    crop = preprocess.crop
+    frame = f"the image is {crop} x {crop} (preprocess.crop)"
+    for key, pixels in lengths.items():
+        if large := [length for length in pixels if length > crop]:
+            raise ValueError(f"{key}: {', '.join(map(str, large))} too large: {frame}; use at most {crop}")
+    if preprocess.resize is not None and preprocess.resize < crop:
+        raise ValueError(
+            f"preprocess.resize: {preprocess.resize} leaves nothing to crop: {frame}; "
+            f"use at least {crop}, or null for images of exactly that size"
+        )
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:

@@ -16,7 +16,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
-from manifests.job import Ablation, Auto, Count, Images, Model, Pixels, Preprocess, Storage
+from manifests.job import (
+    Ablation,
+    Auto,
+    Count,
+    Images,
+    Model,
+    Network,
+    Pixels,
+    Preprocess,
+    Storage,
+    refuse_misfits,
+)
 from manifests.shards import Shard
 from manifests.yaml_file import Part, load_file
 
@@ -30,29 +41,19 @@ NotNegative = Annotated[float, Field(ge=0)]
 _OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)
 
 
-class TrainedModel(Part):
-    architecture: str
-    """Name of any classifier of timm, built for crop x upsample pixels; VisionTransformers alone can drop tokens."""
-    options: dict[str, Any] = Field(default={})
-    """Further arguments of timm.create_model, such as {patch_size: 4, depth: 6}."""
-    classes: Annotated[int, Strict(), Field(ge=2, le=65536)]
-    """Number of classes of the head."""
-    masked_tokens: Literal["drop", "keep"] = "drop"
-    """drop: hidden tokens are left out; keep: every token is computed, hidden pixels are black."""
+class TrainedModel(Network):
     checkpoint: str | None = None
     """File with the weights to start from; null starts from scratch."""
-    checkpoint_key: str | None = None
-    """Which state dict of a checkpoint with several; null takes the usual one."""
-    checkpoint_classes: Annotated[int, Strict(), Field(ge=1)] | None = None
-    """Classes of the checkpoint's head, which a new one replaces; null keeps the head."""
+    checkpoint_classes: Annotated[int, Strict(), Field(ge=0)] | None = None
+    """Classes of the checkpoint's head, which a new one replaces; 0: it has no head; null keeps the head."""
 
-    def as_voter(self, *, options: dict[str, Any] | None = None, classes: int | None = None) -> Model:
+    def as_voter(self) -> Model:
         """The model as a job has it, in float32."""
         return Model(
             architecture=self.architecture,
-            options=self.options if options is None else options,
+            options=self.options,
             checkpoint=self.checkpoint or "",
-            classes=classes or self.classes,
+            classes=self.classes,
             masked_tokens=self.masked_tokens,
         )
 
@@ -69,6 +70,14 @@ class Augmentation(Part):
     """Width of the border, for `pad`."""
     scale: tuple[float, float] = (0.08, 1.0)
     """Least and largest share of the image's area, for `resized`."""
+
+    @field_validator("scale")
+    @classmethod
+    def _in_order(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] <= 1:
+            raise ValueError("should be two shares, the smaller first, such as [0.08, 1]")
+        return value
+
     flip: Share = 0.5
     """How often left and right are swapped."""
     color_jitter: NotNegative = 0.0
@@ -148,7 +157,8 @@ class TrainExecution(Part):
     max_failures: Annotated[int, Strict(), Field(ge=0)] = 3
     """How often several processes begin again from the newest checkpoint after one is lost."""
     images_per_forward: Count = 65536
-    """Most images in one forward and backward pass; a smaller number takes less memory, the gradient is the same."""
+    """Most images in one forward and backward pass; a smaller number takes less memory. The gradient is the same, but
+    for networks with batch norm, dropout or drop path."""
 
 
 class Training(Part):
@@ -213,10 +223,13 @@ class Training(Part):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        crop = self.preprocess.crop
-        for ablation in (*self.ablation, self.validated_ablation):
-            if ablation.size > crop:
-                raise ValueError(f"ablation.size: {ablation.size} is too large: the image is {crop} x {crop}")
+        lengths: dict[str, Sequence[int]] = {"ablation.size": [ablation.size for ablation in self.ablation]}
+        if self.validation is not None:
+            lengths["validation.ablation.size"] = [self.validated_ablation.size]
+            lengths["validation.patches"] = self.validation.patches
+        refuse_misfits(self.preprocess, lengths)
+        if self.regularisation.drop_path and "drop_path_rate" in self.model.options:
+            raise ValueError("model.options: drop_path_rate is regularisation.drop_path; keep one of them")
         if self.images.limit is not None and not self.cache:
             raise ValueError("images.limit: needs cache: true; set it, or name fewer tars")
         if self.images.label is None:

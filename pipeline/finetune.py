@@ -5,6 +5,7 @@ Not covered: the training itself (workers/training.py).
 """
 
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from manifests.errors import RequestError, RunError, SmoothcertError
-from manifests.training import Training
+from manifests.training import TrainExecution, Training
 
 if TYPE_CHECKING:
+    from pipeline.cluster import Share
     from workers.curves import Figures
     from workers.training import Step
 
     Event = Step | Figures
 
 _END = None
+_LINE_EVERY_S = 60.0  # where no bar can be drawn
 
 
 def finetune(training: Training) -> None:
@@ -47,13 +50,18 @@ def _show(events: "Iterable[Event]", epochs: int, console: Console) -> None:
     titles = TextColumn("epoch {task.fields[epoch]}"), TextColumn("loss {task.fields[loss]:.3f}")
     columns = titles[0], BarColumn(), MofNCompleteColumn(), titles[1], TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("", total=None, epoch=f"1/{epochs}", loss=float("nan"))
+        bar, told = progress.add_task("", total=None, epoch=f"1/{epochs}", loss=float("nan")), time.monotonic()
         for event in events:
+            epoch = f"{event.epoch}/{epochs}"
             if isinstance(event, Figures):
-                console.print(event.line(epochs), markup=False)
+                line = event.line(epochs)
             else:
-                epoch = f"{event.epoch}/{epochs}"
                 progress.update(bar, completed=event.images, total=event.total, epoch=epoch, loss=event.loss)
+                if console.is_terminal or time.monotonic() < told + _LINE_EVERY_S:
+                    continue
+                line = f"[{epoch}] {event.images:,} of {event.total:,} images, loss {event.loss:.3f}"
+            console.print(line, markup=False)
+            told = time.monotonic()
 
 
 def _under_ray(training: Training, console: Console) -> None:
@@ -67,35 +75,38 @@ def _under_ray(training: Training, console: Console) -> None:
             f"execution.workers: several need Ray Train ({' '.join(str(error).split())}); "
             "pip install 'smoothcert[train]', or use --local"
         ) from None
-    import ray
     from ray.util.queue import Queue
 
     from pipeline.cluster import connect
 
     connect()
-    chosen = training.execution
-    gpus = chosen.gpus_per_worker
-    if gpus is None:
-        gpus = float(ray.cluster_resources().get("GPU", 0) >= chosen.workers)
-    share = {"CPU": chosen.cpus_per_worker} | ({"GPU": gpus} if gpus else {})
-    _refuse_too_many(chosen.workers, share, ray.cluster_resources())
+    share = _share_of(training.execution)
+    execution = training.execution.model_copy(update={"gpus_per_worker": share.gpus})
+    decided = training.model_copy(update={"execution": execution}).model_dump(mode="json")
+    scaling = ScalingConfig(
+        num_workers=execution.workers,
+        use_gpu=share.gpus > 0,
+        resources_per_worker={"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {}),
+    )
     queue = Queue(actor_options={"num_cpus": 0})
     with tempfile.TemporaryDirectory(prefix="smoothcert-") as folder, ThreadPoolExecutor(1) as shower:
         shown = shower.submit(_show, _heard(queue), training.epochs, console)
         try:
-            TorchTrainer(
-                _worker,
-                train_loop_config={"training": training.model_dump(mode="json"), "queue": queue},
-                scaling_config=ScalingConfig(num_workers=chosen.workers, use_gpu=gpus > 0, resources_per_worker=share),
-                # What Ray keeps is not needed: the state of a training is in its output.
-                run_config=RunConfig(
-                    name=training.name,
-                    storage_path=folder,
-                    failure_config=FailureConfig(max_failures=chosen.max_failures),
-                ),
-            ).fit()
-        except TrainingFailedError as error:
-            raise _cause(error) from None
+            for attempt in range(execution.max_failures + 1):
+                # What Ray keeps is not needed: the state of a training is in its output. Its own attempts would go on
+                # after mistakes of the training file, too.
+                kept = RunConfig(
+                    name=f"attempt-{attempt}", storage_path=folder, failure_config=FailureConfig(max_failures=0)
+                )
+                config = {"training": decided, "queue": queue}
+                try:
+                    TorchTrainer(_worker, train_loop_config=config, scaling_config=scaling, run_config=kept).fit()
+                    break
+                except TrainingFailedError as error:
+                    cause, lost = _cause(error)
+                    if not lost or attempt == execution.max_failures:
+                        raise cause from None
+                    console.print(f"notice: {cause}; attempt {attempt + 2}", markup=False)
         finally:
             queue.put(_END)
             shown.result()
@@ -118,22 +129,32 @@ def _worker(config: dict[str, Any]) -> None:
             config["queue"].put(event)
 
 
-def _refuse_too_many(workers: int, share: dict[str, float], cluster: dict[str, float]) -> None:
-    """Ray would wait for ever."""
-    from pipeline.cluster import has_autoscaler
+def _share_of(execution: TrainExecution) -> "Share":
+    """Decide what `auto` means on this cluster.
 
-    for kind, each in share.items():
-        if workers * each > cluster.get(kind, 0) and not has_autoscaler():
-            raise RequestError(
-                f"execution: {workers} worker(s) of {each:g} {kind} asked for, the cluster has "
-                f"{cluster.get(kind, 0):g}; lower execution.workers, cpus_per_worker or gpus_per_worker"
-            )
+    Raises:
+        RequestError: there is no room, and no autoscaler that could make some; Ray would wait for ever.
+    """
+    import ray
+
+    from pipeline.cluster import Share, has_autoscaler
+
+    gpus = execution.gpus_per_worker
+    if gpus is None:
+        gpus = float(ray.cluster_resources().get("GPU", 0) >= execution.workers)
+    share = Share(execution.cpus_per_worker, gpus, execution.workers)
+    if (room := share.room()) < execution.workers and not has_autoscaler():
+        raise RequestError(
+            f"execution: {execution.workers} workers of {share.cpus:g} CPUs and {gpus:g} GPUs asked for, the cluster "
+            f"has room for {room}; lower execution.workers, cpus_per_worker or gpus_per_worker"
+        )
+    return share
 
 
-def _cause(error: Exception) -> SmoothcertError:
-    """Our own error behind Ray's, or one line of what happened."""
+def _cause(error: Exception) -> tuple[SmoothcertError, bool]:
+    """Our own error behind Ray's, or one line of what happened; and whether a process was lost without one of ours."""
     causes = [getattr(failure, "cause", failure) for failure in getattr(error, "worker_failures", {}).values()]
     if ours := [cause for cause in causes if isinstance(cause, SmoothcertError)]:
-        return ours[0]
+        return ours[0], False
     said = " ".join(str(causes[0] if causes else error).split())
-    return RunError(f"{said[-300:]}; the same command goes on from here")
+    return RunError(f"{said[-300:]}; the same command goes on from here"), True

@@ -65,11 +65,17 @@ def choose_key(content: Mapping[Any, Any], key: str | None, checkpoint: Path) ->
         key: the one that is asked for, or None for the usual one.
         checkpoint: to be named in the error.
     Raises:
-        RequestError: there is no such state dict.
+        RequestError: there is no such state dict, or none is the usual one.
     """
     inner = [name for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping)]
     if key is None:
-        return next((usual for usual in USUAL_KEYS if usual in inner), None)
+        usual = next((usual for usual in USUAL_KEYS if usual in inner), None)
+        if usual is None and inner and not any(isinstance(value, StoredTensor) for value in content.values()):
+            raise RequestError(
+                f"model.checkpoint: {checkpoint} has no state dict of a usual name; it has: {', '.join(inner)}; name "
+                "one as model.checkpoint_key (for import-checkpoint, as --key)"
+            )
+        return usual
     if key not in inner:
         there = f"it has: {', '.join(inner)}" if inner else "the file is one state dict; use null"
         raise RequestError(f"model.checkpoint_key: {checkpoint} has no state dict {key!r}; {there}")

@@ -47,29 +47,39 @@ class Peers:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
-    def mean_gradients(self, parameters: Sequence[Parameter], images: int) -> int:
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Make each tensor of floating-point numbers the mean over all processes; others stay."""
+        if not self._alone:
+            for tensor in tensors:
+                if tensor.is_floating_point():
+                    dist.all_reduce(tensor)
+                    tensor.div_(self.size)
+
+    def mean_gradients(self, parameters: Sequence[Parameter], *, images: int, has_batch: bool) -> tuple[int, int]:
         """Turn gradients of a summed loss into those of its mean over the images of all processes.
 
-        One message a step, of all gradients and the number of images, so processes may have different numbers of
-        images and of backward passes.
+        One message a step, so processes may have different numbers of images and of backward passes.
 
         Args:
-            parameters: those that learn; a gradient that is None counts as zero.
+            parameters: those that learn, in float32; a gradient that is None counts as zero.
             images: how many this process has summed over.
+            has_batch: whether it had a batch, be it of no image.
         Returns:
-            The images of all processes; where they are none, the gradients are zero.
+            The images and the batches of all processes; where there is no image, the gradients are zero.
         """
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        batches = int(has_batch)
         if not self._alone:
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            flat = torch.cat(
+                [*(gradient.flatten() for gradient in gradients), gradients[0].new_tensor([images, batches])]
+            )
             dist.all_reduce(flat)
-            for gradient, summed in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            *sums, counts = flat.split([*(gradient.numel() for gradient in gradients), 2])
+            for gradient, summed in zip(gradients, sums, strict=True):
                 gradient.copy_(summed.view_as(gradient))
-            count = torch.tensor([images], device=flat.device)
-            dist.all_reduce(count)
-            images = int(count)
+            images, batches = (int(count) for count in counts.tolist())
         torch._foreach_div_(gradients, max(images, 1))
-        return images
+        return images, batches

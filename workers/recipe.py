@@ -61,12 +61,16 @@ def starting_network(training: Training, store: Store) -> nn.Module:
         RequestError: timm has no such classifier, or the weights are not that network's.
     """
     model, preprocess = training.model, training.preprocess
-    options = {**model.options, "drop_path_rate": training.regularisation.drop_path}
+    drop_path = training.regularisation.drop_path
+    voter = model.as_voter()
+    if drop_path:  # not every classifier of timm knows it
+        voter = voter.model_copy(update={"options": voter.options | {"drop_path_rate": drop_path}})
     if model.checkpoint is None:
-        return build_classifier(model.as_voter(options=options), preprocess.network_side)
+        return build_classifier(voter, preprocess.network_side)
+    if model.checkpoint_classes is not None:
+        voter = voter.model_copy(update={"classes": model.checkpoint_classes})
     with store.local(model.checkpoint) as file:
         key = recognise(file, model.checkpoint_key).key
-        voter = model.as_voter(options=options, classes=model.checkpoint_classes)
         network = load_classifier(voter, preprocess, file, key).requires_grad_(True)
     if model.checkpoint_classes is not None:
         cast("Any", network).reset_classifier(model.classes)  # every classifier of timm has it

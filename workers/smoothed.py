@@ -51,7 +51,7 @@ class Smoothed(ABC):
     """
 
     def __init__(self, *, num_ablations: int, num_classes: int, device: torch.device, at_once: int) -> None:
-        torch.set_float32_matmul_precision("highest")  # no TF32
+        without_tf32()
         if device.type == "cpu":
             keep_freed_memory()
         self._num_ablations, self._num_classes, self._device = num_ablations, num_classes, device
@@ -125,6 +125,12 @@ class Smoothed(ABC):
         for image_S, ablation_S, logits_SK in computed:
             logits_NAK[image_S, ablation_S] = logits_SK
         return logits_NAK
+
+
+def without_tf32() -> None:
+    """float32 is float32, on every GPU."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False  # of convolutions
 
 
 def upsampled(images_NHWC: Tensor, times: int) -> Tensor:

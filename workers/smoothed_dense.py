@@ -56,7 +56,6 @@ class SmoothedDense(Smoothed):
             device=device,
             at_once=_PIXELS_AT_ONCE[device.type],
         )
-        torch.backends.cudnn.allow_tf32 = False  # of convolutions
         self._network = network.to(device).eval()
         self._dtype = getattr(torch, model.dtype)
         _to_dtype(network, self._dtype)

@@ -6,6 +6,7 @@ Not covered: how a folder does it (folder_store.py), how S3 does it (s3_store.py
 """
 
 import hashlib
+import os
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
@@ -97,7 +98,7 @@ class AnyStore:
             return FolderStore()
         if scheme != "s3":
             raise RequestError(f"{url}: {scheme}:// is not supported; use a folder or s3://BUCKET/KEY")
-        return _s3(self._settings)
+        return _s3(self._settings, os.getpid())
 
 
 def _fetched(url: str) -> str:
@@ -106,7 +107,7 @@ def _fetched(url: str) -> str:
 
 
 @lru_cache
-def _s3(settings: Storage) -> Store:
+def _s3(settings: Storage, process: int) -> Store:  # noqa: ARG001  a forked process must not take its parent's sockets
     from workers.s3_store import S3Store  # boto3 takes a moment to load
 
     return S3Store(settings)

@@ -4,9 +4,10 @@
     step    batch -> mixup -> groups of equal token count -> gradients, summed -> mean over all processes -> weights
 
 Gradients are explicit sums: of the groups of a process, then of the processes, divided by the number of images. So
-neither the grouping nor the number of processes changes a step; only what is drawn for the network itself (dropout,
-drop path) and mixup are each process's own. The learning rate is a function of how far the training is, and each
-step seeds the generators anew, so a checkpoint at the end of an epoch is all that is needed to go on.
+neither the grouping nor the number of processes changes a step of the same images; only what is drawn for the network
+itself (dropout, drop path), mixup, and statistics of a batch norm are each process's own. The learning rate is a
+function of how far the training is, and each step seeds the generators anew, so a checkpoint at the end of an epoch is
+all that is needed to go on.
 
 Needs no ray. Not covered: how a training looks in storage (training_run.py); what the training file
 means in timm's terms (recipe.py); starting several processes (pipeline/).
@@ -14,7 +15,7 @@ means in timm's terms (recipe.py); starting several processes (pipeline/).
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -24,9 +25,10 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from manifests.errors import RequestError, RunError
+from manifests.job import Images
 from manifests.shards import Shard, find_shards
 from manifests.training import Training
-from workers.augmentation import seed_everything
+from workers.augmentation import Augment, seed_everything
 from workers.classifiers import build_classifier
 from workers.curves import Figures
 from workers.peers import Peers
@@ -39,8 +41,19 @@ from workers.recipe import (
     scheduler_of,
     starting_network,
 )
+from workers.smoothed import without_tf32
 from workers.storage import AnyStore, Store, sha256_of
-from workers.training_data import Batch, Part, cached_epoch, count_images, read_pixels, refuse_losses, streamed_epoch
+from workers.training_data import (
+    Batch,
+    LabelledImages,
+    OneOf,
+    cached_epoch,
+    count_images,
+    read_images,
+    refuse_idle,
+    refuse_losses,
+    streamed_epoch,
+)
 from workers.training_run import TrainingRun
 from workers.validation import Validator
 
@@ -77,25 +90,29 @@ def train(training: Training) -> Iterator[Step | Figures]:
     identity = training.identity(shards, _checkpoint_sha256(training, store))
     counts: list[int] | None = None
     if peers.is_first:
+        run.refuse_others(identity)
         if not training.cache:
             counts = run.record().get("images") or count_images(shards, training.images, store)
-        run.begin(identity, counts)
     counts, epochs_done, complete = peers.from_first((counts, run.epochs_done(), run.is_complete()))
     if complete:
         yield from run.curve()[-1:]
         return
     trainer = _Trainer(training, shards, counts, store, peers)
+    if peers.is_first:
+        run.begin(identity, counts)  # not before: a file with a mistake in it leaves nothing behind
     if epochs_done:
-        trainer.load_state(run.load(epochs_done, trainer.device))
+        trainer.load_state(run.load(epochs_done))
+    if epochs_done == training.epochs:  # killed before the weights were published
+        yield trainer.curve[-1]
     for epoch in range(epochs_done, training.epochs):
         yield from trainer.epoch(epoch)
         figures = trainer.curve[-1]
-        done = epoch + 1 == training.epochs
-        if peers.is_first and (done or figures.epoch % training.checkpoint_every_epochs == 0):
+        last = epoch + 1 == training.epochs
+        if peers.is_first and (last or figures.epoch % training.checkpoint_every_epochs == 0):
             run.publish_checkpoint(trainer.state(), trainer.curve)
-        if done and peers.is_first:
-            run.finish(trainer.weights(), trainer.curve)
         yield figures
+    if peers.is_first:
+        run.finish(trainer.weights(), trainer.curve)
 
 
 class _Trainer:
@@ -105,10 +122,11 @@ class _Trainer:
         self, training: Training, shards: tuple[Shard, ...], counts: list[int] | None, store: Store, peers: Peers
     ) -> None:
         self._training, self._shards, self._counts, self._store = training, shards, counts, store
-        self._peers, self._part = peers, Part(peers.rank, peers.size)
+        self._peers, self._process = peers, OneOf(peers.rank, peers.size)
         wants_gpu = training.execution.gpus_per_worker != 0 and torch.cuda.is_available()
         self.device = torch.device("cuda" if wants_gpu else "cpu")
         self.curve: list[Figures] = []
+        without_tf32()
         seed_everything(training.seed)
         network = starting_network(training, store)
         self._network = network
@@ -122,14 +140,27 @@ class _Trainer:
         self._average = ModelEmaV3(network, decay=training.ema, use_warmup=True) if training.ema else None
         self._mixup = mixup_of(training)
         self._updates = 0
-        images, classes = training.images, training.model.classes
-        self._cached = read_pixels(shards, images, training.preprocess, classes, store) if training.cache else None
+        self._augment = Augment(training)
+        self._cached = None
+        if training.cache:
+            self._cached = self._read(shards, training.images, OneOf())
+            left_out, seen = self._cached.left_out, self._cached.left_out + len(self._cached.labels)
+            refuse_losses("images", left_out, seen, self._cached.complaint)
+        else:
+            refuse_idle(len(shards), training)
         self._images = sum(counts) if counts is not None else len(self._cached.labels) if self._cached else 0
         self._validator = None
         if training.validation is not None:
             held_out = training.validation.images
-            pixels = read_pixels(find_shards(held_out, store), held_out, training.preprocess, classes, store)
-            self._validator = Validator(training, pixels, peers, self.device)
+            own = self._read(find_shards(held_out, store), held_out, self._process)
+            counts_here = [own.left_out, own.left_out + len(own.labels)]
+            left_out, seen = map(int, peers.sums(counts_here, self.device))
+            refuse_losses("validation.images", left_out, seen, own.complaint)
+            self._validator = Validator(training, own, peers, self.device)
+
+    def _read(self, shards: Sequence[Shard], images: Images, process: OneOf) -> LabelledImages:
+        training = self._training
+        return read_images(shards, images, training.preprocess, training.model.classes, self._store, process)
 
     def state(self) -> dict[str, Any]:
         """All that the next epoch starts from."""
@@ -170,8 +201,8 @@ class _Trainer:
                 break
             self._scheduler.step(epoch + images / self._images)
             seed_everything(training.seed, epoch, number, self._peers.rank)
-            together = self._step(batch, tally)
-            if together == 0 and batch is None:  # nor has another process any left
+            together, batches_of_all = self._step(batch, tally)
+            if batches_of_all == 0:
                 break
             images, number = images + together, number + 1
             if number % _LOOK_EVERY_STEPS == 0:
@@ -180,7 +211,10 @@ class _Trainer:
         loss, right, learned, left_out = self._peers.sums(tally.values(), self.device)
         seconds = time.monotonic() - start
         left_out += self._cached.left_out if self._cached else 0
-        refuse_losses(int(left_out), int(learned + left_out))
+        refuse_losses("images", int(left_out), int(learned + left_out))
+        self._peers.average(self._network.buffers())
+        if self._average:
+            self._peers.average(self._average.module.buffers())
         figures = {
             "epoch": epoch + 1,
             "lr": max(group["lr"] for group in self._optimizer.param_groups),
@@ -197,27 +231,28 @@ class _Trainer:
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
         if self._cached is not None:
-            return cached_epoch(self._cached, self._training, epoch, self._part)
-        return streamed_epoch(self._shards, self._counts or (), self._training, self._store, epoch, self._part)
+            return cached_epoch(self._cached, self._training, self._augment, epoch, self._process)
+        counts = self._counts or ()
+        return streamed_epoch(self._shards, counts, self._training, self._augment, self._store, epoch, self._process)
 
-    def _step(self, batch: Batch | None, tally: "_Tally") -> int:
-        """One update of the weights; how many images took part in it, in all processes."""
+    def _step(self, batch: Batch | None, tally: "_Tally") -> tuple[int, int]:
+        """One update of the weights; how many images and batches took part in it, in all processes."""
         self._optimizer.zero_grad(set_to_none=True)
         mine = 0
         if batch is not None:
             mine = len(batch.labels)
             tally.left_out += batch.left_out
             self._backward(batch, tally)
-        together = self._peers.mean_gradients(self._parameters, mine)
+        together, batches = self._peers.mean_gradients(self._parameters, images=mine, has_batch=batch is not None)
         if together == 0:
-            return 0
+            return 0, batches
         if (longest := self._training.optimizer.clip_grad) is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, longest)
         self._optimizer.step()
         self._updates += 1
         if self._average:
             self._average.update(self._network, step=self._updates)
-        return together
+        return together, batches
 
     def _backward(self, batch: Batch, tally: "_Tally") -> None:
         training = self._training
@@ -229,10 +264,21 @@ class _Trainer:
         smoothing = training.regularisation.label_smoothing if targets is labels else 0.0
         for group in self._forward.groups(ablations, at_most=training.execution.images_per_forward):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-                logits_SK = self._forward(pixels_NCHW, group)
+                logits_SK = self._logits(pixels_NCHW, group)
             loss = F.cross_entropy(logits_SK.float(), targets[group.images], reduction="sum", label_smoothing=smoothing)
             loss.backward()
             tally.add(loss.detach(), logits_SK, labels[group.images])
+
+    def _logits(self, pixels_NCHW: Tensor, group: Any) -> Tensor:
+        try:
+            return self._forward(pixels_NCHW, group)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise RunError(
+                "a batch norm cannot learn from a single image, which the last batch of an epoch, or of a process, "
+                "has; change batch_size or images_per_forward"
+            ) from None
 
     def _mixed(self, pixels_NCHW: Tensor, labels: Tensor) -> Tensor:
         """Mix in place; targets are labels, or shares of classes where images were mixed. timm mixes pairs."""

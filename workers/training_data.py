@@ -1,7 +1,8 @@
-"""Training images: each once an epoch, in an order that follows from seed, epoch and number of processes.
+"""Training images: each once an epoch, in an order that follows from seed and epoch.
 
     cached      all decoded pixels in memory; batches are cut from one shuffled list of all images
-    streamed    tars shuffled and dealt out to processes; images shuffled among those that come next
+    streamed    tars shuffled and dealt out to processes and their loaders, on whose numbers the order depends, too;
+                images shuffled among those that come next
 
 An image that cannot be read, or has no label, is left out and counted; more than 1 % of them is an error.
 Not covered: what is drawn for an image (augmentation.py).
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from manifests.errors import ImageError, RunError, ShardError
+from manifests.errors import ImageError, RequestError, RunError, ShardError, SmoothcertError
 from manifests.job import Images, Preprocess
 from manifests.shards import Shard
 from manifests.training import Training
@@ -51,56 +52,83 @@ class Batch(NamedTuple):
     left_out: int = 0
 
 
-class Part(NamedTuple):
-    """Which of several processes this is."""
+class OneOf(NamedTuple):
+    """One of several processes."""
 
     rank: int = 0
     size: int = 1
 
 
-class Pixels(NamedTuple):
-    """Decoded images, [images, crop, crop, 3] uint8 and [images] int64, and how many were left out."""
+class LabelledImages(NamedTuple):
+    """Decoded images.
+
+    Attributes:
+        pixels: [images, crop, crop, 3] uint8.
+        labels: [images] int64.
+        left_out: how many more there are, which cannot be used.
+        complaint: of the first of these.
+    """
 
     pixels: Tensor
     labels: Tensor
     left_out: int
+    complaint: str = ""
 
 
-def read_pixels(shards: Sequence[Shard], images: Images, preprocess: Preprocess, classes: int, store: Store) -> Pixels:
-    """All labelled images of the shards, as they are certified.
+def read_images(
+    shards: Sequence[Shard],
+    images: Images,
+    preprocess: Preprocess,
+    classes: int,
+    store: Store,
+    process: OneOf = OneOf(),  # noqa: B008  a named tuple
+) -> LabelledImages:
+    """The labelled images of the shards, as they are certified; of several processes, each reads its own.
 
     Raises:
-        RunError: more than 1 % of them cannot be used; a tar is not whole.
+        RunError: a tar is not whole.
     """
-    pixels: list[NDArray[np.uint8]] = []
-    labels: list[int] = []
-    seen, left = 0, images.limit
-    complaint = ""
+    pixels, labels, complaint = bytearray(), list[int](), ""
+    seen = mine = 0
     with ThreadPoolExecutor(_DECODE_THREADS) as threads:
         for shard in shards:
+            left = None if images.limit is None else images.limit - seen
             if left == 0:
                 break
-            for sample, image in threads.map(
-                lambda sample: (sample, decode(sample.image, preprocess)),
-                _samples(shard, images, classes, store, limit=left),
-            ):
-                seen += 1
+            samples = list(_samples(shard, images, classes, store, limit=left))
+            own = [sample for number, sample in enumerate(samples, seen) if number % process.size == process.rank]
+            seen, mine = seen + len(samples), mine + len(own)
+            decoded = threads.map(lambda sample: decode(sample.image, preprocess), own)
+            for sample, image in zip(own, decoded, strict=True):
                 if image.pixels is None or sample.label is None:
                     complaint = complaint or f"{shard.name}, {sample.key}: {image.error or _unlabelled(sample)}"
-                    continue
-                pixels.append(image.pixels)
-                labels.append(sample.label)
-            left = None if images.limit is None else images.limit - seen
-    refuse_losses(seen - len(pixels), seen, complaint)
-    return Pixels(torch.from_numpy(np.stack(pixels)), torch.tensor(labels), seen - len(pixels))
+                else:
+                    pixels += image.pixels.tobytes()
+                    labels.append(sample.label)
+    shape = (len(labels), preprocess.crop, preprocess.crop, 3)
+    array = np.frombuffer(pixels, np.uint8).reshape(shape)  # writable, and the bytes are there once
+    return LabelledImages(
+        torch.from_numpy(array), torch.tensor(labels, dtype=torch.int64), mine - len(labels), complaint
+    )
 
 
-def refuse_losses(left_out: int, seen: int, complaint: str = "") -> None:
-    """Raise a RunError where more than 1 % of the images were left out, or none is left."""
+def refuse_losses(key: str, left_out: int, seen: int, complaint: str = "") -> None:
+    """Raise a RunError where more than 1 % of the images at a key were left out, or none is left."""
     if left_out > _MAX_LEFT_OUT * seen or left_out == seen:
         raise RunError(
-            f"images.shards: {left_out:,} of {seen:,} images cannot be learned from"
-            f"{f' (first: {complaint})' if complaint else ''}; repair them, or correct images.label and preprocess"
+            f"{key}.shards: {left_out:,} of {seen:,} images cannot be used"
+            f"{f' (first: {complaint})' if complaint else ''}; repair them, or correct {key}.label and preprocess"
+        )
+
+
+def refuse_idle(tars: int, training: Training) -> None:
+    """Raise a RequestError where there are fewer tars than processes to read them."""
+    chosen = training.execution
+    readers = chosen.workers * max(1, chosen.loaders)
+    if tars < readers:
+        raise RequestError(
+            f"execution: {readers} processes read (workers x loaders), of {tars} tar(s); use fewer, more and smaller "
+            "tars, or cache: true"
         )
 
 
@@ -116,13 +144,21 @@ def count_images(shards: Sequence[Shard], images: Images, store: Store) -> list[
     return counts
 
 
-def cached_epoch(data: Pixels, training: Training, epoch: int, part: Part) -> Iterator[Batch]:
+def cached_epoch(
+    data: LabelledImages, training: Training, augment: Augment, epoch: int, process: OneOf
+) -> Iterator[Batch]:
     """The batches of one process; all processes have equally many."""
-    return _loaded(_Cached(data, training, epoch, part), training)
+    return _loaded(_Cached(data, training, augment, epoch, process), training)
 
 
 def streamed_epoch(
-    shards: Sequence[Shard], counts: Sequence[int], training: Training, store: Store, epoch: int, part: Part
+    shards: Sequence[Shard],
+    counts: Sequence[int],
+    training: Training,
+    augment: Augment,
+    store: Store,
+    epoch: int,
+    process: OneOf,
 ) -> Iterator[Batch]:
     """The batches of one process; processes may have more or fewer.
 
@@ -130,19 +166,20 @@ def streamed_epoch(
         shards: the tars in order.
         counts: how many images each has.
         training: the training file.
+        augment: its augmentation.
         store: holds the tars.
         epoch: from 0.
-        part: which process this is.
+        process: this one.
     """
-    return _loaded(_Streamed(shards, counts, training, store, epoch, part), training)
+    return _loaded(_Streamed(shards, counts, training, augment, store, epoch, process), training)
 
 
 class _Cached(Dataset[Batch]):
     """Item k is the process's part of batch k."""
 
-    def __init__(self, data: Pixels, training: Training, epoch: int, part: Part) -> None:
-        self._data, self._part, self._batch_size = data, part, training.batch_size
-        self._augment = Augment(training)
+    def __init__(self, data: LabelledImages, training: Training, augment: Augment, epoch: int, process: OneOf) -> None:
+        self._data, self._augment, self._process = data, augment, process
+        self._batch_size = training.batch_size
         images = len(data.labels)
         self._draws = Draws.of_epoch(training.seed, epoch, images)
         self._order = np.random.default_rng([training.seed, epoch, 1]).permutation(images)
@@ -152,7 +189,7 @@ class _Cached(Dataset[Batch]):
 
     def __getitem__(self, number: int) -> Batch:
         whole = self._order[number * self._batch_size : (number + 1) * self._batch_size]
-        images = whole[self._part.rank :: self._part.size]
+        images = whole[self._process.rank :: self._process.size]
         draws, numbers = self._draws.of_images(images), torch.from_numpy(images)
         if not len(images):
             return Batch(self._data.pixels[:0], self._data.labels[:0], draws)
@@ -168,35 +205,44 @@ class _Numbered(NamedTuple):
     end: int
 
 
-class _Streamed(IterableDataset[Batch]):
+class _Streamed(IterableDataset[Batch | SmoothcertError]):
+    """Errors are items: raised in a loader, they would arrive as the text of a traceback."""
+
     def __init__(
         self,
         shards: Sequence[Shard],
         counts: Sequence[int],
         training: Training,
+        augment: Augment,
         store: Store,
         epoch: int,
-        part: Part,
+        process: OneOf,
     ) -> None:
-        self._training, self._store, self._epoch, self._part = training, store, epoch, part
+        self._training, self._augment, self._store = training, augment, store
+        self._epoch, self._process = epoch, process
         ends = itertools.accumulate(counts)
         self._shards = [_Numbered(*shard) for shard in zip(shards, counts, ends, strict=True)]
-        self._augment = Augment(training)
         self._draws = Draws.of_epoch(training.seed, epoch, sum(counts))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch | SmoothcertError]:
+        try:
+            yield from self._batches()
+        except SmoothcertError as error:
+            yield error
+
+    def _batches(self) -> Iterator[Batch]:
         """A process's loaders deal its tars among themselves."""
         training, loader = self._training, get_worker_info()
         loaders, number = (1, 0) if loader is None else (loader.num_workers, loader.id)
         order = np.random.default_rng([training.seed, self._epoch, 1]).permutation(len(self._shards))
-        part, parts = self._part.rank * loaders + number, self._part.size * loaders
+        part, parts = self._process.rank * loaders + number, self._process.size * loaders
         mine = [self._shards[place] for place in order[part::parts]]
         shuffled = webdataset.shuffle(
             training.shuffle_images,
             initial=training.shuffle_images,
             rng=random.Random(f"{training.seed} {self._epoch} {part}"),  # noqa: S311
         )(self._numbered(mine))
-        for samples in _batches(shuffled, training.batch_size // self._part.size):
+        for samples in _in_batches(shuffled, training.batch_size // self._process.size):
             yield self._batch(samples)
 
     def _numbered(self, shards: Iterable[_Numbered]) -> Iterator[tuple[int, Sample]]:
@@ -236,11 +282,14 @@ class _Streamed(IterableDataset[Batch]):
             return None
 
 
-def _loaded(dataset: Dataset[Batch], training: Training) -> Iterator[Batch]:
+def _loaded(dataset: Dataset[Any], training: Training) -> Iterator[Batch]:
     """In the order of the dataset, made by other processes where the training file names some."""
-    yield from DataLoader(
+    for item in DataLoader(
         dataset, batch_size=None, shuffle=False, num_workers=training.execution.loaders, collate_fn=_as_it_is
-    )
+    ):
+        if isinstance(item, SmoothcertError):
+            raise item
+        yield item
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -256,7 +305,7 @@ def _unlabelled(sample: Sample) -> str:
     return sample.label_error or "no label"
 
 
-def _batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
+def _in_batches(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     remaining = iter(items)
     while batch := list(itertools.islice(remaining, size)):
         yield batch

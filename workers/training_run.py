@@ -50,10 +50,13 @@ class TrainingRun:
             RequestError: the folder holds another training.
         """
         record = {"training": self._training.model_dump(mode="json"), "identity": identity, "images": counts}
-        if self._store.publish(self.url, "training.json", json.dumps(record, indent=1).encode()):
-            return
-        changed = differences(self.record()["identity"], identity)
-        if changed:
+        if not self._store.publish(self.url, "training.json", json.dumps(record, indent=1).encode()):
+            self.refuse_others(identity)
+
+    def refuse_others(self, identity: dict[str, Any]) -> None:
+        """Raise a RequestError where the folder holds another training."""
+        record = self.record()
+        if record and (changed := differences(record["identity"], identity)):
             raise RequestError(
                 f"{self.url} was begun with other {', '.join(changed)}; put the old values back, or use another name"
             )
@@ -75,7 +78,7 @@ class TrainingRun:
         names = (entry.url.rpartition("/")[2] for entry in self._store.files(f"{self.url}/checkpoints"))
         return max((_epochs_in(name) for name in names if name.endswith(".pt")), default=0)
 
-    def load(self, epochs: int, device: torch.device) -> dict[str, Any]:
+    def load(self, epochs: int) -> dict[str, Any]:
         """The state of a checkpoint.
 
         Raises:
@@ -84,7 +87,8 @@ class TrainingRun:
         url = f"{self.url}/checkpoints/{_name(epochs)}.pt"
         if self._store.find(url) is None:
             raise RequestError(f"output: {url} is not seen by this machine; use a folder that all machines share")
-        return torch.load(io.BytesIO(self._store.read(url)), map_location=device, weights_only=True)
+        # To the CPU: the network and the optimizer take what they need to where they need it.
+        return torch.load(io.BytesIO(self._store.read(url)), map_location="cpu", weights_only=True)
 
     def publish_checkpoint(self, state: dict[str, Any], curve: Sequence[Figures]) -> None:
         """Publish what the next epoch starts from, then remove older checkpoints."""

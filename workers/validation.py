@@ -3,7 +3,6 @@
 Votes and certificates are made by the code that certifies (voters.py, certificates.py).
 """
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -15,46 +14,49 @@ from workers.certificates import Ballots, exact_rule
 from workers.geometry import Geometry
 from workers.peers import Peers
 from workers.touched import Threat
-from workers.training_data import Pixels
+from workers.training_data import LabelledImages
 from workers.voters import smooth
 
 _IMAGES_TOGETHER = 16
 
 
 class Validator:
-    """Held-out images, of which each process votes on its part.
+    """Held-out images, of which each process votes on its own.
 
     Args:
         training: the training file, which names them.
-        images: decoded, all of them.
+        images: those of this process; one that cannot be read, or has no label, counts as misjudged.
         peers: the processes.
         device: where to vote.
     """
 
-    def __init__(self, training: Training, images: Pixels, peers: Peers, device: torch.device) -> None:
+    def __init__(self, training: Training, images: LabelledImages, peers: Peers, device: torch.device) -> None:
         crop = training.preprocess.crop
         self._training, self._images, self._peers, self._device = training, images, peers, device
         self._geometry = Geometry.of(training.validated_ablation, crop, crop)
 
     def figures(self, network: nn.Module) -> dict[str, Any]:
-        """`ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`; the network is copied."""
-        training, part = self._training, slice(self._peers.rank, None, self._peers.size)
+        """`ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`; the network is taken over."""
+        training, images = self._training, self._images
         voter = smooth(
-            copy.deepcopy(network).eval().requires_grad_(False),
+            network.eval().requires_grad_(False),
             self._geometry,
             preprocess=training.preprocess,
             model=training.model.as_voter(),
             device=self._device,
         )
-        batches = self._images.pixels[part].split(_IMAGES_TOGETHER)
-        votes = np.concatenate([voter.votes(batch).classes.cpu().numpy() for batch in batches])
-        labels = self._images.labels[part].numpy()
+        votes = np.zeros((len(images.labels), self._geometry.num_ablations), np.int64)
+        for start in range(0, len(votes), _IMAGES_TOGETHER):
+            together = slice(start, start + _IMAGES_TOGETHER)
+            votes[together] = voter.votes(images.pixels[together]).classes.cpu().numpy()
+        labels = images.labels.numpy()
         ballots = Ballots.of(votes, classes=training.model.classes)
         right = ballots.tally.prediction == labels
         patches = training.validation.patches if training.validation is not None else ()
         certified = [exact_rule(ballots, self._geometry, Threat(side, side)).certified & right for side in patches]
         counts = [(votes == labels[:, None]).mean(axis=1).sum(), right.sum(), *(held.sum() for held in certified)]
-        shares = [total / len(self._images.labels) for total in self._peers.sums(counts, self._device)]
+        total, *sums = self._peers.sums([len(labels) + images.left_out, *counts], self._device)
+        shares = [right / total for right in sums]
         return {
             "ablation_accuracy": shares[0],
             "smoothed_accuracy": shares[1],

@@ -63,7 +63,7 @@ def test_an_override_replaces_what_is_there(job_file):
         ("ablation.stride=true", r"ablation\.stride: True .*valid integer"),
         ("ablation.size=300", r"ablation\.size: 300 .*224 x 224"),
         ("ablation.kind=stripe", r"ablation\.kind: 'stripe' .*'column', 'row' or 'block'"),
-        ("patches=[32, 500]", r"patches: \[500\] .*224 x 224"),
+        ("patches=[32, 500]", r"patches: 500 .*224 x 224"),
         ("preprocess.resize=100", r"preprocess\.resize: 100 .*at least 224"),
         ("preprocess.std=[1, 0, 1]", r"preprocess\.std: .*above 0"),
         ("model.classes=1", r"model\.classes: 1 .*greater than or equal to 2"),

@@ -68,11 +68,35 @@ def test_a_mistake_is_one_line(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_under_ray(tmp_path):
-    """Ray Train's processes end with weights and the same lines; a mistake is still one line."""
+    """Ray Train's processes end with weights and the same lines; a mistake is still one line, and not tried again."""
     path = write_training(tmp_path)
     result = run(path, "--set", "execution.workers=2")
     assert result.exit_code == 0, result.output
     assert len(result.stdout.splitlines()) == 3
-    other = run(path, "--set", "execution.workers=2", "--set", "execution.max_failures=0", "--set", "seed=1")
+    other = run(path, "--set", "execution.workers=2", "--set", "seed=1")
     assert other.exit_code == 2
-    assert "was begun with other seed" in other.stderr
+    assert other.stderr.startswith("error: ") and "was begun with other seed" in other.stderr
+    assert not other.stdout
+    crowd = run(path, "--set", "execution={workers: 2, cpus_per_worker: 1000}")
+    assert crowd.exit_code == 2
+    assert "2 workers of 1000 CPUs and 0 GPUs asked for, the cluster has room for 0" in crowd.stderr
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_replaced(tmp_path):
+    """All begin again from the newest checkpoint, and end with weights."""
+    path = write_training(tmp_path, epochs=400)
+    command = [sys.executable, "-c", "from pipeline.cli import app; app()", "finetune", str(path)]
+    environment = os.environ | {"PYTHONPATH": str(HOUSE)}
+    trained = subprocess.Popen(
+        [*command, "--set", "execution.workers=2"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: list((tmp_path / "trained" / "small" / "checkpoints").glob("epoch-0*.pt")), seconds=120)
+    processes = psutil.Process(trained.pid).children(recursive=True)
+    lost = next(process for process in processes if process.name().startswith("ray::RayTrain"))
+    lost.kill()
+    out, _ = trained.communicate(timeout=300)
+    assert trained.returncode == 0, out
+    assert "; attempt 2" in out
+    assert out.splitlines()[-2].startswith("[400/400]")
+    assert (tmp_path / "trained" / "small" / "weights.safetensors").exists()

@@ -72,6 +72,15 @@ def test_safetensors(prefix: str, tmp_path: Path) -> None:
     _same(_load(file), network)
 
 
+def test_unusual_names_are_listed(tmp_path: Path) -> None:
+    """Not the network is wrong, but no state dict was named."""
+    network, file = _network(), tmp_path / "weights.pt"
+    torch.save({"student": network.state_dict(), "teacher": network.state_dict(), "epoch": 3}, file)
+    with pytest.raises(RequestError, match=r"no state dict of a usual name; it has: student, teacher; name one as mod"):
+        recognise(file, None)
+    assert recognise(file, "teacher").key == "teacher"
+
+
 def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     """A file that ends too soon is told, not raised by the library that reads it."""
     file = tmp_path / "weights.safetensors"

@@ -15,20 +15,22 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from manifests.errors import RequestError, RunError
+from manifests.job import Storage
 from manifests.shards import find_shards
 from manifests.training import Training
-from tests.helpers.jobs import CLASSES, CROP, write_weights
+from tests.helpers.jobs import CLASSES, CROP, samples, write_weights
+from tests.helpers.tars import tar_of, write_tar
 from tests.helpers.trainings import SETTINGS, small_training, write_training
 from workers.augmentation import Draws
 from workers.certificates import certify
 from workers.classifiers import load_classifier
 from workers.curves import Figures
 from workers.geometry import Geometry
-from workers.recipe import draw_ablations, geometries_of
+from workers.recipe import draw_ablations, geometries_of, starting_network
 from workers.smoothed_vit import SmoothedViT
 from workers.storage import AnyStore
 from workers.training import train
-from workers.training_data import read_pixels
+from workers.training_data import read_images
 
 HOUSE = Path(__file__).resolve().parents[2]
 RICH = {
@@ -47,11 +49,28 @@ import torch
 torch.set_num_threads(1)
 import workers.training
 from manifests.training import load_training
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
 workers.training._LOOK_EVERY_STEPS = 1
+if sys.argv[2] == "at the end":
+    workers.training.TrainingRun.finish = die
 for event in workers.training.train(load_training(sys.argv[1])):
-    if isinstance(event, workers.training.Step) and (event.epoch, event.images) == (3, 8):
-        os.kill(os.getpid(), signal.SIGKILL)
+    step = isinstance(event, workers.training.Step) and (event.epoch, event.images)
+    if sys.argv[2] == "in epoch 3" and step == (3, 8):
+        die()
 """
+KILLS = [
+    pytest.param(RICH, "in epoch 3", [3, 4], id="cached"),
+    pytest.param(RICH, "at the end", [4], id="weights missing"),
+    pytest.param(
+        {"cache": False, "optimizer": {"name": "muon"}, "execution": {"loaders": 2}, "ema": 0.9, "epochs": 4},
+        "in epoch 3",
+        [3, 4],
+        id="streamed, muon",
+    ),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -74,17 +93,19 @@ def weights_of(training):
     return safetensors.torch.load_file(f"{training.url}/weights.safetensors")
 
 
-def test_a_killed_training_ends_with_the_same_weights(tmp_path):
-    """Killed in the middle of the third of four epochs, it goes on from the second: bit for bit as if never killed."""
-    unbroken = small_training(tmp_path, **RICH, output="unbroken")
+@pytest.mark.parametrize(("changes", "moment", "told"), KILLS)
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, changes, moment, told):
+    """Killed in the third of four epochs, or before the weights are published: bit for bit as if never killed."""
+    unbroken = small_training(tmp_path, **changes, output="unbroken")
     curve_of(unbroken)
-    path = write_training(tmp_path, **RICH, output="killed")
+    path = write_training(tmp_path, **changes, output="killed")
     environment = os.environ | {"PYTHONPATH": str(HOUSE), "CUDA_VISIBLE_DEVICES": ""}
-    died = subprocess.run([sys.executable, "-c", KILLED, path], env=environment, check=False, timeout=120)
-    killed = small_training(tmp_path, **RICH, output="killed")
+    died = subprocess.run([sys.executable, "-c", KILLED, path, moment], env=environment, check=False, timeout=120)
+    killed = small_training(tmp_path, **changes, output="killed")
     assert died.returncode == -signal.SIGKILL
-    assert [file.name for file in Path(killed.url, "checkpoints").glob("*.pt")] == ["epoch-0002.pt"]
-    assert [figures.epoch for figures in curve_of(killed)] == [3, 4]
+    assert len(list(Path(killed.url, "checkpoints").glob("*.pt"))) == 1
+    assert not Path(killed.url, "weights.safetensors").exists()
+    assert [figures.epoch for figures in curve_of(killed)] == told
     files = [Path(training.url, "weights.safetensors").read_bytes() for training in (unbroken, killed)]
     assert files[0] == files[1]
 
@@ -97,7 +118,7 @@ def _one_of_two(rank, folder, meeting):
     dist.destroy_process_group()
 
 
-# 13 images in batches of 4: of the last batch, one process has an image and the other none.
+# 13 images of 13 tars, in batches of 4: of the last batch, one process has an image and the other none.
 TWO = {
     "cached": {"cache": True, "optimizer": {"lr": 0.5}, "ablation": [{"kind": "column", "size": 3}]},
     "streamed": {"cache": False, "batch_size": 26, "optimizer": {"lr": 0.5}},
@@ -113,7 +134,7 @@ def small_training_again(folder, **changes):
 
 def test_two_processes_learn_as_one(tmp_path):
     """At equal batches the weights after each step are the same, so the gradients were."""
-    small_training(tmp_path, tars=(1, 13))
+    small_training(tmp_path, tars=(13, 1))
     torch.multiprocessing.spawn(_one_of_two, args=(tmp_path, tmp_path / "meeting"), nprocs=2)
     for name, changes in TWO.items():
         one = small_training_again(tmp_path, output=f"one-{name}", **changes)
@@ -125,6 +146,23 @@ def test_two_processes_learn_as_one(tmp_path):
         other = weights_of(together)
         for key, value in weights_of(one).items():
             torch.testing.assert_close(other[key], value, atol=1e-5, rtol=0, msg=f"{name} {key}")
+
+
+def _one_of_two_with_a_damaged_end(rank, folder, meeting):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    with pytest.raises(RunError, match=r"images\.shards: 1 of \d+ images cannot be used"):
+        list(train(small_training_again(folder, cache=False, batch_size=2, shuffle_images=1, output="damaged")))
+    dist.destroy_process_group()
+
+
+def test_processes_stay_in_step_where_a_last_batch_has_no_image(tmp_path):
+    """One process has a batch more, and nothing in it can be learned from: both end the epoch together."""
+    small_training(tmp_path, tars=(2, 3))
+    write_tar(tmp_path / "tars", tar_of([*samples(3, 3), ("z.png", b"no image"), ("z.cls", b"1")]), "01.tar")
+    torch.multiprocessing.spawn(
+        _one_of_two_with_a_damaged_end, args=(tmp_path, tmp_path / "meeting"), nprocs=2, join=True
+    )
 
 
 def test_a_batch_in_parts_is_the_same_step(tmp_path):
@@ -192,7 +230,7 @@ def test_what_is_published_certifies_as_it_was_validated(tmp_path):
 def read_all(training):
     store = AnyStore(training.storage)
     shards = find_shards(training.images, store)
-    return read_pixels(shards, training.images, training.preprocess, CLASSES, store)
+    return read_images(shards, training.images, training.preprocess, CLASSES, store)
 
 
 def test_what_is_complete_is_not_done_again(tmp_path):
@@ -255,16 +293,52 @@ def test_it_goes_on_from_a_checkpoint_with_a_new_head(tmp_path):
             torch.testing.assert_close(value, start[key], atol=1e-6, rtol=0)
 
 
+def test_it_starts_from_weights_without_a_head(tmp_path):
+    """As self-supervised training leaves them."""
+    start = torch.load(write_weights(tmp_path / "start.pt", classes=7), weights_only=True)
+    body = {key: value for key, value in start.items() if not key.startswith("head.")}
+    torch.save(body, tmp_path / "body.pt")
+    options = {"patch_size": 4, "depth": 1, "embed_dim": 32, "num_heads": 2}
+    model = {"architecture": "vit_tiny_patch16_224", "classes": CLASSES, "checkpoint": str(tmp_path / "body.pt")}
+    training = small_training(tmp_path, model=model | {"options": options, "checkpoint_classes": 0})
+    network = starting_network(training, AnyStore(training.storage))
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in body.items())
+    assert network.head.weight.shape == (CLASSES, 32)
+
+
+def test_networks_without_stochastic_depth_can_be_built(tmp_path):
+    """drop_path is handed on only where it is set, and is told only where timm has it."""
+    model = {"architecture": "dla46_c", "classes": CLASSES, "masked_tokens": "keep"}
+    assert starting_network(small_training(tmp_path, model=model), AnyStore(Storage())).num_classes == CLASSES
+    stochastic = small_training(tmp_path, model=model, regularisation={"drop_path": 0.1})
+    with pytest.raises(RequestError, match="drop_path_rate"):
+        starting_network(stochastic, AnyStore(Storage()))
+
+
+def test_a_mistake_does_not_take_the_name(tmp_path):
+    """After the file is corrected the same name is free."""
+    with pytest.raises(RequestError, match="sdg"):
+        curve_of(small_training(tmp_path, optimizer={"name": "sdg"}))
+    with pytest.raises(RequestError, match="loud"):
+        curve_of(small_training(tmp_path, augmentation={"random": "loud"}))
+    assert len(curve_of(small_training(tmp_path))) == 2
+
+
+_RESNET = {"architecture": "resnet10t", "classes": CLASSES, "masked_tokens": "keep"}
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "says"),
     [
+        ({"model": _RESNET, "batch_size": 14}, RunError, "a batch norm cannot learn from a single image"),
+        ({"cache": False, "execution": {"loaders": 4}}, RequestError, r"4 processes read .*, of 3 tar\(s\)"),
         ({"optimizer": {"name": "sdg"}}, RequestError, r"optimizer: timm cannot make 'sdg'"),
         ({"optimizer": {"options": {"beta": 1}}}, RequestError, r"optimizer: timm cannot make 'momentum' with options"),
         ({"augmentation": {"random": "loud"}}, RequestError, r"augmentation\.random: timm does not understand 'loud'"),
         ({"images": {"shards": "nowhere"}}, RequestError, r"images\.shards: .*nowhere: no such file"),
         ({"model": {"architecture": "vit", "classes": 3}}, RequestError, r"model\.architecture: timm knows no 'vit'"),
         ({"optimizer": {"lr": 1e30}}, RunError, r"the loss is \S+ in epoch 1; lower optimizer\.lr"),
-        ({"images": {"shards": "tars", "label": "txt"}}, RunError, r"15 of 15 images cannot be learned from"),
+        ({"images": {"shards": "tars", "label": "txt"}}, RunError, r"15 of 15 images cannot be used"),
     ],
 )
 def test_each_mistake_is_one_line(tmp_path, changes, error, says):

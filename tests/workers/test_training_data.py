@@ -14,7 +14,15 @@ from tests.helpers.tars import tar_of, write_tar
 from tests.helpers.trainings import SETTINGS, small_training
 from workers.augmentation import Augment, Draws
 from workers.storage import AnyStore
-from workers.training_data import Part, Pixels, cached_epoch, count_images, read_pixels, streamed_epoch
+from workers.training_data import (
+    LabelledImages,
+    OneOf,
+    cached_epoch,
+    count_images,
+    read_images,
+    refuse_losses,
+    streamed_epoch,
+)
 
 CROP = 16
 
@@ -22,13 +30,14 @@ CROP = 16
 def read(training):
     store = AnyStore(training.storage)
     shards = find_shards(training.images, store)
-    return read_pixels(shards, training.images, training.preprocess, training.model.classes, store)
+    return read_images(shards, training.images, training.preprocess, training.model.classes, store)
 
 
-def streamed(training, epoch=0, part=Part()):  # noqa: B008  a named tuple
+def streamed(training, epoch=0, process=OneOf()):  # noqa: B008  a named tuple
     store = AnyStore(training.storage)
     shards = find_shards(training.images, store)
-    return streamed_epoch(shards, count_images(shards, training.images, store), training, store, epoch, part)
+    counts = count_images(shards, training.images, store)
+    return streamed_epoch(shards, counts, training, Augment(training), store, epoch, process)
 
 
 @settings(max_examples=40, deadline=None)
@@ -37,8 +46,11 @@ def test_every_cached_image_comes_once_an_epoch(images, per_process, processes, 
     """Over all processes, whose steps are equally many; and with the draws of its own number."""
     training = Training.model_validate(SETTINGS | {"batch_size": per_process * processes})
     numbers = torch.arange(images)
-    data = Pixels(numbers.to(torch.uint8)[:, None, None, None].expand(-1, CROP, CROP, 3), numbers, 0)
-    parts = [list(cached_epoch(data, training, epoch, Part(rank, processes))) for rank in range(processes)]
+    data = LabelledImages(numbers.to(torch.uint8)[:, None, None, None].expand(-1, CROP, CROP, 3), numbers, 0)
+    parts = [
+        list(cached_epoch(data, training, Augment(training), epoch, OneOf(rank, processes)))
+        for rank in range(processes)
+    ]
     assert len({len(batches) for batches in parts}) == 1
     seen = [(int(batch.pixels[k, 0, 0, 0]), batch.draws.offset[k]) for part in parts for batch in part
             for k in range(len(batch.labels))]  # fmt: skip
@@ -52,7 +64,7 @@ def test_every_streamed_image_comes_once_an_epoch(tmp_path):
     everything = sorted(tuple(image.flatten()[:6].tolist()) for image in read_in_order(tmp_path))
     draws_of = {}
     for size in (1, 2, 4):
-        batches = [batch for rank in range(size) for batch in streamed(training, 0, Part(rank, size))]
+        batches = [batch for rank in range(size) for batch in streamed(training, 0, OneOf(rank, size))]
         images = [tuple(image.flatten()[:6].tolist()) for batch in batches for image in batch.pixels]
         assert sorted(images) == everything
         offsets = [offset for batch in batches for offset in batch.draws.offset]
@@ -71,10 +83,13 @@ def test_what_cannot_be_learned_from_is_counted_or_an_error(tmp_path):
     """An image without a label is left out; more than one in a hundred end the training, naming the first."""
     training = small_training(tmp_path)
     write_tar(tmp_path / "tars", tar_of([*samples(0, 120), ("bad.png", b"no image"), ("bad.cls", b"1")]), "00.tar")
-    assert read(training).left_out == 1
+    images = read(training)
+    assert images.left_out == 1
+    refuse_losses("images", images.left_out, 131, images.complaint)
     write_tar(tmp_path / "tars", tar_of([*samples(0, 20), ("none.png", samples(0, 1)[0][1])]), "00.tar")
-    with pytest.raises(RunError, match=r"1 of 31 images cannot be learned from \(first: 00\.tar, none: no member"):
-        read(training)
+    images = read(training)
+    with pytest.raises(RunError, match=r"images\.shards: 1 of 31 images cannot be used \(first: 00\.tar, none: no"):
+        refuse_losses("images", images.left_out, 31, images.complaint)
 
 
 def test_a_tar_that_changed_is_an_error(tmp_path):
@@ -83,7 +98,7 @@ def test_a_tar_that_changed_is_an_error(tmp_path):
     store = AnyStore(training.storage)
     shards = find_shards(training.images, store)
     with pytest.raises(ShardError, match=r"0\d\.tar: 5 images, 6 when the training began"):
-        list(streamed_epoch(shards, [6, 6, 6], training, store, 0, Part()))
+        list(streamed_epoch(shards, [6, 6, 6], training, Augment(training), store, 0, OneOf()))
 
 
 def test_limit_takes_the_first_images(tmp_path):
