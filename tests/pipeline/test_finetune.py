@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from manifests.job import load_job
 from pipeline.cli import app
+from tests.helpers.faults import injection, once
 from tests.helpers.jobs import CLASSES
 from tests.helpers.trainings import SETTINGS, write_training
 from workers.classifiers import load_classifier
@@ -85,18 +86,26 @@ def test_two_processes_under_ray(tmp_path):
 @pytest.mark.slow
 def test_a_lost_process_is_replaced(tmp_path):
     """All begin again from the newest checkpoint, and end with weights."""
-    path = write_training(tmp_path, epochs=400)
+    path = write_training(tmp_path, epochs=4, execution={"workers": 2})
+    dying = f"""
+import os
+from pathlib import Path
+epoch_of = _Trainer.epoch
+def die_once():
+    {once(tmp_path, "os.kill(os.getpid(), 9)")}
+def dying(self, epoch):
+    if epoch == 2 and self._peers.rank == 1:
+        die_once()
+    yield from epoch_of(self, epoch)
+_Trainer.epoch = dying
+"""
     command = [sys.executable, "-c", "from pipeline.cli import app; app()", "finetune", str(path)]
-    environment = os.environ | {"PYTHONPATH": str(HOUSE)}
-    trained = subprocess.Popen(
-        [*command, "--set", "execution.workers=2"], env=environment, stdout=subprocess.PIPE, text=True
+    environment = os.environ | injection(tmp_path, {"workers.training": dying})
+    result = subprocess.run(
+        command, env=environment, cwd=HOUSE, capture_output=True, text=True, check=False, timeout=300
     )
-    wait_for(lambda: list((tmp_path / "trained" / "small" / "checkpoints").glob("epoch-0*.pt")), seconds=120)
-    processes = psutil.Process(trained.pid).children(recursive=True)
-    lost = next(process for process in processes if process.name().startswith("ray::RayTrain"))
-    lost.kill()
-    out, _ = trained.communicate(timeout=300)
-    assert trained.returncode == 0, out
-    assert "; attempt 2" in out
-    assert out.splitlines()[-2].startswith("[400/400]")
+    assert result.returncode == 0, result.stderr
+    epochs = [line[:5] for line in result.stdout.splitlines() if line.startswith("[")]
+    assert epochs == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+    assert "attempt 2" in result.stdout
     assert (tmp_path / "trained" / "small" / "weights.safetensors").exists()
