@@ -130,7 +130,7 @@ class Execution(Part):
     actors: Annotated[Count | None, Auto] = None
     """Actors at work at once."""
     gpus_per_actor: Annotated[Annotated[float, Field(ge=0)] | None, Auto] = None
-    """GPUs of one actor; a fraction shares one."""
+    """GPUs of one actor; a fraction shares one, 0 computes on the CPU."""
     cpus_per_actor: Annotated[Annotated[float, Field(gt=0)] | None, Auto] = None
     """CPU cores of one actor."""
     images_per_batch: Annotated[Count | None, Auto] = None

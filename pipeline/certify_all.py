@@ -20,7 +20,7 @@ if __name__ == "__main__":  # run as a script: the sibling folders lie beside th
 
 from rich.console import Console
 
-from manifests.errors import RunError
+from manifests.errors import RunError, SmoothcertError
 from manifests.job import Job
 from pipeline.alike import Alike
 from pipeline.events import Event
@@ -95,7 +95,7 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
     if shared:  # another driver may be at work on them, in the order of their sizes
         todo = random.sample(todo, len(todo))
     diary = Diary(plan.run)
-    with progress_of(console, plan, todo) as progress:
+    with progress_of(console, todo) as progress:
 
         def hear(events: Iterable[Event]) -> None:
             for event in events:
@@ -111,7 +111,10 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
             hear(fleet.wind_down())
             raise
         finally:
-            diary.publish()
+            try:
+                diary.publish()
+            except SmoothcertError as error:  # a log: neither an interrupt nor the votes are lost with it
+                progress.say(f"notice: what this driver did is not published: {error}")
     return diary
 
 

@@ -1,4 +1,4 @@
-"""Ray actors that certify shards: started, tried out, fed, replaced when they are lost, retired.
+"""Ray actors that certify shards: started, tried out, fed, replaced when they are lost.
 
 Each actor holds a loaded model. A shard's work is a stream: a number of images after every batch, the report at the
 end. The driver waits on all streams at once, and asks each actor now and then whether it is alive: Ray alone notices
@@ -6,7 +6,7 @@ a machine that falls silent only after minutes.
 
     what happens                              what it costs the shard
     an error of the shard itself              it fails at once, the actor goes on
-    any other error                           an attempt; it goes back to the queue
+    any other error                           an attempt; it goes back to the queue, the actor is replaced
     the actor dies, its machine lives on      an attempt, the same
     the machine dies, is drained or silent    nothing, the same
     no batch is done for a long time          an attempt, the actor is ended
@@ -22,6 +22,7 @@ Not covered: what the cluster has (cluster.py), which shards there are (plan.py)
 (alike.py), what the user sees (certify_all.py).
 """
 
+import os
 import threading
 import time
 from collections import Counter, defaultdict, deque
@@ -70,6 +71,8 @@ class Worker:
     def _certifier(self) -> "Certifier":
         with self._loading:
             if self._loaded is None:
+                if not ray.get_gpu_ids():  # Ray hides no GPU from an actor that asks for none
+                    os.environ["CUDA_VISIBLE_DEVICES"] = ""
                 self._loaded = self._plan.certifier(self._threads)
             return self._loaded
 
@@ -246,7 +249,7 @@ class Fleet:
             self._start()
             member = self._members[-1]
             try:
-                member.node = ray.get(member.life, timeout=NO_MACHINE_S)
+                member.node, member.life = ray.get(member.life, timeout=NO_MACHINE_S), None
                 return member
             except GetTimeoutError:
                 raise RunError(
@@ -274,8 +277,12 @@ class Fleet:
             if member.life is None:
                 member.life, member.asked = member.actor.node.remote(), now
         self._wanted = self._share.actors or self._room()
-        for _ in range(min(self._wanted, len(self._queue) + len(self._busy())) - len(self._members)):
+        missing = min(self._wanted, len(self._queue) + len(self._busy())) - len(self._members)
+        for _ in range(missing):
             self._start()
+        waiting = [member for member in self._members if member.node is None]
+        for member in waiting[: max(0, -missing)]:  # no machine shall come for them
+            self._end(member)
 
     def _room(self) -> int:
         """Room for actors; where an autoscaler can bring machines, as many again are asked for."""
@@ -317,7 +324,7 @@ class Fleet:
         """What actors have to say within the time."""
         streams = {work.stream: (member, work) for member in self._members for work in member.works}
         lives = {member.life: member for member in self._members if member.life is not None}
-        waiting = [*streams, *lives]
+        waiting = [*lives, *streams]  # the first that is ready is heard: a life must not wait behind busy streams
         if not waiting:
             time.sleep(timeout_s)
             return
@@ -347,7 +354,7 @@ class Fleet:
         except RayActorError as error:
             yield from self._lose(member, str(_cause(error)))
         except RayError as error:
-            yield from self._failed_attempt(member, work, _cause(error))
+            yield from self._failed_attempt(member, work, error)
         else:
             member.beat, work.reported = time.monotonic(), isinstance(item, ShardReport)
             self._shared |= isinstance(item, ShardReport) and not item.published
@@ -355,7 +362,8 @@ class Fleet:
             if isinstance(item, Introduction):
                 member.actor.admit.remote()  # who heard it has not objected
 
-    def _failed_attempt(self, member: _Member, work: _Work, cause: SmoothcertError) -> Iterator[Event]:
+    def _failed_attempt(self, member: _Member, work: _Work, error: RayError) -> Iterator[Event]:
+        cause = _cause(error)
         member.works.remove(work)
         if isinstance(cause, RequestError):
             raise cause from None
@@ -364,6 +372,12 @@ class Fleet:
             return
         self._records[work.task.index].failed_on.append(member.node)
         yield from self._again(work.task, str(cause))
+        if not (isinstance(error, RayTaskError) and isinstance(error.cause, SmoothcertError)):
+            # Nobody foresaw it, so its process may be broken, as CUDA errors leave it: every shard there would fail.
+            self._end(member)
+            for other in member.works:
+                if not other.reported:
+                    yield from self._again(other.task, f"its actor was replaced after an error: {cause}")
 
     def _give_up_the_silent(self) -> Iterator[Event]:
         """Lose actors that do not answer, or do not get on."""
@@ -373,16 +387,15 @@ class Fleet:
         elif now - self._had_machine > NO_MACHINE_S:
             raise RunError(f"no machine has been left for {NO_MACHINE_S:g} s; the same command goes on from here")
         for member in list(self._members):
-            if member.node is not None and member.life is not None and now - member.asked > SILENT_S:
+            unheard = member.life is not None and now - member.asked > SILENT_S
+            if member.node is not None and unheard and not ray.wait([member.life], timeout=0)[0]:
                 yield from self._lose(member, f"its actor has not answered for {SILENT_S:g} s")
             elif member.works and now - member.beat > STALLED_S:
                 yield from self._lose(member, f"its actor has done no batch for {STALLED_S:g} s", stalled=True)
 
     def _lose(self, member: _Member, reason: str, *, stalled: bool = False) -> Iterator[Event]:
         """An actor is gone, or as good as gone: what it publishes yet is harmless. A stall is not its machine's end."""
-        self._members.remove(member)
-        self._looked = 0.0  # another may take its place now
-        ray.kill(member.actor, no_restart=True)
+        self._end(member)
         for work in member.works:
             record = self._records[work.task.index]
             record.alone = True
@@ -390,6 +403,11 @@ class Fleet:
                 (record.failed_on if stalled else record.lost_on).append(member.node)
             if not work.reported:
                 yield from self._again(work.task, reason)
+
+    def _end(self, member: _Member) -> None:
+        self._members.remove(member)
+        self._looked = 0.0  # another may take its place now
+        ray.kill(member.actor, no_restart=True)
 
     def _again(self, task: ShardTask, reason: str) -> Iterator[Event]:
         record = self._records[task.index]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from manifests.errors import RequestError, ShardError
+from manifests.errors import RequestError, RunError, ShardError
 from manifests.identity import VOTES_VERSION, identity_of, run_id_of
 from manifests.job import Images, Job, Storage
 from manifests.shards import Shard, find_shards
@@ -95,9 +95,26 @@ class Run:
         return tuple(task for task in self.tasks if task.file_name not in published)
 
     def success(self) -> dict[str, Any] | None:
-        """What _SUCCESS says, or None where the run has none."""
+        """What _SUCCESS says, or None where the run has none.
+
+        Raises:
+            RunError: it is damaged.
+        """
         url = f"{self.url}/_SUCCESS"
-        return json.loads(self.store.read(url)) if self.store.find(url) else None
+        if self.store.find(url) is None:
+            return None
+        try:
+            success = json.loads(self.store.read(url))
+            _ = success["files"], success["rows"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(damaged(url, error)) from None
+        return dict(success)
+
+
+def damaged(url: str, error: Exception) -> str:
+    """What to say of a published file that cannot be read."""
+    said = " ".join(str(error).split())
+    return f"{url} is damaged ({said}); `smoothcert repair` the run, then run the same command again"
 
 
 @dataclass(frozen=True)
@@ -201,7 +218,7 @@ def open_run(url: str) -> Run:
     Raises:
         RequestError: there is none.
     """
-    url = url if "://" in url else str(Path(url).absolute())
+    url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
     run = find_run(url, AnyStore(Storage()))
     if run is None:
         raise RequestError(
@@ -282,10 +299,19 @@ def _limits(shards: Sequence[Shard], images: Images, files: Store) -> list[int] 
 
 def _refuse_changed_data(run: Run, now: Sequence[ShardTask], published: set[str]) -> None:
     """Equal names and sizes can hide other data: compare what is published with the tars of today."""
+    if [task.limit for task in run.tasks] != [task.limit for task in now]:
+        raise RequestError(
+            f"images.shards: the first {run.job.images.limit} images do not lie in the same tars as when {run.url} was "
+            "begun, under the same names and sizes; set images.version to tell the two apart"
+        )
     for then, task in zip(run.tasks, now, strict=True):
         if then.shard.fingerprint == task.shard.fingerprint or task.file_name not in published:
             continue
-        there = read_metadata(io.BytesIO(run.store.read(f"{run.url}/{task.file_name}")))["shard_sha256"]
+        file = f"{run.url}/{task.file_name}"
+        try:
+            there = read_metadata(io.BytesIO(run.store.read(file)))["shard_sha256"]
+        except (ValueError, KeyError) as error:
+            raise RunError(damaged(file, error)) from None
         with run.store.local(task.shard.url) as tar:
             here = sha256_of(tar)
         if here != there:

@@ -3,14 +3,12 @@
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from manifests.errors import RunError
 from pipeline.events import Beat, Event, Failure, FoundPublished, Requeued
-from pipeline.plan import Plan, count_images
 from workers.shard_task import ShardReport, ShardTask
 
 
@@ -46,10 +44,10 @@ class Lines:
 class _Bar(Lines):
     """Progress on a terminal: images done, rate, time left; the shards' lines above it."""
 
-    def __init__(self, console: Console, total: int, progress: Progress, images: int) -> None:
-        super().__init__(console, total)
-        self._progress = progress
-        self._bar = progress.add_task("certify", total=images or None, rate="")
+    def __init__(self, console: Console, progress: Progress, todo: Sequence[ShardTask]) -> None:
+        super().__init__(console, len(todo))
+        self._progress, self._expected = progress, _Expected(todo)
+        self._bar = progress.add_task("certify", total=self._expected.images(), rate="")
         self._images: Counter[int] = Counter()
         self._start = time.monotonic()
 
@@ -59,8 +57,13 @@ class _Bar(Lines):
                 self._advance(event.task.index, event.images)
             case ShardReport():
                 self._advance(event.task.index, event.rows)
+                self._expected.has(event.task, event.rows)
             case Requeued():
                 self._advance(event.task.index, 0)
+            case Failure() | FoundPublished():
+                self._advance(event.task.index, 0)
+                self._expected.has(event.task, 0)
+        self._progress.update(self._bar, total=self._expected.images())
         super().show(event)
 
     def _advance(self, shard: int, images: int) -> None:
@@ -71,16 +74,37 @@ class _Bar(Lines):
         self._progress.update(self._bar, rate=f"{rate:.1f} images/s")
 
 
+class _Expected:
+    """How many images there will be: some shards say so, the others are reckoned by their bytes."""
+
+    def __init__(self, todo: Sequence[ShardTask]) -> None:
+        self._known = sum(_told(task) or 0 for task in todo)
+        self._bytes_unknown = sum(task.shard.size for task in todo if _told(task) is None)
+        self._rows = self._bytes = 0
+
+    def has(self, task: ShardTask, rows: int) -> None:
+        """A shard is done: no guess any more."""
+        if _told(task) is None:
+            self._bytes_unknown -= task.shard.size
+        self._known += rows - (_told(task) or 0)
+        self._rows, self._bytes = self._rows + rows, self._bytes + (task.shard.size if rows else 0)
+
+    def images(self) -> int | None:
+        if not self._bytes_unknown:
+            return self._known
+        return self._known + self._bytes_unknown * self._rows // self._bytes if self._bytes else None
+
+
+def _told(task: ShardTask) -> int | None:
+    return task.limit if task.limit is not None else task.shard.images
+
+
 @contextmanager
-def progress_of(console: Console, plan: Plan, todo: Sequence[ShardTask]) -> Iterator[Lines]:
+def progress_of(console: Console, todo: Sequence[ShardTask]) -> Iterator[Lines]:
     """What shows the events of the shards to do, for as long as the context lasts."""
     if not console.is_terminal:
         yield Lines(console, len(todo))
         return
-    images = 0
-    for task in todo:
-        with suppress(RunError, OSError):  # it will fail when its turn comes
-            images += count_images(task, plan) or 0
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        yield _Bar(console, len(todo), progress, images)
+        yield _Bar(console, progress, todo)

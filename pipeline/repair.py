@@ -5,14 +5,16 @@ Nothing is deleted.
 """
 
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 from manifests.errors import RunError
 from manifests.job import Storage
+from pipeline.plan import open_run
 from pipeline.verify import Report, verify
 from workers.storage import AnyStore
 
-_FILE = re.compile(r"votes/\S*?\.parquet|_SUCCESS")
+_END_OF_NAME = re.compile(r"\.parquet|^_SUCCESS")
 
 
 def repair(url: str) -> list[str]:
@@ -27,7 +29,8 @@ def repair(url: str) -> list[str]:
         RunError: a problem is not one of a file that can be made again.
     """
     url = url.rstrip("/")
-    wrong = _files_of(verify(url))
+    report, run = verify(url), open_run(url)
+    wrong = _files_of(report, {"_SUCCESS", *run.published(), *(task.file_name for task in run.tasks)})
     if wrong:
         wrong.add("_SUCCESS")  # it names their hashes
     store, quarantine = AnyStore(Storage()), f"quarantine/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
@@ -39,8 +42,12 @@ def repair(url: str) -> list[str]:
     return moved
 
 
-def _files_of(report: Report) -> set[str]:
-    files = {match[0] for problem in report.problems if (match := _FILE.match(problem))}
-    if other := [problem for problem in report.problems if not _FILE.match(problem)]:
-        raise RunError(f"{other[0]}; this cannot be made again from the job: move the run away and start anew")
+def _files_of(report: Report, names: Collection[str]) -> set[str]:
+    files = set()
+    for problem in report.problems:  # each begins with the name of its file, in which there may be spaces
+        ends = [match.end() for match in _END_OF_NAME.finditer(problem)]
+        name = next((problem[:end] for end in reversed(ends) if problem[:end] in names), None)
+        if name is None:
+            raise RunError(f"{problem}; this cannot be made again from the job: move the run away and start anew")
+        files.add(name)
     return files

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from manifests.errors import RunError
-from pipeline.plan import Run
+from pipeline.plan import Run, damaged
 from workers.votes_table import read_metadata
 
 _AT_ONCE = 8  # S3 answers a read after some 20 ms
@@ -64,11 +64,8 @@ def _read(run: Run, name: str, columns: Sequence[str]) -> PublishedFile:
         run_id = metadata["run_id"]
         # Without Arrow's threads: a process that ends at once has been seen to abort on them.
         rows = pq.ParquetFile(io.BytesIO(data)).read(list(columns), use_threads=False)
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{run.url}/{name} is damaged ({' '.join(str(error).split())}); `smoothcert repair` the run, then run the "
-            "same command again"
-        ) from None
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise RunError(damaged(f"{run.url}/{name}", error)) from None
     if run_id != run.run_id:
         raise RunError(
             f"{run.url}/{name} belongs to run {run_id}; `smoothcert repair` the run, then run the same command again"

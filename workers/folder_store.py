@@ -6,13 +6,14 @@ exists. So a reader never sees half a file, and of two writers one learns that i
 
 import errno
 import os
+import stat
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from manifests.errors import RequestError
+from manifests.errors import RequestError, RunError
 from manifests.shards import FileEntry
 
 _ASIDE = ".incoming"
@@ -24,27 +25,29 @@ class FolderStore:
     """Files below the root of this machine."""
 
     def find(self, url: str) -> FileEntry | None:
-        path = Path(url)
-        return _entry(path) if path.is_file() else None
+        with _explained(url):
+            return _entry(Path(url))
 
     def files(self, folder: str) -> list[FileEntry]:
         """The files directly in a folder, by name; none where it does not exist."""
-        try:
-            return sorted((_entry(path) for path in Path(folder).iterdir() if path.is_file()), key=lambda e: e.url)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        entries = (self.find(str(path)) for path in _inside(folder))
+        return sorted((entry for entry in entries if entry is not None), key=lambda entry: entry.url)
 
     def folders(self, folder: str) -> list[str]:
-        try:
-            return sorted(str(path) for path in Path(folder).iterdir() if path.is_dir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with _explained(folder):
+            return sorted(str(path) for path in _inside(folder) if path.is_dir())
 
     def read(self, url: str) -> bytes:
-        return Path(url).read_bytes()
+        with _explained(url):
+            return Path(url).read_bytes()
 
     @contextmanager
     def local(self, url: str) -> Iterator[Path]:
+        try:
+            with Path(url).open("rb"):  # whoever opens it by its name can read it
+                pass
+        except OSError as error:  # perhaps on this machine alone
+            raise RunError(f"{url}: {error.strerror}; check that this machine can read it, and try again") from None
         yield Path(url)
 
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
@@ -70,11 +73,13 @@ class FolderStore:
         return True
 
     def move(self, url: str, to: str) -> None:
-        Path(to).parent.mkdir(parents=True, exist_ok=True)
-        Path(url).rename(to)
+        with _explained(url):
+            Path(to).parent.mkdir(parents=True, exist_ok=True)
+            Path(url).rename(to)
 
     def remove(self, url: str) -> None:
-        Path(url).unlink(missing_ok=True)
+        with _explained(url):
+            Path(url).unlink(missing_ok=True)
 
     def sweep(self, run_url: str) -> None:
         for path in Path(run_url, _ASIDE).glob("*"):
@@ -83,9 +88,35 @@ class FolderStore:
                     path.unlink()
 
 
-def _entry(path: Path) -> FileEntry:
-    stat = path.stat()
-    return FileEntry(str(path), stat.st_size, f"{path}@{stat.st_mtime_ns}", stat.st_mtime)
+def _entry(path: Path) -> FileEntry | None:
+    """None where there is no such file, or no more."""
+    try:
+        facts = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(facts.st_mode):
+        return None
+    return FileEntry(str(path), facts.st_size, f"{path}@{facts.st_mtime_ns}", facts.st_mtime)
+
+
+def _inside(folder: str) -> list[Path]:
+    """What lies directly in a folder; nothing where it does not exist."""
+    with _explained(folder):
+        try:
+            return list(Path(folder).iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """One line of what the file system refuses; its own trouble is a RunError, for another attempt may do better."""
+    try:
+        yield
+    except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise RequestError(f"{url}: {error.strerror}; correct the path, or what may be read there") from None
+    except OSError as error:
+        raise RunError(f"{url}: {error.strerror}; check the disk or the mount, and try again") from None
 
 
 @contextmanager

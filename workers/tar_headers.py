@@ -47,6 +47,8 @@ def image_members(tar: Path, images: Images) -> list[ImageMember]:
     for member in members:
         if member.isdir():
             continue
+        if not _is_text(member.name):
+            raise ShardError(f"{member.name!r} is no name in UTF-8; rename it")
         key, suffix = _key_and_suffix(member.name)
         if not member.isreg() or member.issparse():
             raise ShardError(f"{member.name} is a link or special file, not a plain one; pack its content instead")
@@ -81,6 +83,14 @@ def image_members(tar: Path, images: Images) -> list[ImageMember]:
             f"images.image names: {', '.join(images.image)}"
         )
     return found
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # tarfile keeps bytes that are no UTF-8 as surrogates
+        return False
+    return True
 
 
 def _key_and_suffix(name: str) -> tuple[str | None, str | None]:

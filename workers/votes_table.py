@@ -75,8 +75,15 @@ def encode(rows: Sequence[Mapping[str, Any]], num_ablations: int, metadata: Mapp
 
 
 def read_metadata(file: Any) -> dict[str, Any]:
-    """The metadata that `encode` was given; `file` is a path or file object."""
-    metadata: dict[str, Any] = json.loads(pq.read_schema(file).metadata[METADATA_KEY])
+    """The metadata that `encode` was given; `file` is a path or file object.
+
+    Raises:
+        ValueError: the file is damaged, or another's.
+    """
+    try:
+        metadata: dict[str, Any] = json.loads(pq.read_schema(file).metadata[METADATA_KEY])
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:  # Arrow's words for damage
+        raise ValueError(" ".join(str(error).split())) from None
     return metadata
 
 

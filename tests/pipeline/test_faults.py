@@ -273,6 +273,19 @@ def test_an_error_that_is_not_the_shards(job, start, undisturbed, fault, error):
 
 
 @pytest.mark.slow
+def test_a_process_that_an_error_has_broken(job, start, undisturbed):
+    """After a CUDA error every shard fails in that process: it is replaced, and does not use up their attempts."""
+    breaks = once(job.parent, "Certifier.broken = True")
+    fails = 'if getattr(Certifier, "broken", False): raise RuntimeError("CUDA error: an illegal memory access")'
+    driver = start(job, inject=before_shards(breaks, fails))
+    assert driver.wait() == 0, driver.text
+    moment, *_ = driver.when(r"^again: \d\d.tar: RuntimeError: CUDA error")
+    tally = compare(rows_of(output_of(job)), undisturbed)
+    record("an error that breaks an actor's process", tally, "0", driver.seconds_to_recover(moment))
+    assert tally == WHOLE
+
+
+@pytest.mark.slow
 def test_out_of_memory_each_time(job, start, undisturbed):
     """A shard for which memory never suffices is given up; it is not rows that say `decode_error`."""
     driver = start(job, inject={"workers.images": MEMORY_NEVER_SUFFICES})

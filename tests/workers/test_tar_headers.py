@@ -57,6 +57,7 @@ BAD = {
     "one of two dots": (tar_of([A, ("b.1.jpg", png())]), "b.1.jpg ends in an image suffix"),
     "no stem": (tar_of([A, (".jpg", png())]), ".jpg ends in an image suffix"),
     "hidden folder": (tar_of([A, ("__meta__/a.jpg", png())]), "__meta__/a.jpg ends in an image suffix"),
+    "name in Latin-1": (closed(SAMPLE + member("\udce9.png")), "is no name in UTF-8"),
     "empty file": (b"", "empty"),
     "no members": (closed(b""), "no members"),
     "only a folder": (closed(member("images", kind=tarfile.DIRTYPE)), "holds no image"),
