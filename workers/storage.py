@@ -98,7 +98,7 @@ class AnyStore:
             return FolderStore()
         if scheme != "s3":
             raise RequestError(f"{url}: {scheme}:// is not supported; use a folder or s3://BUCKET/KEY")
-        return _s3(self._settings, os.getpid())
+        return _s3(self._settings)
 
 
 def _fetched(url: str) -> str:
@@ -107,10 +107,13 @@ def _fetched(url: str) -> str:
 
 
 @lru_cache
-def _s3(settings: Storage, process: int) -> Store:  # noqa: ARG001  a forked process must not take its parent's sockets
+def _s3(settings: Storage) -> Store:
     from workers.s3_store import S3Store  # boto3 takes a moment to load
 
     return S3Store(settings)
+
+
+os.register_at_fork(after_in_child=_s3.cache_clear)  # its sockets are the parent's
 
 
 def sha256_of(path: Path) -> str:

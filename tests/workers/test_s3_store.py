@@ -245,3 +245,14 @@ def test_a_profile_that_is_not_there() -> None:
     """A profile that this machine does not have is one line."""
     with pytest.raises(RequestError, match="nobody"):
         S3Store(Storage(profile="nobody"))
+
+
+def test_a_forked_process_has_connections_of_its_own() -> None:
+    """Loaders of a training are forked; two that read from one socket would mix up their answers."""
+    settings = Storage(endpoint_url="http://127.0.0.1:9")
+    ours = storage._s3(settings)
+    assert storage._s3(settings) is ours
+    child = os.fork()
+    if child == 0:
+        os._exit(int(storage._s3(settings) is ours))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
