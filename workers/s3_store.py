@@ -8,7 +8,6 @@ Not covered: servers and buckets that ignore the condition; the driver finds the
 """
 
 import posixpath
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from botocore.config import Config
 from manifests.errors import RequestError, RunError
 from manifests.job import Storage
 from manifests.shards import FileEntry
+from workers.temporary import remove_abandoned, temporary_folder
 
 # A server that cannot be reached is given up within 30 s: five attempts of 3 s, and the waits between them.
 _CONNECT_S, _READ_S, _ATTEMPTS = 3, 60, 5
@@ -71,6 +71,7 @@ class S3Store:
                     response_checksum_validation="when_required",
                 ),
             )
+        remove_abandoned()
 
     def find(self, url: str) -> FileEntry | None:
         place = _place_of(url)
@@ -124,8 +125,8 @@ class S3Store:
     def local(self, url: str) -> Iterator[Path]:
         """A copy among this machine's temporary files, removed at the end."""
         place = _place_of(url)
-        with tempfile.TemporaryDirectory(prefix="smoothcert-") as folder:
-            path = Path(folder, posixpath.basename(place.key))
+        with temporary_folder() as folder:
+            path = folder / posixpath.basename(place.key)
             with _explained(url):
                 self._client.download_file(place.bucket, place.key, str(path))
             yield path
