@@ -173,13 +173,13 @@ class Job(Part):
 
 
 def refuse_misfits(preprocess: Preprocess, lengths: Mapping[str, Sequence[int]]) -> None:
-    """Whether an image has room for what is cut from it.
+    """Refuse what an image has no room for.
 
     Args:
         preprocess: says how large it is.
         lengths: in pixels, by key path.
     Raises:
-        ValueError: it has not.
+        ValueError: a length is larger than the image, or nothing is left to crop.
     """
     crop = preprocess.crop
     frame = f"the image is {crop} x {crop} (preprocess.crop)"

@@ -70,6 +70,12 @@ class Augmentation(Part):
     """Width of the border, for `pad`."""
     scale: tuple[float, float] = (0.08, 1.0)
     """Least and largest share of the image's area, for `resized`."""
+    flip: Share = 0.5
+    """How often left and right are swapped."""
+    color_jitter: NotNegative = 0.0
+    """Strength of random brightness, contrast and saturation (torchvision's ColorJitter)."""
+    random: str | None = None
+    """Random augmentation in timm's notation, such as rand-m6-n2-mstd0.5."""
 
     @field_validator("scale")
     @classmethod
@@ -77,13 +83,6 @@ class Augmentation(Part):
         if not 0 < value[0] <= value[1] <= 1:
             raise ValueError("should be two shares, the smaller first, such as [0.08, 1]")
         return value
-
-    flip: Share = 0.5
-    """How often left and right are swapped."""
-    color_jitter: NotNegative = 0.0
-    """Strength of random brightness, contrast and saturation (torchvision's ColorJitter)."""
-    random: str | None = None
-    """Random augmentation in timm's notation, such as rand-m6-n2-mstd0.5."""
 
     @property
     def per_image(self) -> bool:
