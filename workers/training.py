@@ -45,14 +45,15 @@ from workers.smoothed import without_tf32
 from workers.storage import AnyStore, Store, sha256_of
 from workers.training_data import (
     Batch,
+    CachedEpoch,
     LabelledImages,
     OneOf,
-    cached_epoch,
+    StreamedEpoch,
+    batches_of,
     count_images,
     read_images,
     refuse_idle,
     refuse_losses,
-    streamed_epoch,
 )
 from workers.training_run import TrainingRun
 from workers.validation import Validator
@@ -230,10 +231,12 @@ class _Trainer:
         self.curve.append(Figures(**figures))
 
     def _batches(self, epoch: int) -> Iterator[Batch]:
+        training, augment, process = self._training, self._augment, self._process
         if self._cached is not None:
-            return cached_epoch(self._cached, self._training, self._augment, epoch, self._process)
+            return batches_of(CachedEpoch(self._cached, training, augment, epoch, process), training)
         counts = self._counts or ()
-        return streamed_epoch(self._shards, counts, self._training, self._augment, self._store, epoch, self._process)
+        streamed = StreamedEpoch(self._shards, counts, training, augment, self._store, epoch, process)
+        return batches_of(streamed, training)
 
     def _step(self, batch: Batch | None, tally: "_Tally") -> tuple[int, int]:
         """One update of the weights; how many images and batches took part in it, in all processes."""

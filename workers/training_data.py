@@ -144,38 +144,8 @@ def count_images(shards: Sequence[Shard], images: Images, store: Store) -> list[
     return counts
 
 
-def cached_epoch(
-    data: LabelledImages, training: Training, augment: Augment, epoch: int, process: OneOf
-) -> Iterator[Batch]:
-    """The batches of one process; all processes have equally many."""
-    return _loaded(_Cached(data, training, augment, epoch, process), training)
-
-
-def streamed_epoch(
-    shards: Sequence[Shard],
-    counts: Sequence[int],
-    training: Training,
-    augment: Augment,
-    store: Store,
-    epoch: int,
-    process: OneOf,
-) -> Iterator[Batch]:
-    """The batches of one process; processes may have more or fewer.
-
-    Args:
-        shards: the tars in order.
-        counts: how many images each has.
-        training: the training file.
-        augment: its augmentation.
-        store: holds the tars.
-        epoch: from 0.
-        process: this one.
-    """
-    return _loaded(_Streamed(shards, counts, training, augment, store, epoch, process), training)
-
-
-class _Cached(Dataset[Batch]):
-    """Item k is the process's part of batch k."""
+class CachedEpoch(Dataset[Batch]):
+    """The batches of one process, all processes have equally many: item k is its part of batch k."""
 
     def __init__(self, data: LabelledImages, training: Training, augment: Augment, epoch: int, process: OneOf) -> None:
         self._data, self._augment, self._process = data, augment, process
@@ -205,8 +175,20 @@ class _Numbered(NamedTuple):
     end: int
 
 
-class _Streamed(IterableDataset[Batch | SmoothcertError]):
-    """Errors are items: raised in a loader, they would arrive as the text of a traceback."""
+class StreamedEpoch(IterableDataset[Batch | SmoothcertError]):
+    """The batches of one process; processes may have more or fewer.
+
+    Errors are items: raised in a loader, they would arrive as the text of a traceback.
+
+    Args:
+        shards: the tars in order.
+        counts: how many images each has.
+        training: the training file.
+        augment: its augmentation.
+        store: holds the tars.
+        epoch: from 0.
+        process: this one.
+    """
 
     def __init__(
         self,
@@ -282,10 +264,10 @@ class _Streamed(IterableDataset[Batch | SmoothcertError]):
             return None
 
 
-def _loaded(dataset: Dataset[Any], training: Training) -> Iterator[Batch]:
-    """In the order of the dataset, made by other processes where the training file names some."""
+def batches_of(epoch: CachedEpoch | StreamedEpoch, training: Training) -> Iterator[Batch]:
+    """The batches of an epoch in order, made by other processes where the training file names some."""
     for item in DataLoader(
-        dataset, batch_size=None, shuffle=False, num_workers=training.execution.loaders, collate_fn=_as_it_is
+        epoch, batch_size=None, shuffle=False, num_workers=training.execution.loaders, collate_fn=_as_it_is
     ):
         if isinstance(item, SmoothcertError):
             raise item

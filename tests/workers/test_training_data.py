@@ -15,13 +15,14 @@ from tests.helpers.trainings import SETTINGS, small_training
 from workers.augmentation import Augment, Draws
 from workers.storage import AnyStore
 from workers.training_data import (
+    CachedEpoch,
     LabelledImages,
     OneOf,
-    cached_epoch,
+    StreamedEpoch,
+    batches_of,
     count_images,
     read_images,
     refuse_losses,
-    streamed_epoch,
 )
 
 CROP = 16
@@ -37,7 +38,7 @@ def streamed(training, epoch=0, process=OneOf()):  # noqa: B008  a named tuple
     store = AnyStore(training.storage)
     shards = find_shards(training.images, store)
     counts = count_images(shards, training.images, store)
-    return streamed_epoch(shards, counts, training, Augment(training), store, epoch, process)
+    return batches_of(StreamedEpoch(shards, counts, training, Augment(training), store, epoch, process), training)
 
 
 @settings(max_examples=40, deadline=None)
@@ -48,7 +49,7 @@ def test_every_cached_image_comes_once_an_epoch(images, per_process, processes, 
     numbers = torch.arange(images)
     data = LabelledImages(numbers.to(torch.uint8)[:, None, None, None].expand(-1, CROP, CROP, 3), numbers, 0)
     parts = [
-        list(cached_epoch(data, training, Augment(training), epoch, OneOf(rank, processes)))
+        list(batches_of(CachedEpoch(data, training, Augment(training), epoch, OneOf(rank, processes)), training))
         for rank in range(processes)
     ]
     assert len({len(batches) for batches in parts}) == 1
@@ -99,7 +100,7 @@ def test_a_tar_that_changed_is_an_error(tmp_path, loaders):
     store = AnyStore(training.storage)
     shards = find_shards(training.images, store)
     with pytest.raises(ShardError, match=r"^shard 0\d\.tar: 5 images, 6 when the training began; [^\n]*$"):
-        list(streamed_epoch(shards, [6, 6, 6], training, Augment(training), store, 0, OneOf()))
+        list(batches_of(StreamedEpoch(shards, [6, 6, 6], training, Augment(training), store, 0, OneOf()), training))
 
 
 def test_limit_takes_the_first_images(tmp_path):
