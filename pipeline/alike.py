@@ -30,13 +30,17 @@ class Alike:
         dtype: of the job's model.
         strict: environments must be equal too.
         published: environments of the files that the run has already.
+    Raises:
+        RequestError: strict, and those differ.
     """
 
     def __init__(self, run: Run, dtype: str, *, strict: bool, published: Iterable[str] = ()) -> None:
         self._run = run
         self._near, self._strict = _NEAR[dtype], strict
-        self._environments = set(published)
         self._first: Introduction | None = None
+        self._environments: set[str] = set()
+        for environment in published:
+            self._meet(environment)
 
     def check(self, actor: Introduction) -> None:
         """Compare an actor with the first one and, where that is asked for, its environment with all before it.
@@ -56,7 +60,10 @@ class Alike:
                 f"{environment_of(actor.environment)} against {environment_of(first.environment)}; use machines that "
                 "agree"
             )
-        self._environments.add(environment_of(actor.environment))
+        self._meet(environment_of(actor.environment))
+
+    def _meet(self, environment: str) -> None:
+        self._environments.add(environment)
         if self._strict and len(self._environments) > 1:
             raise RequestError(
                 f"--strict-versions: {' against '.join(sorted(self._environments))}; use equal machines, or leave "

@@ -1,23 +1,28 @@
 """Answers of `smoothcert query`: a table for people, JSON for machines, Parquet for each image."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import json
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich import box
 from rich.table import Column, Table
 
 from manifests.errors import RequestError
-from pipeline.plan import Run
-from pipeline.query import Answered, Counts, PerImage, Question, Result
+from pipeline.query import Answered, Answers, Counts, Question, Result
 from workers.touched import MAX_LISTED
+from workers.votes_table import METADATA_KEY
 
 
 class AnswersFile:
-    """A Parquet file with a row for each image with votes and each question; it appears when it is whole."""
+    """A Parquet file with a row for each image and each question; it appears when it is whole.
+
+    An image without votes is a row, too: not certified, without prediction and slack. Which run was asked, and how
+    much of it there was, is in the file's metadata under `smoothcert`.
+    """
 
     _SCHEMA = pa.schema(
         [
@@ -43,50 +48,70 @@ class AnswersFile:
             raise RequestError(f"--parquet {path}: is there already; name a new file")
         self._path, self._aside = path, path.with_name(f".{path.name}.part")
         try:
-            self._writer = pq.ParquetWriter(self._aside, self._SCHEMA, compression="zstd")
+            self._file = self._aside.open("wb")  # opened here: Arrow takes some names for URLs
         except OSError as error:
-            raise RequestError(f"--parquet {path}: cannot be written ({error.strerror}); name another file") from None
+            raise RequestError(
+                f"--parquet {path}: cannot be written ({error.strerror}); name a file of this machine"
+            ) from None
+        self._writer = pq.ParquetWriter(self._file, self._SCHEMA, compression="zstd")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._writer.close()
+        self._file.close()
         if kind is None:
             self._aside.replace(self._path)
         else:
             self._aside.unlink()
 
-    def __call__(self, voted: pa.Table, question: Question, answered: Answered) -> None:
+    def __call__(self, rows: pa.Table, question: Question, answered: Answered) -> None:
         """Add the images of one file; `weakest` holds top and left pixel of each patch where the slack is smallest."""
-        answer = answered.answer
+        answer, voted = answered.answer, pc.is_valid(rows["votes"]).to_numpy()
         same = {
             "patch_height": question.height,
             "patch_width": question.width,
             **{name: getattr(question, name) for name in ("patches", "stride", "tolerance", "rule")},
             "is_bound": answer.is_bound,
         }
-        columns: dict[str, Any] = {name: pa.repeat(value, len(voted)) for name, value in same.items()}
-        columns |= {"shard": voted["shard"], "key": voted["key"], "label": voted["label"]}
-        columns |= {"prediction": answered.prediction, "certified": answer.certified, "slack": answer.slack}
-        columns["weakest"] = pa.array([None if answer.is_bound else place for place in answer.places.tolist()])
+        columns: dict[str, Any] = {name: pa.repeat(value, len(rows)) for name, value in same.items()}
+        columns |= {name: rows[name] for name in ("shard", "key", "label")}
+        weakest = [None if answer.is_bound else places for places in answer.places.tolist()]
+        for name, values in (("prediction", answered.prediction), ("slack", answer.slack), ("weakest", weakest)):
+            columns[name] = _spread(pa.array(values), voted)
+        columns["certified"] = pc.fill_null(_spread(pa.array(answer.certified), voted), False)
         table = pa.table({field.name: columns[field.name] for field in self._SCHEMA})
         self._writer.write_table(table.cast(self._SCHEMA))
 
+    def describe(self, answers: Answers) -> None:
+        """Say in the file of what run it is."""
+        self._writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(_of_run(answers))})
 
-def writer(path: Path | None) -> AbstractContextManager[PerImage | None]:
-    """What `query` gives the answers for each image to; nothing without a path."""
-    return nullcontext() if path is None else AnswersFile(path)
+
+def _spread(values: pa.Array, there: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Array:
+    """The values at the places that are there, null at the others."""
+    return values.take(pa.array(np.cumsum(there) - 1, mask=~there))
 
 
-def table_of(results: Sequence[Result], *, labelled: bool) -> Table:
+def _of_run(answers: Answers) -> dict[str, Any]:
+    run = answers.run
+    return {
+        "run_id": run.run_id,
+        "complete": answers.complete,
+        "partial": run.partial,
+        "shards": [answers.shards, len(run.tasks)],
+    }
+
+
+def table_of(answers: Answers) -> Table:
     """What is printed; shares of all images, those without votes included. What all rows share is the title."""
     rows = [
-        _asked(result.question) | _answered(name, counts, result, labelled=labelled)
-        for result in results
+        _asked(result.question) | _answered(name, counts, result, answers)
+        for result in answers.results
         for name, counts in _in_order(result)
     ]
-    shared = {title for title in _asked(results[0].question) if len({row[title] for row in rows}) == 1}
+    shared = {title for title in _asked(answers.results[0].question) if len({row[title] for row in rows}) == 1}
     titles = [title for title in rows[0] if title not in shared]
     table = Table(
         *(Column(title, justify="right", no_wrap=True) for title in titles),
@@ -110,22 +135,23 @@ def _asked(question: Question) -> dict[str, str]:
     }
 
 
-def _answered(name: int | None, counts: Counts, result: Result, *, labelled: bool) -> dict[str, str]:
+def _answered(name: int | None, counts: Counts, result: Result, answers: Answers) -> dict[str, str]:
     at_least = ">= " if result.is_bound else ""
-    cells = {"class": "all" if name is None else str(name)} if len(result.classes) > 1 else {}
+    cells = {"class": "all" if name is None else str(name)} if answers.by_class else {}
     cells["images"] = f"{counts.images:,}"
-    if labelled:
+    if answers.labelled:
         cells["correct"] = _percent(counts.correct, counts.images)
     cells["certified"] = at_least + _percent(counts.certified, counts.images)
-    if labelled:
+    if answers.labelled:
         cells["certified\ncorrect"] = at_least + _percent(counts.certified_correct, counts.images)
     return cells
 
 
-def as_json(results: Sequence[Result], *, labelled: bool) -> list[dict[str, Any]]:
+def as_json(answers: Answers) -> list[dict[str, Any]]:
     """One object a question and class; `correct` and `certified_correct` are null without labels."""
     return [
-        {
+        _of_run(answers)
+        | {
             "patch": [result.question.height, result.question.width],
             "patches": result.question.patches,
             "stride": result.question.stride,
@@ -134,35 +160,32 @@ def as_json(results: Sequence[Result], *, labelled: bool) -> list[dict[str, Any]
             "class": name,
             "images": counts.images,
             "certified": counts.certified,
-            "correct": counts.correct if labelled else None,
-            "certified_correct": counts.certified_correct if labelled else None,
+            "correct": counts.correct if answers.labelled else None,
+            "certified_correct": counts.certified_correct if answers.labelled else None,
             "is_bound": result.is_bound,
         }
-        for result in results
+        for result in answers.results
         for name, counts in _in_order(result)
     ]
 
 
-def notices_of(run: Run, results: Sequence[Result]) -> list[str]:
+def notices_of(answers: Answers) -> list[str]:
     """What a reader of the answers must know besides."""
     notices = []
-    if missing := run.missing():
-        done = len(run.tasks) - len(missing)
-        notices.append(f"the run is not finished: answers are of {done} of {len(run.tasks)} shards")
-    if run.partial:
+    if not answers.complete:
+        notices.append(f"the run is not finished: answers are of {answers.shards} of {len(answers.run.tasks)} shards")
+    if answers.run.partial:
         notices.append("the run is PARTIAL: its job has images.limit")
-    if any(result.is_bound for result in results):
+    if any(result.is_bound for result in answers.results):
         notices.append(
             ">= is a sound bound: the patches have too many different places together to try each "
             f"(places x ablations above {MAX_LISTED:,})"
         )
-    without = [
-        (result.classes[None].images, sum(counts.images for name, counts in result.classes.items() if name is not None))
-        for result in results
-        if len(result.classes) > 1
-    ]
-    if unknown := max((everyone - known for everyone, known in without), default=0):
-        notices.append(f"{unknown:,} images have no class and are counted under all only")
+    if answers.by_class:
+        everyone = answers.results[0].classes
+        known = sum(counts.images for name, counts in everyone.items() if name is not None)
+        if unknown := everyone[None].images - known:
+            notices.append(f"{unknown:,} images have no class and are counted under all only")
     return notices
 
 

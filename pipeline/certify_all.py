@@ -49,15 +49,15 @@ def certify_all(
     Raises:
         RequestError, RunError: nothing can be done, or no more.
     """
-    console = Console(stderr=json_to is not None, highlight=False, soft_wrap=True)
+    console = Console(stderr=json_to is not None, highlight=False, markup=False, soft_wrap=True)
     plan = make_plan(job)
     todo = plan.todo
     finished = not todo and plan.run.success() is not None
     begins = not finished and begin(plan, unsafe_overwrite=unsafe_overwrite)  # a finished run is only read
     rate, failures = None, list[str]()
+    published = _summarise(plan).environments if strict_versions else ()
+    alike = Alike(plan.run, job.model.dtype, strict=strict_versions, published=published)
     if todo:
-        published = _summarise(plan).environments if strict_versions else ()
-        alike = Alike(plan.run, job.model.dtype, strict=strict_versions, published=published)
         diary = _work(plan, todo, console, alike, shared=not begins)
         rate, failures = diary.images_per_second, diary.failures
     elif finished:
@@ -70,8 +70,8 @@ def certify_all(
         print(json.dumps(_as_json(plan, summary, rate, complete=complete)), file=json_to)
     console.print(table_of(summary, _title(plan, complete=complete), rate))
     for line in [*(f"failed: {reason}" for reason in failures), *_remarks(plan, summary)]:
-        console.print(line, markup=False)
-    console.print(plan.run.url, markup=False)
+        console.print(line)
+    console.print(plan.run.url)
     return 0 if complete and not _too_many_errors(plan, summary) else 1
 
 

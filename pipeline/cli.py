@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from enum import StrEnum
 from functools import wraps
@@ -15,12 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Column, Table
 
 from manifests.errors import RequestError, SmoothcertError
-from manifests.job import Job, Storage, load_job
+from manifests.job import Job, load_job
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -122,44 +121,24 @@ def plan(
     from pipeline.costs import plan_table
 
     table, notices, run_url = plan_table(_load(job, overrides, limit), tflops)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)
     for notice in notices:
-        console.print(f"notice: {notice}", markup=False)
-    console.print(run_url, markup=False)
+        console.print(f"notice: {notice}")
+    console.print(run_url)
 
 
 @app.command()
 @_command
-def runs(output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False)]) -> None:
+def runs(output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False)]) -> int:
     """List the runs of an output: which id is which job, and how complete it is."""
-    from pipeline.plan import find_run
-    from workers.storage import AnyStore
+    from pipeline.status import runs_table
 
-    store = AnyStore(Storage())
-    folders = store.folders(output if "://" in output else str(Path(output).absolute()))
-    if not folders:
-        raise RequestError(f"{output}: no such folder, or no run in it; name the `output` of a job")
-    folding = [Column(title, overflow="fold") for title in ("job", "model", "ablation", "shards", "rows", "state")]
-    table = Table(Column("run", no_wrap=True), *folding, box=box.SIMPLE_HEAD, pad_edge=False)
-    found = [run for url in folders if (run := find_run(url, store)) is not None]
-    if not found:
-        raise RequestError(f"{output}: no run in it; name the `output` of a job")
-    for run in found:
-        job = run.record["job"]
-        done, success = len(run.tasks) - len(run.missing()), run.success()
-        state = "complete" if success and not run.missing() else "incomplete"
-        ablation = f"{job['ablation']['kind']} {job['ablation']['size']} stride {job['ablation']['stride']}"
-        table.add_row(
-            run.run_id,
-            run.record["name"],
-            job["model"]["architecture"],
-            ablation,
-            f"{done}/{len(run.tasks)}",
-            f"{success['rows']:,}" if success else "",
-            f"{state} PARTIAL" if run.partial else state,
-        )
-    Console(highlight=False).print(table)
+    table, damaged = runs_table(output if "://" in output else str(Path(output).absolute()))
+    Console(highlight=False, markup=False).print(table)
+    for line in damaged:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if damaged else 0
 
 
 @app.command()
@@ -189,25 +168,25 @@ def query(
     from pipeline.query import parse_patch, query, questions_of
 
     opened = open_run(run)
-    job = opened.job
     questions = questions_of(
-        job,
+        opened.job,
         patches=[parse_patch(text) for text in patch or ()],
         counts=patches or (),
         strides=stride or (),
         tolerances=tolerance or (),
         rules=[name.value for name in rule or ()],
     )
-    with answers.writer(parquet) as per_image:
-        results = query(opened, questions, by_class=by is not None, per_image=per_image)
-    labelled = job.images.label is not None
+    with nullcontext() if parquet is None else answers.AnswersFile(parquet) as file:
+        found = query(opened, questions, by_class=by is not None, per_image=file)
+        if file is not None:
+            file.describe(found)
     if as_json:
-        print(json.dumps(answers.as_json(results, labelled=labelled)))
+        print(json.dumps(answers.as_json(found)))
     else:
-        console = Console(highlight=False)
+        console = Console(highlight=False, markup=False)
         console.width = max(console.width, 100)  # cells are never cut
-        console.print(answers.table_of(results, labelled=labelled))
-    for notice in answers.notices_of(opened, results):
+        console.print(answers.table_of(found))
+    for notice in answers.notices_of(found):
         print(f"notice: {notice}", file=sys.stderr)
 
 
@@ -219,9 +198,11 @@ def verify(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of that choice; default: a new one, printed.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Check a run with code that shares nothing with what made it; a line for each problem, exit code 1 if any."""
+    """Check a run with other code than made it; a line for each problem, exit code 1 if any."""
     from pipeline.verify import verify as verify_run
 
+    if seed is not None and not replay:
+        raise RequestError("--seed: chooses the images of --replay; name how many, such as --replay 100")
     report = verify_run(run, replay=replay, seed=seed)
     if as_json:
         print(json.dumps(asdict(report)))
@@ -242,9 +223,9 @@ def status(run: RunFolder) -> None:
     from pipeline.status import status_table
 
     opened = open_run(run)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(status_table(opened))
-    console.print(opened.url, markup=False)
+    console.print(opened.url)
 
 
 @app.command()

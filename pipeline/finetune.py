@@ -34,14 +34,14 @@ def finetune(training: Training) -> None:
         RequestError: the training file does not fit the model, the images, the output or this installation.
         RunError: the training cannot go on.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     if training.execution.workers == 1:
         from workers.training import train
 
         _show(train(training), training.epochs, console)
     else:
         _under_ray(training, console)
-    console.print(f"{training.url}/weights.safetensors", markup=False)
+    console.print(f"{training.url}/weights.safetensors")
 
 
 def _show(events: "Iterable[Event]", epochs: int, console: Console) -> None:
@@ -60,7 +60,7 @@ def _show(events: "Iterable[Event]", epochs: int, console: Console) -> None:
                 if console.is_terminal or time.monotonic() < told + _LINE_EVERY_S:
                     continue
                 line = f"[{epoch}] {event.images:,} of {event.total:,} images, loss {event.loss:.3f}"
-            console.print(line, markup=False)
+            console.print(line)
             told = time.monotonic()
 
 
@@ -106,7 +106,7 @@ def _under_ray(training: Training, console: Console) -> None:
                     cause, lost = _cause(error)
                     if not lost or attempt == execution.max_failures:
                         raise cause from None
-                    console.print(f"notice: {cause}; attempt {attempt + 2}", markup=False)
+                    console.print(f"notice: {cause}; attempt {attempt + 2}")
         finally:
             queue.put(_END)
             shown.result()

@@ -58,6 +58,10 @@ class Run:
         return str(self.record["run_id"])
 
     @property
+    def name(self) -> str:
+        return str(self.record["name"])
+
+    @property
     def partial(self) -> bool:
         return bool(self.record["partial"])
 
@@ -66,19 +70,35 @@ class Run:
         """The job that began the run.
 
         Raises:
-            RequestError: run.json holds none that this version understands.
+            RequestError: run.json holds none that this version understands, or one that did not give the run its id.
         """
         try:
-            return Job.model_validate(self.record["job"])
+            job = Job.model_validate(self.record["job"])
+            checkpoint, identity = self.record["checkpoint"], dict(self.record["identity"])
+            given = identity_of(
+                job,
+                [_shard(entry) for entry in self.record["shards"]],
+                checkpoint_sha256=checkpoint["sha256"],
+                checkpoint_key=checkpoint["key"],
+                limit=job.images.limit if self.partial else None,
+            )
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             raise RequestError(f"{self.url}/run.json: its job is not valid, first at {where}; restore it") from None
+        except (KeyError, TypeError, ValueError) as error:
+            raise RequestError(f"{self.url}/run.json is damaged ({error!r}); restore it") from None
+        if given | {"votes_version": identity.get("votes_version")} != identity or run_id_of(identity) != self.run_id:
+            raise RequestError(
+                f"{self.url}/run.json contradicts itself: its job does not give the id {self.run_id} (`smoothcert "
+                "verify` says where); restore it"
+            )
+        return job
 
     @cached_property
     def tasks(self) -> tuple[ShardTask, ...]:
         """The shards of which at least one image counts, in order."""
         return tuple(
-            ShardTask(index, Shard(**{name: shard[name] for name in _OF_A_SHARD}), shard["limit"])
+            ShardTask(index, _shard(shard), shard["limit"])
             for index, shard in enumerate(self.record["shards"])
             if shard["limit"] != 0
         )
@@ -105,10 +125,14 @@ class Run:
             return None
         try:
             success = json.loads(self.store.read(url))
-            _ = success["files"], success["rows"]
+            _ = dict(success["files"]), int(success["rows"])
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(damaged(url, error)) from None
         return dict(success)
+
+
+def _shard(entry: Mapping[str, Any]) -> Shard:
+    return Shard(**{name: entry[name] for name in _OF_A_SHARD})
 
 
 def damaged(url: str, error: Exception) -> str:
@@ -189,6 +213,8 @@ def make_plan(job: Job) -> Plan:
     url = f"{job.output.rstrip('/')}/{run_id}"
     tasks = Run(url, record, store).tasks
     run = find_run(url, store) or Run(url, record, store)
+    if run.run_id != run_id:
+        raise RequestError(f"{url} holds run {run.run_id}, not the one of its name; move it back, or away")
     published = run.published()
     _refuse_changed_data(run, tasks, published)
     todo = sorted((task for task in tasks if task.file_name not in published), key=lambda task: -task.shard.size)
@@ -206,7 +232,7 @@ def find_run(url: str, store: Store) -> Run | None:
         return None
     try:
         run = Run(url, json.loads(store.read(record_url)), store)
-        _ = run.tasks, run.run_id, run.partial
+        _ = run.tasks, run.run_id, run.name, run.partial
     except (ValueError, KeyError, TypeError) as error:
         raise RequestError(f"{record_url} is damaged ({error!r}); move the run away and start again") from None
     return run

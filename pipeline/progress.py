@@ -38,7 +38,7 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        self._console.print(line, markup=False)
+        self._console.print(line)
 
 
 class _Bar(Lines):

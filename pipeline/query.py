@@ -87,7 +87,7 @@ def parse_patch(text: str) -> tuple[int, int]:
     Raises:
         RequestError: it is neither.
     """
-    found = re.fullmatch(r"(\d+)(?:x(\d+))?", text, re.ASCII)
+    found = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text, re.ASCII)
     if found is None:
         raise RequestError(f"--patch {text}: expected a side such as 32, or HEIGHTxWIDTH such as 16x48, in pixels")
     return int(found[1]), int(found[2] or found[1])
@@ -113,8 +113,12 @@ def questions_of(
         raise RequestError("--patch: name at least one, such as --patch 32; the job has no `patches`")
     if large := [patch for patch in patches if not (min(patch) >= 1 and max(patch) <= crop)]:
         raise RequestError(f"--patch {large[0][0]}x{large[0][1]}: must be 1x1 to {crop}x{crop}, the image")
-    if odd := [stride for stride in strides if stride < 1 or stride % own]:
-        raise RequestError(f"--stride {odd[0]}: the run has votes at stride {own}, so name a multiple of {own}")
+    if odd := [stride for stride in strides if not 1 <= stride <= max(crop, own) or stride % own]:
+        raise RequestError(
+            f"--stride {odd[0]}: the run has votes at stride {own}, so name a multiple of {own} up to {crop}, the image"
+        )
+    if many := [count for count in counts if not 1 <= count <= crop**2]:
+        raise RequestError(f"--patches {many[0]}: must be 1 to {crop**2}, the pixels of the image")
     if endless := [tolerance for tolerance in tolerances if not 0 <= tolerance < math.inf]:
         raise RequestError(f"--tolerance {endless[0]}: must be a finite number from 0 on")
     grid = product(patches, counts or [1], strides or [own], tolerances or [0.0], rules or ["exact"])
@@ -143,12 +147,36 @@ class Answered(NamedTuple):
 
 
 PerImage = Callable[[pa.Table, Question, Answered], None]
-"""Takes the rows of images with votes, a question and its answer."""
+"""Takes the rows of a file, a question and its answer for those with votes."""
+
+
+class Answers(NamedTuple):
+    """What a run answered.
+
+    Attributes:
+        run: that was asked.
+        results: one a question.
+        by_class: whether classes were counted too.
+        shards: how many were published when the run was read; the answers are of these.
+    """
+
+    run: Run
+    results: list[Result]
+    by_class: bool
+    shards: int
+
+    @property
+    def labelled(self) -> bool:
+        return self.run.job.images.label is not None
+
+    @property
+    def complete(self) -> bool:
+        return self.shards == len(self.run.tasks)
 
 
 def query(
     run: Run, questions: Sequence[Question], *, by_class: bool = False, per_image: PerImage | None = None
-) -> list[Result]:
+) -> Answers:
     """Answer questions from the published files of a run.
 
     Args:
@@ -159,21 +187,21 @@ def query(
     Raises:
         RunError: a published file is damaged.
     """
-    job, results = run.job, [Result(question) for question in questions]
+    job, results, shards = run.job, [Result(question) for question in questions], 0
     finest = Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     geometries = {one.stride: finest.coarser(one.stride // job.ablation.stride) for one in questions}
     for file in read_published(run, _COLUMNS):
+        shards += 1
         voted = file.rows.filter(pc.is_valid(file.rows["votes"]))
-        votes = matrix_of(voted["votes"])
-        if votes.shape[1] != finest.num_ablations or votes.max(initial=0) >= job.model.classes:
+        if voted["margins"].null_count or matrix_of(voted["votes"]).max(initial=0) >= job.model.classes:
             raise RunError(
                 f"{run.url}/{file.name} has other votes than run.json's job gives; `smoothcert verify` the run"
             )
         for result, answered in _answer_all(job, geometries, voted, results):
             answered.add_to(result, file.rows, by_class=by_class)
             if per_image is not None:
-                per_image(voted, result.question, answered)
-    return results
+                per_image(file.rows, result.question, answered)
+    return Answers(run, results, by_class, shards)
 
 
 def _answer_all(

@@ -6,9 +6,10 @@ Not covered: whether their content is right (verify.py), what it amounts to (sum
 import hashlib
 import io
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 
 from manifests.errors import RunError
 from pipeline.plan import Run, damaged
-from workers.votes_table import read_metadata
+from workers.geometry import Geometry
+from workers.votes_table import read_metadata, schema
 
 _AT_ONCE = 8  # S3 answers a read after some 20 ms
 
@@ -42,35 +44,51 @@ class PublishedFile:
 def read_published(run: Run, columns: Sequence[str]) -> Iterator[PublishedFile]:
     """The files that are there, in the order of the run's shards.
 
+    A file is what it was when it was published: its hash is that of _SUCCESS, or its pages have their checksums.
+
     Args:
         run: the run.
         columns: of the table of votes.
     Raises:
+        RequestError: run.json is damaged.
         RunError: a file is damaged, or belongs to another run.
     """
+    success, crop = run.success(), run.job.preprocess.crop
+    read = partial(
+        _read,
+        run,
+        columns=columns,
+        expected=schema(Geometry.of(run.job.ablation, crop, crop).num_ablations),
+        hashes=None if success is None else success["files"],
+    )
     published = run.published()
     names = (task.file_name for task in run.tasks if task.file_name in published)
     with ThreadPoolExecutor(_AT_ONCE) as readers:
-        reading = deque(readers.submit(_read, run, name, columns) for name in islice(names, 2 * _AT_ONCE))
+        reading = deque(readers.submit(read, name) for name in islice(names, 2 * _AT_ONCE))
         while reading:
             yield reading.popleft().result()
-            reading.extend(readers.submit(_read, run, name, columns) for name in islice(names, 1))
+            reading.extend(readers.submit(read, name) for name in islice(names, 1))
 
 
-def _read(run: Run, name: str, columns: Sequence[str]) -> PublishedFile:
+def _read(
+    run: Run, name: str, *, columns: Sequence[str], expected: pa.Schema, hashes: Mapping[str, str] | None
+) -> PublishedFile:
     data = run.store.read(f"{run.url}/{name}")
+    sha256 = hashlib.sha256(data).hexdigest()
     try:
+        if hashes is not None and hashes.get(name) != sha256:
+            raise ValueError("its SHA-256 is not the one in _SUCCESS")
         metadata = read_metadata(io.BytesIO(data))
-        run_id = metadata["run_id"]
+        if metadata["run_id"] != run.run_id:
+            raise ValueError(f"it belongs to run {metadata['run_id']}")
+        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        if (file.schema_arrow.names, file.schema_arrow.types) != (expected.names, expected.types):
+            raise ValueError("its columns are not those of the job in run.json")
         # Without Arrow's threads: a process that ends at once has been seen to abort on them.
-        rows = pq.ParquetFile(io.BytesIO(data)).read(list(columns), use_threads=False)
+        rows = file.read(list(columns), use_threads=False)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise RunError(damaged(f"{run.url}/{name}", error)) from None
-    if run_id != run.run_id:
-        raise RunError(
-            f"{run.url}/{name} belongs to run {run_id}; `smoothcert repair` the run, then run the same command again"
-        )
-    return PublishedFile(name, hashlib.sha256(data).hexdigest(), metadata, _plain(rows))
+    return PublishedFile(name, sha256, metadata, _plain(rows))
 
 
 def _plain(rows: pa.Table) -> pa.Table:

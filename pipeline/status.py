@@ -1,26 +1,66 @@
-"""`smoothcert status`: how far a run has come, from its storage alone and from any machine."""
+"""`smoothcert status` and `runs`: how far a run, or all of an output, has come; from storage alone, on any machine."""
 
 import json
 import time
 from collections import Counter
 from datetime import UTC, datetime
 
-from rich.table import Table
+from rich import box
+from rich.table import Column, Table
 
-from pipeline.plan import Run
+from manifests.errors import RequestError, SmoothcertError
+from manifests.job import Storage
+from pipeline.plan import Run, find_run
 from pipeline.results import read_published
+from workers.storage import AnyStore
 
 _RECENT = 20  # shards from whose publication the rate is taken
 
 
+def runs_table(output: str) -> tuple[Table, list[str]]:
+    """The runs of an output, and a line for each that is damaged.
+
+    Raises:
+        RequestError: there are none.
+    """
+    store = AnyStore(Storage())
+    folding = [Column(title, overflow="fold") for title in ("job", "model", "ablation", "shards", "rows", "state")]
+    table, damaged = Table(Column("run", no_wrap=True), *folding, box=box.SIMPLE_HEAD, pad_edge=False), list[str]()
+    for url in store.folders(output):
+        try:
+            if (run := find_run(url, store)) is not None:
+                table.add_row(*_in_short(run))
+        except SmoothcertError as error:
+            damaged.append(str(error))
+    if not table.row_count and not damaged:
+        raise RequestError(f"{output}: no such folder, or no run in it; name the `output` of a job")
+    return table, damaged
+
+
+def _in_short(run: Run) -> list[str]:
+    ablation, success = run.job.ablation, run.success()
+    done = len(run.tasks) - len(run.missing())
+    state = "complete" if success and done == len(run.tasks) else "incomplete"
+    return [
+        run.run_id,
+        run.name,
+        run.job.model.architecture,
+        f"{ablation.kind} {ablation.size} stride {ablation.stride}",
+        f"{done}/{len(run.tasks)}",
+        f"{success['rows']:,}" if success else "",
+        f"{state} PARTIAL" if run.partial else state,
+    ]
+
+
 def status_table(run: Run) -> Table:
-    """The state of a run; reads the listing, and the column `status` of what is published."""
-    status: Counter[str] = Counter()
+    """The state of a run; reads what is published."""
+    status, done, total = Counter[str](), 0, len(run.tasks)
     for file in read_published(run, ["status"]):
         status.update(file.rows["status"].to_pylist())
-    missing, total = len(run.missing()), len(run.tasks)
+        done += 1
+    missing = total - done
     errors = {name: count for name, count in status.items() if name != "ok"}
-    table = Table(title=run.record["name"], title_justify="left", show_header=False)
+    table = Table(title=run.name, title_justify="left", show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_row("run id", run.run_id + (" PARTIAL" if run.partial else ""))
@@ -38,12 +78,15 @@ def _last_driver(run: Run) -> list[tuple[str, str]]:
     diaries = sorted(run.store.files(f"{run.url}/drivers"), key=lambda entry: entry.modified)
     if not diaries:
         return []
-    *shards, driver = map(json.loads, run.store.read(diaries[-1].url).splitlines())
-    outcomes = Counter(entry["outcome"] for entry in shards)
-    rows = [
-        ("last driver", f"on {driver['node']}: " + ", ".join(f"{n} {what}" for what, n in sorted(outcomes.items())))
-    ]
-    return rows + [("failed", entry["reason"]) for entry in shards if entry["outcome"] == "failed"]
+    try:
+        *shards, driver = map(json.loads, run.store.read(diaries[-1].url).splitlines())
+        outcomes = Counter(entry["outcome"] for entry in shards)
+        rows = [
+            ("last driver", f"on {driver['node']}: " + ", ".join(f"{n} {what}" for what, n in sorted(outcomes.items())))
+        ]
+        return rows + [("failed", entry["reason"]) for entry in shards if entry["outcome"] == "failed"]
+    except (ValueError, KeyError, TypeError):
+        return [("last driver", f"its diary cannot be read: {diaries[-1].url}")]
 
 
 def _times(run: Run, missing: int) -> list[tuple[str, str]]:

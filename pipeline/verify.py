@@ -17,6 +17,7 @@ without limit, turn a row into an error. `--replay` asks the tars and the checkp
 import hashlib
 import io
 import json
+import re
 import secrets
 from bisect import bisect_left
 from collections import Counter
@@ -50,6 +51,7 @@ _STATUSES = ("ok", "label_error", "model_error", "too_large", "size_error", "dec
 _MAX_PIXELS = 64 * 1000**2
 _BLOCK = 512  # of a tar
 _ROWS_AT_ONCE = 1024
+_TOLD = 100  # problems of a column of a file; the others are counted
 _ELSEWHERE = {"shards", "split", "limit", "checkpoint", "checkpoint_key"}  # an identity has them in its own form
 _DEFAULTS: dict[str, dict[str, Any]] = {  # an identity leaves them out
     "images": {"image": ["jpg", "jpeg", "png", "webp"], "label": "cls", "version": None},
@@ -168,9 +170,10 @@ def verify(url: str, *, replay: int = 0, seed: int | None = None) -> Report:
         RequestError: run.json is missing or damaged; to replay, a tar or the checkpoint is missing.
     """
     run = open_run(url)
+    success = _read_success(run)  # before the listing: it is written last
     there = {f"votes/{Path(entry.url).name}" for entry in run.store.files(f"{run.url}/votes")}
     published = [name for name in run.shards if name in there]
-    tally, notices, success = _Tally(), list[str](), _read_success(run)
+    tally, notices = _Tally(), list[str]()
     problems = [*_record_problems(run)]
     problems += [f"{name}: is of no shard of this run" for name in sorted(there - run.shards.keys())]
     for name in published:
@@ -208,6 +211,7 @@ def open_run(url: str) -> Run:
         numbers = [frame.size, frame.stride, frame.side, job["model"]["classes"], *([] if resize is None else [resize])]
         numbers += [shard["size"] for shard in record["shards"]]
         known = frame.kind in ("column", "row", "block") and frame.edges in ("wrap", "inside")
+        known &= job["model"]["classes"] >= 2
         if not known or not all(type(number) is int and number >= 1 for number in numbers) or frame.size > frame.side:
             raise ValueError(f"{frame}, numbers {numbers}")
         shards = {
@@ -235,6 +239,12 @@ def _record_problems(run: Run) -> Iterator[str]:
         if found != given:
             yield f"run.json identity.{key}: is {found}, the other entries give {given}"
     limits, limit = [shard["limit"] for shard in record["shards"]], record["job"]["images"]["limit"]
+    for key, found, given in (
+        ("name", record["name"], record["job"]["name"]),
+        ("checkpoint.url", record["checkpoint"]["url"], record["job"]["model"]["checkpoint"]),
+    ):
+        if found != given:
+            yield f"run.json {key}: is {found}, the job says {given}"
     if sum(limits) != limit if record["partial"] else any(part is not None for part in limits):
         yield f"run.json shards: their limits do not go with images.limit {limit}, partial {record['partial']}"
 
@@ -319,11 +329,16 @@ def _file_problems(run: Run, name: str, success: Mapping[str, Any] | None, tally
     if len(table) != (shard["limit"] or max(len(table), 1)):
         yield f"{name}: has {len(table)} rows, expected {shard['limit'] or 'at least one'}"
     tally.files.append(name)
-    place = _Place(shard["name"])
+    place, found = _Place(shard["name"]), Counter[str]()
     for position, row in enumerate(_rows(table)):
         tally.add(row, labelled=run.labelled)
         for column, wrong in _row_findings(run, shard, row, position, place):
-            yield f"{name} {line_of(position, row, column, wrong)}"
+            found[column] += 1
+            if found[column] <= _TOLD:
+                yield f"{name} {line_of(position, row, column, wrong)}"
+    for column, times in found.items():
+        if times > _TOLD:
+            yield f"{name} column {column}: {times - _TOLD:,} more rows are wrong"
 
 
 def line_of(position: int, row: Row, column: str, wrong: str) -> str:
@@ -364,6 +379,8 @@ def _metadata_problems(
     ):
         if found != expected:
             yield f"metadata {key}: is {found}, expected {expected}"
+    if not re.fullmatch("[0-9a-f]{64}", str(metadata.get("shard_sha256"))):
+        yield f"metadata shard_sha256: is {metadata.get('shard_sha256')}, expected 64 hex digits"
 
 
 def _columns_sha256(table: pa.Table) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from manifests.job import Preprocess
@@ -68,4 +69,4 @@ class AblatedDense(nn.Module):
         """
         visible_S1HW = self._rows_AH[group.ablations, None, :, None] & self._columns_AW[group.ablations, None, None, :]
         shown_SCHW = (pixels_NCHW[group.images] * visible_S1HW - self._mean_311) / self._std_311
-        return self.network(shown_SCHW.repeat_interleave(self._upsample, 2).repeat_interleave(self._upsample, 3))
+        return self.network(F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest"))

@@ -118,9 +118,10 @@ class AblatedForward(nn.Module):
     def _embed(self, pixels_NCHW: Tensor, group: Group) -> Tensor:
         """The shown tokens, [S, n, D]: gathered first, then embedded."""
         P, table = self._token_px, group.table
-        pixels_NCHW = pixels_NCHW.repeat_interleave(self._upsample, 2).repeat_interleave(self._upsample, 3)
-        tokens_NTCPP = pixels_NCHW.unfold(2, P, P).unfold(3, P, P).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
-        shown_SnCPP = tokens_NTCPP[group.images[:, None], table.tokens[group.rows]]
+        pixels_SCHW = F.interpolate(pixels_NCHW[group.images], scale_factor=self._upsample, mode="nearest")
+        tokens_STCPP = pixels_SCHW.unfold(2, P, P).unfold(3, P, P).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+        each_S1 = torch.arange(len(group.images), device=pixels_SCHW.device)[:, None]
+        shown_SnCPP = tokens_STCPP[each_S1, table.tokens[group.rows]]
         visible_SnPP = table.rows[group.rows, :, :, None] & table.columns[group.rows, :, None, :]
         normal_SnCPP = (shown_SnCPP * visible_SnPP[:, :, None]) * self._scale_C11 - self._shift_C11
         projection = self.network.patch_embed.proj

@@ -136,6 +136,10 @@ class Certifier:
                     waited_s += time.monotonic() - asked
                 turn_s = time.monotonic() - began
             shard_sha256 = sha256_of(tar)
+        if task.limit is None and task.shard.images not in (None, len(rows)):
+            raise ShardError(
+                f"it has {len(rows)} images, its index file says {task.shard.images}; correct one, or name the tars"
+            )
         self._add_certificates(rows)
         metadata = {
             "run_id": self._run_id,

@@ -70,7 +70,7 @@ def encode(rows: Sequence[Mapping[str, Any]], num_ablations: int, metadata: Mapp
     described = {**metadata, "columns_sha256": columns_sha256(table)}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(described, sort_keys=True)})
     file = io.BytesIO()
-    pq.write_table(table, file, compression="zstd")
+    pq.write_table(table, file, compression="zstd", write_page_checksum=True)
     return file.getvalue()
 
 
@@ -109,9 +109,9 @@ def _canonical(column: pa.ChunkedArray, kind: pa.DataType) -> bytes:
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_fixed_size_list(kind):
-        zeros = np.zeros(kind.list_size, kind.value_type.to_pandas_dtype())
-        rows = [zeros if row is None else np.asarray(row, zeros.dtype) for row in column.to_pylist()]
-        return b"".join(row.astype(zeros.dtype.newbyteorder("<")).tobytes() for row in rows)
+        matrix = np.zeros((len(column), kind.list_size), np.dtype(kind.value_type.to_pandas_dtype()).newbyteorder("<"))
+        matrix[column.is_valid().to_numpy()] = matrix_of(column.drop_null())
+        return matrix.tobytes()
     if pa.types.is_string(kind) or pa.types.is_fixed_size_binary(kind):
         values = [value.encode() if isinstance(value, str) else value or b"" for value in column.to_pylist()]
         return b"".join(len(value).to_bytes(8, "little") + value for value in values)

@@ -8,6 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from manifests.identity import identity_of, run_id_of
+from manifests.job import Job
+from manifests.shards import Shard
 from pipeline.cli import app
 from workers import touched
 from workers.votes_table import encode
@@ -38,17 +41,19 @@ def known_votes(seed: int, images: int) -> tuple[np.ndarray, np.ndarray]:
 
 def write_run(folder: Path, *, labelled: bool = True, shards: int = 2, published: int = 2, **job: object) -> Path:
     """A run of two shards with known votes; the last image of each has none."""
-    run = folder / "0123456789abcdef"
+    job = JOB | {"images": {"shards": "unused", "label": "cls" if labelled else None}} | job
+    tars = [Shard(f"{number}.tar", f"{number}.tar", 1, "", None) for number in range(shards)]
+    identity = identity_of(Job.model_validate(job), tars, checkpoint_sha256="0" * 64, checkpoint_key=None, limit=None)
+    run = folder / run_id_of(identity)
     (run / "votes").mkdir(parents=True)
     record = {
         "run_id": run.name,
         "name": "known votes",
         "partial": False,
-        "job": JOB | {"images": {"shards": "unused", "label": "cls" if labelled else None}} | job,
-        "shards": [
-            {"name": f"{n}.tar", "url": f"{n}.tar", "size": 1, "fingerprint": "", "images": None, "limit": None}
-            for n in range(shards)
-        ],
+        "identity": identity,
+        "job": job,
+        "checkpoint": {"sha256": "0" * 64, "key": None},
+        "shards": [vars(tar) | {"limit": None} for tar in tars],
     }
     (run / "run.json").write_text(json.dumps(record))
     for number in range(published):
@@ -120,6 +125,10 @@ def test_counts_are_those_by_hand(tmp_path, width, patches, stride, tolerance):
             certified, correct, both = certified + held, correct + right, both + (held and right)
     assert 0 < certified < 38
     assert answer == {
+        "run_id": run.name,
+        "complete": True,
+        "partial": False,
+        "shards": [2, 2],
         "patch": [5, width],
         "patches": patches,
         "stride": stride,
@@ -164,16 +173,24 @@ def test_by_class(tmp_path, labelled):
 
 
 def test_answers_for_each_image(tmp_path):
-    """The Parquet file has a row for each question and image with votes, and agrees with the counts."""
-    run, out = write_run(tmp_path), tmp_path / "answers.parquet"
+    """The Parquet file has a row for each question and image, agrees with the counts, and says of which run it is."""
+    run, out = write_run(tmp_path, shards=3), tmp_path / "answers.parquet"
     answers = ask(run, "--patch=1", "--patch=2", f"--parquet={out}")
-    rows = pq.read_table(out).to_pylist()
-    assert len(rows) == 2 * 38
+    file = pq.ParquetFile(out)
+    said = {"run_id": run.name, "complete": False, "partial": False, "shards": [2, 3]}
+    assert json.loads(file.metadata.metadata[b"smoothcert"]) == said
+    assert all(said.items() <= answer.items() for answer in answers)
+    rows = file.read().to_pylist()
+    assert len(rows) == 2 * 40
+    voted = [row for row in rows if row["prediction"] is not None]
+    assert len(voted) == 2 * 38
+    assert not any(row["certified"] or row["slack"] or row["weakest"] for row in rows if row["prediction"] is None)
     for answer in answers:
         own = [row for row in rows if [row["patch_height"], row["patch_width"]] == answer["patch"]]
         assert sum(row["certified"] for row in own) == answer["certified"]
         assert sum(row["certified"] and row["prediction"] == row["label"] for row in own) == answer["certified_correct"]
-        assert all(row["certified"] == (row["slack"] >= 0) for row in own)
+        assert sum(row["certified"] for row in own) / len(own) == answer["certified"] / answer["images"]
+        assert all(row["certified"] == (row["slack"] >= 0) for row in own if row in voted)
     assert [path.name for path in tmp_path.iterdir() if "answers" in path.name] == ["answers.parquet"]
 
 
@@ -185,6 +202,19 @@ def test_an_unfinished_run_is_answered_with_a_notice(tmp_path):
     assert "answers are of 2 of 3 shards" in result.stderr
     (nothing,) = ask(write_run(tmp_path / "b", published=0), "--patch=1")
     assert (nothing["images"], nothing["certified"]) == (0, 0)
+
+
+def test_by_class_without_classes(tmp_path):
+    """Where no image has a label the classes that were asked for are missing, and a notice says so."""
+    run = write_run(tmp_path, shards=1, published=0)
+    row = {"key": "a", "shard": "0.tar", "index": 0, "image_offset": 0, "image_bytes": 1, "sha256": bytes(32)}
+    row |= {"status": "label_error", "votes": [0] * CROP, "margins": [1.0] * CROP}
+    data = encode([row], CROP, {"run_id": run.name})
+    (run / "votes" / "00000-0.parquet").write_bytes(data)
+    result = CliRunner().invoke(app, ["query", str(run), "--patch=1", "--by=class"])
+    assert "class" in result.stdout
+    assert "1 images have no class" in result.stderr
+    assert "100.00 %" in result.stdout  # it has votes, and all are of one class
 
 
 def test_a_bound_says_so(tmp_path, monkeypatch):
@@ -207,7 +237,11 @@ def test_a_bound_says_so(tmp_path, monkeypatch):
         (["--patch=1", "--parquet=/nowhere/x.parquet"], "cannot be written"),
         (["--patch=1", "--parquet=/"], "is there already"),
         (["--patch=1", "--parquet=."], "is there already"),
+        (["--patch=1", "--parquet=s3://bucket/x.parquet"], "name a file of this machine"),
         (["--patch=1", "--tolerance=inf"], "finite number"),
+        (["--patch=" + "9" * 5000], "expected a side such as 32"),
+        (["--patch=1", "--patches=145"], "must be 1 to 144"),
+        (["--patch=1", "--stride=13"], "up to 12"),
     ],
 )
 def test_a_wrong_question_is_one_line(tmp_path, options, says):
@@ -229,14 +263,28 @@ def test_the_votes_of_a_run_are_never_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "job", [{"preprocess": {"resize": None, "crop": CROP - 1}}, {"model": JOB["model"] | {"classes": 2}}]
+    ("job", "says"),
+    [
+        ({"preprocess": {"resize": None, "crop": CROP - 1}}, "its columns are not those of the job"),
+        ({"model": JOB["model"] | {"classes": 2}}, "has other votes than run.json's job gives"),
+    ],
 )
-def test_votes_of_another_job_are_refused(tmp_path, job):
+def test_votes_of_another_job_are_refused(tmp_path, job, says):
     """Votes that run.json's job cannot have given are an error, not an answer."""
-    run = write_run(tmp_path, **job)
-    result = CliRunner().invoke(app, ["query", str(run), "--patch=1"])
+    result = CliRunner().invoke(app, ["query", str(write_run(tmp_path, **job)), "--patch=1"])
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "has other votes than run.json's job gives" in result.stderr
+    assert says in result.stderr
+
+
+def test_a_job_that_was_edited_is_refused(tmp_path):
+    """Of narrower columns the same votes would certify more: the job must be the one that gave the run its id."""
+    run = write_run(tmp_path)
+    record = json.loads((run / "run.json").read_text())
+    record["job"]["ablation"]["size"] = 1
+    (run / "run.json").write_text(json.dumps(record))
+    result = CliRunner().invoke(app, ["query", str(run), "--patch=1"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "contradicts itself" in result.stderr
 
 
 def test_weakest_places_are_where_the_slack_is(tmp_path):
@@ -244,6 +292,8 @@ def test_weakest_places_are_where_the_slack_is(tmp_path):
     run, out = write_run(tmp_path), tmp_path / "answers.parquet"
     ask(run, "--patch=5x2", "--patches=1", "--patches=2", f"--parquet={out}")
     for row in pq.read_table(out).to_pylist():
+        if row["prediction"] is None:
+            continue
         assert len(row["weakest"]) == row["patches"]
         assert all(top <= CROP - 5 and left <= CROP - 2 for top, left in row["weakest"])
         votes, _ = known_votes(int(row["key"][0]), 20)

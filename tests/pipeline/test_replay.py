@@ -86,6 +86,15 @@ def test_replay_finds_what_contradicts_the_tar_or_the_model(run: Path, edit: Edi
     assert has(replayed(run), f"^votes/00000-00.parquet {expected}")
 
 
+@pytest.mark.parametrize("column", ["votes", "margins", "image_offset"])
+def test_rows_that_cannot_be_replayed_are_named_once(run: Path, column: str) -> None:
+    """A row with a prediction and without what it takes to vote again."""
+    rows = rows_of(file_of(run))
+    rows[1][column] = None
+    write(file_of(run), rows, renew=False)
+    assert has(replayed(run), f"row 1 key '0001' column {column}: is null")
+
+
 def test_fragile_votes_are_counted_not_blamed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With margins at most the tolerance two machines may vote differently."""
     monkeypatch.setitem(replay.TOLERANCE, "float32", 1e3)

@@ -1,6 +1,7 @@
 """Published files as they are read: damage is one line with its remedy, wherever it lies."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,22 +14,73 @@ from pipeline.plan import begin, make_plan, open_run
 from pipeline.repair import repair
 from pipeline.results import read_published
 from tests.helpers import jobs
-from tests.helpers.finished_runs import file_of
+from tests.helpers.finished_runs import file_of, rows_of, write
 from tests.helpers.tars import tar_of, write_tar
 
 
-def test_every_flipped_byte_is_read_or_told(run: Path) -> None:
-    """Arrow has several words for damage, an OSError among them; all become one line."""
-    whole, told = file_of(run).read_bytes(), 0
-    for position in range(0, len(whole), max(1, len(whole) // 150)):
-        file_of(run).write_bytes(whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :])
+def test_no_damage_is_taken_for_votes(run: Path) -> None:
+    """Of a run that is not finished, too: each page has its checksum. Damage is one line."""
+    (run / "_SUCCESS").unlink()
+    whole, columns, told = file_of(run).read_bytes(), ["status", "votes", "margins"], 0
+    before = next(read_published(open_run(str(run)), columns)).rows
+    for position in range(0, len(whole), max(1, len(whole) // 300)):
+        file_of(run).write_bytes(
+            whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :]
+        )
         try:
-            list(read_published(open_run(str(run)), ["status", "votes", "margins"]))
+            after = next(read_published(open_run(str(run)), columns)).rows
+            assert after.equals(before), f"a flipped bit at {position} was read as other votes"
         except RunError as error:
             told += 1
             assert "\n" not in str(error)
             assert "smoothcert repair" in str(error)
     assert told > 20
+
+
+def test_a_complete_run_is_read_as_it_was_completed(run: Path) -> None:
+    """A file may be whole and right and still not the one whose hash _SUCCESS has."""
+    rows = rows_of(file_of(run))
+    rows[0]["votes"] = rows[1]["votes"]
+    write(file_of(run), rows, renew=False)
+    for command in (["query", "--patch=2"], ["status"]):
+        result = CliRunner().invoke(app, [*command, str(run)])
+        assert result.exit_code == 1
+        assert "SHA-256 is not the one in _SUCCESS" in result.stderr
+
+
+def test_a_run_under_the_name_of_another_is_refused(run: Path, tmp_path: Path) -> None:
+    """Its votes would be taken for those of the job that has the name."""
+    (tmp_path / "tars").mkdir()
+    write_tar(tmp_path / "tars", tar_of(jobs.samples(0, 2)), "00.tar")
+    job = load_job(jobs.write_job(tmp_path))
+    shutil.copytree(run, make_plan(job).run.url)
+    with pytest.raises(RequestError, match=f"holds run {run.name}, not the one of its name"):
+        make_plan(job)
+
+
+def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
+    """What a user wrote in brackets is no markup."""
+    (tmp_path / "tars").mkdir()
+    write_tar(tmp_path / "tars", tar_of(jobs.samples(0, 2)), "00.tar")
+    plan = make_plan(load_job(jobs.write_job(tmp_path, name="a[k][/b]")))
+    begin(plan)
+    (Path(plan.run.url) / "drivers").mkdir()
+    (Path(plan.run.url) / "drivers" / "x.jsonl").write_text("{")
+    for command in (["status", plan.run.url], ["runs", str(Path(plan.run.url).parent)]):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0
+        assert "a[k][/b]" in result.stdout
+    assert "its diary cannot be read" in CliRunner().invoke(app, ["status", plan.run.url]).stdout
+
+
+def test_runs_lists_the_others_of_a_damaged_one(run: Path) -> None:
+    """And ends with 1."""
+    (run.parent / "0123456789abcdef").mkdir()
+    (run.parent / "0123456789abcdef" / "run.json").write_text("{")
+    result = CliRunner().invoke(app, ["runs", str(run.parent)])
+    assert result.exit_code == 1
+    assert run.name in result.stdout
+    assert "0123456789abcdef/run.json is damaged" in result.stderr
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": 3}', "\x00"])

@@ -205,6 +205,24 @@ def checkpoint(run: Path) -> None:
     edit_json(run / "run.json", lambda record: record["checkpoint"].update(sha256="00"))
 
 
+@damage("^run.json checkpoint.url: is /elsewhere, the job says ")
+def url_of_the_checkpoint(run: Path) -> None:
+    """Told twice, and not alike."""
+    edit_json(run / "run.json", lambda record: record["checkpoint"].update(url="/elsewhere"))
+
+
+@damage("^run.json name: is another, the job says ")
+def name_of_the_run(run: Path) -> None:
+    """`runs` and `status` show it."""
+    edit_json(run / "run.json", lambda record: record.update(name="another"))
+
+
+@damage("^votes/00000-00.parquet metadata shard_sha256: is None, expected 64 hex digits$")
+def hash_of_the_tar(run: Path) -> None:
+    """Without it nobody can tell whether a tar has changed."""
+    write(file_of(run), rows_of(file_of(run)), renew=True, shard_sha256=None)
+
+
 @pytest.mark.parametrize(("change", "expected", "problems"), FILES, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_changed_file_is_found(run: Path, change: Callable[[Path], Any], expected: str, problems: int) -> None:
     """Files, metadata, _SUCCESS and run.json; one cause is as few lines as it can be."""
@@ -231,6 +249,7 @@ def test_a_damaged_run_json_is_a_wrong_request(run: Path, content: str) -> None:
         ("ablation", {"stride": 0}),
         ("ablation", {"kind": "spiral"}),
         ("model", {"classes": None}),
+        ("model", {"classes": 1}),
         ("preprocess", {"resize": "large"}),
         ("preprocess", {"resize": []}),
     ],

@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -311,9 +310,6 @@ def less_than_no_bytes(rows: list[Row]) -> None:
     rows[1]["image_bytes"] = -1
 
 
-OF_A_HASH = ("metadata columns_sha256: ", "its SHA-256 is ")
-
-
 @pytest.mark.parametrize(("edit", "expected"), MUTATIONS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_changed_row_is_found(run: Path, edit: Edit, expected: str | None) -> None:
     """By the checksum and the file's hash; where those were renewed, by what it contradicts, if it does."""
@@ -353,7 +349,13 @@ def test_a_missing_element_of_a_list_is_found(run: Path) -> None:
     assert has(problems, r"row 2 key '0002' column margins: of the ablations \[3\]")
 
 
-# Files
-
-
-FILES: list[tuple[Callable[[Path], Any], str, int]] = []
+def test_problems_of_a_whole_column_are_counted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first are named, the others counted."""
+    monkeypatch.setattr("pipeline.verify._TOLD", 2)
+    rows = rows_of(file_of(run))
+    for row in rows:
+        row["clean_margin"] = -1.0
+    write(file_of(run), rows, renew=True)
+    *named, counted = verify(str(run)).problems
+    assert len(named) == 2
+    assert counted == "votes/00000-00.parquet column clean_margin: 4 more rows are wrong"

@@ -217,9 +217,9 @@ def test_largest_are_those_of_a_linear_search(data: st.DataObject, classes: int,
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.data(), st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_coarser_stride_is_a_run_at_that_stride(data: st.DataObject, times: int, seed: int) -> None:
-    """A subset of the votes under the coarser geometry is certified as if no other votes had been cast."""
+@given(st.data(), st.integers(1, 4))
+def test_coarser_stride_is_a_run_at_that_stride(data: st.DataObject, times: int) -> None:
+    """The coarser geometry is that of a run at its stride, and the positions are those of its ablations."""
     ablation = Ablation(
         kind=data.draw(st.sampled_from(["column", "row", "block"])),
         size=data.draw(st.integers(1, 5)),
@@ -230,13 +230,9 @@ def test_coarser_stride_is_a_run_at_that_stride(data: st.DataObject, times: int,
     coarse, positions = fine.coarser(times)
     anew = Geometry.of(ablation.model_copy(update={"stride": times * ablation.stride}), 9, 7)
     assert (coarse.rows.tolist(), coarse.columns.tolist()) == (anew.rows.tolist(), anew.columns.tolist())
-    votes = np.random.default_rng(seed).integers(0, 3, (4, fine.num_ablations))
     shown = [np.outer(rows, columns) for rows in fine.rows for columns in fine.columns]
     for position, expected in zip(positions, (np.outer(r, c) for r in anew.rows for c in anew.columns), strict=True):
         assert (shown[position] == expected).all()
-    assert _columns(certify(votes[:, positions], coarse, classes=3)) == _columns(
-        certify(votes[:, positions], anew, classes=3)
-    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -305,7 +301,9 @@ def test_images_do_not_matter_to_each_other(data: st.DataObject) -> None:
     geometry = Geometry.of(Ablation(kind="column", size=2), 7, 7)
     seed = data.draw(st.integers(0, 2**32 - 1))
     votes = (np.random.default_rng(seed).random((300, 7)) ** 3 * 4).astype(np.int64)
-    together = certify(votes, geometry, classes=5)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(certificates, "_NUMBERS_AT_ONCE", 1000)  # some 70 images
+        together = certify(votes, geometry, classes=5)
     for one in data.draw(st.lists(st.integers(0, 299), min_size=1, max_size=3)):
         alone = certify(votes[one : one + 1], geometry, classes=5)
         assert _columns(alone) == {name: values[one : one + 1] for name, values in _columns(together).items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from manifests.errors import ShardError
 from manifests.job import load_job
 from pipeline.plan import begin, make_plan
 from tests.helpers import jobs
@@ -112,3 +113,12 @@ def test_ahead_keeps_order_and_errors():
     ahead = _ahead(numbers(), 2)
     assert next(ahead) == 1
     ahead.close()
+
+
+def test_a_tar_without_all_that_its_index_promises_fails(certifier):
+    """An index file tells the number of images: one image less is not silently a smaller run."""
+    made, (task, *_) = certifier
+    images = list(made.certify(task))[-1].rows
+    promised = replace(task, shard=replace(task.shard, images=images + 1))
+    with pytest.raises(ShardError, match=f"it has {images} images, its index file says {images + 1}; correct one"):
+        list(made.certify(promised))
