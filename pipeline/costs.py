@@ -1,6 +1,6 @@
 """What a job costs, reckoned before anything runs: tokens, matrix products, hours, bytes.
 
-Builds the network for its shape (loads torch), computes no vote.
+Loads the network as an actor would, so that what does not fit shows here, and computes no vote.
 A product of an n x a by an a x b matrix counts 2 n a b operations.
 """
 
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from manifests.errors import ShardError
 from manifests.job import Job
 from pipeline.plan import Plan, count_images, make_plan
-from workers.classifiers import build_classifier, has_tokens, preprocess_notice
+from workers.classifiers import build_classifier, has_tokens, load_classifier, preprocess_notice
 from workers.geometry import Geometry
 
 _BYTES_A_VOTE = 6  # uint16 and float32, little of which compresses
@@ -28,9 +28,13 @@ def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
     Args:
         job: the job.
         tflops: rate to reckon with, in 10^12 operations a second.
+    Raises:
+        RequestError: the job cannot be done, or its checkpoint does not fit its network.
     """
     plan = make_plan(job)
     crop = job.preprocess.crop
+    with plan.run.store.local(job.model.checkpoint) as checkpoint:
+        load_classifier(job.model, job.preprocess, checkpoint, plan.checkpoint_key)
     with torch.device("meta"):
         network = build_classifier(job.model, job.preprocess.network_side)
     geometry = Geometry.of(job.ablation, crop, crop)

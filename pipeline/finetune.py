@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from manifests.errors import RequestError, RunError, SmoothcertError
 from manifests.training import TrainExecution, Training
+from workers.checkpoints import recognise
+from workers.storage import AnyStore
 
 if TYPE_CHECKING:
     from pipeline.cluster import Share
@@ -35,6 +37,11 @@ def finetune(training: Training) -> None:
         RunError: the training cannot go on.
     """
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    store, checkpoint = AnyStore(training.storage), training.model.checkpoint
+    if checkpoint is not None and store.find(checkpoint) is not None:  # else the training says that it is missing
+        with store.local(checkpoint) as file:
+            layout = recognise(file, training.model.checkpoint_key, url=checkpoint).layout
+        console.print(f"starts from {checkpoint}: {layout}")
     if training.execution.workers == 1:
         from workers.training import train
 

@@ -190,7 +190,7 @@ def make_plan(job: Job) -> Plan:
         raise RequestError(f"model.checkpoint: {job.model.checkpoint} does not exist; correct the path")
     with store.local(job.model.checkpoint) as checkpoint:
         checkpoint_sha256 = sha256_of(checkpoint)
-        checkpoint_key, layout = recognise(checkpoint, job.model.checkpoint_key)
+        checkpoint_key, layout = recognise(checkpoint, job.model.checkpoint_key, url=job.model.checkpoint)
     limits = _limits(shards, job.images, store)
     limit = None if limits is None else job.images.limit
     identity = identity_of(job, shards, checkpoint_sha256=checkpoint_sha256, checkpoint_key=checkpoint_key, limit=limit)

@@ -1,20 +1,20 @@
 """What a checkpoint file holds, found without torch: which state dict of several is meant, and how it is laid out.
 
-The run id depends on it, and computing a run id needs neither torch nor the weights. So only names and shapes are
-read here.
+The run id depends on it, and computing a run id needs neither torch nor the weights. So only names are read here.
 
 Not covered: the weights themselves (weights.py), whether they fit the job's network (classifiers.py).
 """
 
-import json
 import os.path
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError, safe_open
+
 from manifests.errors import RequestError
-from workers.inert_pickle import StoredTensor
+from workers.inert_pickle import Inert, StoredTensor
 from workers.torch_file import read_content
 
 USUAL_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -23,6 +23,11 @@ USUAL_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 # The `robustness` library keeps the network three times: itself, in an attacker, and its normaliser beside it.
 _DUPLICATE = re.compile(r"(?:^|\.)attacker\.")
 NORMALISER = re.compile(r"(?:^|\.)normali[sz]er?(?:\.1|\.normalizer)?\.new_(mean|std)$")
+
+AVERAGED = "n_averaged"
+"""How often torch's AveragedModel has averaged, a number beside the network."""
+
+_LISTED, _LONGEST = 10, 80  # names out of a file in a message
 
 
 class Recognised(NamedTuple):
@@ -37,49 +42,76 @@ class Recognised(NamedTuple):
     layout: str
 
 
-def recognise(checkpoint: Path, key: str | None) -> Recognised:
+def recognise(checkpoint: Path, key: str | None, *, url: str | None = None) -> Recognised:
     """Choose the state dict to load.
 
     Args:
         checkpoint: a local file.
         key: `model.checkpoint_key` of the job.
+        url: of the file, to be named in errors; None: its path.
     Raises:
         RequestError: the file is no checkpoint, or has no such state dict.
     """
+    url = url or str(checkpoint)
     if looks_like_safetensors(checkpoint):
-        content: Any = dict.fromkeys(_safetensors_header(checkpoint))
+        content: Any = dict.fromkeys(_names_of_safetensors(checkpoint, url))
         container = "safetensors"
     else:
-        content = _torch_content(checkpoint)
+        content = _torch_content(checkpoint, url)
         container = "torch file"
-    chosen = choose_key(content, key, checkpoint)
+    chosen = choose_key(content, key, url)
     names = [name for name in (content if chosen is None else content[chosen]) if isinstance(name, str)]
     return Recognised(chosen, ", ".join(_layout(container, chosen, names)))
 
 
-def choose_key(content: Mapping[Any, Any], key: str | None, checkpoint: Path) -> str | None:
+def choose_key(content: Mapping[Any, Any], key: str | None, url: str) -> str | None:
     """The key of the state dict to load, or None if the content is a state dict itself.
 
     Args:
         content: the file's outermost dict.
         key: the one that is asked for, or None for the usual one.
-        checkpoint: to be named in the error.
+        url: of the file, to be named in the error.
     Raises:
         RequestError: there is no such state dict, or none is the usual one.
     """
-    inner = [name for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping)]
-    if key is None:
-        usual = next((usual for usual in USUAL_KEYS if usual in inner), None)
-        if usual is None and inner and not any(isinstance(value, StoredTensor) for value in content.values()):
-            raise RequestError(
-                f"model.checkpoint: {checkpoint} has no state dict of a usual name; it has: {', '.join(inner)}; name "
-                "one as model.checkpoint_key (for import-checkpoint, as --key)"
-            )
+    inner = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping)}
+    if key is not None:
+        if key not in inner:
+            there = f"it has: {listed(inner)}" if inner else "the file is one state dict; use null (no --key)"
+            raise RequestError(f"model.checkpoint_key: {url} has no state dict {key!r}; {there}")
+        return key
+    usual = next((usual for usual in USUAL_KEYS if usual in inner), None)
+    if usual is not None:
         return usual
-    if key not in inner:
-        there = f"it has: {', '.join(inner)}" if inner else "the file is one state dict; use null"
-        raise RequestError(f"model.checkpoint_key: {checkpoint} has no state dict {key!r}; {there}")
-    return key
+    if whole := [name for name in USUAL_KEYS if isinstance(content.get(name), Inert)]:
+        raise RequestError(
+            f"model.checkpoint: {url} holds under {whole[0]!r} no state dict but an object of "
+            f"{printable(type(content[whole[0]]).__name__)}; save its state_dict(), where the file was made"
+        )
+    if inner and _num_tensors(content) <= max(map(_num_tensors, inner.values())):
+        raise RequestError(
+            f"model.checkpoint: {url} has no state dict of a usual name; it has: {listed(inner)}; name "
+            "one as model.checkpoint_key (for import-checkpoint, as --key)"
+        )
+    return None
+
+
+def _num_tensors(content: Mapping[Any, Any]) -> int:
+    return sum(isinstance(value, StoredTensor) for value in content.values())
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names out of a file, in a line."""
+    texts = [printable(name) for name in names]
+    more = f" and {len(texts) - _LISTED:,} more" if len(texts) > _LISTED else ""
+    return ", ".join(texts[:_LISTED]) + more
+
+
+def printable(name: object) -> str:
+    """A name out of a file, as a terminal can show it: whoever wrote the file chose it."""
+    text = str(name) if isinstance(name, str | int | float | bool | None) else f"a {type(name).__name__}"
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def duplicates(tensors: Mapping[str, StoredTensor]) -> list[str]:
@@ -102,31 +134,31 @@ def _layout(container: str, key: str | None, names: Collection[str]) -> Iterator
     own = [name for name in names if not _DUPLICATE.search(name) and not NORMALISER.search(name)]
     yield "reference layout" if len(own) < len(names) else container
     if key is not None:
-        yield f"EMA weights of {key!r}" if "ema" in key else f"state dict {key!r}"
-    shared = os.path.commonprefix(own)  # noqa: RUF071  names with dots, cut at the last one
+        averaged = re.search(r"(?:^|_)ema(?:_|$)", key)
+        yield f"EMA weights of {printable(key)!r}" if averaged else f"state dict {printable(key)!r}"
+    shared = os.path.commonprefix([name for name in own if name != AVERAGED])  # noqa: RUF071  cut at the last dot
     if prefix := shared[: shared.rfind(".") + 1]:
-        yield f"prefix {prefix!r}"
+        yield f"prefix {printable(prefix)!r}"
 
 
-def _safetensors_header(checkpoint: Path) -> list[str]:
-    with checkpoint.open("rb") as file:
-        header = file.read(int.from_bytes(file.read(8), "little"))
+def _names_of_safetensors(checkpoint: Path, url: str) -> list[str]:
     try:
-        return [name for name in json.loads(header) if name != "__metadata__"]
-    except ValueError:
+        with safe_open(checkpoint, "numpy") as file:
+            return list(file.keys())
+    except SafetensorError as error:
         raise RequestError(
-            f"model.checkpoint: the header of {checkpoint} is not that of safetensors; name a file of weights"
+            f"model.checkpoint: {url} is no whole file of safetensors ({printable(str(error))}); fetch it again"
         ) from None
 
 
-def _torch_content(checkpoint: Path) -> dict[Any, Any]:
+def _torch_content(checkpoint: Path, url: str) -> dict[Any, Any]:
     try:
         content = read_content(checkpoint)
     except Exception as error:  # whatever a broken or hostile pickle provokes
         raise RequestError(
-            f"model.checkpoint: {checkpoint} is neither safetensors nor a torch file ({repr(error)[:160]}); "
+            f"model.checkpoint: {url} is neither safetensors nor a torch file of tensors ({printable(repr(error))}); "
             "name a file of weights"
         ) from None
     if not isinstance(content, dict):
-        raise RequestError(f"model.checkpoint: {checkpoint} holds no state dict; save the model's state_dict()")
+        raise RequestError(f"model.checkpoint: {url} holds no state dict; save the model's state_dict()")
     return content

@@ -27,19 +27,19 @@ def load_classifier(model: Model, preprocess: Preprocess, checkpoint: Path, chec
     Raises:
         RequestError: timm has no such classifier, or the weights are not that network's.
     """
-    side = preprocess.network_side
+    side, url = preprocess.network_side, model.checkpoint
     network = build_classifier(model, side)
-    weights, own = read_weights(checkpoint, checkpoint_key), network.state_dict()
+    weights, own = read_weights(checkpoint, checkpoint_key, url), network.state_dict()
     prefix = prefix_of(weights, own)
     if complaints := complaints_of(weights, own, prefix):
         more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
         raise RequestError(
-            f"model.checkpoint: {checkpoint} does not fit {model.architecture} with {model.classes} classes on "
+            f"model.checkpoint: {url} does not fit {model.architecture} with {model.classes} classes on "
             f"{side} x {side} pixels: {'; '.join(complaints[:3])}{more}; correct architecture, options, classes, crop "
             "or upsample"
             f"{likely(weights)}"
         )
-    check_normaliser(weights, preprocess, checkpoint)
+    check_normaliser(weights, preprocess, url)
     network.load_state_dict({name: weights[prefix + name] for name in own})
     return network.float().eval().requires_grad_(False)
 
@@ -59,7 +59,7 @@ def build_classifier(model: Model, side: int) -> nn.Module:
         raise RequestError(f"model.architecture: timm knows no {model.architecture!r}; {hint}")
     try:
         network = _create(model, side)
-    except (TypeError, ValueError, AssertionError, RuntimeError, KeyError) as error:
+    except (TypeError, ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError, AttributeError) as error:
         raise RequestError(
             f"model: timm cannot build {model.architecture} for {side} x {side} pixels with options "
             f"{model.options}: {' '.join(str(error).split())}; correct model.options or preprocess.crop"
@@ -98,11 +98,12 @@ def _create(model: Model, side: int) -> nn.Module:
 
 def preprocess_notice(job: Job) -> str | None:
     """A line where mean and std are not those timm names for the architecture's own weights."""
-    own = timm.get_pretrained_cfg(job.model.architecture)
+    _, hub, name = job.model.checkpoint.partition("timm:")
+    own = timm.get_pretrained_cfg(name.partition("@")[0] if hub else job.model.architecture)
     used = (job.preprocess.mean, job.preprocess.std)
     if own is None or used == (tuple(own.mean), tuple(own.std)):
         return None
     return (
-        f"preprocess: mean {list(used[0])} and std {list(used[1])} are not timm's for {job.model.architecture} "
+        f"preprocess: mean {list(used[0])} and std {list(used[1])} are not timm's for {own.architecture} "
         f"(mean {list(own.mean)}, std {list(own.std)}); right only if the checkpoint was trained so"
     )

@@ -49,8 +49,10 @@ def fetch(name: str) -> Path:
             f"model.checkpoint: the hub has no {name} that you may read; correct the name, or set HF_TOKEN "
             f"({_line(error)})"
         ) from None
-    except (OSError, ValueError) as error:
-        raise RequestError(f"model.checkpoint: {name} cannot be fetched: {_line(error)}; try again") from None
+    except Exception as error:  # each of its transports has errors of its own
+        raise RequestError(
+            f"model.checkpoint: {name} cannot be fetched: {_line(error)}; check name and network, and try again"
+        ) from None
 
 
 def is_hub_name(url: str) -> bool:

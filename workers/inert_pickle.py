@@ -4,13 +4,16 @@ A pickle is a program that calls whatever it names. Here nothing that it names i
 where their numbers lie, containers become plain ones, objects of every other class an inert placeholder. A call of
 anything else does nothing and gives a placeholder too, or is refused where the caller asks for that.
 
+Nor can a small pickle take much time or memory: the interpreter is Python's own, written in Python, so that nothing in
+a pickle sizes a table, and keys are hashed only where they are plain (a tuple of tuples may take for ever).
+
 Not covered: the file around the pickle, and the numbers (torch_file.py).
 """
 
 import pickle
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, ClassVar, NamedTuple, Self
 
 ITEM_BYTES = {
     "float64": 8,
@@ -23,6 +26,8 @@ ITEM_BYTES = {
     "int8": 1,
     "uint8": 1,
     "bool": 1,
+    "complex64": 8,
+    "complex128": 16,
 }
 """Number formats that are read, under torch's names, and the bytes of one number."""
 
@@ -49,7 +54,7 @@ class StoredTensor(NamedTuple):
 
 
 class Inert:
-    """Stands for any class or object: takes everything, does nothing."""
+    """Stands for any class or object, and takes whatever state it is given."""
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         return super().__new__(cls)
@@ -69,7 +74,10 @@ class Inert:
     add = extend = append
 
 
-class InertUnpickler(pickle.Unpickler):
+_Interpreter: Any = pickle._Unpickler  # undocumented, and the same since Python 3.0
+
+
+class InertUnpickler(_Interpreter):  # type: ignore[misc]
     """One object of a pickle.
 
     Args:
@@ -81,10 +89,32 @@ class InertUnpickler(pickle.Unpickler):
         CallRefusedError: by `load`; it raises whatever else a broken or hostile pickle provokes.
     """
 
+    dispatch: ClassVar[dict[int, Any]] = dict(_Interpreter.dispatch)
+
     def __init__(self, file: IO[bytes], *, refuse_calls: bool = False) -> None:
         super().__init__(file)
         self.numbers: dict[str, StoredNumbers] = {}
         self._unknown = _OnlyMade if refuse_calls else type
+
+    def _push_dict(self) -> None:
+        self.append(_Dict())
+
+    def _push_dict_of_items(self) -> None:
+        items = self.pop_mark()
+        self.append(_Dict(zip(items[::2], items[1::2], strict=True)))
+
+    def _push_set(self) -> None:
+        self.append(Inert())
+
+    def _push_set_of_items(self) -> None:
+        self.pop_mark()
+        self.append(Inert())
+
+    dispatch[pickle.EMPTY_DICT[0]] = _push_dict
+    dispatch[pickle.DICT[0]] = _push_dict_of_items
+    dispatch[pickle.EMPTY_SET[0]] = _push_set
+    dispatch[pickle.FROZENSET[0]] = _push_set_of_items
+    dispatch[pickle.BYTEARRAY8[0]] = dispatch[pickle.BINBYTES8[0]]  # the other trusts the length that is told
 
     def find_class(self, module: str, name: str) -> Any:
         if name == "_load_type" and module in ("dill._dill", "dill.dill"):  # dill's word for a builtin type
@@ -96,12 +126,14 @@ class InertUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         """torch keeps numbers outside the pickle: ("storage", type, key, device, count) and in old files a view."""
-        kind, dtype, key, _device, count, *view = pid
-        if kind != "storage" or not isinstance(dtype, str) or any(view):
-            return Inert()
-        numbers = StoredNumbers(str(key), dtype, int(count))
-        self.numbers.setdefault(numbers.key, numbers)
-        return numbers
+        match pid:
+            case ("storage", str(dtype), str() | int() as key, _, int(count), *view) if count >= 0 and not any(view):
+                numbers = StoredNumbers(str(key), dtype, count)
+                self.numbers.setdefault(numbers.key, numbers)
+                return numbers
+            case ("module", type() as known, *_):  # old files keep a module's source beside its class
+                return known
+        return Inert()
 
 
 class _OnlyMade(type):
@@ -127,16 +159,42 @@ class _Harmless:
 
 
 class _Dict(dict[Any, Any]):
-    """Stands for OrderedDict, the usual type of a state dict, and its like; attributes are dropped."""
+    """Stands for every mapping; a key that is not plain becomes a placeholder, attributes are dropped."""
+
+    def __init__(self, items: Iterable[tuple[Any, Any]] = ()) -> None:
+        super().__init__()
+        for key, value in items:
+            self[key] = value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key if type(key) in _PLAIN else Inert(), value)
 
     def __setstate__(self, _state: Any) -> None:
         pass
 
 
-def _tensor(numbers: Any, offset: int, shape: Iterable[int], strides: Iterable[int], *_: Any) -> StoredTensor | Inert:
-    if not isinstance(numbers, StoredNumbers):
+_PLAIN = (str, int, float, bool, bytes, type(None))
+
+
+def _tensor(
+    numbers: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    _requires_grad: Any = None,
+    _hooks: Any = None,
+    signs: Any = None,
+) -> StoredTensor | Inert:
+    """A tensor; a placeholder where its numbers are of no known format, or to be negated or conjugated."""
+    if not isinstance(numbers, StoredNumbers) or signs:
         return Inert()
-    return StoredTensor(numbers, offset, tuple(shape), tuple(strides))
+    shape, strides = tuple(shape), tuple(strides)
+    for whole in (offset, *shape, *strides):
+        if type(whole) is not int or whole < 0:
+            raise pickle.UnpicklingError(f"a tensor's offset, shape or strides hold {whole!r:.40}")
+    if len(shape) != len(strides):
+        raise pickle.UnpicklingError(f"a tensor of {len(shape)} sides has {len(strides)} strides")
+    return StoredTensor(numbers, offset, shape, strides)
 
 
 def _first(value: Any, *_rest: Any) -> Any:
@@ -144,7 +202,11 @@ def _first(value: Any, *_rest: Any) -> Any:
 
 
 def _mapping(*args: Any) -> _Dict:
-    return _Dict(args[0]) if args and isinstance(args[0], Mapping | list | tuple) else _Dict()
+    """OrderedDict and its like, of a mapping or of pairs."""
+    items = args[0] if args else ()
+    if isinstance(items, Mapping):
+        return _Dict(items.items())
+    return _Dict(items) if isinstance(items, list | tuple) else _Dict()
 
 
 def _nothing(*_args: Any) -> Inert:
@@ -162,23 +224,28 @@ _STORAGES = {
     "CharStorage": "int8",
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
 }
 _RENAMED = {"__builtin__": "builtins", "numpy.core.multiarray": "numpy._core.multiarray"}
 _HARMLESS = {
     ("builtins", "dict"): _Harmless(_mapping),
     ("builtins", "list"): _Harmless(list),
     ("builtins", "tuple"): _Harmless(tuple),
-    ("builtins", "set"): _Harmless(set),
-    ("builtins", "frozenset"): _Harmless(frozenset),
+    ("builtins", "set"): _Harmless(_nothing),
+    ("builtins", "frozenset"): _Harmless(_nothing),
     ("builtins", "bytes"): _Harmless(_nothing),
+    ("builtins", "bytearray"): _Harmless(_nothing),
     ("builtins", "complex"): _Harmless(complex),
     ("collections", "OrderedDict"): _Harmless(_mapping),
     ("collections", "defaultdict"): _Harmless(_mapping),
     ("collections", "Counter"): _Harmless(_mapping),
+    ("collections", "deque"): _Harmless(_nothing),
     ("torch", "Size"): _Harmless(tuple),
     ("torch", "device"): _Harmless(_nothing),
     ("torch._utils", "_rebuild_tensor"): _Harmless(_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Harmless(_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): _Harmless(_nothing),  # formats of 8 bits, unsigned ones
     ("torch._utils", "_rebuild_parameter"): _Harmless(_first),
     ("torch._utils", "_rebuild_parameter_with_state"): _Harmless(_first),
     ("_codecs", "encode"): _Harmless(_nothing),

@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 
 _STEM = "patch_embed.proj.weight"
 _HEAD_WIDTH = 64
+_RANKS = {"cls_token": 3, "dist_token": 3, "reg_token": 3, "pos_embed": 3, "head.weight": 2} | {
+    "blocks.0.mlp.fc1.weight": 2
+}
 _SIZES = {  # width of the network: name in timm, its depth, side of a token
     192: ("tiny_patch16", 12, 16),
     384: ("small_patch16", 12, 16),
@@ -51,6 +54,8 @@ def likely_vit(shapes: Mapping[str, tuple[int, ...]]) -> LikelyVit | None:
         return None
     prefix = stems[0].removesuffix(_STEM)
     own = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+    if any(len(own.get(name, (1,) * rank)) != rank for name, rank in _RANKS.items()) or not own[_STEM][0]:
+        return None
     width, token_px = own[_STEM][0], own[_STEM][2]
     depth = len({found[1] for name in own if (found := re.match(r"blocks\.(\d+)\.", name))})
     size, usual_depth, usual_token_px = _SIZES.get(width, _SIZES[min(_SIZES, key=lambda usual: abs(usual - width))])
@@ -106,7 +111,8 @@ def _embedded_prefix(own: Mapping[str, tuple[int, ...]]) -> int | None:
         return None
     positions = own["pos_embed"][1]
     candidates = (_prefix_tokens(own), 0)
-    return next((count for count in candidates if math.isqrt(positions - count) ** 2 == positions - count), None)
+    squares = {side**2 for side in range(math.isqrt(positions) + 1)}
+    return next((count for count in candidates if positions - count in squares), None)
 
 
 def _side(own: Mapping[str, tuple[int, ...]], token_px: int) -> int | None:

@@ -70,7 +70,7 @@ def starting_network(training: Training, store: Store) -> nn.Module:
     if model.checkpoint_classes is not None:
         voter = voter.model_copy(update={"classes": model.checkpoint_classes})
     with store.local(model.checkpoint) as file:
-        key = recognise(file, model.checkpoint_key).key
+        key = recognise(file, model.checkpoint_key, url=model.checkpoint).key
         network = load_classifier(voter, preprocess, file, key).requires_grad_(True)
     if model.checkpoint_classes is not None:
         cast("Any", network).reset_classifier(model.classes)  # every classifier of timm has it

@@ -8,7 +8,6 @@ Not covered: which state dict of several is meant (checkpoints.py).
 """
 
 import pickle
-import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -16,23 +15,23 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from manifests.errors import RequestError
 from manifests.job import Preprocess
-from workers.checkpoints import NORMALISER, looks_like_safetensors
+from workers.checkpoints import AVERAGED, NORMALISER, looks_like_safetensors, printable
 from workers.likely_vit import likely_vit
 
 _NORMALISERS_AGREE = 5e-4  # numbers near 0.5, rounded to float16
 
 
-def read_weights(checkpoint: Path, checkpoint_key: str | None) -> dict[str, Tensor]:
+def read_weights(checkpoint: Path, checkpoint_key: str | None, url: str) -> dict[str, Tensor]:
     """The tensors of a state dict.
 
     Args:
         checkpoint: a local file.
         checkpoint_key: the state dict to take, or None if the file is one.
+        url: of the file, to be named in errors.
     Raises:
         RequestError: the file cannot be read, or only by running what is in it.
     """
@@ -40,22 +39,23 @@ def read_weights(checkpoint: Path, checkpoint_key: str | None) -> dict[str, Tens
         if looks_like_safetensors(checkpoint):
             content: Any = safetensors.torch.load_file(checkpoint)
         else:
-            content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+            with checkpoint.open("rb") as file:  # of a path torch.load would look at the suffix
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        if checkpoint_key is not None:
+            content = content[checkpoint_key]
     except pickle.UnpicklingError:  # torch's own text advises to switch the check off
         raise RequestError(
-            f"model.checkpoint: {checkpoint} is a pickle of other things than tensors, which could run code, so it was "
+            f"model.checkpoint: {url} is a pickle of other things than tensors, which could run code, so it was "
             "not loaded; `smoothcert import-checkpoint FILE` makes safetensors of its weights, and runs nothing"
         ) from None
-    except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
+    except Exception as error:  # whatever a broken or hostile file provokes
         raise RequestError(
-            f"model.checkpoint: {checkpoint} cannot be read ({' '.join(str(error).split())[:160]}); save a plain state "
+            f"model.checkpoint: {url} cannot be read ({printable(' '.join(str(error).split()))}); save a plain state "
             "dict, best as safetensors"
         ) from None
-    if checkpoint_key is not None:
-        content = content[checkpoint_key]
-    if isinstance(content, nn.Module) or not isinstance(content, dict):
-        raise RequestError(f"model.checkpoint: {checkpoint} holds a {type(content).__name__}, not a state dict")
-    return {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not isinstance(content, dict):
+        raise RequestError(f"model.checkpoint: {url} holds a {type(content).__name__}, not a state dict")
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def complaints_of(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], prefix: str) -> list[str]:
@@ -70,7 +70,7 @@ def complaints_of(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], pref
     besides = [
         name
         for name in sorted(weights.keys() - named.keys(), key=lambda name: (not name.startswith(prefix), name))
-        if not NORMALISER.search(name) and not _repeats(name, weights, own, prefix)
+        if not NORMALISER.search(name) and name != AVERAGED and not _repeats(name, weights, own, prefix)
     ]
     return [
         *_some("lacks", sorted(named.keys() - weights.keys())),
@@ -79,6 +79,11 @@ def complaints_of(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], pref
             f"{name} is {list(weights[name].shape)}, expected {list(own[named[name]].shape)}"
             for name in sorted(named.keys() & weights.keys())
             if weights[name].shape != own[named[name]].shape
+        ),
+        *(
+            f"{name} holds {weights[name].dtype} numbers, expected floating ones"
+            for name in sorted(named.keys() & weights.keys())
+            if own[named[name]].is_floating_point() and not weights[name].is_floating_point()
         ),
     ]
 
@@ -89,7 +94,7 @@ def prefix_of(names: Collection[str], own: Collection[str]) -> str:
     return min(counts, key=lambda prefix: (-counts[prefix], len(prefix)), default="")
 
 
-def check_normaliser(weights: Mapping[str, Tensor], preprocess: Preprocess, checkpoint: Path) -> None:
+def check_normaliser(weights: Mapping[str, Tensor], preprocess: Preprocess, url: str) -> None:
     """A network that was trained behind a normaliser of its own must get pixels normalised the same way.
 
     Raises:
@@ -98,13 +103,13 @@ def check_normaliser(weights: Mapping[str, Tensor], preprocess: Preprocess, chec
     for name, value in weights.items():
         if found := NORMALISER.search(name):
             here: tuple[float, ...] = getattr(preprocess, found[1])
-            there = value.flatten().tolist()
+            there = value.flatten().tolist() if value.numel() == 3 else []
             near = [abs(a - b) <= _NORMALISERS_AGREE for a, b in zip(there, here, strict=False)]
             if len(there) != 3 or not all(near):
                 rounded = [round(number, 4) for number in there]
                 raise RequestError(
-                    f"preprocess.{found[1]}: {list(here)} is not what {checkpoint} was trained with ({name}); set it "
-                    f"to {rounded}"
+                    f"preprocess.{found[1]}: {list(here)} is not what {url} was trained with ({printable(name)}); "
+                    f"set it to {rounded or 'three numbers'}"
                 )
 
 
@@ -131,4 +136,4 @@ def _repeats(name: str, weights: Mapping[str, Tensor], own: Collection[str], pre
 def _some(verb: str, names: list[str]) -> list[str]:
     if not names:
         return []
-    return [f"the file {verb} {names[0]}" + (f" and {len(names) - 1} others" if len(names) > 1 else "")]
+    return [f"the file {verb} {printable(names[0])}" + (f" and {len(names) - 1} others" if len(names) > 1 else "")]

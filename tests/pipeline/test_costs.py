@@ -92,8 +92,11 @@ def test_tokens_that_are_not_there_cannot_be_dropped(tmp_path: Path) -> None:
 
 
 def test_the_layout_of_the_checkpoint_is_told(tmp_path: Path) -> None:
-    """In words."""
+    """In words; and what an actor would refuse is refused: here a normaliser that is not the job's."""
     with torch.random.fork_rng():
         network = timm.create_model("vit_tiny_patch16_224", img_size=16, num_classes=jobs.CLASSES, **jobs.OPTIONS)
     torch.save({"model": reference.state_dict(network)}, tmp_path / "weights.pt")
-    assert _rows(tmp_path)["checkpoint"] == "reference layout, state dict 'model', prefix 'module.model.model.'"
+    rows = _rows(tmp_path, preprocess={"resize": None, "crop": 16, "mean": reference.MEAN, "std": reference.STD})
+    assert rows["checkpoint"] == "reference layout, state dict 'model', prefix 'module.model.model.'"
+    with pytest.raises(RequestError, match=r"preprocess\.mean: .* is not what .*weights\.pt was trained with"):
+        _rows(tmp_path)

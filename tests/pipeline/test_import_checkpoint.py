@@ -3,7 +3,9 @@
 import builtins
 import os
 import pickle
+import re
 import subprocess
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +77,7 @@ _TENSORS = {
     "view": torch.arange(12.0)[3:9].reshape(2, 3).T,
     "scalar": torch.tensor(7),
     "empty": torch.empty(0, 3),
+    "empty whole numbers": torch.empty(0, dtype=torch.int64),
     "half": torch.randn(5).half(),
     "bfloat16": torch.randn(2, 3).bfloat16(),
     "double": torch.randn(3, dtype=torch.float64),
@@ -161,6 +164,7 @@ def test_a_pickle_that_would_run_does_run_elsewhere(tmp_path: Path) -> None:
     ("make", "says"),
     [
         (lambda file: None, "no such file"),
+        (lambda file: file.mkdir(), "no such file"),
         (lambda file: file.write_bytes(b""), "no file of torch.save"),
         (lambda file: file.write_bytes(b"\x80\x02]."), "no file of torch.save"),
         (lambda file: torch.save([torch.ones(2)], file), "holds no state dict"),
@@ -192,3 +196,74 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "is not overwritten" in result.stderr
     assert (tmp_path / "weights.safetensors").read_text() == "mine"
+
+
+def test_views_of_the_same_numbers(tmp_path: Path) -> None:
+    """Parameters that are slices of one vector, as some optimizers keep them, each arrive alone."""
+    flat = torch.arange(3000.0)
+    torch.save({f"w{n}": flat[1000 * n : 1000 * n + 1000] for n in range(3)}, tmp_path / "weights.pt")
+    assert _import(tmp_path / "weights.pt").exit_code == 0
+    there = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    assert torch.equal(torch.cat([there[f"w{n}"] for n in range(3)]), flat)
+    torch.save({f"w{n}": flat for n in range(100)}, tmp_path / "many.pt")
+    result = _import(tmp_path / "many.pt")
+    assert "its tensors would be 1,200,000 bytes" in result.stderr
+
+
+def test_an_old_file_with_more_than_weights(tmp_path: Path) -> None:
+    """Before torch 1.6 a module lay beside its source, a storage of complex numbers beside others."""
+    content = {"state_dict": {"a": torch.ones(2)}, "criterion": nn.CrossEntropyLoss(), "z": torch.ones(2) * 1j}
+    torch.save(content, tmp_path / "weights.pt", _use_new_zipfile_serialization=False)
+    result = _import(tmp_path / "weights.pt")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.endswith("left out: criterion, z\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({0: torch.ones(2)}, "has no tensors"),
+        ({"__metadata__": torch.ones(2), "a": torch.ones(2)}, "__metadata__ cannot be in a file of safetensors"),
+        ({"z": torch.ones(2) * 1j}, r"z cannot be in a file of safetensors \(complex64 numbers\)"),
+        ({"model": nn.Linear(2, 2), "epoch": 3}, "no state dict but an object of torch.nn.modules.linear.Linear; save"),
+        (
+            {"student": {"a": torch.ones(2)}, "best": torch.tensor(5.0)},
+            "no state dict of a usual name; it has: student",
+        ),
+        ({"a\x1b[2J\n": {"a": torch.ones(2)}}, r"it has: 'a\\x1b\[2J\\n'; name one"),
+        ({"a" * 5000: {"a": torch.ones(2)}}, "it has: a{80}[.]{3}; name one"),
+    ],
+)
+def test_contents_that_cannot_be_imported(content: object, says: str, tmp_path: Path) -> None:
+    """One line of printable text, whatever the names in the file are."""
+    torch.save(content, tmp_path / "weights.pt")
+    result = _import(tmp_path / "weights.pt")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.strip().isprintable()
+    assert re.search(says, result.stderr)
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.pt"]
+
+
+def test_a_compressed_file_is_none_of_torch(tmp_path: Path) -> None:
+    """A few kilobytes could hold gigabytes."""
+    torch.save({"a": torch.ones(2)}, tmp_path / "plain.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pt") as plain,
+        zipfile.ZipFile(tmp_path / "weights.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert "is compressed, which torch does not do" in _import(tmp_path / "weights.pt").stderr
+    with pytest.raises(RequestError, match="is compressed"):
+        recognise(tmp_path / "weights.pt", None)
+
+
+def test_what_lies_behind_a_file_is_not_the_file(tmp_path: Path) -> None:
+    """torch reads the beginning, so what is imported and what a job loads is the same."""
+    torch.save({"model": {"a": torch.ones(2)}}, tmp_path / "weights.pt", _use_new_zipfile_serialization=False)
+    torch.save({"state_dict_ema": {"a": torch.zeros(2)}}, tmp_path / "behind.pt")
+    with (tmp_path / "weights.pt").open("ab") as file:
+        file.write((tmp_path / "behind.pt").read_bytes())
+    assert recognise(tmp_path / "weights.pt", None).key == "model"
+    assert _import(tmp_path / "weights.pt").exit_code == 0
+    assert safetensors.torch.load_file(tmp_path / "weights.safetensors")["a"].tolist() == [1, 1]

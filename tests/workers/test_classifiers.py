@@ -42,6 +42,10 @@ _LAYOUTS: dict[str, tuple[Callable[[nn.Module], StateDict], str]] = {
     "data parallel": (_prefixed("module."), "torch file, prefix 'module.'"),
     "compiled in data parallel": (_prefixed("module._orig_mod."), "torch file, prefix 'module._orig_mod.'"),
     "averaged": (_averaged, "torch file, EMA weights of 'state_dict_ema', prefix 'module.'"),
+    "averaged by torch": (
+        lambda network: {"model_ema": torch.optim.swa_utils.AveragedModel(network).state_dict()},
+        "torch file, EMA weights of 'model_ema', prefix 'module.'",
+    ),
     "reference": (
         lambda network: {"model": reference.state_dict(network), "epoch": 3},
         "reference layout, state dict 'model', prefix 'module.model.model.'",
@@ -86,7 +90,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(_prefixed("")(_network()), file)
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(RequestError, match=r"weights\.safetensors cannot be read") as error:
+    with pytest.raises(RequestError, match=r"weights\.safetensors is no whole file of safetensors") as error:
         _load(file)
     assert "\n" not in str(error.value)
 
@@ -121,6 +125,18 @@ _WRONG: dict[str, tuple[Callable[[nn.Module], StateDict], str]] = {
     "another std": (
         _edited(lambda weights: weights.update({"module.attacker.normalize.new_std": torch.ones(3, 1, 1)})),
         r"^preprocess\.std: .*attacker\.normalize\.new_std.*set it to \[1\.0, 1\.0, 1\.0\]$",
+    ),
+    "a mean of more channels": (
+        _edited(lambda weights: weights.update({"module.normalizer.new_mean": torch.ones(1).expand(10**8)})),
+        r"^preprocess\.mean: .*set it to three numbers$",
+    ),
+    "weights in whole numbers": (
+        _edited(lambda weights: weights.update({"module.model.model.head.bias": torch.ones(3, dtype=torch.int8)})),
+        r"module\.model\.model\.head\.bias holds torch\.int8 numbers, expected floating ones;",
+    ),
+    "a token of another rank": (
+        _edited(lambda weights: weights.update({"module.model.model.cls_token": torch.ones(64)})),
+        r"module\.model\.model\.cls_token is \[64\], expected \[1, 1, 64\];",
     ),
     "another network": (
         lambda _network: {"model": reference.state_dict(build_classifier(_OTHER, 32))},
