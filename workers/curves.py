@@ -54,7 +54,7 @@ def picture_of(curve: Sequence[Figures], title: str) -> bytes | None:
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    picture = Figure(figsize=(10, 4), layout="constrained")
+    picture = Figure(figsize=(12, 4), layout="constrained")
     loss, accuracy = picture.subplots(1, 2)
     picture.suptitle(title)
     loss.plot([figures.epoch for figures in curve], [figures.train_loss for figures in curve])
@@ -74,7 +74,7 @@ def picture_of(curve: Sequence[Figures], title: str) -> bytes | None:
         accuracy.plot(*zip(*points, strict=True), marker="." if len(points) < 20 else None, label=name)
     accuracy.set(xlabel="epoch", ylabel="accuracy, %")
     if series:
-        accuracy.legend()
+        picture.legend(loc="outside right center")  # lines are everywhere else
     file = io.BytesIO()
     picture.savefig(file, format="png", dpi=120, metadata={"Software": None})
     return file.getvalue()
