@@ -86,7 +86,7 @@ def choose_key(content: Mapping[Any, Any], key: str | None, url: str) -> str | N
     if whole := [name for name in USUAL_KEYS if isinstance(content.get(name), Inert)]:
         raise RequestError(
             f"model.checkpoint: {url} holds under {whole[0]!r} no state dict but an object of "
-            f"{printable(type(content[whole[0]]).__name__)}; save its state_dict(), where the file was made"
+            f"{printable(type(content[whole[0]]).__name__)}, which could run code; save its state_dict() instead"
         )
     if inner and _num_tensors(content) <= max(map(_num_tensors, inner.values())):
         raise RequestError(

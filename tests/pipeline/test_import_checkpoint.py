@@ -225,7 +225,7 @@ def test_an_old_file_with_more_than_weights(tmp_path: Path) -> None:
         ({0: torch.ones(2)}, "has no tensors"),
         ({"__metadata__": torch.ones(2), "a": torch.ones(2)}, "__metadata__ cannot be in a file of safetensors"),
         ({"z": torch.ones(2) * 1j}, r"z cannot be in a file of safetensors \(complex64 numbers\)"),
-        ({"model": nn.Linear(2, 2), "epoch": 3}, "no state dict but an object of torch.nn.modules.linear.Linear; save"),
+        ({"model": nn.Linear(2, 2), "epoch": 3}, "no state dict but an object of torch.nn.modules.linear.Linear, w"),
         (
             {"student": {"a": torch.ones(2)}, "best": torch.tensor(5.0)},
             "no state dict of a usual name; it has: student",

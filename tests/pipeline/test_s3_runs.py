@@ -68,7 +68,7 @@ def test_a_run_in_s3_is_the_run_of_a_folder(ray_here, job_in_s3, bucket, capsys)
     assert certify_all(job) == 0
     assert "nothing to do" in capsys.readouterr().out
     run = open_run(there["path"])
-    (answer,) = query(run, questions_of(job, patches=[(1, 1)]))
+    (answer,) = query(run, questions_of(job, patches=[(1, 1)])).results
     assert answer.classes[None].images == 15
     assert verify(there["path"], replay=3).problems == ()
 
