@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from manifests.errors import ShardError
 from manifests.job import Job
 from pipeline.plan import Plan, count_images, make_plan
-from workers.classifiers import build_classifier, has_tokens, load_classifier, preprocess_notice
+from workers.classifiers import has_tokens, load_classifier, preprocess_notice
 from workers.geometry import Geometry
 
 _BYTES_A_VOTE = 6  # uint16 and float32, little of which compresses
@@ -34,9 +34,7 @@ def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
     plan = make_plan(job)
     crop = job.preprocess.crop
     with plan.run.store.local(job.model.checkpoint) as checkpoint:
-        load_classifier(job.model, job.preprocess, checkpoint, plan.checkpoint_key)
-    with torch.device("meta"):
-        network = build_classifier(job.model, job.preprocess.network_side)
+        network = load_classifier(job.model, job.preprocess, checkpoint, plan.checkpoint_key).to("meta")
     geometry = Geometry.of(job.ablation, crop, crop)
     tokens, flop = _work_of(job, network, geometry)
     images, notices = _count_images(plan)
