@@ -67,6 +67,7 @@ def complaints_of(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], pref
         prefix: of the network's names in the file.
     """
     named = {prefix + name: name for name in own}
+    both = sorted(named.keys() & weights.keys())
     besides = [
         name
         for name in sorted(weights.keys() - named.keys(), key=lambda name: (not name.startswith(prefix), name))
@@ -77,12 +78,12 @@ def complaints_of(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], pref
         *_some("has besides", besides),
         *(
             f"{name} is {list(weights[name].shape)}, expected {list(own[named[name]].shape)}"
-            for name in sorted(named.keys() & weights.keys())
+            for name in both
             if weights[name].shape != own[named[name]].shape
         ),
         *(
             f"{name} holds {weights[name].dtype} numbers, expected floating ones"
-            for name in sorted(named.keys() & weights.keys())
+            for name in both
             if own[named[name]].is_floating_point() and not weights[name].is_floating_point()
         ),
     ]
