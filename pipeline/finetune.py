@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from pipeline.cluster import Share
     from workers.curves import Figures
     from workers.training import Step
+    from workers.validation import Validated
 
-    Event = Step | Figures
+    Event = Step | Validated | Figures
 
 _END = None
 _LINE_EVERY_S = 60.0  # where no bar can be drawn
@@ -53,20 +54,22 @@ def finetune(training: Training) -> None:
 
 def _show(events: "Iterable[Event]", epochs: int, console: Console) -> None:
     from workers.curves import Figures
+    from workers.validation import Validated
 
-    titles = TextColumn("epoch {task.fields[epoch]}"), TextColumn("loss {task.fields[loss]:.3f}")
+    titles = TextColumn("epoch {task.fields[epoch]}"), TextColumn("{task.fields[said]}")
     columns = titles[0], BarColumn(), MofNCompleteColumn(), titles[1], TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar, told = progress.add_task("", total=None, epoch=f"1/{epochs}", loss=float("nan")), time.monotonic()
+        bar, told = progress.add_task("", total=None, epoch=f"1/{epochs}", said=""), time.monotonic()
         for event in events:
             epoch = f"{event.epoch}/{epochs}"
             if isinstance(event, Figures):
                 line = event.line(epochs)
             else:
-                progress.update(bar, completed=event.images, total=event.total, epoch=epoch, loss=event.loss)
+                said = "held out" if isinstance(event, Validated) else f"loss {event.loss:.3f}"
+                progress.update(bar, completed=event.images, total=event.total, epoch=epoch, said=said)
                 if console.is_terminal or time.monotonic() < told + _LINE_EVERY_S:
                     continue
-                line = f"[{epoch}] {event.images:,} of {event.total:,} images, loss {event.loss:.3f}"
+                line = f"[{epoch}] {event.images:,} of {event.total:,} images, {said}"
             console.print(line)
             told = time.monotonic()
 

@@ -56,7 +56,7 @@ from workers.training_data import (
     refuse_losses,
 )
 from workers.training_run import TrainingRun
-from workers.validation import Validator
+from workers.validation import Validated, Validator
 
 _LOOK_EVERY_STEPS = 10  # reading the loss from a GPU makes it wait
 
@@ -76,7 +76,7 @@ class Step(NamedTuple):
     loss: float
 
 
-def train(training: Training) -> Iterator[Step | Figures]:
+def train(training: Training) -> Iterator[Step | Validated | Figures]:
     """Train, or go on where an earlier call stopped; what is complete is not done again.
 
     Call it in each process; all work on the same batches. Only the first publishes.
@@ -190,7 +190,7 @@ class _Trainer:
             for name, value in network.state_dict().items()
         }
 
-    def epoch(self, epoch: int) -> Iterator[Step]:
+    def epoch(self, epoch: int) -> Iterator[Step | Validated]:
         """Learn from each image once; the figures go to the curve."""
         start, training = time.monotonic(), self._training
         tally = _Tally(self.device, epoch + 1)
@@ -227,7 +227,7 @@ class _Trainer:
         }
         last = epoch + 1 == training.epochs
         if self._validator and training.validation and (last or (epoch + 1) % training.validation.every_epochs == 0):
-            figures |= self._validator.figures(self._as_published())
+            figures |= yield from self._validator.figures(self._as_published(), epoch + 1)
         self.curve.append(Figures(**figures))
 
     def _batches(self, epoch: int) -> Iterator[Batch]:

@@ -3,7 +3,8 @@
 Votes and certificates are made by the code that certifies (voters.py, certificates.py).
 """
 
-from typing import Any
+from collections.abc import Generator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +19,19 @@ from workers.training_data import LabelledImages
 from workers.voters import smooth
 
 _IMAGES_TOGETHER = 16
+
+
+class Validated(NamedTuple):
+    """How far a validation is.
+
+    Attributes:
+        epoch: from 1.
+        images: this process has voted on, of `total`.
+    """
+
+    epoch: int
+    images: int
+    total: int
 
 
 class Validator:
@@ -35,8 +49,13 @@ class Validator:
         self._training, self._images, self._peers, self._device = training, images, peers, device
         self._geometry = Geometry.of(training.validated_ablation, crop, crop)
 
-    def figures(self, network: nn.Module) -> dict[str, Any]:
-        """`ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`; the network is taken over."""
+    def figures(self, network: nn.Module, epoch: int) -> Generator[Validated, None, dict[str, Any]]:
+        """Vote; return `ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`.
+
+        Args:
+            network: is taken over.
+            epoch: from 1; for what is told.
+        """
         training, images = self._training, self._images
         voter = smooth(
             network.eval().requires_grad_(False),
@@ -49,6 +68,7 @@ class Validator:
         for start in range(0, len(votes), _IMAGES_TOGETHER):
             together = slice(start, start + _IMAGES_TOGETHER)
             votes[together] = voter.votes(images.pixels[together]).classes.cpu().numpy()
+            yield Validated(epoch, min(together.stop, len(votes)), len(votes))
         labels = images.labels.numpy()
         ballots = Ballots.of(votes, classes=training.model.classes)
         right = ballots.tally.prediction == labels

@@ -38,6 +38,17 @@ def test_a_line_an_epoch_and_weights_that_a_job_takes(tmp_path):
     load_classifier(job.model, job.preprocess, Path(job.model.checkpoint), None)
 
 
+def test_held_out_images_are_counted_as_they_are_voted_on(tmp_path, monkeypatch):
+    """A long validation does not look like a hang."""
+    monkeypatch.setattr("pipeline.finetune._LINE_EVERY_S", 0.0)
+    result = run(write_training(tmp_path, tars=(2, 20), validation={"images": {"shards": "tars"}}))
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    told = [line for line in lines if "held out" in line]
+    assert told == [f"[2/2] {done} of 40 images, held out" for done in (16, 32, 40)]
+    assert "ablations" in lines[lines.index(told[-1]) + 1]
+
+
 def test_the_same_command_goes_on(tmp_path):
     """What is complete is told, not done again; another training under the name is refused."""
     path = write_training(tmp_path)
