@@ -42,8 +42,8 @@ def main() -> None:
     votes = {dtype: _votes(job, dtype, pixels) for dtype in dict.fromkeys(["float32", *args.dtype])}
     plain = votes["float32"]
     headings = ["format", "votes that differ", "largest float32 margin of these", "margins apart by up to"]
-    table = Table(title=f"{job.name}: {len(labels)} images, {plain['classes'].size:,} votes")
-    for heading in (*headings, "smoothed", *(f"certified {side} x {side}" for side in job.patches)):
+    table = Table(title=f"{job.name}: {len(labels)} images, {plain['classes'].size:,} votes; certified accuracy")
+    for heading in (*headings, "smoothed", *(f"{side} x {side}" for side in job.patches)):
         table.add_column(heading, justify="left" if heading == "format" else "right")
     records = []
     for dtype, answer in votes.items():
