@@ -19,7 +19,7 @@ from rich.table import Table
 
 from manifests.job import Job, load_job
 from manifests.shards import find_shards
-from workers.certificates import certify
+from workers.certificates import Certificates, certify
 from workers.checkpoints import recognise
 from workers.classifiers import load_classifier
 from workers.geometry import Geometry
@@ -42,11 +42,14 @@ def main() -> None:
     votes = {dtype: _votes(job, dtype, pixels) for dtype in dict.fromkeys(["float32", *args.dtype])}
     plain = votes["float32"]
     headings = ["format", "votes that differ", "largest float32 margin of these", "margins apart by up to"]
+    headings += ["other predictions", "other certificates"]
     table = Table(title=f"{job.name}: {len(labels)} images, {plain['classes'].size:,} votes; certified accuracy")
     for heading in (*headings, "smoothed", *(f"{side} x {side}" for side in job.patches)):
         table.add_column(heading, justify="left" if heading == "format" else "right")
     records = []
+    certificates = {dtype: _certificates(job, answer["classes"]) for dtype, answer in votes.items()}
     for dtype, answer in votes.items():
+        certified, by_float32 = certificates[dtype], certificates["float32"]
         differ = answer["classes"] != plain["classes"]
         agree = np.abs(answer["margins"] - plain["margins"])[~differ]
         record = {
@@ -54,13 +57,16 @@ def main() -> None:
             "votes_differ": float(differ.mean()),
             "largest_margin_of_these": float(plain["margins"][differ].max(initial=0)),
             "margins_apart": float(agree.max()),
-            **_accuracies(job, answer["classes"], labels),
+            "predictions_differ": int((certified.prediction != by_float32.prediction).sum()),
+            "certificates_differ": int((certified.max_certified_patch != by_float32.max_certified_patch).sum()),
+            **_accuracies(job, certified, labels),
         }
         records.append(record)
         shares = (f"{record[name]:.2%}" for name in record if name.startswith(("smoothed", "certified")))
         apart = (f"{record['largest_margin_of_these']:.3g}", f"{record['margins_apart']:.3g}")
-        table.add_row(dtype, f"{record['votes_differ']:.3%}", *apart, *shares)
-    Console(width=140).print(table)
+        changed = (str(record["predictions_differ"]), str(record["certificates_differ"]))
+        table.add_row(dtype, f"{record['votes_differ']:.3%}", *apart, *changed, *shares)
+    Console(width=180).print(table)
     print(json.dumps(records))
 
 
@@ -95,9 +101,12 @@ def _votes(job: Job, dtype: str, pixels: torch.Tensor) -> dict[str, np.ndarray[A
     }
 
 
-def _accuracies(job: Job, classes: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> dict[str, float]:
+def _certificates(job: Job, classes: np.ndarray[Any, Any]) -> Certificates:
     crop = job.preprocess.crop
-    certificates = certify(classes.astype(np.uint16), Geometry.of(job.ablation, crop, crop), classes=job.model.classes)
+    return certify(classes.astype(np.uint16), Geometry.of(job.ablation, crop, crop), classes=job.model.classes)
+
+
+def _accuracies(job: Job, certificates: Certificates, labels: np.ndarray[Any, Any]) -> dict[str, float]:
     right = certificates.prediction == labels
     certified = {
         f"certified_{side}": float((right & (certificates.max_certified_patch >= side)).mean()) for side in job.patches

@@ -46,30 +46,34 @@ def finetune(training: Training) -> None:
     if training.execution.workers == 1:
         from workers.training import train
 
-        _show(train(training), training.epochs, console)
+        _show(train(training), training, console)
     else:
         _under_ray(training, console)
     console.print(f"{training.url}/weights.safetensors")
 
 
-def _show(events: "Iterable[Event]", epochs: int, console: Console) -> None:
+def _show(events: "Iterable[Event]", training: Training, console: Console) -> None:
     from workers.curves import Figures
     from workers.validation import Validated
 
     titles = TextColumn("epoch {task.fields[epoch]}"), TextColumn("{task.fields[said]}")
     columns = titles[0], BarColumn(), MofNCompleteColumn(), titles[1], TimeRemainingColumn()
+    # Several processes divide the held-out images among them.
+    held_out = "held-out images" if training.execution.workers == 1 else "held-out images of the first process"
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar, told = progress.add_task("", total=None, epoch=f"1/{epochs}", said=""), time.monotonic()
+        bar, told = progress.add_task("", total=None, epoch=f"1/{training.epochs}", said=""), time.monotonic()
         for event in events:
-            epoch = f"{event.epoch}/{epochs}"
+            epoch = f"{event.epoch}/{training.epochs}"
             if isinstance(event, Figures):
-                line = event.line(epochs)
+                line = event.line(training.epochs)
             else:
-                said = "held out" if isinstance(event, Validated) else f"loss {event.loss:.3f}"
+                said = held_out if isinstance(event, Validated) else f"images, loss {event.loss:.3f}"
+                if progress.finished:
+                    progress.reset(bar)  # else the time that remains stays 0
                 progress.update(bar, completed=event.images, total=event.total, epoch=epoch, said=said)
                 if console.is_terminal or time.monotonic() < told + _LINE_EVERY_S:
                     continue
-                line = f"[{epoch}] {event.images:,} of {event.total:,} images, {said}"
+                line = f"[{epoch}] {event.images:,} of {event.total:,} {said}"
             console.print(line)
             told = time.monotonic()
 
@@ -100,7 +104,7 @@ def _under_ray(training: Training, console: Console) -> None:
     )
     queue = Queue(actor_options={"num_cpus": 0})
     with tempfile.TemporaryDirectory(prefix="smoothcert-") as folder, ThreadPoolExecutor(1) as shower:
-        shown = shower.submit(_show, _heard(queue), training.epochs, console)
+        shown = shower.submit(_show, _heard(queue), training, console)
         try:
             for attempt in range(execution.max_failures + 1):
                 # What Ray keeps is not needed: the state of a training is in its output. Its own attempts would go on

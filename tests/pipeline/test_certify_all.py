@@ -295,6 +295,7 @@ def test_an_interrupt_ends_cleanly(tmp_path, capsys):
     jobs.write_shards(tmp_path, shards=20, images=12)
     job = jobs.write_job(tmp_path)
     slowly = injection(tmp_path, before_shards("time.sleep(1)"))  # so that there is something to interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background, and so by the driver
     driver = driver_of(job, stderr=subprocess.PIPE, env=os.environ | slowly)
     wait_for_published(tmp_path, 1, driver)
     driver.send_signal(signal.SIGINT)

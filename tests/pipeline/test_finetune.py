@@ -44,8 +44,8 @@ def test_held_out_images_are_counted_as_they_are_voted_on(tmp_path, monkeypatch)
     result = run(write_training(tmp_path, tars=(2, 20), validation={"images": {"shards": "tars"}}))
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    told = [line for line in lines if "held out" in line]
-    assert told == [f"[2/2] {done} of 40 images, held out" for done in (16, 32, 40)]
+    told = [line for line in lines if "held-out" in line]
+    assert told == [f"[2/2] {done} of 40 held-out images" for done in (16, 32, 40)]
     assert "ablations" in lines[lines.index(told[-1]) + 1]
 
 
