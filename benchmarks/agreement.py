@@ -47,9 +47,9 @@ def main() -> None:
     for heading in (*headings, "smoothed", *(f"{side} x {side}" for side in job.patches)):
         table.add_column(heading, justify="left" if heading == "format" else "right")
     records = []
-    certificates = {dtype: _certificates(job, answer["classes"]) for dtype, answer in votes.items()}
+    by_float32 = _certificates(job, plain["classes"])
     for dtype, answer in votes.items():
-        certified, by_float32 = certificates[dtype], certificates["float32"]
+        certified = _certificates(job, answer["classes"])
         differ = answer["classes"] != plain["classes"]
         agree = np.abs(answer["margins"] - plain["margins"])[~differ]
         record = {

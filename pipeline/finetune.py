@@ -56,8 +56,13 @@ def _show(events: "Iterable[Event]", training: Training, console: Console) -> No
     from workers.curves import Figures
     from workers.validation import Validated
 
-    titles = TextColumn("epoch {task.fields[epoch]}"), TextColumn("{task.fields[said]}")
-    columns = titles[0], BarColumn(), MofNCompleteColumn(), titles[1], TimeRemainingColumn()
+    columns = (
+        TextColumn("epoch {task.fields[epoch]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[said]}"),
+        TimeRemainingColumn(),
+    )
     # Several processes divide the held-out images among them.
     held_out = "held-out images" if training.execution.workers == 1 else "held-out images of the first process"
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
