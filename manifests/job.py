@@ -18,7 +18,10 @@ Pixels = Annotated[int, Strict(), Field(ge=1)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 # "auto" in the file is None in Python: decided where the hardware is known.
 Auto = BeforeValidator(lambda value: None if value == "auto" else value)
-Rgb = tuple[float, float, float]
+# A number for each channel: three for RGB, one (which needs no brackets) for gray.
+Channels = Annotated[
+    tuple[float, ...], BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
+]
 PATHS = ("images.shards", "model.checkpoint", "output")
 """Keys that hold paths or URLs."""
 
@@ -95,10 +98,12 @@ class Preprocess(Part):
     """Side of the square that is cut from the centre and certified."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Filter of the resize, antialiased."""
-    mean: Rgb = (0.485, 0.456, 0.406)
-    """Subtracted from pixels / 255, a channel each."""
-    std: Rgb = (0.229, 0.224, 0.225)
-    """Divides what remains, a channel each."""
+    orient: bool = False
+    """Turn images upright as their EXIF orientation says, before the resize; false: take the pixels as stored."""
+    mean: Channels = (0.485, 0.456, 0.406)
+    """Subtracted from pixels / 255: three numbers for RGB; one for gray, to which Pillow's L converts all images."""
+    std: Channels = (0.229, 0.224, 0.225)
+    """Divides what remains; as many numbers as `mean`."""
     upsample: Count = 1
     """After the ablation a pixel is repeated so often along both sides; the network is built for crop x upsample."""
 
@@ -107,9 +112,21 @@ class Preprocess(Part):
         """Side of the images that the network sees, in pixels."""
         return self.crop * self.upsample
 
+    @property
+    def channels(self) -> int:
+        """Of the pixels that are certified: 3 for RGB, 1 for gray."""
+        return len(self.mean)
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _gray_or_rgb(cls, value: Channels) -> Channels:
+        if len(value) not in (1, 3):
+            raise ValueError("must have three numbers for RGB images, or one for gray images")
+        return value
+
     @field_validator("std")
     @classmethod
-    def _positive(cls, value: Rgb) -> Rgb:
+    def _positive(cls, value: Channels) -> Channels:
         if min(value) <= 0:
             raise ValueError("must be above 0 in each channel")
         return value
@@ -169,6 +186,7 @@ class Job(Part):
     @model_validator(mode="after")
     def _fits_the_image(self) -> Self:
         refuse_misfits(self.preprocess, {"ablation.size": [self.ablation.size], "patches": self.patches})
+        refuse_other_channels(self.model, self.preprocess)
         return self
 
 
@@ -190,6 +208,27 @@ def refuse_misfits(preprocess: Preprocess, lengths: Mapping[str, Sequence[int]])
         raise ValueError(
             f"preprocess.resize: {preprocess.resize} leaves nothing to crop: {frame}; "
             f"use at least {crop}, or null for images of exactly that size"
+        )
+
+
+def refuse_other_channels(model: Network, preprocess: Preprocess) -> None:
+    """Refuse a network that takes other images than the preprocessing gives.
+
+    Raises:
+        ValueError: mean and std disagree, or `in_chans` of the network (timm's default: 3) is another number.
+    """
+    mean, std = len(preprocess.mean), len(preprocess.std)
+    if mean != std:
+        raise ValueError(
+            f"preprocess: mean has {mean} number(s), std has {std}; give each three numbers for RGB images, or one "
+            "for gray images"
+        )
+    if (takes := model.options.get("in_chans", 3)) != mean:
+        gives = {1: "one number, so images are gray", 3: "three numbers, so images are RGB"}[mean]
+        remedy = {1: "set mean and std to one number each", 3: "set mean and std to three numbers each"}
+        raise ValueError(
+            f"model.options: the network takes {takes} channel(s) (in_chans), but preprocess.mean has {gives}; "
+            f"{remedy.get(takes, 'set in_chans to 3 for RGB images, or 1 for gray ones')}"
         )
 
 

@@ -27,6 +27,7 @@ from manifests.job import (
     Preprocess,
     Storage,
     refuse_misfits,
+    refuse_other_channels,
 )
 from manifests.shards import Shard
 from manifests.yaml_file import Part, load_file
@@ -227,6 +228,7 @@ class Training(Part):
             lengths["validation.ablation.size"] = [self.validated_ablation.size]
             lengths["validation.patches"] = self.validation.patches
         refuse_misfits(self.preprocess, lengths)
+        refuse_other_channels(self.model, self.preprocess)
         if self.regularisation.drop_path and "drop_path_rate" in self.model.options:
             raise ValueError("model.options: drop_path_rate is regularisation.drop_path; keep one of them")
         if self.images.limit is not None and not self.cache:

@@ -4,6 +4,7 @@ Loads the network as an actor would, so that what does not fit shows here, and c
 A product of an n x a by an a x b matrix counts 2 n a b operations.
 """
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from manifests.job import Job
 from pipeline.plan import Plan, count_images, make_plan
 from workers.classifiers import has_tokens, load_classifier, preprocess_notice
 from workers.geometry import Geometry
+from workers.voters import smooth
 
 _BYTES_A_VOTE = 6  # uint16 and float32, little of which compresses
 _BYTES_A_ROW = 60  # the other columns, compressed
@@ -34,8 +36,10 @@ def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
     plan = make_plan(job)
     crop = job.preprocess.crop
     with plan.run.store.local(job.model.checkpoint) as checkpoint:
-        network = load_classifier(job.model, job.preprocess, checkpoint, plan.checkpoint_key).to("meta")
+        network = load_classifier(job.model, job.preprocess, checkpoint, plan.checkpoint_key)
     geometry = Geometry.of(job.ablation, crop, crop)
+    _refuse_misfit(job, copy.deepcopy(network), geometry)
+    network = network.to("meta")
     tokens, flop = _work_of(job, network, geometry)
     images, notices = _count_images(plan)
     todo = plan.todo
@@ -64,6 +68,12 @@ def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
     return table, notices, plan.run.url
 
 
+def _refuse_misfit(job: Job, network: nn.Module, geometry: Geometry) -> None:
+    """Build the engine, as an actor would, in the number format that every machine computes."""
+    model = job.model.model_copy(update={"dtype": "float32"})
+    smooth(network, geometry, preprocess=job.preprocess, model=model, device=torch.device("cpu"))
+
+
 class _Work(NamedTuple):
     """Of one image; tokens are None where none are dropped, operations where they cannot be counted."""
 
@@ -73,7 +83,7 @@ class _Work(NamedTuple):
 
 def _work_of(job: Job, network: nn.Module, geometry: Geometry) -> _Work:
     if not has_tokens(network):
-        flop = dense_flop_of(network, job.preprocess.network_side)
+        flop = dense_flop_of(network, job.preprocess.network_side, job.preprocess.channels)
         return _Work(None, None if flop is None else (geometry.num_ablations + job.clean) * flop)
     token_px = network.patch_embed.patch_size[0]
     keep_hidden = job.model.masked_tokens == "keep"
@@ -86,16 +96,17 @@ def _work_of(job: Job, network: nn.Module, geometry: Geometry) -> _Work:
     )
 
 
-def dense_flop_of(network: nn.Module, side: int) -> int | None:
+def dense_flop_of(network: nn.Module, side: int, channels: int = 3) -> int | None:
     """Operations of the matrix products and convolutions of one image; None where torch cannot count them.
 
     Args:
         network: any classifier, on the meta device.
         side: of the image in pixels.
+        channels: of the image.
     """
     with FlopCounterMode(display=False) as counter, torch.inference_mode(), torch.device("meta"):
         try:
-            network.eval()(torch.empty(1, 3, side, side))
+            network.eval()(torch.empty(1, channels, side, side))
         except (RuntimeError, TypeError, ValueError, AssertionError):
             return None  # some look at their numbers, of which the meta device has none
     return int(counter.get_total_flops())

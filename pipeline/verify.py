@@ -56,7 +56,7 @@ _ELSEWHERE = {"shards", "split", "limit", "checkpoint", "checkpoint_key"}  # an 
 _DEFAULTS: dict[str, dict[str, Any]] = {  # an identity leaves them out
     "images": {"image": ["jpg", "jpeg", "png", "webp"], "label": "cls", "version": None},
     "model": {"options": {}, "dtype": "float32", "masked_tokens": "drop"},
-    "preprocess": {"resize": 256, "crop": 224, "interpolation": "bilinear"}
+    "preprocess": {"resize": 256, "crop": 224, "interpolation": "bilinear", "orient": False}
     | {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "upsample": 1},
     "ablation": {"stride": 1, "edges": "wrap"},
 }

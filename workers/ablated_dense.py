@@ -39,7 +39,7 @@ class AblatedDense(nn.Module):
         ]  # in offset order
         rows, columns = (torch.stack([torch.from_numpy(side) for side in sides]) for sides in zip(*shown, strict=True))
         self._rows_AH, self._columns_AW = rows, columns
-        self._mean_311, self._std_311 = (
+        self._mean_C11, self._std_C11 = (
             torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
         )
         self._upsample = preprocess.upsample
@@ -47,7 +47,7 @@ class AblatedDense(nn.Module):
     def to_device(self, device: torch.device) -> None:
         """Move network and tables."""
         self.network.to(device)
-        for name in ("_rows_AH", "_columns_AW", "_mean_311", "_std_311"):
+        for name in ("_rows_AH", "_columns_AW", "_mean_C11", "_std_C11"):
             setattr(self, name, getattr(self, name).to(device))
 
     def groups(self, ablations: Tensor, *, at_most: int) -> Iterator[DenseGroup]:
@@ -64,9 +64,9 @@ class AblatedDense(nn.Module):
         """[S, K] logits of the images of a group.
 
         Args:
-            pixels_NCHW: [images, 3, height, width], 0 to 1, of the whole batch.
+            pixels_NCHW: [images, channels, height, width], 0 to 1, of the whole batch.
             group: of this batch.
         """
         visible_S1HW = self._rows_AH[group.ablations, None, :, None] & self._columns_AW[group.ablations, None, None, :]
-        shown_SCHW = (pixels_NCHW[group.images] * visible_S1HW - self._mean_311) / self._std_311
+        shown_SCHW = (pixels_NCHW[group.images] * visible_S1HW - self._mean_C11) / self._std_C11
         return self.network(F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest"))

@@ -99,7 +99,7 @@ class AblatedForward(nn.Module):
         """[S, K] logits of the images of a group.
 
         Args:
-            pixels_NCHW: [images, 3, height, width], 0 to 1, of the whole batch.
+            pixels_NCHW: [images, channels, height, width], 0 to 1, of the whole batch.
             group: of this batch.
         """
         network = self.network

@@ -22,6 +22,7 @@ from torchvision.transforms import ColorJitter, Compose, InterpolationMode, Rand
 
 from manifests.errors import RequestError
 from manifests.training import Training
+from workers.images import image_of, pixels_of
 
 Pixels = NDArray[np.uint8]
 Shares = NDArray[np.float64]
@@ -84,7 +85,7 @@ class Augment:
         self._steps = Compose(steps)
 
     def batch(self, pixels: Pixels, draws: Draws) -> Pixels:
-        """Augment images of the crop's size, [images, crop, crop, 3]."""
+        """Augment images of the crop's size, [images, crop, crop, channels]."""
         if self._chosen.crop == "resized":
             return _one_by_one(self.whole, pixels, draws)
         pixels = self._crop_and_flip(pixels, draws)
@@ -93,16 +94,16 @@ class Augment:
         return pixels
 
     def whole(self, image: Image.Image, seed: float) -> Pixels:
-        """Cut a random rectangle, flip, augment: [crop, crop, 3]."""
+        """Cut a random rectangle, flip, augment: [crop, crop, channels]."""
         _seed(seed)
         image = self._rectangle(image)
         if random.random() < self._chosen.flip:  # noqa: S311
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return np.asarray(self._steps(image))
+        return pixels_of(self._steps(image))
 
     def _colours(self, image: Image.Image, seed: float) -> Pixels:
         _seed(seed)
-        return np.asarray(self._steps(image))
+        return pixels_of(self._steps(image))
 
     def _crop_and_flip(self, pixels: Pixels, draws: Draws) -> Pixels:
         """One gather for the batch; a crop of nothing is the image itself."""
@@ -116,7 +117,7 @@ class Augment:
 
 
 def _one_by_one(augment: Callable[[Image.Image, float], Pixels], pixels: Pixels, draws: Draws) -> Pixels:
-    return np.stack([augment(Image.fromarray(image), seed) for image, seed in zip(pixels, draws.seed, strict=True)])
+    return np.stack([augment(image_of(image), seed) for image, seed in zip(pixels, draws.seed, strict=True)])
 
 
 def _seed(share: float) -> None:

@@ -39,6 +39,7 @@ from workers.certificates import certify
 from workers.classifiers import load_classifier
 from workers.geometry import Geometry
 from workers.images import decode, decoder_version
+from workers.self_check import made_up_image
 from workers.shard_reader import Sample, naming, read_samples
 from workers.shard_task import Introduction, ShardReport, ShardTask
 from workers.smoothed import Smoothed
@@ -53,7 +54,7 @@ _BATCHES_AHEAD = 2
 
 
 class _Batch(NamedTuple):
-    """Rows of a shard; positions of those whose images can be read; their pixels, [readable, crop, crop, 3] uint8."""
+    """Rows of a shard; positions of those whose images can be read; their pixels, [readable, crop, crop, channels] uint8."""
 
     rows: list[Row]
     readable: list[int]
@@ -104,8 +105,7 @@ class Certifier:
 
     def introduce(self) -> Introduction:
         """Classify an image that is the same on every machine."""
-        crop = self._job.preprocess.crop
-        pixels = torch.arange(crop * crop * 3).mul(37).remainder(251).to(torch.uint8).reshape(1, crop, crop, 3)
+        pixels = made_up_image(self._job.preprocess)[None]
         logits = self._compute.submit(self._model.clean_logits, pixels).result()[0, 0].cpu().numpy()
         return Introduction(platform.node(), self._environment, VOTES_VERSION, logits)
 

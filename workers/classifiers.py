@@ -101,7 +101,7 @@ def preprocess_notice(job: Job) -> str | None:
     _, hub, name = job.model.checkpoint.partition("timm:")
     own = timm.get_pretrained_cfg(name.partition("@")[0] if hub else job.model.architecture)
     used = (job.preprocess.mean, job.preprocess.std)
-    if own is None or used == (tuple(own.mean), tuple(own.std)):
+    if own is None or len(own.mean) != job.preprocess.channels or used == (tuple(own.mean), tuple(own.std)):
         return None
     return (
         f"preprocess: mean {list(used[0])} and std {list(used[1])} are not timm's for {own.architecture} "

@@ -1,9 +1,10 @@
 """Bytes of an image file to the uint8 pixels that are certified.
 
-The first frame, as RGB of 8 bits; EXIF orientation is ignored, as in the reference; then Resize and
-CenterCrop as torchvision does them on PIL images.
+The first frame, as RGB or gray of 8 bits; its EXIF orientation is ignored, as in the reference, unless the job has
+`preprocess.orient`; then Resize and CenterCrop as torchvision does them on PIL images.
 
-Not covered: normalisation, which comes after pixels are hidden (smoothed_vit.py).
+Not covered: normalisation, which comes after pixels are hidden (smoothed_vit.py); what a file is that is no image
+(file_kinds.py).
 """
 
 import io
@@ -13,30 +14,43 @@ import numpy as np
 import PIL
 import torchvision.transforms.functional as TF
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError, features
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 from torchvision.transforms import InterpolationMode
 
 from manifests.errors import ImageError
 from manifests.job import Preprocess
+from workers.file_kinds import kind_of
 
 MAX_PIXELS = 64 * 1000**2
 """Larger images, before or after the resize, are refused before they are decoded."""
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; open_image checks ours
 
+# Colour profiles and texts of a PNG: Pillow takes 1 MiB of each, and 64 MiB of all, for an attack.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 256 * 1024**2
+
 Image.init()  # formats load on demand, but Image.open fails on one named before it is loaded
 # Formats that Pillow decodes by itself: others, such as EPS, would start programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_ROTATED = range(2, 9)  # values of EXIF's orientation: turned, mirrored, or both
 
 
 class DecodedImage(NamedTuple):
-    """Width and height before preprocessing, in pixels; pixels [crop, crop, 3] uint8, or the error."""
+    """An image file, decoded and preprocessed.
+
+    Attributes:
+        width, height: as stored, in pixels.
+        pixels: [crop, crop, channels] uint8, or None with an error.
+        error: why there are no pixels.
+        rotated: whether its EXIF orientation says that the stored pixels are not upright.
+    """
 
     width: int | None
     height: int | None
     pixels: NDArray[np.uint8] | None
     error: ImageError | None
+    rotated: bool = False
 
 
 def decode(data: bytes, preprocess: Preprocess) -> DecodedImage:
@@ -46,13 +60,14 @@ def decode(data: bytes, preprocess: Preprocess) -> DecodedImage:
         image = _open(data)
         width, height = image.size
         _check_size(width, height, preprocess)
-        return DecodedImage(width, height, _preprocess(_to_rgb(image), preprocess), None)
+        pixels = _preprocess(_decoded(image, preprocess), preprocess)
+        return DecodedImage(width, height, pixels, None, _is_rotated(image))
     except ImageError as error:
         return DecodedImage(width, height, None, error)
 
 
-def decode_whole(data: bytes) -> Image.Image:
-    """The first frame as RGB of 8 bits, neither resized nor cropped.
+def decode_whole(data: bytes, preprocess: Preprocess) -> Image.Image:
+    """The first frame of 8 bits in the job's channels, neither resized nor cropped.
 
     Raises:
         ImageError: it cannot be read, or is too large.
@@ -60,7 +75,17 @@ def decode_whole(data: bytes) -> Image.Image:
     image = _open(data)
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("too_large", f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS}")
-    return _to_rgb(image)
+    return _decoded(image, preprocess)
+
+
+def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """[height, width, channels] of an RGB or gray image."""
+    return np.atleast_3d(np.asarray(image))
+
+
+def image_of(pixels: NDArray[np.uint8]) -> Image.Image:
+    """The RGB or gray image of such pixels."""
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def decoder_version() -> str:
@@ -72,7 +97,7 @@ def _open(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
-        raise ImageError("decode_error", f"none of the formats {', '.join(_FORMATS)}") from None
+        raise ImageError("decode_error", f"{kind_of(data)}; images are {', '.join(_FORMATS)}") from None
     except MemoryError:
         raise  # the machine's trouble, not the image's
     except Exception as error:  # damaged headers raise almost anything, ValueError to struct.error
@@ -97,27 +122,43 @@ def _check_size(width: int, height: int, preprocess: Preprocess) -> None:
         )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _decoded(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """Its pixels, 8 bits of RGB or gray."""
     try:
         image.load()
-        if image.mode in _SIXTEEN_BITS:
-            # Pillow would clip these at 255; the high byte is what it takes of 16-bit colour images.
-            return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)).convert(
-                "RGB"
-            )
-        if image.mode == "F":
-            raise ImageError("decode_error", "floating-point pixels have no 8-bit meaning")
-        image.info.pop("transparency", None)  # dropped like any alpha channel
-        return image.convert("RGB")
+        if preprocess.orient and _is_rotated(image):
+            image = ImageOps.exif_transpose(image)
+        return _in_mode("L" if preprocess.channels == 1 else "RGB", image)
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError) as error:
         raise ImageError("decode_error", _text(error)) from None
+
+
+def _is_rotated(image: Image.Image) -> bool:
+    """Whether the EXIF orientation of a loaded image says that its stored pixels are not upright."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in _ROTATED
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF data raise almost anything; the pixels are good all the same
+        return False
+
+
+def _in_mode(mode: str, image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BITS:
+        # Pillow would clip these at 255; the high byte is what it takes of 16-bit colour images.
+        high_bytes = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return Image.fromarray(high_bytes.astype(np.uint8)).convert(mode)
+    if image.mode == "F":
+        raise ImageError("decode_error", "floating-point pixels have no 8-bit meaning")
+    image.info.pop("transparency", None)  # dropped like any alpha channel
+    return image.convert(mode)
 
 
 def _preprocess(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     if preprocess.resize is not None:
         image = TF.resize(image, preprocess.resize, InterpolationMode(preprocess.interpolation))
         image = TF.center_crop(image, [preprocess.crop, preprocess.crop])
-    return np.asarray(image)
+    return pixels_of(image)
 
 
 def _text(error: Exception) -> str:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from workers.geometry import Geometry
 from workers.memory import keep_freed_memory
 
 
@@ -61,7 +62,7 @@ class Smoothed(ABC):
         """Vote on every ablation.
 
         Args:
-            images: [images, height, width, 3] uint8.
+            images: [images, height, width, channels] uint8.
         Raises:
             torch.OutOfMemoryError: the device has no room for a single sequence.
         """
@@ -78,6 +79,16 @@ class Smoothed(ABC):
     def clean_logits(self, images: Tensor) -> Tensor:
         """[images, 1, classes] float32 of whole images; arguments as of `votes`."""
         return self._logits(self._whole_logits(images), len(images), 1)
+
+    @abstractmethod
+    def one_logits(self, image: Tensor, ablation: Geometry, *, keep_hidden: bool) -> Tensor:
+        """[classes] float32 of one image under one ablation, which need not be one of those that vote.
+
+        Args:
+            image: [height, width, channels] uint8.
+            ablation: a geometry of one ablation, before it is upsampled.
+            keep_hidden: compute hidden tokens, too, of black pixels; an engine that drops none always does.
+        """
 
     @abstractmethod
     def _ablated_logits(self, images: Tensor) -> Iterator[Computed]:

@@ -1,7 +1,7 @@
 """Images to votes by any timm classifier: every pixel is computed, hidden ones are black.
 
     N images    A ablations of an image    S sequences: an ablation of an image each    K classes
-    H side of an image    W side of what the network sees, upsampled
+    H side of an image    W side of what the network sees, upsampled    C channels: 3, or 1 of gray images
 
 The network runs as timm runs it, in the job's number format; its last layer, which gives the logits, in float32. With
 batch norm in evaluation mode no image sees another.
@@ -66,7 +66,11 @@ class SmoothedDense(Smoothed):
         whole = Geometry.whole(geometry.height, geometry.width)
         self._ablated, self._whole = self._shown(geometry), self._shown(whole)
         _refuse_batch_statistics(network, model)
-        self._try_out(model, torch.zeros(1, geometry.height, geometry.width, 3, dtype=torch.uint8))
+        black = torch.zeros(1, geometry.height, geometry.width, preprocess.channels, dtype=torch.uint8)
+        self._try_out(model, black)
+
+    def one_logits(self, image: Tensor, ablation: Geometry, *, keep_hidden: bool) -> Tensor:  # noqa: ARG002  all are
+        return next(self._computed(image[None], self._shown(ablation))).logits[0]
 
     def _ablated_logits(self, images: Tensor) -> Iterator[Computed]:
         return self._computed(images, self._ablated)
@@ -81,13 +85,13 @@ class SmoothedDense(Smoothed):
             yield Computed(part_S // A, part_S % A, logits_SK)
 
     @torch.inference_mode()
-    def _part_logits(self, images_NHH3: Tensor, shown: _Shown, part_S: Tensor) -> Tensor:
+    def _part_logits(self, images_NHHC: Tensor, shown: _Shown, part_S: Tensor) -> Tensor:
         across = len(shown.columns)
         A = len(shown.rows) * across
         rows_SH, columns_SH = shown.rows[part_S % A // across], shown.columns[part_S % A % across]
-        images_SHH3 = images_NHH3[part_S // A] * rows_SH[:, :, None, None] * columns_SH[:, None, :, None]
-        pixels_S3WW = upsampled(images_SHH3, self._upsample).permute(0, 3, 1, 2).float() / 255
-        return self._network(((pixels_S3WW - self._mean) / self._std).to(self._dtype)).float()
+        images_SHHC = images_NHHC[part_S // A] * rows_SH[:, :, None, None] * columns_SH[:, None, :, None]
+        pixels_SCWW = upsampled(images_SHHC, self._upsample).permute(0, 3, 1, 2).float() / 255
+        return self._network(((pixels_SCWW - self._mean) / self._std).to(self._dtype)).float()
 
     def _shown(self, geometry: Geometry) -> _Shown:
         return _Shown(

@@ -7,8 +7,8 @@ and image, so nothing is padded. In the last block only the rows that the head r
 No operation here mixes sequences, so a vote depends on the pixels of its own ablation alone.
 
     N images              A ablations of an image     S sequences: an ablation of an image each
-    T tokens of an image  n tokens that are shown     V pixel values of a token (3 P P)
-    P side of a token     D width of the network      K classes
+    T tokens of an image  n tokens that are shown     V pixel values of a token (C P P)
+    P side of a token     D width of the network      K classes             C channels of an image
 
 Covered: timm's VisionTransformer with class, distillation and register tokens and every pooling.
 Not covered: other families, whose tokens cannot be dropped (smoothed_dense.py); batching and votes (smoothed.py);
@@ -89,6 +89,10 @@ class SmoothedViT(Smoothed):
             _prepare(block)
         network.norm_pre.to(self._dtype)
 
+    def one_logits(self, image: Tensor, ablation: Geometry, *, keep_hidden: bool) -> Tensor:
+        [group] = ablation.upsampled(self._upsample).token_groups(self._token_px, keep_hidden=keep_hidden)
+        return next(self._computed(image[None], [self._to_device(group)])).logits[0]
+
     def _ablated_logits(self, images: Tensor) -> Iterator[Computed]:
         return self._computed(images, self._ablated)
 
@@ -112,7 +116,7 @@ class SmoothedViT(Smoothed):
     def _tokens_of(self, images_NHWC: Tensor) -> Tensor:
         """The pixels of each token, [N, T, V] uint8, ordered as the weights of the embedding are."""
         P = self._token_px
-        tokens = upsampled(images_NHWC, self._upsample).unfold(1, P, P).unfold(2, P, P)  # [N, rows, columns, 3, P, P]
+        tokens = upsampled(images_NHWC, self._upsample).unfold(1, P, P).unfold(2, P, P)  # [N, rows, columns, C, P, P]
         return tokens.flatten(3).flatten(1, 2).contiguous()
 
     def _embed(self, pixels_NTV: Tensor, image_S: Tensor, group: _Group, member_S: Tensor) -> Tensor:
@@ -120,7 +124,7 @@ class SmoothedViT(Smoothed):
         tokens_Sn = group.tokens[member_S]
         shown_SnV = pixels_NTV[image_S[:, None], tokens_Sn]
         visible_SnPP = group.visible[member_S]
-        shown_SnV = shown_SnV.unflatten(2, (3, *visible_SnPP.shape[2:])).mul_(visible_SnPP[:, :, None]).flatten(2)
+        shown_SnV = shown_SnV.unflatten(2, (-1, *visible_SnPP.shape[2:])).mul_(visible_SnPP[:, :, None]).flatten(2)
         embedded_SnD = self._embed_norm(F.linear(shown_SnV.float(), self._embed_weight_DV, self._embed_bias_D))
         embedded_SnD = embedded_SnD + self._positions_TD[tokens_Sn]
         prefix = self._prefix_1pD.expand(len(image_S), -1, -1)

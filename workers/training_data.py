@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     """Images that one process learns from in one step.
 
     Attributes:
-        pixels: [images, crop, crop, 3] uint8, augmented.
+        pixels: [images, crop, crop, channels] uint8, augmented.
         labels: [images] int64.
         draws: for these images.
         left_out: images passed over on the way.
@@ -63,7 +63,7 @@ class LabelledImages(NamedTuple):
     """Decoded images.
 
     Attributes:
-        pixels: [images, crop, crop, 3] uint8.
+        pixels: [images, crop, crop, channels] uint8.
         labels: [images] int64.
         left_out: how many more there are, which cannot be used.
         complaint: of the first of these.
@@ -105,7 +105,7 @@ def read_images(
                 else:
                     pixels += image.pixels.tobytes()
                     labels.append(sample.label)
-    shape = (len(labels), preprocess.crop, preprocess.crop, 3)
+    shape = (len(labels), preprocess.crop, preprocess.crop, preprocess.channels)
     array = np.frombuffer(pixels, np.uint8).reshape(shape)  # writable, and the bytes are there once
     return LabelledImages(
         torch.from_numpy(array), torch.tensor(labels, dtype=torch.int64), mine - len(labels), complaint
@@ -248,8 +248,8 @@ class StreamedEpoch(IterableDataset[Batch | SmoothcertError]):
                 pixels.append(image)
                 labels.append(sample.label)
         draws = draws.of_images(np.array(kept, np.int64))
-        crop = self._training.preprocess.crop
-        stack = np.stack(pixels) if pixels else np.zeros((0, crop, crop, 3), np.uint8)
+        crop, channels = self._training.preprocess.crop, self._training.preprocess.channels
+        stack = np.stack(pixels) if pixels else np.zeros((0, crop, crop, channels), np.uint8)
         if not resized and pixels:
             stack = self._augment.batch(stack, draws)
         return Batch(torch.from_numpy(stack), torch.tensor(labels, dtype=torch.int64), draws, len(samples) - len(kept))
@@ -259,7 +259,7 @@ class StreamedEpoch(IterableDataset[Batch | SmoothcertError]):
 
     def _rectangle(self, sample: Sample, seed: float) -> NDArray[np.uint8] | None:
         try:
-            return self._augment.whole(decode_whole(sample.image), seed)
+            return self._augment.whole(decode_whole(sample.image, self._training.preprocess), seed)
         except ImageError:
             return None
 

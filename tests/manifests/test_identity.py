@@ -52,6 +52,7 @@ def run_id(change=None, *, shards=SHARDS, checkpoint_sha256="00", checkpoint_key
         {"preprocess": {"mean": [0.5, 0.5, 0.5]}},
         {"preprocess": {"std": [0.5, 0.5, 0.5]}},
         {"preprocess": {"upsample": 7}},
+        {"preprocess": {"orient": True}},
         {"ablation": {"kind": "row"}},
         {"ablation": {"size": 20}},
         {"ablation": {"stride": 2}},
@@ -89,7 +90,7 @@ def test_data_and_weights_change_the_id():
         {"images": {"shards": "elsewhere/*.tar"}},
         {"model": {"checkpoint": "moved.pt"}},
         {"clean": True},
-        {"preprocess": {"crop": 224, "resize": 256, "upsample": 1}},
+        {"preprocess": {"crop": 224, "resize": 256, "upsample": 1, "orient": False}},
     ],
 )
 def test_where_and_how_does_not_change_the_id(change):
