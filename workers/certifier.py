@@ -54,7 +54,9 @@ _BATCHES_AHEAD = 2
 
 
 class _Batch(NamedTuple):
-    """Rows of a shard; positions of those whose images can be read; their pixels, [readable, crop, crop, channels] uint8."""
+    """Rows of a shard; positions of those whose images can be read; pixels of these, [readable, crop, crop, channels]
+    uint8.
+    """
 
     rows: list[Row]
     readable: list[int]

@@ -4,6 +4,11 @@ import re
 
 _LOOKED_AT = 512
 _KINDS = [
+    (rb"\xff\xd8\xff", "a damaged JPEG image"),
+    (rb"\x89PNG|\x8aMNG", "a damaged PNG image"),
+    (rb"RIFF.{4}WEBP", "a damaged WebP image"),
+    (rb"GIF8", "a damaged GIF image"),
+    (rb"II\*\x00|MM\x00\*", "a damaged TIFF image, or a camera's raw file"),
     (rb"\x1f\x8b", "a gzip file; unpack it"),
     (rb"BZh|\xfd7zXZ\x00|\x28\xb5\x2f\xfd", "a compressed file; unpack it"),
     (rb"PK\x03\x04", "a zip archive"),
@@ -27,7 +32,7 @@ _KINDS = [
 
 
 def kind_of(data: bytes) -> str:
-    """What the file is, such as `an HTML page`; `of no known kind` and its first bytes where nothing else is known."""
+    """What the file is, such as `the file is an HTML page`; its first bytes where nothing is known."""
     if not data:
         return "the file is empty"
     start = data[:_LOOKED_AT]
@@ -36,7 +41,7 @@ def kind_of(data: bytes) -> str:
             return f"the file is {kind}"
     if not start.strip(b"\0"):
         return "the file holds only zeros, perhaps after a copy that broke off"
-    text = start.decode("utf-8", "ignore")
-    if text.isprintable() or len(text.split()) > 3 and "\0" not in text and len(text) > 0.9 * len(start):
-        return f"the file is text ({' '.join(text.split())[:40]!r})"
+    text = " ".join(start.decode("utf-8", "ignore").split())
+    if text.isprintable() and len(text) > len(start) // 2:
+        return f"the file is text ({text[:40]!r})"
     return f"the file is of an unknown kind (it begins with {start[:8].hex(' ')})"

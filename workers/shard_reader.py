@@ -19,7 +19,7 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 from manifests.errors import ShardError
 from manifests.job import Images
 from manifests.shards import Shard
-from workers.tar_headers import image_members
+from workers.tar_headers import TarIndex, is_system_member, read_index
 
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)  # int() would also take 1_0 and digits of other scripts
 
@@ -45,7 +45,9 @@ class Sample:
     label_error: str | None
 
 
-def read_samples(tar: Path, images: Images, *, classes: int, limit: int | None = None) -> Iterator[Sample]:
+def read_samples(
+    tar: Path, images: Images, *, classes: int, limit: int | None = None, index: TarIndex | None = None
+) -> Iterator[Sample]:
     """Check the whole tar, then give its samples in order.
 
     Args:
@@ -53,19 +55,24 @@ def read_samples(tar: Path, images: Images, *, classes: int, limit: int | None =
         images: which members are image and label.
         classes: labels are 0 to `classes` - 1.
         limit: at most so many samples, None for all.
+        index: of the tar, where the caller has read it.
     Raises:
         ShardError: the tar is not whole, or not every image in it would become exactly one sample.
     """
-    expected = image_members(tar, images)[:limit]
+    expected = (index or read_index(tar, images)).images[:limit]
     with tar.open("rb") as file:
-        members = ({**member, "__url__": tar.name} for member in tar_file_iterator(file))
+        members = (
+            {**member, "__url__": tar.name}
+            for member in tar_file_iterator(file)
+            if not is_system_member(member["fname"])
+        )
         samples = (sample for sample in group_by_keys(members) if sample.keys() & set(images.image))
-        for index, member in enumerate(expected):
+        for number, member in enumerate(expected):
             sample = next(samples, None)
             if sample is None or sample["__key__"] != member.key or len(sample[member.suffix]) != member.size:
                 raise ShardError(f"image {member.key}.{member.suffix}: not read as its header says; pack the tar again")
             label, label_error = _label_of(sample, images.label, classes)
-            yield Sample(member.key, index, sample[member.suffix], member.offset, label, label_error)
+            yield Sample(member.key, number, sample[member.suffix], member.offset, label, label_error)
 
 
 @contextmanager

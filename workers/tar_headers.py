@@ -2,7 +2,8 @@
 
 Readers of tars drop things silently: what follows the first of two concatenated tars, everything after a
 damaged header, links, `__meta__/`, members whose name has a second dot. Here every byte of the file is
-accounted for, and each member with an image suffix is either one sample's image or an error by name.
+accounted for, and each member with an image suffix is either one sample's image or an error by name. Only what
+operating systems add by themselves is passed over, and counted: _SYSTEM_FILES and _SYSTEM_FOLDERS list it.
 
 Loads no torch, so that the driver can count images. Not covered: reading the samples (shard_reader.py).
 """
@@ -17,6 +18,14 @@ from manifests.job import Images
 
 _BLOCK = tarfile.BLOCKSIZE
 _READ_BYTES = 1 << 20
+_SYSTEM_FILES = re.compile(
+    r"\._.*|\.DS_Store|\.localized|Icon\r|Thumbs\.db|ehthumbs\.db|desktop\.ini|\.directory", re.IGNORECASE
+)
+_SYSTEM_FOLDERS = {
+    *("__MACOSX", ".AppleDouble", ".Spotlight-V100", ".Trashes", ".fseventsd", ".TemporaryItems"),  # macOS
+    *("@eaDir", "#recycle", "#snapshot"),  # network drives
+    *("$RECYCLE.BIN", "System Volume Information", "lost+found"),  # Windows, Linux
+}
 _HIDDEN = re.compile(r"__[^/]*__(?:$|/)")  # names that webdataset skips
 
 
@@ -29,8 +38,20 @@ class ImageMember(NamedTuple):
     size: int
 
 
+class TarIndex(NamedTuple):
+    """What a tar holds: its images in order, and how many members of operating systems were passed over."""
+
+    images: list[ImageMember]
+    system_members: int
+
+
 def image_members(tar: Path, images: Images) -> list[ImageMember]:
-    """The images of a tar in order, after every byte and every member of it has been accounted for.
+    """The images of a tar in order; arguments and errors as of `read_index`."""
+    return read_index(tar, images).images
+
+
+def read_index(tar: Path, images: Images) -> TarIndex:
+    """The images of a tar, after every byte and every member of it has been accounted for.
 
     Args:
         tar: a local file.
@@ -39,6 +60,17 @@ def image_members(tar: Path, images: Images) -> list[ImageMember]:
         ShardError: the tar is not whole, or not every image in it would become exactly one sample.
     """
     members = _read_headers(tar)
+    own = [member for member in members if not is_system_member(member.name)]
+    return TarIndex(_images_of(own, images), len(members) - len(own))
+
+
+def is_system_member(name: str) -> bool:
+    """Whether an operating system put this file beside the user's own, such as `._0001.jpg` of macOS."""
+    *folders, base = name.split("/")
+    return _SYSTEM_FILES.fullmatch(base) is not None or not _SYSTEM_FOLDERS.isdisjoint([*folders, base])
+
+
+def _images_of(members: list[tarfile.TarInfo], images: Images) -> list[ImageMember]:
     found: list[ImageMember] = []
     seen: set[tuple[str, str]] = set()
     suffixes_seen: set[str] = set()
@@ -51,7 +83,7 @@ def image_members(tar: Path, images: Images) -> list[ImageMember]:
             raise ShardError(f"{member.name!r} is no name in UTF-8; rename it")
         key, suffix = _key_and_suffix(member.name)
         if not member.isreg() or member.issparse():
-            raise ShardError(f"{member.name} is a link or special file, not a plain one; pack its content instead")
+            raise ShardError(f"{member.name} is {_kind_of(member)}")
         last_suffix = member.name.rpartition(".")[2].lower() if "." in member.name else ""
         hidden = _HIDDEN.match(member.name) is not None
         if last_suffix in images.image and (key is None or hidden or suffix not in images.image):
@@ -83,6 +115,24 @@ def image_members(tar: Path, images: Images) -> list[ImageMember]:
             f"images.image names: {', '.join(images.image)}"
         )
     return found
+
+
+def _kind_of(member: tarfile.TarInfo) -> str:
+    """What a member is that is no plain file, and what to do."""
+    if member.issparse():
+        return "stored as a sparse file; pack the tar again without --sparse"
+    kinds = {
+        tarfile.SYMTYPE: f"a link to {member.linkname}; pack its content instead (tar --dereference)",
+        tarfile.LNKTYPE: f"a link to {member.linkname}; pack its content instead (tar --hard-dereference)",
+        tarfile.CHRTYPE: "a special file (a device); leave it out of the tar",
+        tarfile.BLKTYPE: "a special file (a device); leave it out of the tar",
+        tarfile.FIFOTYPE: "a special file (a named pipe); leave it out of the tar",
+        b"V": "the tar's volume label, not a file; pack the tar again without --label",
+        b"M": "the rest of a file that another volume begins; pack one tar, without --multi-volume",
+        b"D": "a folder listing of an incremental backup; pack the tar again without --incremental",
+    }
+    other = f"a member of unknown type {member.type.decode('latin-1')!r}, not a plain file; pack its content instead"
+    return kinds.get(member.type, other)
 
 
 def _is_text(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Bytes that are images become the pixels that torchvision makes of them; all others become an error by name."""
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 from torchvision.transforms import InterpolationMode
 
 from manifests.job import Preprocess
-from workers.images import MAX_PIXELS, DecodedImage, decode
+from workers.images import MAX_PIXELS, DecodedImage, decode, decode_whole
 
 AS_IT_IS = Preprocess(resize=None, crop=8)
 SMALL = Preprocess(resize=8, crop=8)
@@ -156,14 +157,88 @@ def test_animation_gives_its_first_frame(kind: str) -> None:
     assert (_pixels(decode(data, AS_IT_IS)) == (255, 0, 0)).all()
 
 
-def test_exif_orientation_is_ignored() -> None:
-    """An image that asks to be turned is not, as in the reference."""
+_UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {  # EXIF 2.3, section 4.6.4: orientation
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", _UPRIGHT)
+def test_exif_orientation(orientation: int, kind: str) -> None:
+    """Pixels stay as stored, as in the reference, unless the job has `orient`; either way the image is counted."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    image = Image.fromarray(_noise(10, 8))
-    decoded = decode(_file(image, "PNG", exif=exif), SMALL)
-    assert (decoded.width, decoded.height) == (10, 8)
-    assert (_pixels(decoded) == _noise(10, 8)[:, 1:9]).all()
+    exif[0x0112] = orientation
+    data = _file(Image.fromarray(_noise(10, 8)), kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    stored, upright = (decode(data, Preprocess(resize=8, crop=8, orient=orient)) for orient in (False, True))
+    assert {(one.width, one.height, one.rotated) for one in (stored, upright)} == {(10, 8, orientation != 1)}
+    assert (_pixels(stored) == _noise(10, 8)[:, 1:9]).all()
+    turned = _UPRIGHT[orientation](_noise(10, 8))
+    middle = turned[:, 1:9] if turned.shape[0] == 8 else turned[1:9]
+    assert (_pixels(upright) == middle).all()
+    assert (np.asarray(decode_whole(data, Preprocess(orient=True))) == turned).all()
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535, "6", b"\6", (6, 6)])
+@pytest.mark.parametrize("orient", [False, True])
+def test_meaningless_orientation(value: Any, orient: bool) -> None:
+    """An orientation that EXIF does not know is none, and never costs the image."""
+    exif = Image.Exif()
+    exif[0x0112] = value
+    decoded = decode(
+        _file(Image.fromarray(_noise(8, 8)), "PNG", exif=exif), SMALL.model_copy(update={"orient": orient})
+    )
+    assert not decoded.rotated
+    assert (_pixels(decoded) == _noise(8, 8)).all()
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
+def test_damaged_exif_costs_no_image(exif: bytes) -> None:
+    """Pixels are there whatever is wrong with what a camera wrote beside them."""
+    data = _file(Image.fromarray(_noise(8, 8)), "PNG", exif=exif)
+    assert (_pixels(decode(data, SMALL.model_copy(update={"orient": True}))) == _noise(8, 8)).all()
+
+
+@pytest.mark.parametrize("megabytes", [1, 20])
+def test_large_texts_and_profiles_cost_no_image(megabytes: int) -> None:
+    """A PNG decodes whatever colour profile and texts it carries beside its pixels."""
+    large = bytes(megabytes * 1024**2 + 1)
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("zTXt", large.decode(), zip=True)
+    texts.add_itxt("iTXt", large.decode(), zip=True)
+    data = _file(Image.fromarray(_noise(8, 8)), "PNG", icc_profile=large, pnginfo=texts)
+    assert len(data) < len(large)
+    assert (_pixels(decode(data, AS_IT_IS)) == _noise(8, 8)).all()
+
+
+GRAY = Preprocess(resize=None, crop=8, mean=0.5, std=0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_gray_pixels_are_pillows(mode: str) -> None:
+    """For a gray network every image is what Pillow's conversion to L makes of it: one channel."""
+    image = Image.fromarray(_noise(8, 8))
+    image = image.quantize(16) if mode == "P" else image.convert("L" if mode == "I;16" else mode)
+    expected = np.asarray(image.convert("L"))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) << 8)
+    decoded = decode(_file(image, "TIFF" if mode == "CMYK" else "PNG"), GRAY)
+    assert _pixels(decoded).shape == (8, 8, 1)
+    assert (_pixels(decoded)[:, :, 0] == expected).all()
+
+
+def test_gray_resize_is_torchvisions() -> None:
+    """Resize and crop work on the gray image."""
+    image = Image.fromarray(_noise(61, 47)).convert("L")
+    reference = T.Compose([T.Resize(32), T.CenterCrop(28)])(image)
+    decoded = decode(_file(image, "PNG"), Preprocess(resize=32, crop=28, mean=(0.5,), std=(0.5,)))
+    assert (_pixels(decoded)[:, :, 0] == np.asarray(reference)).all()
 
 
 @pytest.fixture

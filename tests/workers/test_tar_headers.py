@@ -3,6 +3,7 @@
 import gzip
 import io
 import re
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from manifests.errors import ShardError
 from tests.helpers.tars import closed, images_field, labelled, member, png, tar_of, write_tar
 from workers.shard_reader import read_samples
-from workers.tar_headers import image_members
+from workers.tar_headers import image_members, read_index
 
 BLOCK = tarfile.BLOCKSIZE
 IMAGES = images_field()
@@ -52,7 +53,11 @@ BAD = {
         closed(SAMPLE + member("b.cls", kind=tarfile.SYMTYPE, link="0000.cls")),
         "b.cls is a link",
     ),
-    "pipe": (closed(SAMPLE + member("b.png", kind=tarfile.FIFOTYPE)), "link or special file"),
+    "pipe": (closed(SAMPLE + member("b.png", kind=tarfile.FIFOTYPE)), "b.png is a special file (a named pipe)"),
+    "volume label": (closed(member("backup", kind=b"V") + SAMPLE), "backup is the tar's volume label"),
+    "rest of another volume": (closed(member("b.png", kind=b"M") + SAMPLE), "is the rest of a file"),
+    "listing of an incremental backup": (closed(member("d", kind=b"D") + SAMPLE), "is a folder listing"),
+    "unknown type": (closed(SAMPLE + member("b.png", kind=b"Q")), "b.png is a member of unknown type 'Q'"),
     "two dots": (tar_of([("a.1.jpg", png()), ("a.2.jpg", png())]), "a.1.jpg ends in an image suffix"),
     "one of two dots": (tar_of([A, ("b.1.jpg", png())]), "b.1.jpg ends in an image suffix"),
     "no stem": (tar_of([A, (".jpg", png())]), ".jpg ends in an image suffix"),
@@ -128,6 +133,43 @@ def test_what_is_no_sample_is_passed_over(tmp_path: Path) -> None:
     rest = b"".join(member(*one) for one in [("README", b"hello"), ("__index__/info.json", b"{}"), A, B])
     found = image_members(write_tar(tmp_path, closed(folder + rest, padded=False)), IMAGES)
     assert [one.key for one in found] == ["a", "b"]
+
+
+SYSTEM = [
+    *("._a.png", "d/._b.png", "d/._b.cls", ".DS_Store", "d/.DS_Store", "__MACOSX/d/._b.png", "__MACOSX/b.png"),
+    *("@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "#recycle/a.png", "Thumbs.db", "desktop.ini"),
+]
+
+
+def test_files_of_operating_systems_are_passed_over_and_counted(tmp_path: Path) -> None:
+    """What macOS, Windows and network drives put beside images makes no row, no error, and no other sample."""
+    own = [("a.png", png(seed=1)), ("a.cls", b"1"), ("d/b.png", png(seed=2)), ("d/b.cls", b"0")]
+    for place in range(len(own) + 1):
+        tar = write_tar(tmp_path, tar_of([*own[:place], *((name, b"\0\5\x16\7") for name in SYSTEM), *own[place:]]))
+        index = read_index(tar, IMAGES)
+        assert [one.key for one in index.images] == ["a", "d/b"]
+        assert index.system_members == len(SYSTEM)
+        read = [(sample.key, sample.image, sample.label) for sample in read_samples(tar, IMAGES, classes=2)]
+        assert read == [("a", png(seed=1), 1), ("d/b", png(seed=2), 0)]
+
+
+@pytest.mark.parametrize("name", ["_.png", "..png", "my.DS_Store.png", ".hidden.png", "thumbs.png", "lost/found.png"])
+def test_names_that_only_look_like_these_are_not(tmp_path: Path, name: str) -> None:
+    """Such a file is a sample's image, or an error by name; never is it passed over."""
+    tar = write_tar(tmp_path, tar_of([A, (name, png(seed=3))]))
+    try:
+        assert len(read_index(tar, IMAGES).images) == 2
+    except ShardError as error:
+        assert name in str(error)
+
+
+def test_sparse_member_is_named(tmp_path: Path) -> None:
+    """GNU tar's sparse files are called that, with the remedy."""
+    (tmp_path / "a.png").write_bytes(png() + bytes(1 << 20))
+    subprocess.run(["truncate", "-s", "4M", tmp_path / "a.png"], check=True)
+    subprocess.run(["tar", "--sparse", "-cf", tmp_path / "s.tar", "-C", tmp_path, "a.png"], check=True)
+    with pytest.raises(ShardError, match=r"^a\.png is stored as a sparse file; pack the tar again without --sparse$"):
+        read_index(tmp_path / "s.tar", IMAGES)
 
 
 def test_images_image_says_what_an_image_is(tmp_path: Path) -> None:
