@@ -35,6 +35,8 @@ class Images(Part):
     """Member suffixes that are the image."""
     label: str | None = "cls"
     """Member suffix with the label as text, or `json:FIELD`; null for unlabelled images."""
+    first_label: Literal[0, 1] = 0
+    """Label of the first class: 1 for labels that count from 1."""
     limit: Count | None = None
     """Only the first so many images; such a run is marked PARTIAL."""
     version: str | None = None

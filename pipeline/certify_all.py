@@ -68,19 +68,27 @@ def certify_all(
         _finish(plan, summary)
     if json_to is not None:
         print(json.dumps(_as_json(plan, summary, rate, complete=complete)), file=json_to)
-    console.print(table_of(summary, _title(plan, complete=complete), rate))
-    for line in [*(f"failed: {reason}" for reason in failures), *_remarks(plan, summary)]:
+    faults = list(_faults(plan, summary))
+    console.print(table_of(summary, job, _title(plan, complete=complete), rate))
+    for line in [*(f"failed: {reason}" for reason in [*failures, *faults]), *_remarks(plan, summary)]:
         console.print(line)
     console.print(plan.run.url)
-    return 0 if complete and not _too_many_errors(plan, summary) else 1
+    return 0 if complete and not faults else 1
 
 
 def _summarise(plan: Plan) -> Summary:
-    return summarise(plan.run, plan.job.patches, labelled=plan.job.images.label is not None, clean=plan.job.clean)
+    return summarise(plan.run, plan.job)
 
 
-def _too_many_errors(plan: Plan, summary: Summary) -> bool:
-    return summary.without_votes > plan.job.max_error_share * summary.images
+def _faults(plan: Plan, summary: Summary) -> Iterator[str]:
+    """Why figures of a complete run are not to be trusted, a line each."""
+    job = plan.job
+    if summary.unusable > job.max_error_share * summary.images:
+        kinds = ((summary.without_votes, "votes"), (summary.labels.bad, "usable label"))
+        what = " and ".join(f"{count} of {summary.images} images have no {kind}" for count, kind in kinds if count)
+        yield (f"{what}, more than max_error_share ({job.max_error_share:g}) allows: see the columns status and error")
+    if misnumbered := summary.labels.misnumbered(job.model.classes):
+        yield f"images.label: {misnumbered}"
 
 
 def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike, *, shared: bool) -> "Diary":
@@ -91,7 +99,8 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
     console.print(f"run {plan.run.run_id}: {len(todo)} of {len(plan.tasks)} shards to do")
     cluster.connect()
     fleet = Fleet(plan, cluster.share_of(plan.job.execution))
-    fleet.try_out(todo)
+    for notice in fleet.try_out(todo):
+        console.print(f"notice: {notice}")
     if shared:  # another driver may be at work on them, in the order of their sizes
         todo = random.sample(todo, len(todo))
     diary = Diary(plan.run)
@@ -162,12 +171,16 @@ def _remarks(plan: Plan, summary: Summary) -> Iterator[str]:
     if len(summary.environments) > 1:
         made = "; ".join(f"{count} files by {environment}" for environment, count in summary.environments.items())
         yield f"notice: mixed versions or devices, votes of tiny margins may depend on them: {made}"
-    if missing := _missing(plan, summary):
-        yield f"{missing} of {len(plan.tasks)} shards are missing; the same command goes on from here"
-    if _too_many_errors(plan, summary):
+    if summary.system_members:
         yield (
-            f"failed: {summary.without_votes} of {summary.images} images have no votes, more than max_error_share "
-            f"({plan.job.max_error_share:g}) allows: see the columns status and error"
+            f"notice: {summary.system_members:,} files that operating systems put into the tars, such as ._NAME or "
+            ".DS_Store, are no images and were skipped"
+        )
+    if missing := _missing(plan, summary):
+        yield (
+            f"{missing} of {len(plan.tasks)} shards are missing. Finished shards are kept: run the same command again "
+            "to try the missing ones. A repaired tar usually has another size: it makes another run, which computes "
+            "all shards again"
         )
 
 

@@ -25,7 +25,7 @@ Not covered: what the cluster has (cluster.py), which shards there are (plan.py)
 import os
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -37,15 +37,15 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskErro
 
 from manifests.errors import RequestError, RunError, ShardError, SmoothcertError
 from pipeline import cluster
+from pipeline.canary import Canary
 from pipeline.events import Beat, Event, Failure, FoundPublished, Requeued
 from pipeline.plan import Plan
-from workers.shard_task import Introduction, ShardReport, ShardTask
+from workers.shard_task import Introduction, ShardReport, ShardTask, TriedOut
 
 if TYPE_CHECKING:
     from workers.certifier import Certifier
 
 CANARY_IMAGES = 32
-_CANARY_ENOUGH = 8  # rows from which on "all failed" says something of the model
 LOOK_S = 5.0  # between looks at who is alive and how many machines there are
 SILENT_S = 30.0  # an actor that does not answer for so long is lost
 STALLED_S = 1800.0  # so long may the first batch of a shard take, download and loading included
@@ -91,7 +91,7 @@ class Worker:
         """End each shard after its batch, unless all its images are done."""
         self._stopping.set()
 
-    def try_out(self, task: ShardTask) -> Counter[str]:
+    def try_out(self, task: ShardTask) -> TriedOut:
         return self._certifier().try_out(task, CANARY_IMAGES)
 
     @ray.method(concurrency_group="shards")  # type: ignore[untyped-decorator]
@@ -175,17 +175,20 @@ class Fleet:
         self._shared = False
         self._had_machine = time.monotonic()
 
-    def try_out(self, tasks: Sequence[ShardTask]) -> None:
+    def try_out(self, tasks: Sequence[ShardTask]) -> tuple[str, ...]:
         """Vote on a few images before the fleet starts, and publish nothing.
 
+        Returns:
+            What the user should know of the job, a line each.
         Raises:
-            RequestError: the model cannot be loaded.
-            RunError: not one of the images can be voted on, or no machine came to do it.
+            RequestError: the model cannot be loaded, or nearly all labels are wrong.
+            RunError: nearly none of the images can be voted on, or no machine came to do it.
         """
         member, lost = self._first_member(), 0
+        canary, notices = Canary(self._plan.job), tuple[str, ...]()
         for task in sorted(tasks, key=lambda task: task.shard.size):
             try:
-                statuses = _answer(member, member.actor.try_out.remote(task))
+                tried: TriedOut = _answer(member, member.actor.try_out.remote(task))
             except RayError as error:
                 cause = _cause(error)
                 if isinstance(cause, ShardError):
@@ -197,14 +200,13 @@ class Fleet:
                 ray.kill(member.actor, no_restart=True)
                 member = self._first_member()
                 continue
-            voted = statuses["ok"] + statuses["label_error"]
-            if statuses.total() >= _CANARY_ENOUGH and not voted:
-                worst, count = statuses.most_common(1)[0]
-                raise RunError(
-                    f"none of the first {statuses.total()} images of {task.shard.name} can be voted on "
-                    f"({count} x {worst}); check the model, its weights and the preprocessing"
-                )
-            return
+            canary.add(task, tried)
+            notices = tried.notices
+            if canary.is_sure:
+                break
+        if fault := canary.fault():
+            raise fault
+        return notices
 
     def certify(self, tasks: Sequence[ShardTask], *, shared: bool = False) -> Iterator[Event]:
         """Do the shards in the order given, as actors come free; each ends in a report, a failure or found published.

@@ -11,22 +11,28 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.table import Table
 
+from manifests.job import Job
 from pipeline.alike import environment_of
 from pipeline.plan import Run
 from pipeline.results import read_published
+from workers.labels import LabelCounts
 
-_COLUMNS = ["status", "label", "clean_prediction", "prediction", "max_certified_patch", "max_margin_certified_patch"]
+_NUMBERS = ["label", "clean_prediction", "prediction", "max_certified_patch", "max_margin_certified_patch"]
+_COLUMNS = ["key", "status", "error", *_NUMBERS]
 
 
 @dataclass(frozen=True)
 class CertifiedShare:
-    """A square patch and the share of images certified against it by either rule (and right, with labels)."""
+    """A square patch and the share of images certified against it by either rule; in a labelled job of those that are
+    right, too, or None where no label can be used.
+    """
 
     patch: tuple[int, int]
-    exact: float
-    margin: float
+    exact: float | None
+    margin: float | None
 
 
 @dataclass(frozen=True)
@@ -36,20 +42,31 @@ class Summary:
     Attributes:
         images: rows.
         status: rows of each status.
-        labelled: whether accuracies are meant; without labels `certified` holds certified shares.
+        labelled: whether the job has labels; else `certified` holds certified shares.
+        labels: what the labels are like; of no images where the job has none.
         files: SHA-256 of each published file.
         environments: number of files from each environment (alike.environment_of).
+        rotated: images whose EXIF orientation says that the stored pixels are not upright.
+        system_members: members of tars that operating systems put there, passed over.
     """
 
     images: int
     status: dict[str, int]
     labelled: bool
+    labels: LabelCounts
     clean_accuracy: float | None
     smoothed_accuracy: float | None
     certified: tuple[CertifiedShare, ...]
     without_votes: int
     files: dict[str, str]
     environments: dict[str, int]
+    rotated: int
+    system_members: int
+
+    @property
+    def unusable(self) -> int:
+        """Images that say nothing: those without votes and, in a labelled job, those whose label is an error."""
+        return self.without_votes + self.labels.bad
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -57,53 +74,74 @@ class Summary:
             "status": self.status,
             "clean_accuracy": self.clean_accuracy,
             "smoothed_accuracy": self.smoothed_accuracy,
+            "bad_labels": self.labels.bad,
+            "first_bad_label": self.labels.first_bad,
+            "rotated_images": self.rotated,
+            "system_members": self.system_members,
             "certified": [
                 {"patch": list(share.patch), "exact": share.exact, "margin": share.margin} for share in self.certified
             ],
         }
 
 
-def summarise(run: Run, patches: Sequence[int], *, labelled: bool, clean: bool) -> Summary:
+def summarise(run: Run, job: Job) -> Summary:
     """Read the published files of a run.
 
     Args:
         run: the run.
-        patches: sides of the squares to show, in pixels.
-        labelled: whether the job has labels.
-        clean: whether whole images were classified too.
+        job: of this run; its `patches` are shown.
     Raises:
         RunError: a file is damaged, or not one of this run's.
     """
     status, environments, counts = Counter[str](), Counter[str](), Counter[str]()
-    files = {}
+    files, labels, labelled = {}, LabelCounts(), job.images.label is not None
     for file in read_published(run, _COLUMNS):  # one at a time: there may be a hundred thousand
         files[file.name] = file.sha256
         environments[environment_of(file.metadata)] += 1
         status.update(file.rows["status"].to_pylist())
-        counts.update(_counts(file.rows, patches, labelled=labelled))
+        counts.update(_counts(file.rows, job.patches, labelled=labelled))
+        counts.update({name: file.metadata.get(name, 0) for name in ("rotated_images", "system_members")})
+        if labelled:
+            labels += _label_counts(file.rows, job)
+    meant = labels.usable or not labelled
 
-    def share(what: str) -> float:
-        return counts[what] / max(1, status.total())
+    def share(what: str) -> float | None:
+        return counts[what] / max(1, status.total()) if meant else None
 
     return Summary(
         images=status.total(),
         status=dict(status),
         labelled=labelled,
-        clean_accuracy=share("clean") if labelled and clean else None,
+        labels=labels,
+        clean_accuracy=share("clean") if labelled and job.clean else None,
         smoothed_accuracy=share("smoothed") if labelled else None,
         certified=tuple(
-            CertifiedShare((side, side), share(f"exact {side}"), share(f"margin {side}")) for side in patches
+            CertifiedShare((side, side), share(f"exact {side}"), share(f"margin {side}")) for side in job.patches
         ),
         without_votes=counts["without votes"],
         files=files,
         environments=dict(environments),
+        rotated=counts["rotated_images"],
+        system_members=counts["system_members"],
+    )
+
+
+def _label_counts(rows: pa.Table, job: Job) -> LabelCounts:
+    bad = pc.if_else(pc.equal(rows["status"], "label_error"), rows["error"], pa.scalar(None, pa.string()))
+    return LabelCounts.of(
+        rows["key"].to_pylist(),
+        bad.to_pylist(),
+        _with_absent(rows["label"], -1),
+        _with_absent(rows["prediction"], -1),
+        images=job.images,
+        classes=job.model.classes,
     )
 
 
 def _counts(rows: pa.Table, patches: Sequence[int], *, labelled: bool) -> dict[str, int]:
     """How many rows are right, and certified at each side."""
     label, clean_prediction, prediction, exact, margin = (
-        _with_absent(rows[name], absent) for name, absent in zip(_COLUMNS[1:], (-1, -2, -2, -1, -1), strict=True)
+        _with_absent(rows[name], absent) for name, absent in zip(_NUMBERS, (-1, -2, -2, -1, -1), strict=True)
     )
     right = prediction == label if labelled else prediction >= 0
     kinds = {"clean": clean_prediction == label, "smoothed": prediction == label, "without votes": prediction < 0}
@@ -112,7 +150,7 @@ def _counts(rows: pa.Table, patches: Sequence[int], *, labelled: bool) -> dict[s
     return {name: int(rows_of_kind.sum()) for name, rows_of_kind in kinds.items()}
 
 
-def table_of(summary: Summary, title: str, images_per_second: float | None) -> Table:
+def table_of(summary: Summary, job: Job, title: str, images_per_second: float | None) -> Table:
     """What is printed at the end of a run."""
     table = Table(title=title, title_justify="left", show_header=False)
     table.add_column()
@@ -123,9 +161,14 @@ def table_of(summary: Summary, title: str, images_per_second: float | None) -> T
     table.add_row(
         "errors", f"{sum(errors.values()):,}", ", ".join(f"{n} {status}" for status, n in sorted(errors.items()))
     )
-    if summary.clean_accuracy is not None:
+    if summary.labels.bad:
+        table.add_row("bad labels", f"{summary.labels.bad:,}", str(summary.labels.first_bad))
+    if summary.rotated:
+        treatment = "turned upright" if job.preprocess.orient else "taken as stored"
+        table.add_row("rotated by EXIF", f"{summary.rotated:,}", treatment)
+    if summary.labelled and job.clean:
         table.add_row("clean accuracy", _percent(summary.clean_accuracy), "")
-    if summary.smoothed_accuracy is not None:
+    if summary.labelled:
         table.add_row("smoothed accuracy", _percent(summary.smoothed_accuracy), "")
     if summary.certified:
         table.add_section()
@@ -144,5 +187,5 @@ def _with_absent(column: pa.ChunkedArray, absent: int) -> np.ndarray[Any, np.dty
     return numbers
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f} %"
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"

@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -36,14 +36,16 @@ from manifests.identity import VOTES_VERSION
 from manifests.job import Job, Preprocess
 from workers import votes_table
 from workers.certificates import certify
-from workers.classifiers import load_classifier
+from workers.classifiers import load_classifier, preprocess_notice
 from workers.geometry import Geometry
 from workers.images import decode, decoder_version
+from workers.labels import LabelCounts
 from workers.self_check import made_up_image
 from workers.shard_reader import Sample, naming, read_samples
-from workers.shard_task import Introduction, ShardReport, ShardTask
+from workers.shard_task import Introduction, ShardReport, ShardTask, TriedOut
 from workers.smoothed import Smoothed
 from workers.storage import AnyStore, sha256_of
+from workers.tar_headers import TarIndex, read_index
 from workers.voters import smooth
 
 _T = TypeVar("_T")
@@ -99,11 +101,17 @@ class Certifier:
         self._environment = _environment(device)
         self._turn = threading.Lock()  # of the model
 
-    def try_out(self, task: ShardTask, images: int) -> Counter[str]:
-        """Vote on the first images of a shard, publish nothing; the number of rows of each status."""
-        with self._tar(task) as tar, closing(self._decoded(task, tar)) as batches:
-            rows = islice(chain.from_iterable(self._voted(batch) for batch in batches), images)
-            return Counter(row["status"] for row in rows)
+    def try_out(self, task: ShardTask, images: int) -> TriedOut:
+        """Vote on the first images of a shard, and publish nothing."""
+        job = self._job
+        with naming(task.shard), self._tar(task) as tar:
+            index = read_index(tar, job.images)
+            with closing(self._decoded(task, tar, index)) as batches:
+                rows = list(islice(chain.from_iterable(self._voted(batch) for batch in batches), images))
+        self._add_certificates(rows)
+        labels = LabelCounts() if job.images.label is None else _count_labels(rows, job)
+        notice = preprocess_notice(job)
+        return TriedOut(Counter(row["status"] for row in rows), labels, () if notice is None else (notice,))
 
     def introduce(self) -> Introduction:
         """Classify an image that is the same on every machine."""
@@ -126,7 +134,10 @@ class Certifier:
     def _certify(self, task: ShardTask) -> Generator[int | ShardReport, None, None]:
         start, waited_s = time.monotonic(), 0.0
         rows: list[Row] = []
-        with self._tar(task) as tar, closing(_ahead(self._decoded(task, tar), _BATCHES_AHEAD)) as batches:
+        with ExitStack() as opened:
+            tar = opened.enter_context(self._tar(task))
+            index = read_index(tar, self._job.images)
+            batches = opened.enter_context(closing(_ahead(self._decoded(task, tar, index), _BATCHES_AHEAD)))
             batch = next(batches, None)
             with self._turn:
                 began = time.monotonic()
@@ -150,6 +161,8 @@ class Certifier:
             "votes_version": VOTES_VERSION,
             "geometry": {**self._job.ablation.model_dump(), "crop": self._job.preprocess.crop},
             "images_per_batch": self._images_per_batch,
+            "system_members": index.system_members,
+            "rotated_images": sum(row["rotated"] for row in rows),
             "seconds": round(time.monotonic() - start, 3),
             **self._environment,
         }
@@ -186,9 +199,10 @@ class Certifier:
                 "start again"
             )
 
-    def _decoded(self, task: ShardTask, tar: Path) -> Generator[_Batch, None, None]:
+    def _decoded(self, task: ShardTask, tar: Path, index: TarIndex) -> Generator[_Batch, None, None]:
         """The shard's images in tar order; batches depend only on positions in the shard."""
-        samples = read_samples(tar, self._job.images, classes=self._job.model.classes, limit=task.limit)
+        images, classes = self._job.images, self._job.model.classes
+        samples = read_samples(tar, images, classes=classes, limit=task.limit, index=index)
         decode_row = partial(_decode_row, task, self._job.preprocess)
         with ThreadPoolExecutor(self._threads) as decoders:
             for batch in _batches(samples, self._images_per_batch):
@@ -264,8 +278,23 @@ def _decode_row(task: ShardTask, preprocess: Preprocess, sample: Sample) -> tupl
         "label": sample.label,
         "width": image.width,
         "height": image.height,
+        "rotated": image.rotated,  # no column: counted in the file's metadata
     }
     return row, image.pixels
+
+
+def _count_labels(rows: Sequence[Row], job: Job) -> LabelCounts:
+    def numbers(column: str) -> NDArray[np.int64]:
+        return np.array([-1 if row.get(column) is None else row[column] for row in rows], np.int64)
+
+    return LabelCounts.of(
+        [row["key"] for row in rows],
+        [row["error"] if row["status"] == "label_error" else None for row in rows],
+        numbers("label"),
+        numbers("prediction"),
+        images=job.images,
+        classes=job.model.classes,
+    )
 
 
 def _ahead(items: Iterator[_T], count: int) -> Generator[_T, None, None]:

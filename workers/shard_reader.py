@@ -3,25 +3,21 @@
 Samples are grouped by webdataset's own iteration. Since it drops what it does not understand, the headers
 are checked first (tar_headers.py), and what webdataset yields must be what they promise.
 
-Not covered: decoding (images.py); which tars there are (manifests/shards.py).
+Not covered: decoding (images.py); labels (labels.py); which tars there are (manifests/shards.py).
 """
 
-import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from manifests.errors import ShardError
 from manifests.job import Images
 from manifests.shards import Shard
+from workers.labels import label_of
 from workers.tar_headers import TarIndex, is_system_member, read_index
-
-_WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)  # int() would also take 1_0 and digits of other scripts
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def read_samples(
             sample = next(samples, None)
             if sample is None or sample["__key__"] != member.key or len(sample[member.suffix]) != member.size:
                 raise ShardError(f"image {member.key}.{member.suffix}: not read as its header says; pack the tar again")
-            label, label_error = _label_of(sample, images.label, classes)
+            label, label_error = label_of(sample, images, classes)
             yield Sample(member.key, number, sample[member.suffix], member.offset, label, label_error)
 
 
@@ -82,31 +78,3 @@ def naming(shard: Shard) -> Iterator[None]:
         yield
     except ShardError as error:
         raise ShardError(f"shard {shard.name}: {error}") from None
-
-
-def _label_of(sample: dict[str, Any], label: str | None, classes: int) -> tuple[int | None, str | None]:
-    """(label, None), or (None, what is wrong)."""
-    if label is None:
-        return None, None
-    member, _, field = label.partition(":")
-    if member not in sample:
-        return None, f"no member .{member}"
-    value: Any = sample[member]
-    try:
-        if field:
-            value = json.loads(value)[field]
-        number = _whole_number(value)
-    except (ValueError, KeyError, TypeError) as error:
-        return None, f".{label} is no class index: {' '.join(repr(error).split())[:160]}"
-    if not 0 <= number < classes:
-        return None, f"label {number} is not one of the {classes} classes"
-    return number, None
-
-
-def _whole_number(value: Any) -> int:
-    text = value.decode() if isinstance(value, bytes) else value
-    if isinstance(text, str) and _WHOLE_NUMBER.fullmatch(text):
-        return int(text)
-    if type(value) is not int:  # a bool is an int to isinstance
-        raise ValueError(f"{value!r} is no whole number")
-    return value

@@ -1,5 +1,6 @@
 """What driver and workers say to each other. Light: the driver loads no torch."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from manifests.shards import Shard
+from workers.labels import LabelCounts
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,21 @@ class ShardTask:
     @property
     def file_name(self) -> str:
         return f"votes/{self.index:05d}-{self.shard.name.removesuffix('.tar')}.parquet"
+
+
+@dataclass(frozen=True)
+class TriedOut:
+    """What came of the first images of a shard, of which nothing is published.
+
+    Attributes:
+        statuses: number of rows of each status.
+        labels: what their labels are like; of no images in a job without labels.
+        notices: what else the user should know of the job, a line each.
+    """
+
+    statuses: Counter[str]
+    labels: LabelCounts
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

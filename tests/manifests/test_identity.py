@@ -41,6 +41,7 @@ def run_id(change=None, *, shards=SHARDS, checkpoint_sha256="00", checkpoint_key
         {"images": {"image": ["jpg"]}},
         {"images": {"label": None}},
         {"images": {"version": "2"}},
+        {"images": {"first_label": 1}},
         {"model": {"architecture": "vit_small_patch16_224"}},
         {"model": {"options": {"depth": 6}}},
         {"model": {"classes": 11}},

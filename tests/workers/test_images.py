@@ -185,9 +185,9 @@ def test_exif_orientation(orientation: int, kind: str) -> None:
     assert (np.asarray(decode_whole(data, Preprocess(orient=True))) == turned).all()
 
 
-@pytest.mark.parametrize("value", [0, 9, 65535, "6", b"\6", (6, 6)])
+@pytest.mark.parametrize("value", [0, 9, 65535])
 @pytest.mark.parametrize("orient", [False, True])
-def test_meaningless_orientation(value: Any, orient: bool) -> None:
+def test_meaningless_orientation(value: int, orient: bool) -> None:
     """An orientation that EXIF does not know is none, and never costs the image."""
     exif = Image.Exif()
     exif[0x0112] = value

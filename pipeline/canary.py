@@ -1,0 +1,66 @@
+"""What the first images say of the request, before the fleet starts.
+
+A fault of single images that nearly all of them have is a fault of the request: of the model, the preprocessing or the
+labels. One odd shard proves nothing, so a fault must hold over the first images of several. Pure: who votes on these
+images, and where, is not covered (fleet.py).
+"""
+
+from collections import Counter
+
+from manifests.errors import RequestError, RunError, SmoothcertError
+from manifests.job import Job
+from workers.labels import LabelCounts
+from workers.shard_task import ShardTask, TriedOut
+
+_ENOUGH = 8  # images from which on "nearly all" says something
+_NEARLY_ALL = 0.9
+_SHARDS = 3  # asked before a fault is believed
+
+
+class Canary:
+    """The images of some shards that were tried out.
+
+    Args:
+        job: the job.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._statuses = Counter[str]()
+        self._labels = LabelCounts()
+        self._shards: list[str] = []
+
+    def add(self, task: ShardTask, tried: TriedOut) -> None:
+        """Count the first images of a shard."""
+        self._statuses += tried.statuses
+        self._labels += tried.labels
+        self._shards.append(task.shard.name)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether more shards would tell no more."""
+        healthy = self._statuses.total() >= _ENOUGH and self.fault() is None
+        return healthy or len(self._shards) >= _SHARDS
+
+    def fault(self) -> SmoothcertError | None:
+        """What is wrong with the request, or None."""
+        total, voted = self._statuses.total(), self._statuses["ok"] + self._statuses["label_error"]
+        where = f"the first {total} images of {', '.join(self._shards)}"
+        if total < _ENOUGH:
+            return None
+        if total - voted >= _NEARLY_ALL * total:
+            worst, count = (self._statuses - Counter(ok=total, label_error=total)).most_common(1)[0]
+            share = "none" if not voted else f"only {voted}"
+            return RunError(
+                f"{share} of {where} can be voted on ({count} x {worst}); check the model, its weights and the "
+                "preprocessing"
+            )
+        if self._labels.nearly_all_bad:
+            return RequestError(
+                f"images.label: {self._labels.bad} of {where} have no usable label, the first is "
+                f"{self._labels.first_bad}; correct images.label or model.classes, or set images.label: null for "
+                "images without labels"
+            )
+        if misnumbered := self._labels.misnumbered(self._job.model.classes):
+            return RequestError(f"images.label: {misnumbered} (seen in {where})")
+        return None
