@@ -140,15 +140,16 @@ def _answered(name: int | None, counts: Counts, result: Result, answers: Answers
     cells = {"class": "all" if name is None else str(name)} if answers.by_class else {}
     cells["images"] = f"{counts.images:,}"
     if answers.labelled:
-        cells["correct"] = _percent(counts.correct, counts.images)
+        cells["correct"] = _percent(counts.correct, counts.images) if answers.labels else "-"
     cells["certified"] = at_least + _percent(counts.certified, counts.images)
     if answers.labelled:
-        cells["certified\ncorrect"] = at_least + _percent(counts.certified_correct, counts.images)
+        certified_correct = at_least + _percent(counts.certified_correct, counts.images)
+        cells["certified\ncorrect"] = certified_correct if answers.labels else "-"
     return cells
 
 
 def as_json(answers: Answers) -> list[dict[str, Any]]:
-    """One object a question and class; `correct` and `certified_correct` are null without labels."""
+    """One object a question and class; `correct` and `certified_correct` are null without usable labels."""
     return [
         _of_run(answers)
         | {
@@ -160,8 +161,8 @@ def as_json(answers: Answers) -> list[dict[str, Any]]:
             "class": name,
             "images": counts.images,
             "certified": counts.certified,
-            "correct": counts.correct if answers.labelled else None,
-            "certified_correct": counts.certified_correct if answers.labelled else None,
+            "correct": counts.correct if answers.labels else None,
+            "certified_correct": counts.certified_correct if answers.labels else None,
             "is_bound": result.is_bound,
         }
         for result in answers.results

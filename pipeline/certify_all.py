@@ -4,7 +4,7 @@
 
 The way of a run: plan, write run.json, try the model out, hand the shards to the fleet, check what is
 published against the plan, write _SUCCESS, print the table. State lives in storage alone, so after any
-interruption the same command goes on where the last one ended.
+interruption the same command continues the run.
 """
 
 import json

@@ -116,16 +116,17 @@ def plan(
     overrides: Overrides = None,
     limit: Limit = None,
     tflops: Annotated[float, typer.Option(min=1e-6, help="Rate to reckon with, TFLOP/s.")] = 1.0,
-) -> None:
-    """Show what a job would take, and what of it is done; computes no vote."""
+) -> int:
+    """Show what a job would take, and what of it is done; computes no vote. Exit code 1 if a shard would fail."""
     from pipeline.costs import plan_table
 
-    table, notices, run_url = plan_table(_load(job, overrides, limit), tflops)
+    table, notices, failures, run_url = plan_table(_load(job, overrides, limit), tflops)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(table)
-    for notice in notices:
-        console.print(f"notice: {notice}")
+    for line in [*(f"notice: {notice}" for notice in notices), *(f"failed: {failure}" for failure in failures)]:
+        console.print(line)
     console.print(run_url)
+    return 1 if failures else 0
 
 
 @app.command()

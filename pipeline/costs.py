@@ -24,8 +24,24 @@ _BYTES_A_VOTE = 6  # uint16 and float32, little of which compresses
 _BYTES_A_ROW = 60  # the other columns, compressed
 
 
-def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
-    """The table of `smoothcert plan`, notices, and the URL of the run.
+class Costs(NamedTuple):
+    """What `smoothcert plan` prints.
+
+    Attributes:
+        table: the figures.
+        notices: what else to know, a line each.
+        failures: shards that would fail, a line each.
+        run_url: where the run is, or would be.
+    """
+
+    table: Table
+    notices: list[str]
+    failures: list[str]
+    run_url: str
+
+
+def plan_table(job: Job, tflops: float) -> Costs:
+    """What a job costs, and what of it would fail.
 
     Args:
         job: the job.
@@ -41,7 +57,7 @@ def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
     _refuse_misfit(job, copy.deepcopy(network), geometry)
     network = network.to("meta")
     tokens, flop = _work_of(job, network, geometry)
-    images, notices = _count_images(plan)
+    images, notices, failures = _count_images(plan)
     todo = plan.todo
 
     table = Table(title=job.name, title_justify="left", show_header=False)
@@ -65,7 +81,7 @@ def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
         table.add_row("bytes out, about", f"{images * (geometry.num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW):,}")
     if notice := preprocess_notice(job):
         notices.append(notice)
-    return table, notices, plan.run.url
+    return Costs(table, notices, failures, plan.run.url)
 
 
 def _refuse_misfit(job: Job, network: nn.Module, geometry: Geometry) -> None:
@@ -126,14 +142,23 @@ def flop_of(network: VisionTransformer, shown: int) -> int:
     return 2 * weights * length + attention + embedding + 2 * network.embed_dim * network.num_classes
 
 
-def _count_images(plan: Plan) -> tuple[int | None, list[str]]:
-    total = 0
+class _Images(NamedTuple):
+    """Of the shards of a plan: how many images, None where that is not known; what else to say, and which fail."""
+
+    total: int | None
+    notices: list[str]
+    failures: list[str]
+
+
+def _count_images(plan: Plan) -> _Images:
+    counts: list[int | None] = []
+    failures = []
     for task in plan.tasks:
         try:
-            count = count_images(task, plan)
+            counts.append(count_images(task, plan))
         except ShardError as error:
-            return None, [f"shard {task.shard.name}: {error}"]
-        if count is None:
-            return None, ["the number of images is in the tars alone; an index file beside them would tell it"]
-        total += count
-    return total, []
+            failures.append(f"shard {task.shard.name}: {error}")
+    unknown = None in counts
+    notices = ["the number of images is in the tars alone; an index file beside them would tell it"] if unknown else []
+    total = None if unknown or failures else sum(count for count in counts if count is not None)
+    return _Images(total, notices, failures)

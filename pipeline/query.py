@@ -158,15 +158,18 @@ class Answers(NamedTuple):
         results: one a question.
         by_class: whether classes were counted too.
         shards: how many were published when the run was read; the answers are of these.
+        labels: how many images of these have a label.
     """
 
     run: Run
     results: list[Result]
     by_class: bool
     shards: int
+    labels: int
 
     @property
     def labelled(self) -> bool:
+        """Whether the job has labels, and with them accuracies; without a usable one these are unknown."""
         return self.run.job.images.label is not None
 
     @property
@@ -187,11 +190,12 @@ def query(
     Raises:
         RunError: a published file is damaged.
     """
-    job, results, shards = run.job, [Result(question) for question in questions], 0
+    job, results, shards, labels = run.job, [Result(question) for question in questions], 0, 0
     finest = Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     geometries = {one.stride: finest.coarser(one.stride // job.ablation.stride) for one in questions}
     for file in read_published(run, _COLUMNS):
         shards += 1
+        labels += len(file.rows) - file.rows["label"].null_count
         voted = file.rows.filter(pc.is_valid(file.rows["votes"]))
         if voted["margins"].null_count or matrix_of(voted["votes"]).max(initial=0) >= job.model.classes:
             raise RunError(
@@ -201,7 +205,7 @@ def query(
             answered.add_to(result, file.rows, by_class=by_class)
             if per_image is not None:
                 per_image(file.rows, result.question, answered)
-    return Answers(run, results, by_class, shards)
+    return Answers(run, results, by_class, shards, labels)
 
 
 def _answer_all(

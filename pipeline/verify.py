@@ -122,12 +122,14 @@ class _Tally:
 
     files: list[str] = field(default_factory=list)
     rows: int = 0
+    labels: int = 0
     status: Counter[str] = field(default_factory=Counter)
     right: Counter[str] = field(default_factory=Counter)
     largest: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def add(self, row: Row, *, labelled: bool) -> None:
         self.rows += 1
+        self.labels += row["label"] is not None
         self.status[row["status"]] += 1
         self.right["clean"] += row["label"] is not None and row["clean_prediction"] == row["label"]
         if row["prediction"] is not None and (not labelled or row["prediction"] == row["label"]):
@@ -137,9 +139,11 @@ class _Tally:
     def share(self, count: int) -> float:
         return count / self.rows if self.rows else 0.0
 
-    def certified(self, entry: Any) -> dict[str, Any]:
+    def certified(self, entry: Any, *, labelled: bool) -> dict[str, Any]:
         """An entry of `certified` in _SUCCESS as it should be."""
         match entry:
+            case {"patch": [int(side), _]} if labelled and not self.labels:
+                return {"patch": [side, side], "exact": None, "margin": None}
             case {"patch": [int(side), _]}:
                 exact, margin = (
                     self.share(sum(n for (column, most), n in self.largest.items() if column == name and most >= side))
@@ -289,12 +293,13 @@ def _success_problems(run: Run, success: Mapping[str, Any], published: Sequence[
     yield from (f"_SUCCESS files: names {name}, of no shard" for name in sorted({*success["files"]} - {*run.shards}))
     if len(tally.files) < len(run.shards):
         return
-    clean, smoothed = (tally.share(tally.right[name]) if run.labelled else None for name in ("clean", "smoothed"))
+    clean, smoothed = (tally.share(tally.right[name]) if tally.labels else None for name in ("clean", "smoothed"))
     expected = {"rows": tally.rows, "images": tally.rows, "shards": len(run.shards), "status": dict(tally.status)}
     expected |= {"clean_accuracy": clean if run.job["clean"] else None, "smoothed_accuracy": smoothed}
     figures = [(name, success.get(name), value) for name, value in expected.items()]
     entries = success.get("certified")
-    figures += [("certified", e, tally.certified(e)) for e in (entries if isinstance(entries, list) else [entries])]
+    entries = entries if isinstance(entries, list) else [entries]
+    figures += [("certified", entry, tally.certified(entry, labelled=run.labelled)) for entry in entries]
     for name, found, value in figures:
         if found != value:
             yield f"_SUCCESS {name}: is {found}, the rows give {value}"

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,10 +14,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
+from typer.testing import CliRunner
 
 from manifests.errors import RequestError, RunError
 from manifests.job import load_job
 from pipeline.certify_all import certify_all
+from pipeline.cli import app
+from pipeline.verify import verify
 from tests.helpers import jobs, tars
 from tests.helpers.faults import before_shards, injection
 
@@ -137,6 +142,104 @@ def test_a_bad_image_is_a_row_with_its_reason(tmp_path, capsys):
     assert (code, result["complete"]) == (0, True)
     code, _ = run(jobs.write_job(tmp_path, max_error_share=0.01), capsys=capsys)
     assert code == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "says"),
+    [
+        (
+            lambda number: None,
+            "12 of the first 12 images of 00.tar, 01.tar have no usable label, the first is 0000: no",
+        ),
+        (lambda number: b"n01440764", "12 of the first 12 images of 00.tar, 01.tar have no usable label"),
+        (lambda number: b"1.0", "12 of the first 12 images of 00.tar, 01.tar have no usable label"),
+        (lambda number: str(number + 400).encode(), "label 400 is not one of the 3 classes (0 to 2)"),
+        (lambda number: str(number % 3 + 1).encode(), "labels seem to count from 1"),
+    ],
+)
+def test_labels_that_are_none_stop_the_run_before_the_fleet(label, says, tmp_path):
+    """Whatever share of errors the job allows: the request is wrong, and nothing is published."""
+    _write_labelled(tmp_path, label)
+    with pytest.raises(RequestError, match=re.escape(says)):
+        certify_all(load_job(jobs.write_job(tmp_path)))
+    assert not list((tmp_path / "runs").glob("*/votes/*"))
+
+
+def test_labels_from_1_are_classes_where_the_job_says_so(tmp_path, capsys):
+    """With first_label 1 the rows are those of labels from 0."""
+    _write_labelled(tmp_path, lambda number: str(number % 3 + 1).encode())
+    job = jobs.write_job(tmp_path, images={"shards": "tars", "first_label": 1})
+    code, result = run(job, capsys=capsys)
+    assert (code, result["bad_labels"]) == (0, 0)
+    assert [row["label"] for row in rows_of(result["path"])] == [number % 3 for number in range(12)]
+
+
+def test_bad_labels_count_as_images_without_votes_do(tmp_path, capsys):
+    """In a labelled job: three of twelve are more than a fifth; the table and the JSON say how many and the first."""
+    _write_labelled(tmp_path, lambda number: b"cat" if number in (4, 5, 9) else b"0")
+    for share, expected in ((0.2, 1), (0.25, 0)):
+        code, result = run(jobs.write_job(tmp_path, max_error_share=share), capsys=capsys)
+        assert code == expected
+    first = "0004: .cls is no class index: 'cat' is no whole number"
+    assert (result["bad_labels"], result["first_bad_label"]) == (3, first)
+    assert certify_all(load_job(jobs.write_job(tmp_path, max_error_share=0.2))) == 1
+    printed = capsys.readouterr().out
+    assert re.search(r"bad labels +│ +3 │ +0004: \.cls is no class index", printed)
+    assert "failed: 3 of 12 images have no usable label, more than max_error_share (0.2) allows" in printed
+    unlabelled = jobs.write_job(tmp_path, max_error_share=0, images={"shards": "tars", "label": None})
+    assert run(unlabelled, capsys=capsys)[0] == 0
+
+
+def test_an_accuracy_without_labels_is_no_number(tmp_path, capsys):
+    """A dash in the table and in query, null in JSON; never 0 %. verify agrees."""
+    _write_labelled(tmp_path, lambda number: None, images=2)  # too few for the canary
+    job = jobs.write_job(tmp_path, patches=[1])
+    _, result = run(job, capsys=capsys)
+    assert (result["clean_accuracy"], result["smoothed_accuracy"]) == (None, None)
+    assert result["certified"] == [{"patch": [1, 1], "exact": None, "margin": None}]
+    certify_all(load_job(job))
+    printed = capsys.readouterr().out
+    assert re.search(r"smoothed accuracy +│ +- │", printed)
+    assert re.search(r"patch 1 x 1 +│ +- │ +- │", printed)
+    asked = CliRunner().invoke(app, ["query", result["path"], "--patch", "1", "--json"])
+    assert [(one["correct"], one["certified_correct"]) for one in json.loads(asked.stdout)] == [(None, None)]
+    asked = CliRunner().invoke(app, ["query", result["path"], "--patch", "1"])
+    assert " 0.00 %" not in asked.stdout.replace("certified 0.00 %", "")
+    assert verify(result["path"]).problems == ()
+
+
+def _write_labelled(folder, label, images=6):
+    """Two tars of so many images; `label` gives the bytes of each number's label, or None."""
+    (folder / "tars").mkdir()
+    for shard in range(2):
+        members = []
+        for number in range(shard * images, (shard + 1) * images):
+            members.append((f"{number:04d}.png", tars.png(jobs.CROP, jobs.CROP, seed=number)))
+            members += [] if label(number) is None else [(f"{number:04d}.cls", label(number))]
+        tars.write_tar(folder / "tars", tars.tar_of(members), f"{shard:02d}.tar")
+
+
+def test_what_the_reader_of_the_table_must_know(tmp_path, capsys):
+    """Rotated images, skipped files of operating systems, and a mean that is not timm's: each is said once."""
+    (tmp_path / "tars").mkdir()
+    for shard in range(2):
+        members = [("._x.png", b"\0\5\x16\7"), (".DS_Store", b"x")]
+        for number in range(3):
+            file = io.BytesIO()
+            exif = Image.Exif()
+            exif[0x0112] = 6 if number else 1
+            Image.open(io.BytesIO(tars.png(jobs.CROP, jobs.CROP, seed=number))).save(file, "PNG", exif=exif)
+            members += [(f"{shard}{number}.png", file.getvalue()), (f"{shard}{number}.cls", b"1")]
+        tars.write_tar(tmp_path / "tars", tars.tar_of(members), f"{shard:02d}.tar")
+    stored = jobs.write_job(tmp_path)
+    assert certify_all(load_job(stored)) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"rotated by EXIF +│ +4 │ +taken as stored", printed)
+    assert printed.count("notice: 4 files that operating systems put into the tars") == 1
+    assert printed.count("notice: preprocess: mean [0.485, 0.456, 0.406]") == 1
+    votes = {orient: rows_of(run(stored, f"preprocess.orient={orient}", capsys=capsys)[1]["path"]) for orient in (0, 1)}
+    for plain, turned in zip(votes[0], votes[1], strict=True):
+        assert (plain["margins"] == turned["margins"]) == plain["key"].endswith("0")
 
 
 def test_a_bad_shard_fails_by_name_and_the_rest_goes_on(tmp_path, capsys):

@@ -7,11 +7,15 @@ import pytest
 import timm
 import torch
 from rich.table import Table
+from typer.testing import CliRunner
 
 from manifests.errors import RequestError
 from manifests.job import Model, load_job
 from pipeline import costs
+from pipeline.cli import app
 from tests.helpers import jobs, reference
+from tests.helpers.tars import tar_of, write_tar
+from workers import smoothed_vit
 from workers.classifiers import build_classifier
 
 _RESNET: dict[str, Any] = {
@@ -45,7 +49,7 @@ def test_a_resnet_is_counted_as_a_table_says() -> None:
 
 def _rows(folder: Path, **changes: object) -> dict[str, str]:
     jobs.write_shards(folder, shards=2, images=3)
-    table, _, _ = costs.plan_table(load_job(jobs.write_job(folder, **changes)), 1.0)
+    table = costs.plan_table(load_job(jobs.write_job(folder, **changes)), 1.0).table
     return _cells(table)
 
 
@@ -100,3 +104,29 @@ def test_the_layout_of_the_checkpoint_is_told(tmp_path: Path) -> None:
     assert rows["checkpoint"] == "reference layout, state dict 'model', prefix 'module.model.model.'"
     with pytest.raises(RequestError, match=r"preprocess\.mean: .* is not what .*weights\.pt was trained with"):
         _rows(tmp_path)
+
+
+def test_every_shard_that_would_fail_is_named(tmp_path: Path) -> None:
+    """The plan names each of them with its reason and ends with 1; the number of images is then not known."""
+    jobs.write_shards(tmp_path, shards=1)
+    write_tar(tmp_path / "tars", b"", "01.tar")
+    write_tar(tmp_path / "tars", tar_of([("a.txt", b"x")]), "02.tar")
+    result = CliRunner().invoke(app, ["plan", str(jobs.write_job(tmp_path))])
+    failed = [line for line in result.output.splitlines() if line.startswith("failed: ")]
+    assert [line.split(": ")[1] for line in failed] == ["shard 01.tar", "shard 02.tar"]
+    assert ("is empty" in failed[0], "holds no image" in failed[1]) == (True, True)
+    assert "unknown" in result.output
+    assert result.exit_code == 1
+    result = CliRunner().invoke(app, ["plan", str(jobs.write_job(tmp_path, images={"shards": "tars/00.tar"}))])
+    assert (result.exit_code, "failed" in result.output) == (0, False)
+
+
+def test_a_network_that_would_vote_otherwise_is_refused(tmp_path: Path) -> None:
+    """An engine that does not compute what timm computes shows in the plan, before a machine is asked for."""
+    jobs.write_shards(tmp_path, shards=1)
+    plain = smoothed_vit.SmoothedViT._classify
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoothed_vit.SmoothedViT, "_classify", lambda self, tokens: plain(self, tokens) * 1.1)
+        result = CliRunner().invoke(app, ["plan", str(jobs.write_job(tmp_path))])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: model: votes would not be those of vit_tiny_patch16_224 ")
