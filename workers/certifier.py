@@ -196,7 +196,7 @@ class Certifier:
         if (entry.size, entry.fingerprint) != (task.shard.size, task.shard.fingerprint):
             raise ShardError(
                 f"{task.shard.url} changed since the run was planned ({task.shard.size} bytes then, {entry.size} now); "
-                "start again"
+                "run the command again (another size makes another run)"
             )
 
     def _decoded(self, task: ShardTask, tar: Path, index: TarIndex) -> Generator[_Batch, None, None]:
