@@ -3,6 +3,7 @@
 Not covered: images and their augmentation (training_data.py, augmentation.py); the loop (training.py).
 """
 
+import copy
 from functools import partial
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from workers.checkpoints import recognise
 from workers.classifiers import build_classifier, has_tokens, load_classifier
 from workers.geometry import Geometry
 from workers.storage import Store
+from workers.voters import smooth
 
 # timm's Muon orthogonalises in bfloat16 and has no option for it; processors without AMX crawl at that.
 timm.optim.muon.zeropower_via_newtonschulz = partial(timm.optim.muon.zeropower_via_newtonschulz, dtype=torch.float32)
@@ -58,8 +60,21 @@ def starting_network(training: Training, store: Store) -> nn.Module:
     """Drawn at random, or from the checkpoint, with a new head where the training file says so.
 
     Raises:
-        RequestError: timm has no such classifier, or the weights are not that network's.
+        RequestError: timm has no such classifier, the weights are not that network's, or it could not vote later.
     """
+    network = _network_of(training, store)
+    crop = training.preprocess.crop
+    smooth(
+        copy.deepcopy(network).eval().requires_grad_(False),
+        Geometry.of(training.validated_ablation, crop, crop),
+        preprocess=training.preprocess,
+        model=training.model.as_voter(),
+        device=torch.device("cpu"),
+    )
+    return network
+
+
+def _network_of(training: Training, store: Store) -> nn.Module:
     model, preprocess = training.model, training.preprocess
     drop_path = training.regularisation.drop_path
     voter = model.as_voter()

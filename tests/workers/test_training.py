@@ -203,12 +203,19 @@ def test_it_learns(tmp_path):
     assert curve[-1].train_accuracy > 0.8
 
 
-def test_what_is_published_certifies_as_it_was_validated(tmp_path):
+_GRAY = {
+    "model": SETTINGS["model"] | {"options": SETTINGS["model"]["options"] | {"in_chans": 1}},
+    "preprocess": {"resize": None, "crop": CROP, "mean": 0.5, "std": 0.5},
+}
+
+
+@pytest.mark.parametrize("changes", [{}, _GRAY], ids=["colour", "gray"])
+def test_what_is_published_certifies_as_it_was_validated(tmp_path, changes):
     """The weights are a job's checkpoint; figures of the last epoch are those of the published file.
     Oracle: certify() as the pipeline calls it.
     """
     held_out = {"images": {"shards": "tars"}, "patches": [1, 3]}
-    training = small_training(tmp_path, tars=(3, 20), ema=0.5, publish_as="float16", validation=held_out)
+    training = small_training(tmp_path, tars=(3, 20), ema=0.5, publish_as="float16", validation=held_out, **changes)
     figures = curve_of(training)[-1]
     network = load_classifier(
         training.model.as_voter(), training.preprocess, Path(training.url, "weights.safetensors"), None
@@ -225,6 +232,24 @@ def test_what_is_published_certifies_as_it_was_validated(tmp_path):
     for side in (1, 3):
         held = right & (certificates.max_certified_patch >= side)
         assert figures.certified_accuracy[str(side)] == pytest.approx(held.mean())
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [{"crop": "pad", "padding": 2, "flip": 0.5}, {"crop": "resized"}, {"color_jitter": 0.4, "random": "rand-m6-n2"}],
+)
+def test_gray_images_are_augmented(tmp_path, augmentation):
+    """A gray network learns under every kind of augmentation."""
+    training = small_training(tmp_path, augmentation=augmentation, epochs=1, cache=False, **_GRAY)
+    assert np.isfinite(curve_of(training)[-1].train_loss)
+
+
+def test_a_network_that_could_not_vote_is_not_trained(tmp_path, monkeypatch):
+    """What an engine would refuse after the training is refused before it."""
+    plain = SmoothedViT._classify
+    monkeypatch.setattr(SmoothedViT, "_classify", lambda self, tokens: plain(self, tokens) + 1)
+    with pytest.raises(RequestError, match=r"^model: votes would not be those of vit_tiny_patch16_224"):
+        curve_of(small_training(tmp_path))
 
 
 def read_all(training):
