@@ -158,12 +158,14 @@ class Answers(NamedTuple):
         results: one a question.
         by_class: whether classes were counted too.
         shards: how many were published when the run was read; the answers are of these.
+        finished: whether _SUCCESS was there by then.
     """
 
     run: Run
     results: list[Result]
     by_class: bool
     shards: int
+    finished: bool
 
     @property
     def labelled(self) -> bool:
@@ -171,7 +173,7 @@ class Answers(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        return self.shards == len(self.run.tasks)
+        return self.finished and self.shards == len(self.run.tasks)
 
 
 def query(
@@ -188,6 +190,7 @@ def query(
         RunError: a published file is damaged.
     """
     job, results, shards = run.job, [Result(question) for question in questions], 0
+    finished = run.success() is not None  # before the files are read: it is written after them
     finest = Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     geometries = {one.stride: finest.coarser(one.stride // job.ablation.stride) for one in questions}
     for file in read_published(run, _COLUMNS):
@@ -201,7 +204,7 @@ def query(
             answered.add_to(result, file.rows, by_class=by_class)
             if per_image is not None:
                 per_image(file.rows, result.question, answered)
-    return Answers(run, results, by_class, shards)
+    return Answers(run, results, by_class, shards, finished)
 
 
 def _answer_all(
