@@ -74,8 +74,8 @@ def fits(console: Console, table: Table) -> bool:
 
 def facts(title: str, *, columns: int = 1) -> Table:
     """An empty table of names and what is known: one column of values, or several."""
-    values = [Column(justify="right", overflow="fold") for _ in range(columns)]
-    return Table(Column(no_wrap=True), *values, title=title, show_header=False, highlight=True)
+    values = [Column(justify="right", overflow="fold", highlight=True) for _ in range(columns)]
+    return Table(Column(no_wrap=True), *values, title=title, show_header=False)
 
 
 def plain(text: str) -> str:
