@@ -69,7 +69,8 @@ class Bar:
     def update(self, done: int, total: int | None, *, exact: bool = True) -> None:
         """Show that so many are done; the total may be unknown, or a guess."""
         rate = self.pace.rate(done)
-        ends = None if total is None or not rate else time.monotonic() + max(0, total - done) / rate
+        left = 0 if total is None else total - done
+        ends = time.monotonic() + left / rate if left > 0 and rate else None
         there = "?" if total is None else f"{'' if exact else '~'}{total:,}"
         said = f"{done:,}/{there} {self.what}" + (f", {digits(rate)}/s" if rate else "")
         self._progress.update(self._bar, completed=done, total=total, said=said, ends=ends)
