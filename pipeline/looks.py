@@ -49,13 +49,18 @@ def console_of(*, stderr: bool = False) -> Console:
 
 def say(console: Console, line: str, *, indent: str = "") -> None:
     """Print a line; it wraps between words, and a longer word, such as a path, stays whole to be copied."""
-    parts = [""]
-    for word in re.findall(r"\s*\S+|\n", plain(line)):
-        if parts[-1] and cell_len(parts[-1] + word) > console.width:
-            parts.append(indent + word.lstrip())
+    parts = plain(line).split("\n")
+    console.print("\n".join(_wrapped(part, console.width, indent) for part in parts), soft_wrap=True)
+
+
+def _wrapped(line: str, width: int, indent: str) -> str:
+    lines = [""]
+    for word in re.findall(r"\s*\S+", line):
+        if lines[-1] and cell_len(lines[-1] + word) > width:
+            lines.append(indent + word.lstrip())
         else:
-            parts[-1] += word
-    console.print("\n".join(parts), soft_wrap=True)
+            lines[-1] += word
+    return "\n".join(lines)
 
 
 def show(console: Console, table: Table) -> None:

@@ -12,12 +12,11 @@ from rich.text import Text
 from manifests.errors import SmoothcertError
 from pipeline.events import Beat, Event, Failure, FoundPublished, Requeued
 from pipeline.looks import digits, number_of, say, span
+from pipeline.verify import Heard
 from workers.shard_task import Introduction, ShardReport, ShardTask
 
 CountImages = Callable[[ShardTask], int | None]
 """The images of a shard, None where only fetching it would tell; raises a ShardError where the shard will fail."""
-Heard = Callable[[str, int, int], None]
-"""Is told what is done, how much of it, and how much there is of it in all."""
 
 _BAR_CHARACTERS = 20
 _COUNT_S = 3.0  # so long the shards' images may be counted; the others are reckoned by their bytes

@@ -238,12 +238,12 @@ def verify(url: str, *, replay: int = 0, seed: int | None = None, hear: Heard = 
     record = run.record
     return Report(
         run_id=record["run_id"],
-        job=record["name"],
-        checkpoint=record["checkpoint"]["url"],
-        checkpoint_sha256=record["checkpoint"]["sha256"],
+        job=str(record["name"]),
+        checkpoint=str(record["checkpoint"]["url"]),
+        checkpoint_sha256=str(record["checkpoint"]["sha256"]),
         complete=success is not None and len(published) == len(run.shards),
         partial=bool(record["partial"]),
-        limit=run.job["images"]["limit"] if record["partial"] else None,
+        limit=int(run.job["images"]["limit"] or 0) if record["partial"] else None,
         shards=len(run.shards),
         files=len(published),
         rows=tally.rows,
@@ -283,7 +283,8 @@ def open_run(url: str) -> Run:
             if shard["limit"] != 0
         }
         run = Run(url, store, record, frame, shards)
-        _ = [*_record_problems(run), run.labelled, *map(int, job["patches"])]  # the rest that is needed is there
+        # The rest that is needed is there.
+        _ = [*_record_problems(run), run.labelled, *map(int, [*job["patches"], job["images"]["limit"] or 0])]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(f"{url}/run.json is damaged ({error!r}); restore it") from None
     return run
