@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from pipeline import looks
 from pipeline.cli import app
+from pipeline.summary import Summary, table_of
 from tests.helpers import jobs
 from tests.helpers.finished_runs import RUNS, edit_json, finish
 from tests.helpers.terminal import on_terminal
@@ -175,5 +176,20 @@ def test_spans(seconds: float, expected: str) -> None:
     assert looks.span(seconds) == expected
 
 
+def test_an_accuracy_that_does_not_exist_is_a_dash() -> None:
+    """In the table of `certify`; and a slow rate is not 0."""
+    figures = {"images": 3, "status": {"ok": 3}, "labelled": False, "clean_accuracy": None, "smoothed_accuracy": None}
+    summary = Summary(certified=(), without_votes=0, files={}, environments={}, **figures)  # type: ignore[arg-type]
+    console = Console(width=80)
+    with console.capture() as capture:
+        looks.show(console, table_of(summary, "a title that is wider than its table is, PARTIAL", 0.0123))
+    text = capture.get()
+    assert text.splitlines()[0] == "a title that is wider than its table is, PARTIAL"
+    assert re.search(r"clean accuracy +│ +- │", text)
+    assert re.search(r"smoothed accuracy +│ +- │", text)
+    assert re.search(r"images/s +│ 0\.0123 │", text)
+
+
 def test_one_is_singular() -> None:
+    """And thousands are separated."""
     assert [looks.number_of(count, "image") for count in (0, 1, 1234)] == ["0 images", "1 image", "1,234 images"]
