@@ -1,6 +1,7 @@
 """Answers of `smoothcert query`: a table for people, JSON for machines, Parquet for each image."""
 
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,12 +10,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich import box
+from rich.cells import cell_len
+from rich.console import Console
 from rich.table import Column, Table
 
 from manifests.errors import RequestError
+from pipeline.looks import DASH, checkpoint, fits, number_of, percent
 from pipeline.query import Answered, Answers, Counts, Question, Result
 from workers.touched import MAX_LISTED
 from workers.votes_table import METADATA_KEY
+
+Row = dict[str, str]
+"""Cells by the titles of their columns."""
 
 
 class AnswersFile:
@@ -98,34 +105,70 @@ def _of_run(answers: Answers) -> dict[str, Any]:
     run = answers.run
     return {
         "run_id": run.run_id,
+        "job": run.name,
+        "checkpoint_sha256": run.checkpoint_sha256,
         "complete": answers.complete,
         "partial": run.partial,
         "shards": [answers.shards, len(run.tasks)],
     }
 
 
-def table_of(answers: Answers) -> Table:
-    """What is printed; shares of all images, those without votes included. What all rows share is the title."""
+def title_of(answers: Answers) -> str:
+    """Which run answers, and whether that is all of the data."""
+    run = answers.run
+    return ", ".join(
+        [
+            run.name,
+            f"run {run.run_id}",
+            f"model {checkpoint(run.job.model.checkpoint, run.checkpoint_sha256)}",
+            *([f"PARTIAL: the first {run.job.images.limit:,} images"] if run.partial else []),
+            *([] if answers.complete else [f"UNFINISHED: {_how_far(answers)}"]),
+        ]
+    )
+
+
+def _how_far(answers: Answers) -> str:
+    there = f"{answers.shards:,} of {number_of(len(answers.run.tasks), 'shard')}"
+    return there if answers.finished else f"{there}, no _SUCCESS"
+
+
+def tables_of(answers: Answers, console: Console) -> list[Table]:
+    """What is printed; shares of all images, those without votes included.
+
+    What all rows of a table share is its title. Where the columns do not fit the console, more of the question becomes
+    title: a table for each rule, then for each rule and tolerance, and so on.
+    """
     rows = [
         _asked(result.question) | _answered(name, counts, result, answers)
         for result in answers.results
         for name, counts in _in_order(result)
     ]
-    shared = {title for title in _asked(answers.results[0].question) if len({row[title] for row in rows}) == 1}
-    titles = [title for title in rows[0] if title not in shared]
-    table = Table(
-        *(Column(title, justify="right", no_wrap=True) for title in titles),
-        title=", ".join(f"{title} {rows[0][title]}" for title in rows[0] if title in shared),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+    asked = [*_asked(answers.results[0].question)]
+    differ = [name for name in asked if len({row[name] for row in rows}) > 1]
+    for kept in range(len(differ), -1, -1):
+        titles = [name for name in asked if name not in differ[:kept]]
+        tables = [*_divided(rows, titles)]
+        if all(fits(console, table) for table in tables):
+            break
+    return tables
+
+
+def _divided(rows: Sequence[Row], titles: Sequence[str]) -> Iterator[Table]:
+    """A table for each combination of the titles' values, in the order of the rows; columns are equally wide in all."""
+    parts: dict[str, list[Row]] = {}
     for row in rows:
-        table.add_row(*(row[title] for title in titles))
-    return table
+        parts.setdefault(", ".join(f"{name} {row[name]}" for name in titles), []).append(row)
+    names = [name for name in rows[0] if name not in titles]
+    widths = {name: max(cell_len(row[name]) for row in rows) for name in names}
+    for title, part in parts.items():
+        columns = [Column(name, justify="right", no_wrap=True, min_width=widths[name]) for name in names]
+        table = Table(*columns, title=title, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for row in part:
+            table.add_row(*(row[name] for name in names))
+        yield table
 
 
-def _asked(question: Question) -> dict[str, str]:
+def _asked(question: Question) -> Row:
     return {
         "patch": f"{question.height} x {question.width}",
         "patches": str(question.patches),
@@ -135,16 +178,16 @@ def _asked(question: Question) -> dict[str, str]:
     }
 
 
-def _answered(name: int | None, counts: Counts, result: Result, answers: Answers) -> dict[str, str]:
+def _answered(name: int | None, counts: Counts, result: Result, answers: Answers) -> Row:
     at_least = ">= " if result.is_bound else ""
     cells = {"class": "all" if name is None else str(name)} if answers.by_class else {}
     cells["images"] = f"{counts.images:,}"
     if answers.labelled:
-        cells["correct"] = _percent(counts.correct, counts.images) if answers.labels else "-"
-    cells["certified"] = at_least + _percent(counts.certified, counts.images)
+        cells["correct"] = _share(counts.correct, counts.images) if answers.labels else DASH
+    cells["certified"] = at_least + _share(counts.certified, counts.images)
     if answers.labelled:
-        certified_correct = at_least + _percent(counts.certified_correct, counts.images)
-        cells["certified\ncorrect"] = certified_correct if answers.labels else "-"
+        certified_correct = at_least + _share(counts.certified_correct, counts.images)
+        cells["certified\ncorrect"] = certified_correct if answers.labels else DASH
     return cells
 
 
@@ -174,9 +217,12 @@ def notices_of(answers: Answers) -> list[str]:
     """What a reader of the answers must know besides."""
     notices = []
     if not answers.complete:
-        notices.append(f"the run is not finished: answers are of {answers.shards} of {len(answers.run.tasks)} shards")
+        notices.append(
+            f"the run is not finished: answers are of {answers.shards} of {len(answers.run.tasks)} shards"
+            + ("" if answers.finished else ", and _SUCCESS is missing; run the job's command again to finish it")
+        )
     if answers.run.partial:
-        notices.append("the run is PARTIAL: its job has images.limit")
+        notices.append(f"the run is PARTIAL: images.limit of its job is {answers.run.job.images.limit:,}")
     if any(result.is_bound for result in answers.results):
         notices.append(
             ">= is a sound bound: the patches have too many different places together to try each "
@@ -186,7 +232,8 @@ def notices_of(answers: Answers) -> list[str]:
         everyone = answers.results[0].classes
         known = sum(counts.images for name, counts in everyone.items() if name is not None)
         if unknown := everyone[None].images - known:
-            notices.append(f"{unknown:,} images have no class and are counted under all only")
+            have = "has" if unknown == 1 else "have"
+            notices.append(f"{number_of(unknown, 'image')} {have} no class; only the row `all` counts them")
     return notices
 
 
@@ -194,5 +241,5 @@ def _in_order(result: Result) -> list[tuple[int | None, Counts]]:
     return sorted(result.classes.items(), key=lambda entry: -1 if entry[0] is None else entry[0])
 
 
-def _percent(count: int, images: int) -> str:
-    return f"{100 * count / images:.2f} %" if images else "-"
+def _share(count: int | None, images: int) -> str:
+    return percent(count / images if images and count is not None else None)

@@ -11,6 +11,7 @@ import json
 import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -24,7 +25,8 @@ from manifests.errors import RunError, SmoothcertError
 from manifests.job import Job
 from pipeline.alike import Alike
 from pipeline.events import Event
-from pipeline.plan import Plan, begin, make_plan
+from pipeline.looks import console_of, number_of, say, show
+from pipeline.plan import Plan, begin, count_images, make_plan
 from pipeline.progress import progress_of
 from pipeline.summary import Summary, summarise, table_of
 from workers.shard_task import Introduction, ShardTask
@@ -49,7 +51,7 @@ def certify_all(
     Raises:
         RequestError, RunError: nothing can be done, or no more.
     """
-    console = Console(stderr=json_to is not None, highlight=False, markup=False, soft_wrap=True)
+    console = console_of(stderr=json_to is not None)
     plan = make_plan(job)
     todo = plan.todo
     finished = not todo and plan.run.success() is not None
@@ -61,7 +63,7 @@ def certify_all(
         diary = _work(plan, todo, console, alike, shared=not begins)
         rate, failures = diary.images_per_second, diary.failures
     elif finished:
-        console.print(f"nothing to do: run {plan.run.run_id} is complete")
+        say(console, f"nothing to do: run {plan.run.run_id} is complete")
     summary = _summarise(plan)
     complete = not _missing(plan, summary)
     if complete:
@@ -69,10 +71,10 @@ def certify_all(
     if json_to is not None:
         print(json.dumps(_as_json(plan, summary, rate, complete=complete)), file=json_to)
     faults = list(_faults(plan, summary))
-    console.print(table_of(summary, job, _title(plan, complete=complete), rate))
+    show(console, table_of(summary, job, _title(plan, complete=complete), rate))
     for line in [*(f"failed: {reason}" for reason in [*failures, *faults]), *_remarks(plan, summary)]:
-        console.print(line)
-    console.print(plan.run.url)
+        say(console, line)
+    say(console, plan.run.url)
     return 0 if complete and not faults else 1
 
 
@@ -96,15 +98,15 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
     from pipeline.diary import Diary
     from pipeline.fleet import Fleet
 
-    console.print(f"run {plan.run.run_id}: {len(todo)} of {len(plan.tasks)} shards to do")
+    say(console, f"run {plan.run.run_id}: {len(todo):,} of {number_of(len(plan.tasks), 'shard')} to do")
     cluster.connect()
     fleet = Fleet(plan, cluster.share_of(plan.job.execution))
     for notice in fleet.try_out(todo):
-        console.print(f"notice: {notice}")
+        say(console, f"notice: {notice}")
     if shared:  # another driver may be at work on them, in the order of their sizes
         todo = random.sample(todo, len(todo))
     diary = Diary(plan.run)
-    with progress_of(console, todo) as progress:
+    with progress_of(console, todo, partial(count_images, plan=plan)) as progress:
 
         def hear(events: Iterable[Event]) -> None:
             for event in events:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
 
 from manifests.errors import RequestError, SmoothcertError
 from manifests.job import Job, load_job
+from pipeline.looks import console_of, say, show
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,7 +28,7 @@ app = typer.Typer(
     help="Prove over whole datasets that no adversarial patch can change what a classifier says.",
 )
 
-JobFile = Annotated[Path, typer.Argument(help="Job file (YAML).", show_default=False)]
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Set a key of the file; repeatable."),
@@ -61,7 +61,7 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
         try:
             code = function(*args, **options) or 0
         except SmoothcertError as error:
-            print(f"error: {error}", file=sys.stderr)
+            say(console_of(stderr=True), f"error: {error}")
             code = error.exit_code
         except KeyboardInterrupt:
             print(f"\ninterrupted; go on with: {shlex.join(sys.argv)}", file=sys.stderr)
@@ -115,30 +115,32 @@ def plan(
     job: JobFile,
     overrides: Overrides = None,
     limit: Limit = None,
-    tflops: Annotated[float, typer.Option(min=1e-6, help="Rate to reckon with, TFLOP/s.")] = 1.0,
+    tflops: Annotated[float, typer.Option(min=1e-6, help="Speed to assume, in TFLOP/s.")] = 1.0,
 ) -> int:
     """Show what a job would take, and what of it is done; computes no vote. Exit code 1 if a shard would fail."""
     from pipeline.costs import plan_table
 
-    table, notices, failures, run_url = plan_table(_load(job, overrides, limit), tflops)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(table)
-    for line in [*(f"notice: {notice}" for notice in notices), *(f"failed: {failure}" for failure in failures)]:
-        console.print(line)
-    console.print(run_url)
-    return 1 if failures else 0
+    costs = plan_table(_load(job, overrides, limit), tflops)
+    console = console_of()
+    show(console, costs.table)
+    for notice in costs.notices:
+        say(console, f"notice: {notice}")
+    for failure in costs.failures:
+        say(console, f"failed: {failure}")
+    say(console, costs.run_url)
+    return 1 if costs.failures else 0
 
 
 @app.command()
 @_command
 def runs(output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False)]) -> int:
     """List the runs of an output: which id is which job, and how complete it is."""
-    from pipeline.status import runs_table
+    from pipeline.status import runs_of, show_runs
 
-    table, damaged = runs_table(output if "://" in output else str(Path(output).absolute()))
-    Console(highlight=False, markup=False).print(table)
+    found, damaged = runs_of(output if "://" in output else str(Path(output).absolute()))
+    show_runs(found, console_of())
     for line in damaged:
-        print(f"error: {line}", file=sys.stderr)
+        say(console_of(stderr=True), f"error: {line}")
     return 1 if damaged else 0
 
 
@@ -184,11 +186,12 @@ def query(
     if as_json:
         print(json.dumps(answers.as_json(found)))
     else:
-        console = Console(highlight=False, markup=False)
-        console.width = max(console.width, 100)  # cells are never cut
-        console.print(answers.table_of(found))
+        console = console_of()
+        say(console, answers.title_of(found))
+        for table in answers.tables_of(found, console):
+            show(console, table)
     for notice in answers.notices_of(found):
-        print(f"notice: {notice}", file=sys.stderr)
+        say(console_of(stderr=True), f"notice: {notice}")
 
 
 @app.command()
@@ -197,23 +200,29 @@ def verify(
     run: RunFolder,
     replay: Annotated[int, typer.Option(min=0, help="Vote again on this many random images.")] = 0,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of that choice; default: a new one, printed.")] = None,
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="Exit code 0 also for an unfinished run without problems.")
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Check a run with other code than made it; a line for each problem, exit code 1 if any."""
+    """Check a run with other code than made it; exit code 1 if anything is wrong or the run is unfinished."""
+    from pipeline.progress import counting
+    from pipeline.verdict import report_table, verdict_of
     from pipeline.verify import verify as verify_run
 
     if seed is not None and not replay:
         raise RequestError("--seed: chooses the images of --replay; name how many, such as --replay 100")
-    report = verify_run(run, replay=replay, seed=seed)
+    with counting(console_of(stderr=True)) as hear:
+        report = verify_run(run, replay=replay, seed=seed, hear=hear)
     if as_json:
         print(json.dumps(asdict(report)))
-        return 1 if report.problems else 0
-    for line in (*report.problems, *(f"notice: {notice}" for notice in report.notices)):
-        print(line)
-    wrong = len(report.problems)
-    verdict = f"{wrong:,} problem{'s' * (wrong > 1)}" if wrong else "all right"
-    print(f"{report.rows:,} rows in {report.files:,} files: {verdict}")
-    return 1 if report.problems else 0
+    else:
+        console = console_of()
+        for line in (*report.problems, *(f"notice: {notice}" for notice in report.notices)):
+            say(console, line)
+        show(console, report_table(report))
+        say(console, verdict_of(report, allow_incomplete=allow_incomplete))
+    return 1 if report.problems or not (report.complete or allow_incomplete) else 0
 
 
 @app.command()
@@ -224,21 +233,27 @@ def status(run: RunFolder) -> None:
     from pipeline.status import status_table
 
     opened = open_run(run)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(status_table(opened))
-    console.print(opened.url)
+    console = console_of()
+    show(console, status_table(opened))
+    say(console, opened.url)
 
 
 @app.command()
 @_command
 def repair(run: RunFolder) -> None:
     """Move damaged files and a stale _SUCCESS to quarantine/; the command that made the run makes them again."""
+    from pipeline.plan import open_run
     from pipeline.repair import repair as repair_run
 
-    moved = repair_run(run)
+    console, moved = console_of(), repair_run(run)
     for line in moved:
-        print(line)
-    print("the command that made the run makes them again" if moved else "nothing to repair")
+        say(console, line)
+    if moved:
+        say(console, "the command that made the run makes them again")
+    elif open_run(run).complete():
+        say(console, "nothing to repair")
+    else:
+        say(console, "nothing to repair; the run is UNFINISHED: the command that made it goes on")
 
 
 @app.command("import-checkpoint")
@@ -255,7 +270,7 @@ def import_checkpoint(
     """Turn a pickled checkpoint into safetensors; nothing in it is run."""
     from pipeline.import_checkpoint import import_checkpoint
 
-    print(import_checkpoint(file, output, key))
+    say(console_of(), import_checkpoint(file, output, key))
 
 
 @app.command()
@@ -303,5 +318,6 @@ def _mounted_job() -> Path:
         if (folder / "job.yaml").is_file():
             return folder / "job.yaml"
     looked = " or ".join(map(str, folders))
-    print(f"error: no job named, and no job.yaml in {looked}; name one: {sys.argv[0]} JOB.yaml", file=sys.stderr)
+    line = f"error: no job named, and no job.yaml in {looked}; name one: {sys.argv[0]} JOB.yaml"
+    say(console_of(stderr=True), line)
     raise typer.Exit(2)

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from manifests.errors import ShardError
 from manifests.job import Job
+from pipeline.looks import facts, flop_text, plain, span
 from pipeline.plan import Plan, count_images, make_plan
 from workers.classifiers import has_tokens, load_classifier, preprocess_notice
 from workers.geometry import Geometry
@@ -56,28 +57,27 @@ def plan_table(job: Job, tflops: float) -> Costs:
     geometry = Geometry.of(job.ablation, crop, crop)
     _refuse_misfit(job, copy.deepcopy(network), geometry)
     network = network.to("meta")
-    tokens, flop = _work_of(job, network, geometry)
+    tokens, operations = _work_of(job, network, geometry)
     images, notices, failures = _count_images(plan)
     todo = plan.todo
 
-    table = Table(title=job.name, title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
+    table = facts(job.name)
     table.add_row("run id", plan.run.run_id)
     table.add_row("shards", f"{len(plan.tasks):,}")
     table.add_row("  still to do", f"{len(todo):,}")
     table.add_row("images", "unknown" if images is None else f"{images:,}")
-    table.add_row("checkpoint", plan.checkpoint_layout)
+    table.add_row("checkpoint", plain(plan.checkpoint_layout))
     table.add_row("ablations an image", f"{geometry.num_ablations:,}")
     if tokens is not None:
         table.add_row("tokens an ablation", f"{tokens / geometry.num_ablations:.2f}")
         table.add_row("tokens an image", f"{tokens:,}")
-    table.add_row("TFLOP an image", "unknown" if flop is None else f"{flop / 1e12:.4f}")
+    table.add_row("operations an image", "unknown" if operations is None else flop_text(operations))
     if images is not None:
         share = sum(task.shard.size for task in todo) / max(1, sum(task.shard.size for task in plan.tasks))
-        if flop is not None:
-            table.add_row("TFLOP", f"{images * flop / 1e12:,.1f}")
-            table.add_row(f"hours left at {tflops:g} TFLOP/s", f"{share * images * flop / 1e12 / tflops / 3600:,.3f}")
+        if operations is not None:
+            table.add_row("operations", flop_text(images * operations))
+            seconds = share * images * operations / 1e12 / tflops
+            table.add_row(f"time left at {tflops:g} TFLOP/s", span(seconds))
         table.add_row("bytes out, about", f"{images * (geometry.num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW):,}")
     if notice := preprocess_notice(job):
         notices.append(notice)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from manifests.errors import RequestError, RunError, SmoothcertError
 from manifests.training import TrainExecution, Training
+from pipeline.looks import console_of, say
 from workers.checkpoints import recognise
 from workers.storage import AnyStore
 
@@ -37,19 +38,19 @@ def finetune(training: Training) -> None:
         RequestError: the training file does not fit the model, the images, the output or this installation.
         RunError: the training cannot go on.
     """
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = console_of()
     store, checkpoint = AnyStore(training.storage), training.model.checkpoint
     if checkpoint is not None and store.find(checkpoint) is not None:  # else the training says that it is missing
         with store.local(checkpoint) as file:
             layout = recognise(file, training.model.checkpoint_key, url=checkpoint).layout
-        console.print(f"starts from {checkpoint}: {layout}")
+        say(console, f"starts from {checkpoint}: {layout}")
     if training.execution.workers == 1:
         from workers.training import train
 
         _show(train(training), training, console)
     else:
         _under_ray(training, console)
-    console.print(f"{training.url}/weights.safetensors")
+    say(console, f"{training.url}/weights.safetensors")
 
 
 def _show(events: "Iterable[Event]", training: Training, console: Console) -> None:
@@ -79,7 +80,7 @@ def _show(events: "Iterable[Event]", training: Training, console: Console) -> No
                 if console.is_terminal or time.monotonic() < told + _LINE_EVERY_S:
                     continue
                 line = f"[{epoch}] {event.images:,} of {event.total:,} {said}"
-            console.print(line)
+            say(console, line)
             told = time.monotonic()
 
 
@@ -125,7 +126,7 @@ def _under_ray(training: Training, console: Console) -> None:
                     cause, lost = _cause(error)
                     if not lost or attempt == execution.max_failures:
                         raise cause from None
-                    console.print(f"notice: {cause}; attempt {attempt + 2}")
+                    say(console, f"notice: {cause}; attempt {attempt + 2}")
         finally:
             queue.put(_END)
             shown.result()

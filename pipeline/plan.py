@@ -65,6 +65,10 @@ class Run:
     def partial(self) -> bool:
         return bool(self.record["partial"])
 
+    @property
+    def checkpoint_sha256(self) -> str:
+        return str(self.record["checkpoint"]["sha256"])
+
     @cached_property
     def job(self) -> Job:
         """The job that began the run.
@@ -129,6 +133,14 @@ class Run:
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(damaged(url, error)) from None
         return dict(success)
+
+    def complete(self) -> bool:
+        """Whether every shard is published and _SUCCESS says so.
+
+        Raises:
+            RunError: _SUCCESS is damaged.
+        """
+        return self.success() is not None and not self.missing()
 
 
 def _shard(entry: Mapping[str, Any]) -> Shard:

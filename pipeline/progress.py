@@ -1,15 +1,84 @@
-"""Progress for people: a bar on a terminal, else a line a shard."""
+"""Progress for people: a bar on a terminal, else a line a shard, or a line now and then."""
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
+from manifests.errors import SmoothcertError
 from pipeline.events import Beat, Event, Failure, FoundPublished, Requeued
-from workers.shard_task import ShardReport, ShardTask
+from pipeline.looks import digits, number_of, say, span
+from pipeline.verify import Heard
+from workers.shard_task import Introduction, ShardReport, ShardTask
+
+CountImages = Callable[[ShardTask], int | None]
+"""The images of a shard, None where only fetching it would tell; raises a ShardError where the shard will fail."""
+
+_BAR_CHARACTERS = 20
+_COUNT_S = 3.0  # so long the shards' images may be counted; the others are reckoned by their bytes
+_RECENT_S = 300.0  # over which a rate is taken,
+_RECENT_STEPS = 20  # and over how many steps at least
+_LINE_EVERY_S = 30.0  # where no bar can be drawn
+
+
+class Pace:
+    """How fast something goes, and when it ends: at the rate of the last minutes, from its first step on."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was before: it begins now."""
+        self._steps = deque([(time.monotonic(), 0)])
+
+    def rate(self, done: int) -> float:
+        """Images a second, with so many done now."""
+        now = time.monotonic()
+        self._steps.append((now, done))
+        while len(self._steps) > _RECENT_STEPS and self._steps[0][0] < now - _RECENT_S:
+            self._steps.popleft()
+        start, before = self._steps[0]
+        return max(0, done - before) / max(now - start, 1e-3)
+
+
+class _TimeLeft(ProgressColumn):
+    """`3 min 20 s left`; counts down between two steps."""
+
+    def render(self, task: Task) -> Text:
+        ends = task.fields["ends"]
+        return Text("" if ends is None else f"{span(max(0.0, ends - time.monotonic()))} left")
+
+
+class Bar:
+    """A bar: what is done of what there is, the rate, the time left.
+
+    Args:
+        progress: that draws it.
+        what: is counted, in the plural.
+    """
+
+    def __init__(self, progress: Progress, what: str) -> None:
+        self._progress, self.what, self.pace = progress, what, Pace()
+        self._bar = progress.add_task("", total=None, said="", ends=None)
+
+    def update(self, done: int, total: int | None, *, exact: bool = True) -> None:
+        """Show that so many are done; the total may be unknown, or a guess."""
+        rate = self.pace.rate(done)
+        left = 0 if total is None else total - done
+        ends = time.monotonic() + left / rate if left > 0 and rate else None
+        there = "?" if total is None else f"{'' if exact else '~'}{total:,}"
+        said = f"{done:,}/{there} {self.what}" + (f", {digits(rate)}/s" if rate else "")
+        self._progress.update(self._bar, completed=done, total=total, said=said, ends=ends)
+
+
+def bars(console: Console, *, transient: bool = False) -> Progress:
+    """What draws bars; they fit a line of 80 characters."""
+    columns = (BarColumn(_BAR_CHARACTERS), TextColumn("{task.fields[said]}"), _TimeLeft())
+    return Progress(*columns, console=console, transient=transient)
 
 
 class Lines:
@@ -23,8 +92,9 @@ class Lines:
         match event:
             case ShardReport():
                 errors = event.rows - event.statuses.get("ok", 0)
-                rate = event.rows / max(event.turn_s, 1e-9)
-                self._end(f"{event.task.shard.name}: {event.rows} images, {errors} errors, {rate:.1f} images/s")
+                rate = digits(event.rows / max(event.turn_s, 1e-9))
+                done = f"{number_of(event.rows, 'image')}, {number_of(errors, 'error')}, {rate} images/s"
+                self._end(f"{event.task.shard.name}: {done}")
             case FoundPublished():
                 self._end(f"{event.task.shard.name}: published by another driver")
             case Failure():
@@ -38,73 +108,124 @@ class Lines:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        self._console.print(line)
+        say(self._console, line)
 
 
-class _Bar(Lines):
-    """Progress on a terminal: images done, rate, time left; the shards' lines above it."""
+class _ShardBar(Lines):
+    """Progress on a terminal: a bar of images; the shards' lines above it."""
 
-    def __init__(self, console: Console, progress: Progress, todo: Sequence[ShardTask]) -> None:
-        super().__init__(console, len(todo))
-        self._progress, self._expected = progress, _Expected(todo)
-        self._bar = progress.add_task("certify", total=self._expected.images(), rate="")
+    def __init__(self, console: Console, bar: Bar, expected: "_Expected") -> None:
+        super().__init__(console, expected.shards)
+        self._bar, self._expected, self._loaded = bar, expected, False
         self._images: Counter[int] = Counter()
-        self._start = time.monotonic()
+        self._update()
 
     def show(self, event: Event) -> None:
         match event:
+            case Introduction() if not self._loaded:
+                self._loaded = True
+                self._bar.pace.restart()  # or loading the model would count as slow work
             case Beat():
-                self._advance(event.task.index, event.images)
+                self._images[event.task.index] = event.images
             case ShardReport():
-                self._advance(event.task.index, event.rows)
+                self._images[event.task.index] = event.rows
                 self._expected.has(event.task, event.rows)
             case Requeued():
-                self._advance(event.task.index, 0)
+                self._images[event.task.index] = 0
             case Failure() | FoundPublished():
-                self._advance(event.task.index, 0)
+                self._images[event.task.index] = 0
                 self._expected.has(event.task, 0)
-        self._progress.update(self._bar, total=self._expected.images())
+        self._update()
         super().show(event)
 
-    def _advance(self, shard: int, images: int) -> None:
-        more, self._images[shard] = images - self._images[shard], images
-        self._progress.advance(self._bar, more)
-        done = self._progress.tasks[self._bar].completed
-        rate = done / max(time.monotonic() - self._start, 1e-3)
-        self._progress.update(self._bar, rate=f"{rate:.1f} images/s")
+    def _update(self) -> None:
+        self._bar.update(self._images.total(), self._expected.images(), exact=self._expected.exact)
 
 
 class _Expected:
-    """How many images there will be: some shards say so, the others are reckoned by their bytes."""
+    """How many images there will be: of some shards it is known, the others are reckoned by their bytes.
 
-    def __init__(self, todo: Sequence[ShardTask]) -> None:
-        self._known = sum(_told(task) or 0 for task in todo)
-        self._bytes_unknown = sum(task.shard.size for task in todo if _told(task) is None)
-        self._rows = self._bytes = 0
+    Args:
+        todo: the shards.
+        known: images of some of them, by index.
+    """
+
+    def __init__(self, todo: Sequence[ShardTask], known: Mapping[int, int]) -> None:
+        self.shards, self._told = len(todo), known
+        self._known = sum(known.values())
+        self._bytes_unknown = sum(task.shard.size for task in todo if task.index not in known)
+        whole = [task for task in todo if known.get(task.index) and task.limit is None]
+        self._rows, self._bytes = sum(known[task.index] for task in whole), sum(task.shard.size for task in whole)
 
     def has(self, task: ShardTask, rows: int) -> None:
         """A shard is done: no guess any more."""
-        if _told(task) is None:
-            self._bytes_unknown -= task.shard.size
-        self._known += rows - (_told(task) or 0)
+        if task.index in self._told:
+            self._known += rows - self._told[task.index]
+            return
+        self._known += rows
+        self._bytes_unknown -= task.shard.size
         self._rows, self._bytes = self._rows + rows, self._bytes + (task.shard.size if rows else 0)
 
+    @property
+    def exact(self) -> bool:
+        return not self._bytes_unknown
+
     def images(self) -> int | None:
-        if not self._bytes_unknown:
+        if self.exact:
             return self._known
         return self._known + self._bytes_unknown * self._rows // self._bytes if self._bytes else None
 
 
-def _told(task: ShardTask) -> int | None:
-    return task.limit if task.limit is not None else task.shard.images
+def _count(todo: Sequence[ShardTask], count: CountImages) -> dict[int, int]:
+    """Images of the shards by index, as far as they can be counted in a moment."""
+    known, deadline = dict[int, int](), time.monotonic() + _COUNT_S
+    for task in todo:
+        told = task.limit if task.limit is not None else task.shard.images
+        try:
+            images = count(task) if told is None and time.monotonic() < deadline else told
+        except SmoothcertError:
+            images = 0  # the shard will fail
+        if images is not None:
+            known[task.index] = images
+    return known
 
 
 @contextmanager
-def progress_of(console: Console, todo: Sequence[ShardTask]) -> Iterator[Lines]:
+def progress_of(console: Console, todo: Sequence[ShardTask], count: CountImages) -> Iterator[Lines]:
     """What shows the events of the shards to do, for as long as the context lasts."""
     if not console.is_terminal:
         yield Lines(console, len(todo))
         return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        yield _Bar(console, progress, todo)
+    expected = _Expected(todo, _count(todo, count))
+    with bars(console) as progress:
+        yield _ShardBar(console, Bar(progress, "images"), expected)
+
+
+@contextmanager
+def counting(console: Console) -> Iterator[Heard]:
+    """Show how far a check has come: a bar while it lasts; where there is no terminal, a line now and then."""
+    if not console.is_terminal:
+        yield _now_and_then(console)
+        return
+    with bars(console, transient=True) as progress:
+        bar = Bar(progress, "")
+
+        def hear(what: str, done: int, total: int) -> None:
+            if what != bar.what:
+                bar.what = what
+                bar.pace.restart()
+            bar.update(done, total)
+
+        yield hear
+
+
+def _now_and_then(console: Console) -> Heard:
+    told = time.monotonic()
+
+    def hear(what: str, done: int, total: int) -> None:
+        nonlocal told
+        if time.monotonic() >= told + _LINE_EVERY_S:
+            told = time.monotonic()
+            say(console, f"{done:,} of {total:,} {what}")
+
+    return hear

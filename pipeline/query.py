@@ -158,13 +158,15 @@ class Answers(NamedTuple):
         results: one a question.
         by_class: whether classes were counted too.
         shards: how many were published when the run was read; the answers are of these.
-        labels: how many images of these have a label.
+        finished: whether _SUCCESS was there by then.
+        labels: how many images of these shards have a label.
     """
 
     run: Run
     results: list[Result]
     by_class: bool
     shards: int
+    finished: bool
     labels: int
 
     @property
@@ -174,7 +176,7 @@ class Answers(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        return self.shards == len(self.run.tasks)
+        return self.finished and self.shards == len(self.run.tasks)
 
 
 def query(
@@ -191,6 +193,7 @@ def query(
         RunError: a published file is damaged.
     """
     job, results, shards, labels = run.job, [Result(question) for question in questions], 0, 0
+    finished = run.success() is not None  # before the files are read: it is written after them
     finest = Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     geometries = {one.stride: finest.coarser(one.stride // job.ablation.stride) for one in questions}
     for file in read_published(run, _COLUMNS):
@@ -205,7 +208,7 @@ def query(
             answered.add_to(result, file.rows, by_class=by_class)
             if per_image is not None:
                 per_image(file.rows, result.question, answered)
-    return Answers(run, results, by_class, shards, labels)
+    return Answers(run, results, by_class, shards, finished, labels)
 
 
 def _answer_all(

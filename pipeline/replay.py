@@ -14,7 +14,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from manifests.errors import RequestError, ShardError
 from manifests.job import Job
-from pipeline.verify import Findings, Row, Run, line_of
+from pipeline.verify import Findings, Heard, Row, Run, line_of
 from workers.classifiers import load_classifier
 from workers.geometry import Geometry
 from workers.images import decode
@@ -41,6 +41,7 @@ from workers.voters import smooth
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 2e-1}
 
 _IMAGES_AT_ONCE = 16
+_IMAGES_AT_ONCE_ON_CPU = 4  # some seconds of a large network, so that progress shows
 _OF_THE_TAR = ["key", "image_offset", "image_bytes", "sha256", "label"]
 _OF_THE_MODEL = ["width", "height", "votes", "margins", "clean_prediction", "clean_margin"]
 _NEEDED = ["image_offset", "image_bytes", "votes", "margins"]  # where one is null, verify.py has said so
@@ -54,7 +55,7 @@ class Replayed(NamedTuple):
     notices: list[str]
 
 
-def replay(run: Run, files: Sequence[str], images: int, seed: int) -> Replayed:
+def replay(run: Run, files: Sequence[str], images: int, seed: int, hear: Heard = lambda *_: None) -> Replayed:
     """Vote on random images again.
 
     Args:
@@ -62,6 +63,7 @@ def replay(run: Run, files: Sequence[str], images: int, seed: int) -> Replayed:
         files: names of its files of votes that can be read.
         images: how many to choose among those with votes.
         seed: of the choice.
+        hear: is told how far the replay has come.
     Raises:
         RequestError: a tar or the checkpoint is missing, or the checkpoint is another.
     """
@@ -71,17 +73,23 @@ def replay(run: Run, files: Sequence[str], images: int, seed: int) -> Replayed:
     for url in (*(run.shards[name]["url"] for name in chosen), job.model.checkpoint):
         if store.find(url) is None:
             raise RequestError(f"{url} is gone, so votes cannot be replayed; restore it, or leave --replay out")
+    total = sum(map(len, chosen.values()))
     model = _load(run, job, store)
     problems: list[str] = []
     seen: Counter[str] = Counter()
+
+    def tell() -> None:
+        hear("images replayed", seen["images"], total)
+
     for name, positions in chosen.items():
+        tell()
         with store.local(run.shards[name]["url"]) as tar:
             if foreign := _foreign(run, name, tar):
                 problems.append(f"{name}: {foreign}")
                 continue
             rows = zip(positions, _read(run, name, [*_OF_THE_TAR, *_OF_THE_MODEL], positions), strict=True)
             whole = {position: row for position, row in rows if all(row[column] is not None for column in _NEEDED)}
-            again = _vote_problems(whole, tar, model, job, seen)
+            again = _vote_problems(whole, tar, model, job, seen, tell)
             problems += (f"{name} {problem}" for problem in [*_tar_problems(run, name, tar, job), *again])
     notice = (
         f"replayed {seen['images']} images chosen with seed {seed}: {seen['fragile']} of {seen['votes']} votes are "
@@ -168,12 +176,14 @@ def _show(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _vote_problems(rows: dict[int, Row], tar: Path, model: Smoothed, job: Job, seen: Counter[str]) -> Iterator[str]:
-    """The chosen rows of a file, by position, against votes of today."""
-    positions = list(rows)
-    for start in range(0, len(positions), _IMAGES_AT_ONCE):
+def _vote_problems(
+    rows: dict[int, Row], tar: Path, model: Smoothed, job: Job, seen: Counter[str], tell: Callable[[], None]
+) -> Iterator[str]:
+    """The chosen rows of a file, by position, against votes of today; `tell` is called after each few of them."""
+    positions, at_once = list(rows), _IMAGES_AT_ONCE if torch.cuda.is_available() else _IMAGES_AT_ONCE_ON_CPU
+    for start in range(0, len(positions), at_once):
         pixels: dict[int, NDArray[np.uint8]] = {}
-        for position in positions[start : start + _IMAGES_AT_ONCE]:
+        for position in positions[start : start + at_once]:
             for column, wrong in _decode_again(rows[position], tar, job, pixels, position):
                 yield line_of(position, rows[position], column, wrong)
         if not pixels:
@@ -186,6 +196,7 @@ def _vote_problems(rows: dict[int, Row], tar: Path, model: Smoothed, job: Job, s
                 again = (classes.numpy(), margins.numpy())
                 for column, wrong in _compare(rows[position], columns, again, TOLERANCE[job.model.dtype], seen):
                     yield line_of(position, rows[position], column, wrong)
+        tell()
 
 
 def _decode_again(row: Row, tar: Path, job: Job, pixels: dict[int, NDArray[np.uint8]], position: int) -> Findings:

@@ -3,13 +3,18 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from rich import box
+from rich.console import Console
 from rich.table import Column, Table
 
 from manifests.errors import RequestError, SmoothcertError
-from manifests.job import Storage
+from manifests.job import Ablation, Storage
+from pipeline.looks import checkpoint, facts, fits, percent, plain, say, short_hash, show, span
 from pipeline.plan import Run, find_run
 from pipeline.results import read_published
 from workers.storage import AnyStore
@@ -17,59 +22,124 @@ from workers.storage import AnyStore
 _RECENT = 20  # shards from whose publication the rate is taken
 
 
-def runs_table(output: str) -> tuple[Table, list[str]]:
-    """The runs of an output, and a line for each that is damaged.
+class Listed(NamedTuple):
+    """A run in short, as text. Accuracies are those of _SUCCESS: a dash without it, or without labels."""
+
+    run: str
+    begun: str
+    job: str
+    architecture: str
+    checkpoint: str
+    sha256: str
+    ablation: str
+    limit: str
+    shards: str
+    images: str
+    clean: str
+    smoothed: str
+    state: str
+
+
+def runs_of(output: str) -> tuple[list[Listed], list[str]]:
+    """The runs of an output, the oldest first, and a line for each that is damaged.
 
     Raises:
         RequestError: there are none.
     """
     store = AnyStore(Storage())
-    folding = [Column(title, overflow="fold") for title in ("job", "model", "ablation", "shards", "rows", "state")]
-    table, damaged = Table(Column("run", no_wrap=True), *folding, box=box.SIMPLE_HEAD, pad_edge=False), list[str]()
+    listed, damaged = list[Listed](), list[str]()
     for url in store.folders(output):
         try:
             if (run := find_run(url, store)) is not None:
-                table.add_row(*_in_short(run))
+                listed.append(_in_short(run))
         except SmoothcertError as error:
             damaged.append(str(error))
-    if not table.row_count and not damaged:
+    if not listed and not damaged:
         raise RequestError(f"{output}: no such folder, or no run in it; name the `output` of a job")
-    return table, damaged
+    return sorted(listed, key=lambda run: (run.begun, run.run)), damaged
 
 
-def _in_short(run: Run) -> list[str]:
-    ablation, success = run.job.ablation, run.success()
-    done = len(run.tasks) - len(run.missing())
-    state = "complete" if success and done == len(run.tasks) else "incomplete"
+def _in_short(run: Run) -> Listed:
+    job, success, total = run.job, run.success() or {}, len(run.tasks)
+    done = total - len(run.missing())
+    return Listed(
+        run=run.run_id,
+        begun=_minute(run.record.get("created")),
+        job=plain(run.name),
+        architecture=job.model.architecture,
+        checkpoint=plain(PurePosixPath(job.model.checkpoint).name),
+        sha256=short_hash(run.checkpoint_sha256),
+        ablation=ablation_in_words(job.ablation),
+        limit=f"{job.images.limit:,}" if run.partial else "",
+        shards=f"{done:,}/{total:,}",
+        images=f"{success['rows']:,}" if success else "",
+        clean=percent(success.get("clean_accuracy")),
+        smoothed=percent(success.get("smoothed_accuracy")),
+        state=("complete" if success and done == total else "incomplete") + (" PARTIAL" if run.partial else ""),
+    )
+
+
+def _minute(created: object) -> str:
+    """When a run began, in UTC; run.json may have been written by hand."""
+    try:
+        return f"{datetime.fromisoformat(str(created)).astimezone(UTC):%Y-%m-%d %H:%M}"
+    except ValueError:
+        return "-"
+
+
+def ablation_in_words(ablation: Ablation) -> str:
+    inside = "" if ablation.edges == "wrap" else f" {ablation.edges}"
+    return f"{ablation.kind} {ablation.size} stride {ablation.stride}{inside}"
+
+
+def show_runs(runs: Sequence[Listed], console: Console) -> None:
+    """Print a line a run where there is room for it, as there is where output is piped; else some lines a run."""
+    numbers = ("limit", "shards", "images", "clean", "smoothed")
+    columns = [Column(title, no_wrap=True, justify="right" if title in numbers else "left") for title in Listed._fields]
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, highlight=True)
+    for run in runs:
+        table.add_row(*run)
+    if runs and fits(console, table):
+        show(console, table)
+        return
+    for line in (line for run in runs for line in _lines_of(run)):
+        say(console, line, indent="    ")
+
+
+def _lines_of(run: Listed) -> list[str]:
+    limit = f", limit {run.limit}" if run.limit else ""
+    images = f", {run.images} images" if run.images else ""
     return [
-        run.run_id,
-        run.name,
-        run.job.model.architecture,
-        f"{ablation.kind} {ablation.size} stride {ablation.stride}",
-        f"{done}/{len(run.tasks)}",
-        f"{success['rows']:,}" if success else "",
-        f"{state} PARTIAL" if run.partial else state,
+        f"{run.run}  {run.begun}  {run.state}, {run.shards} shards{images}",
+        f"  {run.job}",
+        f"  {run.ablation}{limit}, clean accuracy {run.clean}, smoothed {run.smoothed}",
+        f"  {run.architecture}, {run.checkpoint} {run.sha256}",
     ]
 
 
 def status_table(run: Run) -> Table:
     """The state of a run; reads what is published."""
     status, done, total = Counter[str](), 0, len(run.tasks)
+    complete = run.complete()  # before the files are read: _SUCCESS is written after them
     for file in read_published(run, ["status"]):
         status.update(file.rows["status"].to_pylist())
         done += 1
     missing = total - done
     errors = {name: count for name, count in status.items() if name != "ok"}
-    table = Table(title=run.name, title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_row("run id", run.run_id + (" PARTIAL" if run.partial else ""))
-    table.add_row("state", "complete" if not missing and run.success() else "incomplete")
-    table.add_row("shards", f"{total - missing:,} of {total:,}")
+    table = facts(run.name)
+    table.columns[1].justify = "left"  # sentences, some of them long
+    partial = f" PARTIAL: images.limit is {run.job.images.limit:,}" if run.partial else ""
+    table.add_row("run id", run.run_id)
+    table.add_row("checkpoint", plain(checkpoint(run.job.model.checkpoint, run.checkpoint_sha256)))
+    table.add_row("ablation", ablation_in_words(run.job.ablation))
+    table.add_row("state", ("complete" if complete else "incomplete") + partial)
+    if not missing and not complete:
+        table.add_row("", "every shard is published, _SUCCESS is missing: run the job's command again")
+    table.add_row("shards", f"{done:,} of {total:,}")
     table.add_row("images", f"{status.total():,}")
     table.add_row("errors", ", ".join(f"{count:,} {name}" for name, count in sorted(errors.items())) or "0")
     for title, text in [*_times(run, missing), *_last_driver(run)]:
-        table.add_row(title, text)
+        table.add_row(title, plain(text))
     return table
 
 
@@ -80,10 +150,8 @@ def _last_driver(run: Run) -> list[tuple[str, str]]:
         return []
     try:
         *shards, driver = map(json.loads, run.store.read(diaries[-1].url).splitlines())
-        outcomes = Counter(entry["outcome"] for entry in shards)
-        rows = [
-            ("last driver", f"on {driver['node']}: " + ", ".join(f"{n} {what}" for what, n in sorted(outcomes.items())))
-        ]
+        outcomes = sorted(Counter(entry["outcome"] for entry in shards).items())
+        rows = [("last driver", f"on {driver['node']}: " + ", ".join(f"{count:,} {what}" for what, count in outcomes))]
         return rows + [("failed", entry["reason"]) for entry in shards if entry["outcome"] == "failed"]
     except (ValueError, KeyError, TypeError):
         return [("last driver", f"its diary cannot be read: {diaries[-1].url}")]
@@ -95,18 +163,10 @@ def _times(run: Run, missing: int) -> list[tuple[str, str]]:
     if not times:
         return []
     ago = max(0.0, time.time() - times[-1])
-    rows = [("last shard", f"{datetime.fromtimestamp(times[-1], UTC):%Y-%m-%d %H:%M:%S} UTC, {_span(ago)} ago")]
+    rows = [("last shard", f"{datetime.fromtimestamp(times[-1], UTC):%Y-%m-%d %H:%M:%S} UTC, {span(ago)} ago")]
     recent = times[-_RECENT:]
     if missing and recent[-1] > recent[0]:
         each_s = (recent[-1] - recent[0]) / (len(recent) - 1)
-        rows.append(("a shard takes", _span(each_s)))
-        rows.append(("left, at that rate", _span(missing * each_s)))
+        rows.append(("a shard takes", span(each_s)))
+        rows.append(("left, at that rate", span(missing * each_s)))
     return rows
-
-
-def _span(seconds: float) -> str:
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds:.0f} s" if minutes else f"{seconds:.1f} s"

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from manifests.job import Job
 from pipeline.alike import environment_of
+from pipeline.looks import digits, facts, percent, plain
 from pipeline.plan import Run
 from pipeline.results import read_published
 from workers.labels import LabelCounts
@@ -151,41 +152,31 @@ def _counts(rows: pa.Table, patches: Sequence[int], *, labelled: bool) -> dict[s
 
 
 def table_of(summary: Summary, job: Job, title: str, images_per_second: float | None) -> Table:
-    """What is printed at the end of a run."""
-    table = Table(title=title, title_justify="left", show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column(justify="right")
+    """What is printed at the end of a run; an accuracy that does not exist is a dash."""
+    table = facts(title, columns=2)
     errors = {status: count for status, count in summary.status.items() if status != "ok"}
+    kinds = ", ".join(f"{count:,} {status}" for status, count in sorted(errors.items()))
     table.add_row("images", f"{summary.images:,}", "")
-    table.add_row(
-        "errors", f"{sum(errors.values()):,}", ", ".join(f"{n} {status}" for status, n in sorted(errors.items()))
-    )
+    table.add_row("errors", f"{sum(errors.values()):,}", kinds)
     if summary.labels.bad:
-        table.add_row("bad labels", f"{summary.labels.bad:,}", str(summary.labels.first_bad))
+        table.add_row("bad labels", f"{summary.labels.bad:,}", plain(str(summary.labels.first_bad)))
     if summary.rotated:
         treatment = "turned upright" if job.preprocess.orient else "taken as stored"
         table.add_row("rotated by EXIF", f"{summary.rotated:,}", treatment)
-    if summary.labelled and job.clean:
-        table.add_row("clean accuracy", _percent(summary.clean_accuracy), "")
-    if summary.labelled:
-        table.add_row("smoothed accuracy", _percent(summary.smoothed_accuracy), "")
+    table.add_row("clean accuracy", percent(summary.clean_accuracy), "")
+    table.add_row("smoothed accuracy", percent(summary.smoothed_accuracy), "")
     if summary.certified:
         table.add_section()
         table.add_row("certified accuracy" if summary.labelled else "certified share", "exact", "margin rule")
     for share in summary.certified:
         height, width = share.patch
-        table.add_row(f"  patch {height} x {width}", _percent(share.exact), _percent(share.margin))
+        table.add_row(f"  patch {height} x {width}", percent(share.exact), percent(share.margin))
     if images_per_second is not None:
         table.add_section()
-        table.add_row("images/s", f"{images_per_second:,.1f}", "")
+        table.add_row("images/s", digits(images_per_second), "")
     return table
 
 
 def _with_absent(column: pa.ChunkedArray, absent: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     numbers: np.ndarray[Any, np.dtype[np.int64]] = column.cast(pa.int64()).fill_null(absent).to_numpy()
     return numbers
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"

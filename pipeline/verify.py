@@ -42,6 +42,8 @@ Findings = Iterator[tuple[str, str]]
 Ranked = Sequence[tuple[int, int]]
 """Classes and their votes, as `_ranked` orders them."""
 Numbers = NDArray[np.float32]
+Heard = Callable[[str, int, int], None]
+"""Is told what is done, how much of it, and how much there is of it in all."""
 
 _REQUIRED = ("key", "shard", "index", "image_offset", "image_bytes", "sha256", "status")
 _CLEAN = ("clean_prediction", "clean_margin")
@@ -63,12 +65,44 @@ _DEFAULTS: dict[str, dict[str, Any]] = {  # an identity leaves them out
 
 
 @dataclass(frozen=True)
+class Figures:
+    """What the rows amount to, counted here; shares are of all rows. An accuracy without labels is None.
+
+    Attributes:
+        status: rows of each status.
+        labels: rows with a usable label; None in a job without labels.
+        certified: entries as in _SUCCESS, for the patches of the job.
+    """
+
+    status: dict[str, int]
+    labels: int | None
+    clean_accuracy: float | None
+    smoothed_accuracy: float | None
+    certified: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class Report:
-    """How much was looked at, what is wrong with it, and what else is worth knowing; a line each."""
+    """Which run it is, how much of it was looked at, what is wrong with it, and what else is worth knowing.
+
+    Attributes:
+        complete: _SUCCESS and the files of all shards are there.
+        shards: how many the run has.
+        limit: images.limit of a PARTIAL run, else None.
+        problems, notices: a line each.
+    """
 
     run_id: str
+    job: str
+    checkpoint: str
+    checkpoint_sha256: str
+    complete: bool
+    partial: bool
+    limit: int | None
+    shards: int
     files: int
     rows: int
+    figures: Figures
     problems: tuple[str, ...]
     notices: tuple[str, ...]
 
@@ -139,6 +173,17 @@ class _Tally:
     def share(self, count: int) -> float:
         return count / self.rows if self.rows else 0.0
 
+    def figures(self, run: "Run") -> Figures:
+        """What the rows that could be read amount to."""
+        clean, smoothed = (self.share(self.right[name]) if self.labels else None for name in ("clean", "smoothed"))
+        return Figures(
+            dict(self.status),
+            self.labels if run.labelled else None,
+            clean if run.job["clean"] else None,
+            smoothed,
+            tuple(self.certified({"patch": [side, side]}, labelled=run.labelled) for side in run.job["patches"]),
+        )
+
     def certified(self, entry: Any, *, labelled: bool) -> dict[str, Any]:
         """An entry of `certified` in _SUCCESS as it should be."""
         match entry:
@@ -163,13 +208,14 @@ class _Place:
     rows: dict[str, int] = field(default_factory=dict)  # the first of each key
 
 
-def verify(url: str, *, replay: int = 0, seed: int | None = None) -> Report:
+def verify(url: str, *, replay: int = 0, seed: int | None = None, hear: Heard = lambda *_: None) -> Report:
     """Check all that is there of a run.
 
     Args:
         url: the run's folder, with run.json.
         replay: number of random images to vote on again, with the tars and the checkpoint that run.json names.
         seed: of their choice; None for a new one.
+        hear: is told how far the check has come.
     Raises:
         RequestError: run.json is missing or damaged; to replay, a tar or the checkpoint is missing.
     """
@@ -180,18 +226,36 @@ def verify(url: str, *, replay: int = 0, seed: int | None = None) -> Report:
     tally, notices = _Tally(), list[str]()
     problems = [*_record_problems(run)]
     problems += [f"{name}: is of no shard of this run" for name in sorted(there - run.shards.keys())]
-    for name in published:
+    for done, name in enumerate(published):
+        hear("files", done, len(published))
         problems += _file_problems(run, name, success, tally)
     if success is None:
         notices.append(f"unfinished: {len(published)} of {len(run.shards)} shards are published")
     else:
         problems += _success_problems(run, success, published, tally)
+    hear("files", len(published), len(published))
     if replay:
+        hear("images to replay, the model is loading", 0, replay)
         from pipeline.replay import replay as replay_images  # loads torch
 
-        again = replay_images(run, tally.files, replay, secrets.randbelow(2**32) if seed is None else seed)
+        again = replay_images(run, tally.files, replay, secrets.randbelow(2**32) if seed is None else seed, hear)
         problems, notices = [*problems, *again.problems], [*notices, *again.notices]
-    return Report(run.record["run_id"], len(published), tally.rows, tuple(problems), tuple(notices))
+    record = run.record
+    return Report(
+        run_id=record["run_id"],
+        job=str(record["name"]),
+        checkpoint=str(record["checkpoint"]["url"]),
+        checkpoint_sha256=str(record["checkpoint"]["sha256"]),
+        complete=success is not None and len(published) == len(run.shards),
+        partial=bool(record["partial"]),
+        limit=int(run.job["images"]["limit"] or 0) if record["partial"] else None,
+        shards=len(run.shards),
+        files=len(published),
+        rows=tally.rows,
+        figures=tally.figures(run),
+        problems=tuple(problems),
+        notices=tuple(notices),
+    )
 
 
 # run.json and _SUCCESS
@@ -224,7 +288,8 @@ def open_run(url: str) -> Run:
             if shard["limit"] != 0
         }
         run = Run(url, store, record, frame, shards)
-        _ = [*_record_problems(run), run.labelled]  # the rest that is needed is there
+        # The rest that is needed is there.
+        _ = [*_record_problems(run), run.labelled, *map(int, [*job["patches"], job["images"]["limit"] or 0])]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(f"{url}/run.json is damaged ({error!r}); restore it") from None
     return run
@@ -293,14 +358,14 @@ def _success_problems(run: Run, success: Mapping[str, Any], published: Sequence[
     yield from (f"_SUCCESS files: names {name}, of no shard" for name in sorted({*success["files"]} - {*run.shards}))
     if len(tally.files) < len(run.shards):
         return
-    clean, smoothed = (tally.share(tally.right[name]) if tally.labels else None for name in ("clean", "smoothed"))
-    expected = {"rows": tally.rows, "images": tally.rows, "shards": len(run.shards), "status": dict(tally.status)}
-    expected |= {"clean_accuracy": clean if run.job["clean"] else None, "smoothed_accuracy": smoothed}
-    figures = [(name, success.get(name), value) for name, value in expected.items()]
+    figures = tally.figures(run)
+    expected = {"rows": tally.rows, "images": tally.rows, "shards": len(run.shards), "status": figures.status}
+    expected |= {"clean_accuracy": figures.clean_accuracy, "smoothed_accuracy": figures.smoothed_accuracy}
+    compared = [(name, success.get(name), value) for name, value in expected.items()]
     entries = success.get("certified")
     entries = entries if isinstance(entries, list) else [entries]
-    figures += [("certified", entry, tally.certified(entry, labelled=run.labelled)) for entry in entries]
-    for name, found, value in figures:
+    compared += [("certified", entry, tally.certified(entry, labelled=run.labelled)) for entry in entries]
+    for name, found, value in compared:
         if found != value:
             yield f"_SUCCESS {name}: is {found}, the rows give {value}"
 

@@ -46,6 +46,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finish(tmp_path_factory.mktemp("finished"))
 
 
+@pytest.fixture(scope="session")
+def finished_partial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run of the first 9 images; not to be changed."""
+    return finish(tmp_path_factory.mktemp("partial"), **RUNS["limit"])
+
+
 @pytest.fixture
 def run(finished: Path, tmp_path: Path) -> Path:
     """A copy of one run, to be changed; its tars and weights are shared."""

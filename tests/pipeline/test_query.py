@@ -13,6 +13,7 @@ from manifests.job import Job
 from manifests.shards import Shard
 from pipeline.cli import app
 from workers import touched
+from workers.storage import sha256_of
 from workers.votes_table import encode
 
 CROP, CLASSES, SIZE = 12, 4, 3
@@ -74,7 +75,15 @@ def write_run(folder: Path, *, labelled: bool = True, shards: int = 2, published
         ]
         data = encode(rows, CROP, {"run_id": run.name, "shard": {"name": f"{number}.tar"}})
         (run / "votes" / f"{number:05d}-{number}.parquet").write_bytes(data)
+    if published == shards:
+        finish(run)
     return run
+
+
+def finish(run: Path) -> None:
+    """Write _SUCCESS."""
+    files = {f"votes/{file.name}": sha256_of(file) for file in (run / "votes").iterdir()}
+    (run / "_SUCCESS").write_text(json.dumps({"files": files, "rows": 20 * len(files)}))
 
 
 def ask(run: Path, *options: str) -> list[dict]:
@@ -126,6 +135,8 @@ def test_counts_are_those_by_hand(tmp_path, width, patches, stride, tolerance):
     assert 0 < certified < 38
     assert answer == {
         "run_id": run.name,
+        "job": "known votes",
+        "checkpoint_sha256": "0" * 64,
         "complete": True,
         "partial": False,
         "shards": [2, 2],
@@ -177,7 +188,8 @@ def test_answers_for_each_image(tmp_path):
     run, out = write_run(tmp_path, shards=3), tmp_path / "answers.parquet"
     answers = ask(run, "--patch=1", "--patch=2", f"--parquet={out}")
     file = pq.ParquetFile(out)
-    said = {"run_id": run.name, "complete": False, "partial": False, "shards": [2, 3]}
+    said = {"run_id": run.name, "job": "known votes", "checkpoint_sha256": "0" * 64}
+    said |= {"complete": False, "partial": False, "shards": [2, 3]}
     assert json.loads(file.metadata.metadata[b"smoothcert"]) == said
     assert all(said.items() <= answer.items() for answer in answers)
     rows = file.read().to_pylist()
@@ -204,6 +216,38 @@ def test_an_unfinished_run_is_answered_with_a_notice(tmp_path):
     assert (nothing["images"], nothing["certified"]) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("published", "success", "complete", "marks"),
+    [
+        (2, True, True, []),
+        (2, False, False, ["UNFINISHED: 2 of 2 shards, no _SUCCESS"]),  # every file is there, and yet
+        (1, False, False, ["UNFINISHED: 1 of 2 shards, no _SUCCESS"]),
+        (1, True, False, ["UNFINISHED: 1 of 2 shards"]),
+        (0, False, False, ["UNFINISHED: 0 of 2 shards, no _SUCCESS"]),
+    ],
+)
+def test_the_title_names_the_run_and_says_whether_it_is_finished(tmp_path, published, success, complete, marks):
+    """The title names job, run and model, and says UNFINISHED unless _SUCCESS and all files are there; so does JSON."""
+    run = write_run(tmp_path)
+    for file in sorted((run / "votes").iterdir())[published:]:
+        file.unlink()
+    if not success:
+        (run / "_SUCCESS").unlink()
+    title = CliRunner().invoke(app, ["query", str(run), "--patch=1"]).stdout.splitlines()[0]
+    assert title == ", ".join(["known votes", f"run {run.name}", "model unused, SHA-256 " + "0" * 12, *marks])
+    (answer,) = ask(run, "--patch=1")
+    assert answer["complete"] is complete
+
+
+def test_a_finished_partial_run_says_partial(finished_partial):
+    """In its title and in JSON; it is complete."""
+    result = CliRunner().invoke(app, ["query", str(finished_partial), "--patch=1"])
+    assert (result.exit_code, "UNFINISHED" in result.stdout) == (0, False)
+    assert ", PARTIAL: the first 9 images" in result.stdout.splitlines()[0]
+    (answer,) = ask(finished_partial, "--patch=1")
+    assert (answer["complete"], answer["partial"]) == (True, True)
+
+
 def test_by_class_without_classes(tmp_path):
     """Where no image has a label the classes that were asked for are missing, and a notice says so."""
     run = write_run(tmp_path, shards=1, published=0)
@@ -213,7 +257,7 @@ def test_by_class_without_classes(tmp_path):
     (run / "votes" / "00000-0.parquet").write_bytes(data)
     result = CliRunner().invoke(app, ["query", str(run), "--patch=1", "--by=class"])
     assert "class" in result.stdout
-    assert "1 images have no class" in result.stderr
+    assert "1 image has no class" in result.stderr
     assert "100.00 %" in result.stdout  # it has votes, and all are of one class
 
 

@@ -106,6 +106,23 @@ def test_repair_prints_what_it_moved(run):
     assert lines[-1] == "the command that made the run makes them again"
 
 
+def test_an_unfinished_run_has_nothing_to_repair(run):
+    """That files are missing is no damage: nothing moves, and the line says UNFINISHED."""
+    (run / "_SUCCESS").unlink()
+    removed(run)
+    result = CliRunner().invoke(app, ["repair", str(run)])
+    assert result.exit_code == 0
+    assert result.stdout == "nothing to repair; the run is UNFINISHED: the command that made it goes on\n"
+
+
+def test_status_without_success_is_incomplete(run):
+    """Though every shard is published; what to do stands beside it."""
+    (run / "_SUCCESS").unlink()
+    text = CliRunner().invoke(app, ["status", str(run)]).stdout
+    assert "incomplete" in text
+    assert "_SUCCESS is missing: run the job's command again" in text
+
+
 def test_status_tells_how_far_a_run_is(run):
     """Shards, images and state of a finished and of an unfinished run; the path is the last line."""
     whole = CliRunner().invoke(app, ["status", str(run)]).stdout

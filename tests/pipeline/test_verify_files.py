@@ -252,6 +252,7 @@ def test_a_damaged_run_json_is_a_wrong_request(run: Path, content: str) -> None:
         ("model", {"classes": 1}),
         ("preprocess", {"resize": "large"}),
         ("preprocess", {"resize": []}),
+        ("images", {"limit": "few"}),
     ],
 )
 def test_an_impossible_job_is_a_wrong_request(run: Path, part: str, change: dict[str, Any]) -> None:

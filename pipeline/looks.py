@@ -1,0 +1,133 @@
+"""How everything looks that is printed for people: lines, tables, numbers, colour.
+
+On a terminal, lines wrap between words and tables fit the width. Piped output is never wrapped, cut or coloured.
+Names from the user's files are printed as they are: nothing in them is markup, and what cannot be printed is escaped.
+
+Not covered: progress bars (progress.py), JSON (each command prints its own, on stdout alone).
+"""
+
+import math
+import re
+from pathlib import PurePosixPath
+from typing import ClassVar
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.highlighter import RegexHighlighter
+from rich.table import Column, Table
+from rich.theme import Theme
+
+_UNLIMITED = 10**5  # columns of piped output
+_AT_LEAST = 60  # columns; a narrower terminal wraps by itself, so that no cell is cut
+_HASH_DIGITS = 12
+DASH = "-"
+"""What stands for a number that does not exist, such as an accuracy without labels."""
+
+
+class _Marks(RegexHighlighter):
+    """Colours the words that a reader must not miss; rich leaves colour out for pipes and NO_COLOR."""
+
+    base_style = "mark."
+    highlights: ClassVar[list[str]] = [
+        r"(?m)^(\[\d+/\d+\] )?(?P<wrong>error:|failed:)",
+        r"(?m)^(?P<notice>notice:|again:)",
+        r"(?<![-\w])(?P<wrong>INCOMPLETE|UNFINISHED|incomplete|[\d,]+ problems?)\b",
+        r"\b(?P<notice>PARTIAL)\b",
+        r"\b(?P<right>all right|complete)\b",
+    ]
+
+
+_COLOURS = Theme({"mark.wrong": "bold red", "mark.notice": "bold yellow", "mark.right": "green"})
+
+
+def console_of(*, stderr: bool = False) -> Console:
+    """A console on stdout or stderr."""
+    console = Console(stderr=stderr, markup=False, emoji=False, highlighter=_Marks(), theme=_COLOURS)
+    console.width = max(console.width, _AT_LEAST) if console.file.isatty() else _UNLIMITED
+    return console
+
+
+def say(console: Console, line: str, *, indent: str = "") -> None:
+    """Print a line; it wraps between words, and a longer word, such as a path, stays whole to be copied."""
+    parts = plain(line).split("\n")
+    console.print("\n".join(_wrapped(part, console.width, indent) for part in parts), soft_wrap=True)
+
+
+def _wrapped(line: str, width: int, indent: str) -> str:
+    lines = [""]
+    for word in re.findall(r"\s*\S+", line):
+        if lines[-1] and cell_len(lines[-1] + word) > width:
+            lines.append(indent + word.lstrip())
+        else:
+            lines[-1] += word
+    return "\n".join(lines)
+
+
+def show(console: Console, table: Table) -> None:
+    """Print a table, with its title as a line above it: rich would wrap the title to the width of the table."""
+    title, table.title = table.title, None
+    if title:
+        say(console, str(title))
+    console.print(table)
+
+
+def fits(console: Console, table: Table) -> bool:
+    """Whether no cell of a table needs to wrap."""
+    unlimited = console.options.update(max_width=_UNLIMITED)
+    return console.measure(table, options=unlimited).maximum <= console.width
+
+
+def facts(title: str, *, columns: int = 1) -> Table:
+    """An empty table of names and what is known: one column of values, or several."""
+    values = [Column(justify="right", overflow="fold", highlight=True) for _ in range(columns)]
+    return Table(Column(no_wrap=True), *values, title=title, show_header=False)
+
+
+def plain(text: str) -> str:
+    """The text with an escape for each character that cannot be printed, newlines excepted."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def number_of(count: int, what: str) -> str:
+    """`1 image`, `1,234 images`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def digits(value: float) -> str:
+    """A number that is 0 or more, to at least three digits: `1,234`, `12.3`, `0.00123`."""
+    decimals = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:,.{max(0, decimals)}f}"
+
+
+def flop_text(operations: float) -> str:
+    """A number of operations in the unit that suits it: `281 GFLOP`."""
+    power = min(6, max(0, math.floor(math.log10(operations) / 3))) if operations > 0 else 0
+    return f"{digits(operations / 1000**power)} {' kMGTPE'[power].strip()}FLOP"
+
+
+def percent(share: float | None) -> str:
+    """`12.34 %`, or a dash where there is nothing to tell."""
+    return DASH if share is None else f"{100 * share:.2f} %"
+
+
+def span(seconds: float) -> str:
+    """`3 h 20 min`, `3 min 20 s`, `3.2 s`."""
+    if seconds < 0.1:
+        return "under 0.1 s" if seconds > 0 else "0 s"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def short_hash(sha256: str) -> str:
+    """Enough of a hash to tell two files apart."""
+    return sha256[:_HASH_DIGITS]
+
+
+def checkpoint(url: str, sha256: str) -> str:
+    """A checkpoint by the name of its file and the beginning of its SHA-256."""
+    return f"{PurePosixPath(url).name}, SHA-256 {short_hash(sha256)}"
