@@ -68,6 +68,8 @@ class Network(Part):
     """Further arguments of timm.create_model, such as {patch_size: 4, depth: 6}."""
     checkpoint_key: str | None = None
     """Which state dict of a checkpoint with several; null takes the usual one (`plan` shows which)."""
+    ignore: tuple[str, ...] = ()
+    """Patterns (* and ?) of the names of tensors in the checkpoint that are left out, such as ["criterion.*"]."""
     classes: Annotated[int, Strict(), Field(ge=2, le=65536)]
     """Number of classes of the head."""
     masked_tokens: Literal["drop", "keep"] = "drop"
