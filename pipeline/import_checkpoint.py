@@ -75,6 +75,8 @@ def _join(index: Path, output: Path | None) -> str:
     parts: dict[str, list[str]] = {}
     for name, part in json.loads(index.read_bytes())["weight_map"].items():
         parts.setdefault(str(part), []).append(name)
+    if not parts:
+        raise RequestError(f"{index} names no file; fetch it again")
     tensors: dict[str, Tensor] = {}
     for part, names in sorted(parts.items()):
         path = index.parent / part

@@ -110,7 +110,7 @@ def _fit(
     own, made = network.state_dict(), dict(network.named_buffers())
     counters = {name: own[name] for name in own.keys() - found.keys() if name.endswith(_COUNTER)}
     unlike = sorted(name for name in own if name in found and _is_unlike(found[name], own[name]))
-    others = {name: weights[name] for name in weights.keys() - sources}
+    others = {name: weights[name] for name in sorted(weights.keys() - sources)}
     pairs = normalisers(others, channels)
     besides = [
         name
