@@ -7,6 +7,7 @@ must be known to be harmless.
 Not covered: what to say of a file that does not fit (misfits.py).
 """
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from workers.older_names import filter_of, rename
 
 _COUNTER = "num_batches_tracked"  # of batch norm, which no vote depends on; older versions of torch have none
 _BOOKKEEPING = {AVERAGED, _COUNTER, "total_ops", "total_params"}  # the last two are thop's
+_WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _COMMON = 1 / 3  # of the names: a wrapper may hold its network twice, and a normaliser
 
 
@@ -62,6 +64,9 @@ def fit_of(weights: Mapping[str, Tensor], network: nn.Module, model: Model, chan
     prefix = prefix_of(weights, own)
     found = {name: weights[prefix + name] for name in own if prefix + name in weights}
     fit = _fit(weights, network, channels, prefix, found, {prefix + name for name in found})
+    plain = {_WRAPPERS.sub("", name): value for name, value in weights.items()}  # torch may wrap single layers
+    if fit.lacks and plain.keys() != weights.keys() and len(plain) == len(weights):
+        return fit_of(plain, network, model, channels)
     filter_fn = filter_of(model) if fit.lacks or fit.unlike else None
     if filter_fn is None:
         return fit

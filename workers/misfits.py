@@ -93,6 +93,8 @@ def _some(verb: str, names: Sequence[str]) -> Iterator[str]:
 
 def _remedy(misfit: Misfit, build: Build) -> str:
     fit = misfit.fit
+    if fit.lacks and is_part(misfit.model.checkpoint):
+        return "it is one of several files of a network; `smoothcert import-checkpoint` of their index makes one file"
     if taken := [each for each in misfit.model.ignore if any(fnmatchcase(name, each) for name in fit.lacks)]:
         return f"the network needs what model.ignore leaves out; correct the pattern {printable(taken[0])!r}"
     settings = _settings(misfit)
@@ -112,10 +114,8 @@ def _remedy(misfit: Misfit, build: Build) -> str:
 
 def _without_architecture(misfit: Misfit) -> str:
     fit, own = misfit.fit, misfit.network.state_dict()
-    if is_part(misfit.model.checkpoint):
-        return "it is one of several files of a network; `smoothcert import-checkpoint` of their index makes one file"
     if not fit.sources:
-        return f"its names are not those of timm's networks, so convert it, or {_ANYTHING}"
+        return "it has none of the network's names; correct architecture, or give its tensors timm's names"
     lacking = [own[name.removeprefix(fit.prefix)] for name in fit.lacks]
     if not fit.unlike and all(tensor.dim() and len(tensor) == misfit.model.classes for tensor in lacking):
         return "it has no head, so it cannot classify; finetune it, or name a checkpoint with a head"
@@ -138,6 +138,8 @@ def _settings(misfit: Misfit) -> list[str]:
     if len(heads) + len(positions) < len(fit.unlike) or len(set(heads.values())) > 1:
         return []
     vit = likely_vit({name: tuple(value.shape) for name, value in fit.tensors.items()})
+    if positions and vit is not None and vit.side == misfit.side:  # other tokens have positions
+        return []
     side = f" (the file is of {vit.side} x {vit.side} pixels)" if vit is not None and vit.side else ""
     return [f"set model.classes: {count}" for count in set(heads.values())] + (
         [f"correct crop or upsample{side}"] if positions else []
@@ -171,9 +173,10 @@ def _are_layers(misfit: Misfit) -> bool:
 def _ignore_if_harmless(misfit: Misfit) -> str:
     fit, own = misfit.fit, misfit.network.state_dict()
     other = prefix_of(fit.besides, own)
-    if len(fit.besides) > 1 and all(name.removeprefix(other) in own for name in fit.besides):
+    copies = other and not fit.prefix.startswith(other) and all(name.removeprefix(other) in own for name in fit.besides)
+    if copies and 2 * len(fit.besides) > len(own):
         choices = [f"write {_line([escape(other) + '*'])} to use the one under {fit.prefix!r}"]
-        if fit.prefix:
+        if fit.prefix and not other.startswith(fit.prefix):
             choices.append(f"{_line([escape(fit.prefix) + '*'])} to use the one under {other!r}")
         return f"the file holds the network twice, with other numbers; {', or '.join(choices)}"
     these = printable(fit.besides[0]) if len(fit.besides) == 1 else f"these {len(fit.besides):,} tensors"
