@@ -66,11 +66,6 @@ def what_it_is(checkpoint: Path) -> str | None:
     return None
 
 
-def _is_of_torch(checkpoint: Path) -> bool:
-    with zipfile.ZipFile(checkpoint) as archive:
-        return any(name.endswith("/data.pkl") for name in archive.namelist())
-
-
 def is_index(checkpoint: Path) -> bool:
     """Whether a file says in which files the tensors of a network in parts lie."""
     with checkpoint.open("rb") as file:
@@ -78,13 +73,21 @@ def is_index(checkpoint: Path) -> bool:
             return False
     try:
         return isinstance(json.loads(checkpoint.read_bytes())["weight_map"], dict)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False
 
 
 def is_part(url: str) -> bool:
     """Whether a file's name says that it is one of several that hold a network."""
     return re.search(r"-\d+-of-\d+\.\w+$", url) is not None
+
+
+def _is_of_torch(checkpoint: Path) -> bool:
+    try:
+        with zipfile.ZipFile(checkpoint) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:  # damaged; who made it is not known
+        return True
 
 
 def _json(checkpoint: Path) -> str:

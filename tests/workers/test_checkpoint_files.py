@@ -107,6 +107,7 @@ _FILES: dict[str, tuple[Callable[[], bytes], str]] = {
         "it is the index of a network in parts; `smoothcert import-checkpoint FILE` makes one",
     ),
     "a configuration": (lambda: b'{"architecture": "vit"}', "it is JSON, such as a network's configuration; name the"),
+    "nested JSON": (lambda: b'{"a":' * 100_000, "it is JSON"),
     "damaged JSON": (lambda: b'{"architecture"', "it is JSON"),
     "a pointer": (
         lambda: b"version https://git-lfs.github.com/spec/v1\n",
