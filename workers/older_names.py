@@ -8,7 +8,9 @@ Not covered: whether what was renamed fits (weights.py).
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import accumulate, pairwise
@@ -68,52 +70,97 @@ def rename(weights: Mapping[str, Tensor], network: nn.Module, filter_fn: Filter)
     ends = list(accumulate((weights[name].numel() for name in names), initial=0))
     if ends[-1] > _LARGER * sum(tensor.numel() for tensor in own.values()):
         return Renamed({}, set())
-    numbered = {
-        name: torch.arange(start, end, dtype=torch.float64).add(1).reshape(weights[name].shape)
-        for name, (start, end) in zip(names, pairwise(ends), strict=True)
+    moves, backwards = (
+        _moves(order, dict(zip(names, ends, strict=False)), weights, network, filter_fn)
+        for order in (names, names[::-1])
+    )
+    moves = {  # some filters go by the order of the names, which a file need not keep
+        name: move
+        for name, move in moves.items()
+        if name in own and name in backwards and move.same_as(backwards[name])
     }
-    moved = _places(numbered, network, filter_fn)
-    backwards = _places(dict(reversed(numbered.items())), network, filter_fn)
-    moved = {  # some filters go by the order of the names, which a file need not keep
-        name: places
-        for name, places in moved.items()
-        if name in own and name in backwards and torch.equal(places, backwards[name])
-    }
-    once, starts = _used_once(moved.values(), ends), torch.tensor(ends)
+    once, starts = _used_once(moves.values(), names, ends), torch.tensor(ends)
     tensors, sources = {}, set()
-    for name, places in moved.items():
-        owner = torch.bucketize(places, starts, right=True) - 1
-        owners = owner.unique().tolist()
-        if all(once[number] for number in owners):
-            tensors[name] = _gather({ends[number]: weights[names[number]] for number in owners}, places, starts[owner])
-            sources |= {names[number] for number in owners}
+    for name, move in moves.items():
+        if move.source is not None:
+            owners = [names.index(move.source)]
+        else:
+            owner = torch.bucketize(move.places, starts, right=True) - 1
+            owners = owner.unique().tolist()
+        if not all(once[number] for number in owners):
+            continue
+        sources |= {names[number] for number in owners}
+        if move.source is not None:
+            tensors[name] = weights[move.source].reshape(move.shape)
+        else:
+            held = {ends[number]: weights[names[number]] for number in owners}
+            tensors[name] = _gather(held, move.places, starts[owner])
     return Renamed(tensors, sources)
 
 
-def _used_once(moved: Iterable[Tensor], ends: Sequence[int]) -> list[bool]:
-    """Of each tensor of the file, whether each of its numbers arrives at one place."""
-    uses = torch.zeros(ends[-1], dtype=torch.int32)
-    for places in moved:
-        uses.index_add_(0, places.flatten(), torch.ones(places.numel(), dtype=torch.int32))
-    return [bool((uses[start:end] == 1).all()) for start, end in pairwise(ends)]
+class _Move(NamedTuple):
+    """A tensor that a filter gives.
+
+    Attributes:
+        source: the one of the file that it is, in another shape at most; None where it is put together.
+        shape: of it.
+        places: where each of its numbers stands in the file, from 0; empty where it has a source.
+    """
+
+    source: str | None
+    shape: torch.Size
+    places: Tensor
+
+    def same_as(self, other: "_Move") -> bool:
+        return self[:2] == other[:2] and torch.equal(self.places, other.places)
 
 
-def _places(numbered: Mapping[str, Tensor], network: nn.Module, filter_fn: Filter) -> dict[str, Tensor]:
-    """Where the numbers of each filtered tensor stand in the file; without tensors of which one stands nowhere."""
-    copy = {name: numbers.clone() for name, numbers in numbered.items()}  # filters may change what they get
-    total = sum(numbers.numel() for numbers in copy.values())
+def _moves(
+    order: Sequence[str],
+    starts: Mapping[str, int],
+    weights: Mapping[str, Tensor],
+    network: nn.Module,
+    filter_fn: Filter,
+) -> dict[str, _Move]:
+    """Apply a filter to numbered places; tensors with a number that is no place in the file are left out."""
+    total = sum(weights[name].numel() for name in order)
     takes_network = len(inspect.signature(filter_fn).parameters) > 1
+    numbered = {name: _numbers(starts[name], weights[name]).reshape(weights[name].shape) for name in order}
     try:
-        filtered = filter_fn(copy, network) if takes_network else filter_fn(copy)
+        filtered = filter_fn(numbered, network) if takes_network else filter_fn(numbered)
     except Exception:  # whatever a filter says to names that it does not know
         return {}
-    return {
-        name: numbers.long() - 1
-        for name, numbers in filtered.items()
-        if isinstance(numbers, Tensor)
-        and numbers.dtype == torch.float64  # others were rounded
-        and bool(((numbers >= 1) & (numbers <= total) & (numbers == numbers.round())).all())
-    }
+    in_order = sorted(starts, key=starts.__getitem__)
+    ends = [starts[name] for name in in_order]
+    moves = {}
+    for name, numbers in filtered.items():
+        if not isinstance(numbers, Tensor) or numbers.dtype != torch.float64 or not numbers.numel():
+            continue  # others were rounded
+        first = numbers.flatten()[0].item()
+        source = in_order[bisect_right(ends, first - 1) - 1] if 1 <= first <= total else None
+        if source is not None and torch.equal(numbers.flatten(), _numbers(starts[source], weights[source])):
+            moves[name] = _Move(source, numbers.shape, torch.empty(0))
+        elif bool(((numbers >= 1) & (numbers <= total) & (numbers == numbers.round())).all()):
+            moves[name] = _Move(None, numbers.shape, numbers.long() - 1)
+    return moves
+
+
+def _numbers(start: int, tensor: Tensor) -> Tensor:
+    """The places of a tensor's numbers, from 1, so that a zero is no place."""
+    return torch.arange(start + 1, start + tensor.numel() + 1, dtype=torch.float64)
+
+
+def _used_once(moves: Collection[_Move], names: Sequence[str], ends: Sequence[int]) -> list[bool]:
+    """Of each tensor of the file, whether each of its numbers arrives at one place."""
+    whole = Counter(move.source for move in moves if move.source is not None)
+    parts = [move.places.flatten() for move in moves if move.source is None]
+    if not parts:
+        return [whole[name] == 1 for name in names]
+    uses = torch.bincount(torch.cat(parts), minlength=ends[-1])
+    return [
+        bool((uses[start:end] + whole[name] == 1).all())
+        for name, (start, end) in zip(names, pairwise(ends), strict=True)
+    ]
 
 
 def _gather(tensors: Mapping[int, Tensor], places: Tensor, starts: Tensor) -> Tensor:
