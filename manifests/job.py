@@ -18,6 +18,7 @@ Pixels = Annotated[int, Strict(), Field(ge=1)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 # "auto" in the file is None in Python: decided where the hardware is known.
 Auto = BeforeValidator(lambda value: None if value == "auto" else value)
+_OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 # A number for each channel: three for RGB, one (which needs no brackets) for gray.
 Channels = Annotated[
     tuple[float, ...], BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
@@ -73,6 +74,8 @@ class Network(Part):
     """Further arguments of timm.create_model, such as {patch_size: 4, depth: 6}."""
     checkpoint_key: str | None = None
     """Which state dict of a checkpoint with several; null takes the usual one (`plan` shows which)."""
+    ignore: Annotated[tuple[str, ...], _OneOrMore] = ()
+    """Patterns (* and ?) of the names of tensors in the checkpoint that are left out, such as ["criterion.*"]."""
     classes: Annotated[int, Strict(), Field(ge=2, le=65536)]
     """Number of classes of the head."""
     masked_tokens: Literal["drop", "keep"] = "drop"

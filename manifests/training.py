@@ -54,6 +54,7 @@ class TrainedModel(Network):
             architecture=self.architecture,
             options=self.options,
             checkpoint=self.checkpoint or "",
+            ignore=self.ignore,
             classes=self.classes,
             masked_tokens=self.masked_tokens,
         )

@@ -259,7 +259,9 @@ def repair(run: RunFolder) -> None:
 @app.command("import-checkpoint")
 @_command
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(help="Checkpoint of torch, a pickle.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(help="Checkpoint of torch, or the index of one in parts.", show_default=False)
+    ],
     output: Annotated[
         Path | None, typer.Option(help="File to write; default: beside FILE, as .safetensors.", show_default=False)
     ] = None,
@@ -267,7 +269,7 @@ def import_checkpoint(
         str | None, typer.Option(help="Which state dict of several; default: the usual one.", show_default=False)
     ] = None,
 ) -> None:
-    """Turn a pickled checkpoint into safetensors; nothing in it is run."""
+    """Turn a pickled checkpoint, or one in parts, into one file of safetensors; nothing in it is run."""
     from pipeline.import_checkpoint import import_checkpoint
 
     say(console_of(), import_checkpoint(file, output, key))

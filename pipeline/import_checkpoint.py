@@ -1,11 +1,12 @@
 """`smoothcert import-checkpoint`: the tensors of a pickle as safetensors, without running what is in it.
 
 For files that hold other objects beside the tensors, which torch's weights_only refuses. Objects of unknown classes are
-left out; a file that calls an unknown function is refused.
+left out; a file that calls an unknown function is refused. An index of a network in several files becomes one file.
 
 Not covered: whose weights these are (workers/classifiers.py, when a job names the new file).
 """
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from manifests.errors import RequestError
+from workers.checkpoint_files import INDEX_SUFFIX, is_index, what_it_is
 from workers.checkpoints import choose_key, duplicates, looks_like_safetensors, printable
 from workers.inert_pickle import ITEM_BYTES, CallRefusedError, StoredTensor
 from workers.torch_file import RawTensor, read_content, read_tensors
@@ -30,7 +32,7 @@ def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) ->
     """Write a state dict of a torch file as safetensors.
 
     Args:
-        checkpoint: the torch file.
+        checkpoint: the torch file, or the index of several files.
         output: where to; None: beside it.
         key: which state dict of several; None: the one that a job without `checkpoint_key` would take.
     Returns:
@@ -39,7 +41,10 @@ def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) ->
         RequestError: the file is none, or calls something; or the output exists.
     """
     if not checkpoint.is_file():
-        raise RequestError(f"{checkpoint}: no such file; name a checkpoint of torch")
+        found = "no such file, but a folder; name a file in it" if checkpoint.is_dir() else "no such file; name one"
+        raise RequestError(f"{checkpoint}: {found}, a checkpoint of torch")
+    if is_index(checkpoint):
+        return _join(checkpoint, output)
     output = output or checkpoint.with_suffix(".safetensors")
     if looks_like_safetensors(checkpoint):
         raise RequestError(f"{checkpoint} is safetensors already; name it in model.checkpoint")
@@ -53,12 +58,7 @@ def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) ->
         raise RequestError(f"{checkpoint} has no tensors in {_named(key)}; name a state dict with --key")
     twice = duplicates(stored)
     kept = {name: value for name, value in stored.items() if name not in twice}
-    _check(checkpoint, kept)
-    try:
-        tensors = {name: _tensor(raw) for name, raw in read_tensors(checkpoint, kept)}
-    except Exception as error:  # whatever a broken or hostile file provokes
-        raise RequestError(f"{checkpoint} is damaged ({printable(repr(error))}); fetch it again") from None
-    _write_new(output, tensors)
+    _write_new(output, _numbers(checkpoint, kept))
     others = [name for name in state_dict if name not in stored]
     others += [] if key is None else [name for name in content if name != key]
     left = [*([f"{len(twice):,} copies"] if twice else []), *sorted(map(printable, others))]
@@ -67,6 +67,50 @@ def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) ->
         f"{output}: {len(kept):,} tensors with {parameters:,} parameters of {_named(key)}, names as they were; "
         f"left out: {', '.join(left) or 'nothing'}"
     )
+
+
+def _join(index: Path, output: Path | None) -> str:
+    """Write the tensors that an index names as one file of safetensors."""
+    output = output or index.with_name(index.name.removesuffix(INDEX_SUFFIX)).with_suffix(".safetensors")
+    parts: dict[str, list[str]] = {}
+    for name, part in json.loads(index.read_bytes())["weight_map"].items():
+        parts.setdefault(str(part), []).append(name)
+    if not parts:
+        raise RequestError(f"{index} names no file; fetch it again")
+    tensors: dict[str, Tensor] = {}
+    for part, names in sorted(parts.items()):
+        path = index.parent / part
+        if path.name != part or not path.is_file():  # a path would lead out of the folder
+            raise RequestError(
+                f"{index} names {printable(part)}, which is not beside it; fetch all files of the network"
+            )
+        there = _read_part(path)
+        if lacking := [name for name in names if name not in there]:
+            raise RequestError(f"{path} has no {printable(lacking[0])}, which {index.name} says; fetch both again")
+        tensors |= {name: there[name] for name in names}
+    _write_new(output, tensors)
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    return (
+        f"{output}: {len(tensors):,} tensors with {parameters:,} parameters of {len(parts)} files, names as they were"
+    )
+
+
+def _read_part(part: Path) -> dict[str, Tensor]:
+    if not looks_like_safetensors(part):
+        content = _content(part)
+        return _numbers(part, {name: value for name, value in content.items() if isinstance(value, StoredTensor)})
+    try:
+        return safetensors.torch.load_file(part)
+    except SafetensorError as error:
+        raise RequestError(f"{part} is damaged ({printable(str(error))}); fetch it again") from None
+
+
+def _numbers(checkpoint: Path, stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
+    _check(checkpoint, stored)
+    try:
+        return {name: _tensor(raw) for name, raw in read_tensors(checkpoint, stored)}
+    except Exception as error:  # whatever a broken or hostile file provokes
+        raise RequestError(f"{checkpoint} is damaged ({printable(repr(error))}); fetch it again") from None
 
 
 def _content(checkpoint: Path) -> dict[Any, Any]:
@@ -78,7 +122,8 @@ def _content(checkpoint: Path) -> dict[Any, Any]:
             "state dict alone, where the file was made"
         ) from None
     except Exception as error:  # whatever a broken or hostile pickle provokes
-        raise RequestError(f"{checkpoint} is no file of torch.save ({printable(repr(error))}); name one") from None
+        found = what_it_is(checkpoint) or f"{printable(repr(error))}; name one"
+        raise RequestError(f"{checkpoint} is no file of torch.save: {found}") from None
     if not isinstance(content, dict):
         raise RequestError(f"{checkpoint} holds no state dict; save the model's state_dict()")
     return content

@@ -23,6 +23,7 @@ from manifests.errors import RequestError, RunError, ShardError
 from manifests.identity import VOTES_VERSION, identity_of, run_id_of
 from manifests.job import Images, Job, Storage
 from manifests.shards import Shard, find_shards
+from workers.checkpoint_files import require_checkpoint
 from workers.checkpoints import recognise
 from workers.geometry import Geometry
 from workers.shard_task import ShardTask
@@ -198,8 +199,7 @@ def make_plan(job: Job) -> Plan:
     Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     store = AnyStore(job.storage)
     shards = find_shards(job.images, store)
-    if store.find(job.model.checkpoint) is None:
-        raise RequestError(f"model.checkpoint: {job.model.checkpoint} does not exist; correct the path")
+    require_checkpoint(job.model.checkpoint, store)
     with store.local(job.model.checkpoint) as checkpoint:
         checkpoint_sha256 = sha256_of(checkpoint)
         checkpoint_key, layout = recognise(checkpoint, job.model.checkpoint_key, url=job.model.checkpoint)

@@ -57,7 +57,7 @@ _TOLD = 100  # problems of a column of a file; the others are counted
 _ELSEWHERE = {"shards", "split", "limit", "checkpoint", "checkpoint_key"}  # an identity has them in its own form
 _DEFAULTS: dict[str, dict[str, Any]] = {  # an identity leaves them out
     "images": {"image": ["jpg", "jpeg", "png", "webp"], "label": "cls", "first_label": 0, "version": None},
-    "model": {"options": {}, "dtype": "float32", "masked_tokens": "drop"},
+    "model": {"options": {}, "ignore": [], "dtype": "float32", "masked_tokens": "drop"},
     "preprocess": {"resize": 256, "crop": 224, "interpolation": "bilinear", "orient": False}
     | {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "upsample": 1},
     "ablation": {"stride": 1, "edges": "wrap"},

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from manifests.errors import RequestError
+from workers.checkpoint_files import what_it_is
 from workers.inert_pickle import Inert, StoredTensor
 from workers.torch_file import read_content
 
@@ -155,9 +156,9 @@ def _torch_content(checkpoint: Path, url: str) -> dict[Any, Any]:
     try:
         content = read_content(checkpoint)
     except Exception as error:  # whatever a broken or hostile pickle provokes
+        found = what_it_is(checkpoint) or f"{printable(repr(error))}; name a file of weights"
         raise RequestError(
-            f"model.checkpoint: {url} is neither safetensors nor a torch file of tensors ({printable(repr(error))}); "
-            "name a file of weights"
+            f"model.checkpoint: {url} is neither safetensors nor a torch file of tensors: {found}"
         ) from None
     if not isinstance(content, dict):
         raise RequestError(f"model.checkpoint: {url} holds no state dict; save the model's state_dict()")

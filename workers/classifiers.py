@@ -1,6 +1,6 @@
 """A job's model, checked and loaded: a timm classifier with the weights of its checkpoint.
 
-Not covered: how it votes (voters.py), how its weights are read (weights.py).
+Not covered: how it votes (voters.py), how its weights are read (weights.py) and found (fitting.py).
 """
 
 import difflib
@@ -14,7 +14,10 @@ from torch import nn
 
 from manifests.errors import RequestError
 from manifests.job import Job, Model, Preprocess
-from workers.weights import check_normaliser, complaints_of, likely, prefix_of, read_weights
+from workers.fitting import fit_of
+from workers.misfits import Misfit, describe
+from workers.normaliser import check_normalisers
+from workers.weights import read_weights, without_ignored
 
 
 def load_classifier(model: Model, preprocess: Preprocess, checkpoint: Path, checkpoint_key: str | None) -> nn.Module:
@@ -27,20 +30,14 @@ def load_classifier(model: Model, preprocess: Preprocess, checkpoint: Path, chec
     Raises:
         RequestError: timm has no such classifier, or the weights are not that network's.
     """
-    side, url = preprocess.network_side, model.checkpoint
+    side, channels, url = preprocess.network_side, len(preprocess.mean), model.checkpoint
     network = build_classifier(model, side)
-    weights, own = read_weights(checkpoint, checkpoint_key, url), network.state_dict()
-    prefix = prefix_of(weights, own)
-    if complaints := complaints_of(weights, own, prefix):
-        more = f" (and {len(complaints) - 3} more)" if len(complaints) > 3 else ""
-        raise RequestError(
-            f"model.checkpoint: {url} does not fit {model.architecture} with {model.classes} classes on "
-            f"{side} x {side} pixels: {'; '.join(complaints[:3])}{more}; correct architecture, options, classes, crop "
-            "or upsample"
-            f"{likely(weights)}"
-        )
-    check_normaliser(weights, preprocess, url)
-    network.load_state_dict({name: weights[prefix + name] for name in own})
+    weights = without_ignored(read_weights(checkpoint, checkpoint_key, url), model.ignore, url)
+    fit = fit_of(weights, network, model, channels)
+    if not fit.loads:
+        raise RequestError(describe(Misfit(weights, network, model, side, channels, fit), build_classifier))
+    check_normalisers(fit.normalisers, preprocess, url)
+    network.load_state_dict(fit.tensors)
     return network.float().eval().requires_grad_(False)
 
 

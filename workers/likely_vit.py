@@ -84,7 +84,7 @@ def _details(own: Mapping[str, tuple[int, ...]], width: int) -> dict[str, Any]:
         options["mlp_ratio"] = mlp[0] / width
     if "blocks.0.attn.qkv.weight" in own and "blocks.0.attn.qkv.bias" not in own:
         options["qkv_bias"] = False
-    if "blocks.0.ls1.gamma" in own:
+    if "blocks.0.ls1.gamma" in own or "blocks.0.gamma_1" in own:  # the latter as DeiT III first called it
         options["init_values"] = 1.0
     if "blocks.0.attn.q_norm.weight" in own:
         options["qk_norm"] = True

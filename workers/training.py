@@ -24,11 +24,12 @@ from timm.data.mixup import mixup_target
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from manifests.errors import RequestError, RunError
+from manifests.errors import RunError
 from manifests.job import Images
 from manifests.shards import Shard, find_shards
 from manifests.training import Training
 from workers.augmentation import Augment, seed_everything
+from workers.checkpoint_files import require_checkpoint
 from workers.classifiers import build_classifier
 from workers.curves import Figures
 from workers.peers import Peers
@@ -334,7 +335,6 @@ class _Tally:
 def _checkpoint_sha256(training: Training, store: Store) -> str | None:
     if training.model.checkpoint is None:
         return None
-    if store.find(training.model.checkpoint) is None:
-        raise RequestError(f"model.checkpoint: {training.model.checkpoint} does not exist; correct the name")
+    require_checkpoint(training.model.checkpoint, store)
     with store.local(training.model.checkpoint) as file:
         return sha256_of(file)

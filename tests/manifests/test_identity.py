@@ -44,6 +44,7 @@ def run_id(change=None, *, shards=SHARDS, checkpoint_sha256="00", checkpoint_key
         {"images": {"first_label": 1}},
         {"model": {"architecture": "vit_small_patch16_224"}},
         {"model": {"options": {"depth": 6}}},
+        {"model": {"ignore": ["criterion.*"]}},
         {"model": {"classes": 11}},
         {"model": {"dtype": "bfloat16"}},
         {"model": {"masked_tokens": "keep"}},
@@ -91,6 +92,7 @@ def test_data_and_weights_change_the_id():
         {"images": {"shards": "elsewhere/*.tar"}},
         {"model": {"checkpoint": "moved.pt"}},
         {"clean": True},
+        {"model": {"ignore": []}},
         {"preprocess": {"crop": 224, "resize": 256, "upsample": 1, "orient": False}},
     ],
 )

@@ -38,6 +38,13 @@ def test_paths_start_from_the_file_and_overrides_from_here(job_file, tmp_path, m
     assert load_job(job_file, ["images.shards=s3://b/x.tar"]).images.shards == "s3://b/x.tar"
 
 
+def test_one_pattern_to_ignore_is_a_list_of_one(job_file):
+    """`ignore` is a list of patterns; without one it is empty."""
+    assert load_job(job_file).model.ignore == ()
+    assert load_job(job_file, ["model.ignore=criterion.*"]).model.ignore == ("criterion.*",)
+    assert load_job(job_file, ['model.ignore=["criterion.*", "ema.*"]']).model.ignore == ("criterion.*", "ema.*")
+
+
 def test_overrides_win_in_order(job_file):
     """--set reaches nested keys and keys that the file lacks."""
     job = load_job(job_file, ["ablation.stride=4", "ablation.stride=8", "execution.actors=auto", "patches=[23, 32]"])

@@ -1,6 +1,7 @@
 """`smoothcert import-checkpoint`: pickles become safetensors, and nothing in them is run."""
 
 import builtins
+import json
 import os
 import pickle
 import re
@@ -267,3 +268,64 @@ def test_what_lies_behind_a_file_is_not_the_file(tmp_path: Path) -> None:
     assert recognise(tmp_path / "weights.pt", None).key == "model"
     assert _import(tmp_path / "weights.pt").exit_code == 0
     assert safetensors.torch.load_file(tmp_path / "weights.safetensors")["a"].tolist() == [1, 1]
+
+
+def _in_parts(folder: Path, suffix: str) -> tuple[Path, dict[str, torch.Tensor]]:
+    """An index beside two files, each with a half of a network."""
+    weights = _network().state_dict()
+    names, stem = list(weights), {"safetensors": "model", "bin": "pytorch_model"}[suffix]
+    parts = {f"{stem}-0000{part}-of-00002.{suffix}": names[part - 1 :: 2] for part in (1, 2)}
+    for part, held in parts.items():
+        tensors = {name: weights[name] for name in held}
+        if suffix == "bin":
+            torch.save(tensors, folder / part)
+        else:
+            safetensors.torch.save_file(tensors, folder / part)
+    index = folder / f"{stem}.{suffix}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": {n: part for part in parts for n in parts[part]}}))
+    return index, weights
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_a_network_in_parts_becomes_one_file(suffix: str, tmp_path: Path) -> None:
+    """Every tensor of every part, under its own name; the file fits the job."""
+    index, weights = _in_parts(tmp_path, suffix)
+    result = _import(index)
+    assert result.exit_code == 0, result.output
+    output = tmp_path / f"{index.name.split('.')[0]}.safetensors"
+    assert result.stdout.startswith(f"{output}: {len(weights)} tensors with ")
+    loaded = load_classifier(_MODEL, _PREPROCESS, output, None).state_dict()
+    assert all(torch.equal(loaded[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (
+            lambda index: index.with_name("model-00002-of-00002.safetensors").unlink(),
+            "is not beside it; fetch all files",
+        ),
+        (lambda index: index.write_text('{"weight_map": {"a": "../x.safetensors"}}'), "is not beside it"),
+        (lambda index: index.write_text('{"weight_map": {"a": 3}}'), "is not beside it"),
+        (lambda index: index.write_text('{"weight_map": {}}'), "names no file"),
+        (
+            lambda index: index.write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'),
+            "model-00001-of-00002.safetensors has no a, which",
+        ),
+        (lambda index: _cut(index.with_name("model-00001-of-00002.safetensors")), "is damaged"),
+        (lambda index: index.with_name("model.safetensors").touch(), "exists, and is not overwritten"),
+    ],
+)
+def test_parts_that_do_not_make_a_network(edit: Callable[[Path], object], says: str, tmp_path: Path) -> None:
+    """One line names what is missing, and nothing is written."""
+    index, _ = _in_parts(tmp_path, "safetensors")
+    edit(index)
+    before = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    result = _import(index)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert says in result.stderr
+    assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == before
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
