@@ -89,7 +89,7 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
     from pipeline.fleet import Fleet
 
     console.print(f"run {plan.run.run_id}: {len(todo)} of {len(plan.tasks)} shards to do")
-    cluster.connect()
+    cluster.connect(console.print)
     fleet = Fleet(plan, cluster.share_of(plan.job.execution))
     fleet.try_out(todo)
     if shared:  # another driver may be at work on them, in the order of their sizes

@@ -98,7 +98,7 @@ def _under_ray(training: Training, console: Console) -> None:
 
     from pipeline.cluster import connect
 
-    connect()
+    connect(console.print)
     share = _share_of(training.execution)
     execution = training.execution.model_copy(update={"gpus_per_worker": share.gpus})
     decided = training.model_copy(update={"execution": execution}).model_dump(mode="json")
