@@ -69,7 +69,7 @@ def find_cluster() -> Cluster | None:
     Raises:
         RequestError: RAY_ADDRESS is no address, or names a cluster that is not there.
     """
-    named = os.environ.get("RAY_ADDRESS")
+    named = os.environ.get("RAY_ADDRESS") or None
     if named == "local":
         return None
     if named and named != "auto":
@@ -85,12 +85,16 @@ def _check_address(address: str) -> None:
             f"RAY_ADDRESS is {address}, but the driver cannot run outside the cluster; submit it with `ray job submit` "
             "(docs/operations.md), name a cluster of this machine as HOST:PORT, or unset RAY_ADDRESS"
         )
-    host, port = parse_address(address) or ("", "")
-    if not host.strip() or not (port.isascii() and port.isdecimal() and 0 < int(port) < 2**16):
+    if not _is_address(address):
         raise RequestError(
             f"RAY_ADDRESS is {address!r}, which is no address of a Ray cluster; write HOST:PORT, such as "
             "10.0.0.1:6379, or local, or unset it to start Ray on this machine"
         )
+
+
+def _is_address(text: str) -> bool:
+    host, port = parse_address(text) or ("", "")
+    return bool(host.strip()) and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
 
 
 def _noted_cluster(named: str | None) -> Cluster | None:
@@ -110,6 +114,8 @@ def _noted_cluster(named: str | None) -> Cluster | None:
         ) from None
     if address is None:
         return None
+    if not _is_address(address):
+        raise RequestError(f"{note}, in which Ray notes the cluster of this machine, holds {address!r}; delete it")
     source = "RAY_ADDRESS=auto" if named else f"the file {note}, which `ray start` writes"
     return Cluster(address, source, f"if the cluster has ended, delete {note} or set RAY_ADDRESS=local")
 
