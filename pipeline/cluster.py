@@ -59,9 +59,10 @@ def connect(say: Callable[[str], None] = print) -> None:
     found = ray_start.find_cluster()
     here = {}
     if found is None:
-        here = {"_temp_dir": str(ray_start.temporary_folder(say))}
+        here = {"address": "local", "_temp_dir": str(ray_start.temporary_folder(say))}
         # Without one Ray writes ~/.ray/auth_token, and each later `ray start --head` asks its users for that.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.pop("RAY_REDIS_ADDRESS", None)  # where a cluster's head keeps its state, not a Ray for one command
     else:
         ray_start.check_cluster(found)
     try:

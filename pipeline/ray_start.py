@@ -156,7 +156,7 @@ def _metadata(cluster: Cluster, address: str) -> bytes:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise _needs_token(cluster) from None
         raise RequestError(f"no Ray cluster answers at {cluster}: {_reason(error)}; {cluster.remedy}") from None
-    except RayError:  # a token is asked for by RAY_AUTH_MODE, and there is none
+    except RayError:  # RAY_AUTH_MODE asks for a token, and there is none
         raise _needs_token(cluster) from None
 
 
@@ -170,7 +170,7 @@ def _reason(error: grpc.RpcError) -> str:
 
 def _needs_token(cluster: Cluster) -> RequestError:
     return RequestError(
-        f"the Ray cluster at {cluster} refuses this machine's token, or it has none; set RAY_AUTH_MODE=token, and "
+        f"the Ray cluster at {cluster} asks for a token that this command does not have; set RAY_AUTH_MODE=token, and "
         "RAY_AUTH_TOKEN or the file ~/.ray/auth_token to the cluster's token"
     )
 
