@@ -99,7 +99,7 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
     from pipeline.fleet import Fleet
 
     say(console, f"run {plan.run.run_id}: {len(todo):,} of {number_of(len(plan.tasks), 'shard')} to do")
-    cluster.connect()
+    cluster.connect(partial(say, console))
     fleet = Fleet(plan, cluster.share_of(plan.job.execution))
     for notice in fleet.try_out(todo):
         say(console, f"notice: {notice}")

@@ -4,18 +4,23 @@ Not covered: the actors (fleet.py).
 """
 
 import os
+import secrets
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray.job_config import JobConfig
 
 from manifests.errors import RequestError
 from manifests.job import Execution
+from pipeline import ray_start
+from pipeline.ray_errors import describe
 
 _MAX_CPUS_AUTO = 4  # more threads for one small matrix product gain little
 _ANSWERS_S = 2.0
@@ -38,18 +43,53 @@ class Share:
         return min(by_cpus, int(machine.get("GPU", 0) // self.gpus)) if self.gpus else by_cpus
 
 
-def connect() -> None:
-    """Join the cluster this machine belongs to, or start Ray here."""
+def connect(say: Callable[[str], None] = print) -> None:
+    """Join the cluster this machine belongs to, or start Ray here.
+
+    Args:
+        say: hears of a folder that is not the usual one.
+    Raises:
+        RequestError: that is not possible, for a reason that the text gives.
+    """
     if ray.is_initialized():
         return
-    # Actors of a Ray started here import the same code as the driver, from wherever it was run.
-    house = str(Path(__file__).resolve().parents[1])
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [house, os.environ.get("PYTHONPATH")]))
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do by default; else it warns
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # an audit reports to nobody
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", configure_logging=True)
+    ray_start.quiet()
+    found = ray_start.find_cluster()
+    here = {}
+    if found is None:
+        here = {"address": "local", "_temp_dir": str(ray_start.temporary_folder(say))}
+        # Without one Ray writes ~/.ray/auth_token, and each later `ray start --head` asks its users for that.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.pop("RAY_REDIS_ADDRESS", None)  # where a cluster's head keeps its state, not a Ray for one command
+    else:
+        ray_start.check_cluster(found)
+    try:
+        ray.init(
+            job_config=_DriversCode(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            configure_logging=True,
+            **here,
+        )
+    except Exception as error:  # Ray raises what it likes, even Exception itself
+        ray.shutdown()
+        doing = f"cannot join the Ray cluster at {found}" if found else "Ray cannot start here"
+        raise RequestError(f"{doing}: {describe(error)}") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own handler would drop what is under way
+
+
+class _DriversCode(JobConfig):  # type: ignore[misc]
+    """Actors import the code that the driver runs; Ray would first look into the current folder, whatever it holds."""
+
+    def _serialize(self) -> bytes:
+        house = str(Path(__file__).resolve().parents[1])
+        of_driver = [path for path in self._py_driver_sys_path if path in sys.path]
+        self._py_driver_sys_path: list[str] = [*of_driver, house]  # the last is the first to be searched
+        return super()._serialize()
 
 
 def share_of(execution: Execution) -> Share:

@@ -99,7 +99,7 @@ def _under_ray(training: Training, console: Console) -> None:
 
     from pipeline.cluster import connect
 
-    connect()
+    connect(console.print)
     share = _share_of(training.execution)
     execution = training.execution.model_copy(update={"gpus_per_worker": share.gpus})
     decided = training.model_copy(update={"execution": execution}).model_dump(mode="json")
@@ -173,8 +173,10 @@ def _share_of(execution: TrainExecution) -> "Share":
 
 def _cause(error: Exception) -> tuple[SmoothcertError, bool]:
     """Our own error behind Ray's, or one line of what happened; and whether a process was lost without one of ours."""
+    from pipeline.ray_errors import describe
+
     causes = [getattr(failure, "cause", failure) for failure in getattr(error, "worker_failures", {}).values()]
     if ours := [cause for cause in causes if isinstance(cause, SmoothcertError)]:
         return ours[0], False
-    said = " ".join(str(causes[0] if causes else error).split())
-    return RunError(f"{said[-300:]}; the same command goes on from here"), True
+    first = causes[0] if causes else getattr(error, "controller_failure", error)
+    return RunError(f"{describe(first)}; the same command goes on from here"), True

@@ -40,6 +40,7 @@ from pipeline import cluster
 from pipeline.canary import Canary
 from pipeline.events import Beat, Event, Failure, FoundPublished, Requeued
 from pipeline.plan import Plan
+from pipeline.ray_errors import cause_of
 from workers.shard_task import Introduction, ShardReport, ShardTask, TriedOut
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class Fleet:
         Returns:
             What the user should know of the job, a line each.
         Raises:
-            RequestError: the model cannot be loaded, or nearly all labels are wrong.
+            RequestError: the model cannot be loaded, no actor can start, or nearly all labels are wrong.
             RunError: nearly none of the images can be voted on, or no machine came to do it.
         """
         member, lost = self._first_member(), 0
@@ -190,7 +191,7 @@ class Fleet:
             try:
                 tried: TriedOut = _answer(member, member.actor.try_out.remote(task))
             except RayError as error:
-                cause = _cause(error)
+                cause = cause_of(error)
                 if isinstance(cause, ShardError):
                     continue  # it will be named when its turn comes
                 lost += bool(cluster.alive_among([member.node]))  # a machine's end is not the model's fault
@@ -244,6 +245,7 @@ class Fleet:
         """An actor that runs.
 
         Raises:
+            RequestError: none can start.
             RunError: none runs after a while.
         """
         lost = 0
@@ -263,7 +265,7 @@ class Fleet:
                 lost += 1
                 self._members.remove(member)
                 if lost >= self._plan.job.execution.max_attempts:
-                    raise _cause(error) from None
+                    raise cause_of(error) from None
 
     def _start(self) -> None:
         actor = self._worker.remote(self._plan_there, max(1, int(self._share.cpus)))
@@ -344,7 +346,7 @@ class Fleet:
             if not member.works:  # else its streams tell
                 self._members.remove(member)
             elif not isinstance(error, RayActorError):
-                yield from self._lose(member, str(_cause(error)))
+                yield from self._lose(member, str(cause_of(error)))
 
     def _hear_stream(self, member: _Member, work: _Work) -> Iterator[Event]:
         try:
@@ -354,7 +356,7 @@ class Fleet:
             if not work.reported:
                 yield from self._again(work.task, "it was stopped")
         except RayActorError as error:
-            yield from self._lose(member, str(_cause(error)))
+            yield from self._lose(member, str(cause_of(error)))
         except RayError as error:
             yield from self._failed_attempt(member, work, error)
         else:
@@ -365,7 +367,7 @@ class Fleet:
                 member.actor.admit.remote()  # who heard it has not objected
 
     def _failed_attempt(self, member: _Member, work: _Work, error: RayError) -> Iterator[Event]:
-        cause = _cause(error)
+        cause = cause_of(error)
         member.works.remove(work)
         if isinstance(cause, RequestError):
             raise cause from None
@@ -427,13 +429,3 @@ def _answer(member: _Member, answer: Any) -> Any:
     while not ray.wait([answer], timeout=LOOK_S)[0] and time.monotonic() < deadline:
         ray.get(member.actor.node.remote(), timeout=SILENT_S)
     return ray.get(answer, timeout=SILENT_S)
-
-
-def _cause(error: RayError) -> SmoothcertError:
-    """Our own error behind one of Ray's, or one line of what happened."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    if isinstance(cause, SmoothcertError):
-        return cause
-    if isinstance(error, RayActorError):
-        return RunError(f"an actor died: {' '.join(str(error).split())[:300]}")
-    return RunError(f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}")
