@@ -51,6 +51,8 @@ def certify_all(
     """
     console = Console(stderr=json_to is not None, highlight=False, markup=False, soft_wrap=True)
     plan = make_plan(job)
+    for notice in plan.notices:
+        console.print(f"notice: {notice}")
     todo = plan.todo
     finished = not todo and plan.run.success() is not None
     begins = not finished and begin(plan, unsafe_overwrite=unsafe_overwrite)  # a finished run is only read

@@ -61,7 +61,7 @@ def plan_table(job: Job, tflops: float) -> tuple[Table, list[str], str]:
         table.add_row("bytes out, about", f"{images * (geometry.num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW):,}")
     if notice := preprocess_notice(job):
         notices.append(notice)
-    return table, notices, plan.run.url
+    return table, [*plan.notices, *notices], plan.run.url
 
 
 class _Work(NamedTuple):

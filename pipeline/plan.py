@@ -152,6 +152,7 @@ class Plan:
         checkpoint_layout: how their file is laid out, in words.
         tasks: the shards of the run at their present URLs and fingerprints.
         todo: those of them without a published file, the largest first.
+        notices: what the user must know before it begins, a line each.
     """
 
     job: Job
@@ -161,6 +162,7 @@ class Plan:
     checkpoint_layout: str
     tasks: tuple[ShardTask, ...]
     todo: tuple[ShardTask, ...]
+    notices: tuple[str, ...] = ()
 
     def certifier(self, threads: int) -> "Certifier":
         """What does the shards, with the model loaded; errors as of Certifier. Loads torch."""
@@ -185,7 +187,8 @@ def make_plan(job: Job) -> Plan:
     """
     Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     store = AnyStore(job.storage)
-    shards = find_shards(job.images, store)
+    notices: list[str] = []
+    shards = find_shards(job.images, store, notices.append)
     if store.find(job.model.checkpoint) is None:
         raise RequestError(f"model.checkpoint: {job.model.checkpoint} does not exist; correct the path")
     with store.local(job.model.checkpoint) as checkpoint:
@@ -218,7 +221,7 @@ def make_plan(job: Job) -> Plan:
     published = run.published()
     _refuse_changed_data(run, tasks, published)
     todo = sorted((task for task in tasks if task.file_name not in published), key=lambda task: -task.shard.size)
-    return Plan(job, run, checkpoint_sha256, checkpoint_key, layout, tasks, tuple(todo))
+    return Plan(job, run, checkpoint_sha256, checkpoint_key, layout, tasks, tuple(todo), tuple(notices))
 
 
 def find_run(url: str, store: Store) -> Run | None:

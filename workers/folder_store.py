@@ -5,6 +5,7 @@ exists. So a reader never sees half a file, and of two writers one learns that i
 """
 
 import errno
+import itertools
 import os
 import stat
 import time
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from manifests.errors import RequestError, RunError
-from manifests.shards import FileEntry
+from manifests.shards import FileEntry, Listing
 
 _ASIDE = ".incoming"
 _STALE_S = 3600  # what lies aside for longer belongs to a writer that died
@@ -30,12 +31,28 @@ class FolderStore:
 
     def files(self, folder: str) -> list[FileEntry]:
         """The files directly in a folder, by name; none where it does not exist."""
-        entries = (self.find(str(path)) for path in _inside(folder))
-        return sorted((entry for entry in entries if entry is not None), key=lambda entry: entry.url)
+        listing = self.listing(folder)
+        return listing.files if listing else []
 
     def folders(self, folder: str) -> list[str]:
+        listing = self.listing(folder)
+        return listing.folders if listing else []
+
+    def listing(self, folder: str, most: int | None = None) -> Listing | None:
         with _explained(folder):
-            return sorted(str(path) for path in _inside(folder) if path.is_dir())
+            try:
+                paths = sorted(itertools.islice(Path(folder).iterdir(), most))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            listing = Listing([], [], [])
+            for path in paths:
+                if entry := _entry(path):
+                    listing.files.append(entry)
+                elif path.is_dir():
+                    listing.folders.append(str(path))
+                else:
+                    listing.broken.append(str(path))
+            return listing
 
     def read(self, url: str) -> bytes:
         with _explained(url):
@@ -92,20 +109,13 @@ def _entry(path: Path) -> FileEntry | None:
     """None where there is no such file, or no more."""
     try:
         facts = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
     if not stat.S_ISREG(facts.st_mode):
         return None
     return FileEntry(str(path), facts.st_size, f"{path}@{facts.st_mtime_ns}", facts.st_mtime)
-
-
-def _inside(folder: str) -> list[Path]:
-    """What lies directly in a folder; nothing where it does not exist."""
-    with _explained(folder):
-        try:
-            return list(Path(folder).iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
 
 
 @contextmanager

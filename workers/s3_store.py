@@ -20,7 +20,7 @@ from botocore.config import Config
 
 from manifests.errors import RequestError, RunError
 from manifests.job import Storage
-from manifests.shards import FileEntry
+from manifests.shards import FileEntry, Listing
 from workers.temporary import remove_abandoned, temporary_folder
 
 # A server that cannot be reached is given up within 30 s: five attempts of 3 s, and the waits between them.
@@ -91,25 +91,29 @@ class S3Store:
         return FileEntry(url, head["ContentLength"], head["ETag"].strip('"'), head["LastModified"].timestamp())
 
     def files(self, folder: str) -> list[FileEntry]:
-        bucket = _place_of(folder).bucket
-        return [
-            FileEntry(
-                f"s3://{bucket}/{entry['Key']}",
-                entry["Size"],
-                entry["ETag"].strip('"'),
-                entry["LastModified"].timestamp(),
-            )
-            for page in self._pages(folder)
-            for entry in page.get("Contents", ())
-            if not entry["Key"].endswith("/")  # the folder itself, as consoles make it
-        ]
+        listing = self.listing(folder)
+        return listing.files if listing else []
 
     def folders(self, folder: str) -> list[str]:
-        return [
-            f"s3://{_place_of(folder).bucket}/{entry['Prefix'].rstrip('/')}"
-            for page in self._pages(folder)
-            for entry in page.get("CommonPrefixes", ())
-        ]
+        listing = self.listing(folder)
+        return listing.folders if listing else []
+
+    def listing(self, folder: str, most: int | None = None) -> Listing | None:
+        """A folder exists if any key lies in it; a bucket always does."""
+        bucket, key = _place_of(folder)
+        prefix = f"{key.rstrip('/')}/" if key else ""
+        files, folders, exists = list[FileEntry](), list[str](), not key
+        with _explained(folder):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=bucket, Prefix=prefix, Delimiter="/", PaginationConfig={"MaxItems": most}
+            )
+            for page in pages:
+                found, below = page.get("Contents", ()), page.get("CommonPrefixes", ())
+                exists |= bool(found or below)
+                folders += (f"s3://{bucket}/{one['Prefix'].rstrip('/')}" for one in below)
+                # A key with a slash at the end is the folder itself, as consoles make it.
+                files += (_entry(bucket, one) for one in found if not one["Key"].endswith("/"))
+        return Listing(files, folders, []) if exists else None
 
     def read(self, url: str) -> bytes:
         place = _place_of(url)
@@ -161,19 +165,17 @@ class S3Store:
     def sweep(self, run_url: str) -> None:
         """A PUT that failed leaves nothing."""
 
-    def _pages(self, folder: str) -> Iterator[dict[str, Any]]:
-        place = _place_of(folder)
-        prefix = f"{place.key.rstrip('/')}/" if place.key else ""
-        with _explained(folder):
-            pages = self._client.get_paginator("list_objects_v2")
-            yield from pages.paginate(Bucket=place.bucket, Prefix=prefix, Delimiter="/")
-
 
 def _place_of(url: str) -> _Place:
     bucket, _, key = url.removeprefix("s3://").partition("/")
     if not bucket:
         raise RequestError(f"{url}: names no bucket; expected s3://BUCKET/KEY")
     return _Place(bucket, key)
+
+
+def _entry(bucket: str, listed: dict[str, Any]) -> FileEntry:
+    url = f"s3://{bucket}/{listed['Key']}"
+    return FileEntry(url, listed["Size"], listed["ETag"].strip('"'), listed["LastModified"].timestamp())
 
 
 def _code(error: boto.ClientError) -> str:
