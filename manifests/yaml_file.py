@@ -61,10 +61,26 @@ def load_file(
     for override in overrides:
         nested = _anchor_paths(_parse_override(override, paths), Path.cwd(), paths, f"--set {override}")
         _put(raw, nested, parents=override.partition("=")[0].count("."))
+    return _validated(model, raw, str(path))
+
+
+def from_options(model: type[_P], option: str, settings: Sequence[str]) -> _P:
+    """What `option KEY=VALUE ...` of a command says, the values as YAML.
+
+    Raises:
+        RequestError: a line for each mistake, with key, value and remedy.
+    """
+    raw: dict[str, Any] = {}
+    for setting in settings:
+        raw |= _parse_override(setting, (), option)
+    return _validated(model, raw, option)
+
+
+def _validated(model: type[_P], raw: dict[str, Any], where: str) -> _P:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise RequestError("\n".join(f"{path}: {line}" for line in _describe(error, model))) from None
+        raise RequestError("\n".join(f"{where}: {line}" for line in _describe(error, model))) from None
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -98,13 +114,13 @@ def _read_yaml(path: Path, kind: str) -> dict[str, Any]:
     return raw
 
 
-def _parse_override(override: str, paths: Sequence[str]) -> dict[str, Any]:
+def _parse_override(override: str, paths: Sequence[str], option: str = "--set") -> dict[str, Any]:
     key_path, equals, text = override.partition("=")
     if not equals or not key_path or "" in key_path.split("."):
-        raise RequestError(f"--set {override}: expected key.path=value, such as ablation.stride=4")
+        raise RequestError(f"{option} {override}: expected key.path=value, such as ablation.stride=4")
     value: Any = text
     if key_path not in paths or not _is_plain_path(text, may_be_list=key_path.endswith("shards")):
-        value = _parse_yaml(text, f"--set {override}")
+        value = _parse_yaml(text, f"{option} {override}")
     for key in reversed(key_path.split(".")):
         value = {key: value}
     return dict(value)
@@ -125,13 +141,14 @@ def _put(into: dict[str, Any], nested: dict[str, Any], *, parents: int) -> None:
         into[key] = value
 
 
-def anchored(text: str, base: Path) -> str:
+def anchored(text: str, base: Path | None = None) -> str:
     """An absolute path of what a user wrote; a URL stays, unless a file has that very name.
 
     Args:
         text: as written.
-        base: the folder from which a relative path starts.
+        base: the folder from which a relative path starts; None for the current one.
     """
+    base = base or Path.cwd()
     if os.path.lexists(base / text) and not text.startswith("s3://"):
         return os.path.normpath(base / text)
     if _URL.match(text):

@@ -49,7 +49,7 @@ def certify_all(
     Raises:
         RequestError, RunError: nothing can be done, or no more.
     """
-    console = Console(stderr=json_to is not None, highlight=False, markup=False, soft_wrap=True)
+    console = Console(stderr=json_to is not None, highlight=False, markup=False, emoji=False, soft_wrap=True)
     plan = make_plan(job)
     for notice in plan.notices:
         console.print(f"notice: {notice}")

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 
 from manifests.errors import RequestError, SmoothcertError
-from manifests.job import Job, load_job
+from manifests.job import Job, load_job, storage_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,6 +37,15 @@ Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the first N images; the run is marked PARTIAL.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; messages go to stderr.")]
+
+StorageSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--storage",
+        metavar="KEY=VALUE",
+        help="How to reach S3, as `storage` of a job says it, such as anonymous=true; repeatable.",
+    ),
+]
 
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run: OUTPUT/RUN_ID.", show_default=False)]
 
@@ -121,7 +130,7 @@ def plan(
     from pipeline.costs import plan_table
 
     table, notices, run_url = plan_table(_load(job, overrides, limit), tflops)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(table)
     for notice in notices:
         console.print(f"notice: {notice}")
@@ -130,12 +139,15 @@ def plan(
 
 @app.command()
 @_command
-def runs(output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False)]) -> int:
+def runs(
+    output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False)],
+    storage: StorageSettings = None,
+) -> int:
     """List the runs of an output: which id is which job, and how complete it is."""
     from pipeline.status import runs_table
 
-    table, damaged = runs_table(output if "://" in output else str(Path(output).absolute()))
-    Console(highlight=False, markup=False).print(table)
+    table, damaged = runs_table(output, storage_of(storage or ()))
+    Console(highlight=False, markup=False, emoji=False).print(table)
     for line in damaged:
         print(f"error: {line}", file=sys.stderr)
     return 1 if damaged else 0
@@ -160,6 +172,7 @@ def query(
     parquet: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write the answers for each image to this file.")
     ] = None,
+    storage: StorageSettings = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask a run which predictions no patch can change; several values of an option make a grid."""
@@ -167,7 +180,7 @@ def query(
     from pipeline.plan import open_run
     from pipeline.query import parse_patch, query, questions_of
 
-    opened = open_run(run)
+    opened = open_run(run, storage_of(storage or ()))
     questions = questions_of(
         opened.job,
         patches=[parse_patch(text) for text in patch or ()],
@@ -183,7 +196,7 @@ def query(
     if as_json:
         print(json.dumps(answers.as_json(found)))
     else:
-        console = Console(highlight=False, markup=False)
+        console = Console(highlight=False, markup=False, emoji=False)
         console.width = max(console.width, 100)  # cells are never cut
         console.print(answers.table_of(found))
     for notice in answers.notices_of(found):
@@ -196,6 +209,7 @@ def verify(
     run: RunFolder,
     replay: Annotated[int, typer.Option(min=0, help="Vote again on this many random images.")] = 0,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of that choice; default: a new one, printed.")] = None,
+    storage: StorageSettings = None,
     as_json: AsJson = False,
 ) -> int:
     """Check a run with other code than made it; a line for each problem, exit code 1 if any."""
@@ -203,7 +217,7 @@ def verify(
 
     if seed is not None and not replay:
         raise RequestError("--seed: chooses the images of --replay; name how many, such as --replay 100")
-    report = verify_run(run, replay=replay, seed=seed)
+    report = verify_run(run, replay=replay, seed=seed, storage=storage_of(storage or ()))
     if as_json:
         print(json.dumps(asdict(report)))
         return 1 if report.problems else 0
@@ -217,24 +231,24 @@ def verify(
 
 @app.command()
 @_command
-def status(run: RunFolder) -> None:
+def status(run: RunFolder, storage: StorageSettings = None) -> None:
     """Show how far a run has come; reads storage alone, from any machine."""
     from pipeline.plan import open_run
     from pipeline.status import status_table
 
-    opened = open_run(run)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    opened = open_run(run, storage_of(storage or ()))
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(status_table(opened))
     console.print(opened.url)
 
 
 @app.command()
 @_command
-def repair(run: RunFolder) -> None:
+def repair(run: RunFolder, storage: StorageSettings = None) -> None:
     """Move damaged files and a stale _SUCCESS to quarantine/; the command that made the run makes them again."""
     from pipeline.repair import repair as repair_run
 
-    moved = repair_run(run)
+    moved = repair_run(run, storage_of(storage or ()))
     for line in moved:
         print(line)
     print("the command that made the run makes them again" if moved else "nothing to repair")

@@ -38,7 +38,7 @@ def finetune(training: Training) -> None:
         RequestError: the training file does not fit the model, the images, the output or this installation.
         RunError: the training cannot go on.
     """
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     store, checkpoint = AnyStore(training.storage), training.model.checkpoint
     for images in [training.images, *([training.validation.images] if training.validation else [])]:
         find_shards(images, store, lambda notice: console.print(f"notice: {notice}"))

@@ -23,6 +23,7 @@ from manifests.errors import RequestError, RunError, ShardError
 from manifests.identity import VOTES_VERSION, identity_of, run_id_of
 from manifests.job import Images, Job, Storage
 from manifests.shards import Shard, find_shards
+from manifests.yaml_file import anchored
 from workers.checkpoints import recognise
 from workers.geometry import Geometry
 from workers.shard_task import ShardTask
@@ -241,14 +242,14 @@ def find_run(url: str, store: Store) -> Run | None:
     return run
 
 
-def open_run(url: str) -> Run:
-    """The run at a URL that a user named.
+def open_run(url: str, storage: Storage = Storage()) -> Run:  # noqa: B008  frozen
+    """The run at a URL that a user named, reached as `storage` says.
 
     Raises:
         RequestError: there is none.
     """
-    url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
-    run = find_run(url, AnyStore(Storage()))
+    url = anchored(url).rstrip("/")
+    run = find_run(url, AnyStore(storage))
     if run is None:
         raise RequestError(
             f"{url}: no run here, for there is no run.json; name OUTPUT/RUN_ID (`smoothcert runs OUTPUT`)"

@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 from manifests.errors import RequestError, SmoothcertError
 from manifests.job import Storage
+from manifests.yaml_file import anchored
 from pipeline.plan import Run, find_run
 from pipeline.results import read_published
 from workers.storage import AnyStore
@@ -17,13 +18,13 @@ from workers.storage import AnyStore
 _RECENT = 20  # shards from whose publication the rate is taken
 
 
-def runs_table(output: str) -> tuple[Table, list[str]]:
+def runs_table(output: str, storage: Storage = Storage()) -> tuple[Table, list[str]]:  # noqa: B008  frozen
     """The runs of an output, and a line for each that is damaged.
 
     Raises:
         RequestError: there are none.
     """
-    store = AnyStore(Storage())
+    output, store = anchored(output), AnyStore(storage)
     folding = [Column(title, overflow="fold") for title in ("job", "model", "ablation", "shards", "rows", "state")]
     table, damaged = Table(Column("run", no_wrap=True), *folding, box=box.SIMPLE_HEAD, pad_edge=False), list[str]()
     for url in store.folders(output):

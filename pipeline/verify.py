@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from manifests.errors import RequestError
 from manifests.job import Storage
+from manifests.yaml_file import anchored
 from workers.storage import AnyStore, Store
 
 Row = dict[str, Any]
@@ -159,17 +160,18 @@ class _Place:
     rows: dict[str, int] = field(default_factory=dict)  # the first of each key
 
 
-def verify(url: str, *, replay: int = 0, seed: int | None = None) -> Report:
+def verify(url: str, *, replay: int = 0, seed: int | None = None, storage: Storage = Storage()) -> Report:  # noqa: B008
     """Check all that is there of a run.
 
     Args:
         url: the run's folder, with run.json.
         replay: number of random images to vote on again, with the tars and the checkpoint that run.json names.
         seed: of their choice; None for a new one.
+        storage: how to reach the run; its tars and checkpoint are reached as its job says.
     Raises:
         RequestError: run.json is missing or damaged; to replay, a tar or the checkpoint is missing.
     """
-    run = open_run(url)
+    run = open_run(url, storage)
     success = _read_success(run)  # before the listing: it is written last
     there = {f"votes/{Path(entry.url).name}" for entry in run.store.files(f"{run.url}/votes")}
     published = [name for name in run.shards if name in there]
@@ -193,14 +195,14 @@ def verify(url: str, *, replay: int = 0, seed: int | None = None) -> Report:
 # run.json and _SUCCESS
 
 
-def open_run(url: str) -> Run:
+def open_run(url: str, storage: Storage) -> Run:
     """Read run.json.
 
     Raises:
         RequestError: it is missing or damaged.
     """
-    url = url.rstrip("/")
-    store = AnyStore(Storage())
+    url = anchored(url).rstrip("/")
+    store = AnyStore(storage)
     if store.find(f"{url}/run.json") is None:
         raise RequestError(f"{url}: holds no run.json; name the folder of a run, OUTPUT/RUN_ID")
     try:

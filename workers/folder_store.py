@@ -16,6 +16,7 @@ from pathlib import Path
 
 from manifests.errors import RequestError, RunError
 from manifests.shards import FileEntry, Listing
+from workers.disk import is_full, reason_of
 
 _ASIDE = ".incoming"
 _STALE_S = 3600  # what lies aside for longer belongs to a writer that died
@@ -64,7 +65,7 @@ class FolderStore:
             with Path(url).open("rb"):  # whoever opens it by its name can read it
                 pass
         except OSError as error:  # perhaps on this machine alone
-            raise RunError(f"{url}: {error.strerror}; check that this machine can read it, and try again") from None
+            raise RunError(f"{url}: {reason_of(error)}; check that this machine can read it, and try again") from None
         yield Path(url)
 
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
@@ -83,9 +84,9 @@ class FolderStore:
                 return False
             raise RequestError(f"output: {target}: something in its way is no folder; choose another output") from None
         except OSError as error:
-            remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
+            remedy = f"make room in {run_url}" if is_full(error) else "make the folder writable"
             raise RequestError(
-                f"output: cannot write {target}: {error.strerror}; {remedy} or choose another output"
+                f"output: cannot write {target}: {reason_of(error)}; {remedy}, or choose another output"
             ) from None
         return True
 
@@ -124,9 +125,9 @@ def _explained(url: str) -> Iterator[None]:
     try:
         yield
     except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise RequestError(f"{url}: {error.strerror}; correct the path, or what may be read there") from None
+        raise RequestError(f"{url}: {reason_of(error)}; correct the path, or what may be read there") from None
     except OSError as error:
-        raise RunError(f"{url}: {error.strerror}; check the disk or the mount, and try again") from None
+        raise RunError(f"{url}: {reason_of(error)}; check the disk or the mount, and try again") from None
 
 
 @contextmanager
