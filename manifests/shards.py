@@ -18,6 +18,7 @@ import fnmatch
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -140,7 +141,7 @@ class _Search:
 
     def __init__(self, files: Files, split: str | None) -> None:
         self._files, self._split = files, split
-        self._listings: dict[str, Listing | None] = {}
+        self._listings: dict[str, Listing | SmoothcertError | None] = {}
         self._known: dict[str, FileEntry] = {}
         self._passed_over: list[_PassedOver] = []
         self.indexed = False
@@ -177,20 +178,36 @@ class _Search:
         folder, pattern = spec[:start], spec[start:]
         while "/" in pattern:
             name, _, deeper = pattern.partition("/")
-            if self._files.listing(folder + name, most=1) is None:
+            if not self._exists(folder + name):
                 return folder, pattern
             folder, pattern = f"{folder}{name}/", deeper
-        listing = self._list(folder)
-        there = {_name(url) for url in _urls(listing)} if listing else set()
+        there = {_name(url) for url in _urls(self._list_if_allowed(folder))}
         return (spec, "") if pattern in there or not _SPECIAL.search(pattern) else (folder, pattern)
 
     def _list(self, folder: str) -> Listing | None:
         """A folder is listed once, and whole: one call tells of a thousand objects."""
         folder = folder if folder.endswith("://") else folder.rstrip("/") or folder[:1]
         if folder not in self._listings:
-            self._listings[folder] = listing = self._files.listing(folder)
-            self._known |= {entry.url: entry for entry in listing.files} if listing else {}
-        return self._listings[folder]
+            try:
+                self._listings[folder] = listing = self._files.listing(folder)
+                self._known |= {entry.url: entry for entry in listing.files} if listing else {}
+            except SmoothcertError as error:
+                self._listings[folder] = error
+        found = self._listings[folder]
+        if isinstance(found, SmoothcertError):
+            raise found
+        return found
+
+    def _exists(self, folder: str) -> bool:
+        with suppress(RequestError):
+            return self._files.listing(folder, most=1) is not None
+        return False
+
+    def _list_if_allowed(self, folder: str) -> Listing | None:
+        """Files may be read where they may not be listed."""
+        with suppress(RequestError):
+            return self._list(folder)
+        return None
 
     def _existing(self, url: str) -> Iterator[Shard]:
         """The tars of a file or a folder of this very name."""
@@ -223,7 +240,7 @@ class _Search:
         return listing is not None and any(is_tar(_name(url)) or readable_name(_name(url)) for url in _urls(listing))
 
     def _named(self, url: str, *, named_by: str) -> Shard:
-        self._list(posixpath.dirname(url))
+        self._list_if_allowed(posixpath.dirname(url))
         entry = self._known.get(url) or self._files.find(url)
         if entry is None:
             source = "" if url == named_by else f" (named by {named_by})"
@@ -253,7 +270,9 @@ class _Search:
         for member in index.members:
             yield replace(self._named(member.url, named_by=url), images=member.images)
         folders = sorted({posixpath.dirname(member.url) for member in index.members})
-        beside = [one for folder in folders for one in _urls(self._list(folder)) if one not in index.all_urls]
+        beside = [
+            one for folder in folders for one in _urls(self._list_if_allowed(folder)) if one not in index.all_urls
+        ]
         unlisted = [one for one in beside if is_tar(_name(one)) or readable_name(_name(one))]
         self._passed_over.append(_PassedOver(f"{url} does not list", unlisted, "add what belongs to the data"))
 

@@ -3,6 +3,8 @@
 Answers may lack a code, a message or both (those to a HEAD have no body); then the HTTP status stands for them.
 """
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,10 +35,8 @@ _REFUSED = {
     "InvalidObjectState": "restore the object from its archive",
 }
 _OF_THIS_MACHINE = {"RequestTimeTooSkewed": "set the clock of this machine"}  # another one may do better
-_PRIVATE_CA = (
-    "if the server's certificate is of an authority of your own, set AWS_CA_BUNDLE to the file with that authority's "
-    "certificate"
-)
+_CHECK_NETWORK = "check storage.endpoint_url and the network"
+_REQUESTED = re.compile(r"(https?://[^/\s\"]+)[^\s\"]*")  # a user knows the server of it alone
 
 
 def code_of(error: boto.ClientError) -> str:
@@ -60,9 +60,9 @@ def explained(url: str) -> Iterator[None]:
     except RecursionError:  # botocore follows a redirect by another request, and so on
         raise RequestError(f"{url}: S3 answers with redirects alone; {_REFUSED['301']}") from None
     except boto.SSLError as error:
-        raise RunError(f"{url}: {_line(error)}; {_PRIVATE_CA}") from None
+        raise RunError(f"{url}: {_line(error)}; {_trust(error)}") from None
     except (boto.ConnectionError, boto.HTTPClientError, Boto3Error) as error:
-        raise RunError(f"{url}: {_line(error)}; check storage.endpoint_url and the network") from None
+        raise RunError(f"{url}: {_line(error)}; {_CHECK_NETWORK}") from None
     except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
         raise RequestError(
             f"{url}: {_line(error)}; give this machine credentials, or set storage.anonymous: true for a public bucket"
@@ -87,5 +87,13 @@ def _said(error: boto.ClientError, what: str) -> str:
     return str(error.response.get("Error", {}).get(what) or "")
 
 
+def _trust(error: boto.SSLError) -> str:
+    if "WRONG_VERSION_NUMBER" in str(error):  # the server speaks no TLS at this port
+        return _CHECK_NETWORK
+    now = os.environ.get("AWS_CA_BUNDLE") or "not set"
+    return f"for an authority of your own, AWS_CA_BUNDLE names the file with its certificate (now: {now})"
+
+
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    said = _REQUESTED.sub(r"\1", " ".join(str(error).split()))
+    return said or type(error).__name__
