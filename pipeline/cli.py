@@ -7,8 +7,9 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict
 from enum import StrEnum
 from functools import wraps
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from manifests.errors import RequestError, SmoothcertError
 from manifests.job import Job, load_job, storage_of
+from workers.disk import is_full, naming_a_full_disk, reason_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,11 +78,23 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
             print(f"\ninterrupted; go on with: {shlex.join(sys.argv)}", file=sys.stderr)
             code = 130
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_stdout()
+            code = 1
+        except OSError as error:
+            if not is_full(error):
+                raise
+            _discard_stdout()
+            places = error.filename or f"where the output goes, or the temporary folder {tempfile.gettempdir()}"
+            print(f"error: {reason_of(error)}: {places}; make room there, or set TMPDIR", file=sys.stderr)
             code = 1
         raise typer.Exit(code)
 
     return wrapper
+
+
+def _discard_stdout() -> None:
+    """What is still to be written would fail again at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> Job:
@@ -189,7 +203,11 @@ def query(
         tolerances=tolerance or (),
         rules=[name.value for name in rule or ()],
     )
-    with nullcontext() if parquet is None else answers.AnswersFile(parquet) as file:
+    with ExitStack() as stack:
+        file = None
+        if parquet is not None:
+            stack.enter_context(naming_a_full_disk(parquet.absolute().parent, "name another file with --parquet"))
+            file = stack.enter_context(answers.AnswersFile(parquet))
         found = query(opened, questions, by_class=by is not None, per_image=file)
         if file is not None:
             file.describe(found)

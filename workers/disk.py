@@ -7,11 +7,11 @@ from pathlib import Path
 
 from manifests.errors import RunError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, or what its user may have of it, is used up."""
+    """Whether the disk, or what a user or a file may have of it, is used up."""
     return error.errno in _FULL
 
 

@@ -101,7 +101,7 @@ class FolderStore:
 
     def sweep(self, run_url: str) -> None:
         for path in Path(run_url, _ASIDE).glob("*"):
-            with suppress(FileNotFoundError):  # its writer is done with it
+            with _explained(str(path)), suppress(FileNotFoundError):  # its writer is done with it
                 if time.time() - path.stat().st_mtime > _STALE_S:
                     path.unlink()
 
