@@ -251,7 +251,8 @@ class _Search:
         deeper, name = posixpath.split(pattern)
         if _WILDCARD.search(deeper):
             raise RequestError(
-                f"images.shards: {folder}{pattern}: only the file name may hold *, ? or [; name one folder"
+                f"images.shards: {folder}{pattern} does not exist, and of a pattern only the file name may hold *, ? "
+                f"or [; {self._instead(folder + pattern)}"
             )
         listing = self._list(posixpath.join(folder, deeper)) or Listing([], [], [])
         there = [url for url in _urls(listing) if is_tar(_name(url)) or not _name(url).startswith("._")]

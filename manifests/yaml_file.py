@@ -117,7 +117,8 @@ def _read_yaml(path: Path, kind: str) -> dict[str, Any]:
 def _parse_override(override: str, paths: Sequence[str], option: str = "--set") -> dict[str, Any]:
     key_path, equals, text = override.partition("=")
     if not equals or not key_path or "" in key_path.split("."):
-        raise RequestError(f"{option} {override}: expected key.path=value, such as ablation.stride=4")
+        example = "ablation.stride=4" if option == "--set" else "anonymous=true"
+        raise RequestError(f"{option} {override}: expected key.path=value, such as {example}")
     value: Any = text
     if key_path not in paths or not _is_plain_path(text, may_be_list=key_path.endswith("shards")):
         value = _parse_yaml(text, f"{option} {override}")

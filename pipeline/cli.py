@@ -81,11 +81,10 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
             _discard_stdout()
             code = 1
         except OSError as error:
-            if not is_full(error):
+            if (line := _full_disk(error)) is None:
                 raise
+            print(f"error: {line}; make room there, or set TMPDIR to another folder", file=sys.stderr)
             _discard_stdout()
-            places = error.filename or f"where the output goes, or the temporary folder {tempfile.gettempdir()}"
-            print(f"error: {reason_of(error)}: {places}; make room there, or set TMPDIR", file=sys.stderr)
             code = 1
         raise typer.Exit(code)
 
@@ -94,7 +93,17 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
 
 def _discard_stdout() -> None:
     """What is still to be written would fail again at the end of the process."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.__stdout__ or sys.stdout).fileno())
+
+
+def _full_disk(error: OSError) -> str | None:
+    """What is full, for a user; None for other errors."""
+    if "temporary directory" in str(error):  # Python tries all of them
+        return reason_of(error)
+    if not is_full(error):
+        return None
+    place = error.filename or f"the file that the output goes to, or the temporary folder {tempfile.gettempdir()}"
+    return f"{reason_of(error)}: {place}"
 
 
 def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> Job:
