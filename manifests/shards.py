@@ -150,7 +150,7 @@ class _Search:
         """The tars of a spec."""
         folder, pattern = self._split_literal(spec)
         if not pattern:
-            yield from self._existing(spec)
+            yield from self._existing(spec, named_by=spec)
             return
         try:
             names = list(braceexpand.braceexpand(pattern)) if "{" in pattern else [pattern]
@@ -160,7 +160,7 @@ class _Search:
             if _WILDCARD.search(name):
                 yield from self._glob(folder, name)
             else:
-                yield self._named(folder + name, named_by=spec)
+                yield from self._existing(folder + name, named_by=spec)
 
     def notices(self, used: Collection[str]) -> Iterator[str]:
         """A line for each place where something was passed over that is not used elsewhere."""
@@ -209,17 +209,22 @@ class _Search:
             return self._list(folder)
         return None
 
-    def _existing(self, url: str) -> Iterator[Shard]:
+    def _existing(self, url: str, *, named_by: str) -> Iterator[Shard]:
         """The tars of a file or a folder of this very name."""
-        entry = None if url.endswith("/") else self._files.find(url)
+        entry = None if url.endswith("/") else self._find(url, named_by=named_by)
         if entry is not None:
             yield from self._read_index(url) if url.endswith(".json") else [_as_shard(entry)]
             return
         listing = self._list(url)
         if listing is None:
-            raise RequestError(f"images.shards: {url} does not exist; {self._instead(url)}")
+            raise self._missing(url, named_by=named_by)
         index = next((entry.url for entry in listing.files if _name(entry.url) == "_info.json"), None)
         yield from self._tars_of(url, listing) if index is None else self._read_index(index)
+
+    def _find(self, url: str, *, named_by: str) -> FileEntry | None:
+        if url != named_by:  # one of many
+            self._list_if_allowed(posixpath.dirname(url))
+        return self._known.get(url) or self._files.find(url)
 
     def _tars_of(self, folder: str, listing: Listing) -> Iterator[Shard]:
         folder = f"{folder.rstrip('/')}/"
@@ -239,14 +244,6 @@ class _Search:
             return False
         return listing is not None and any(is_tar(_name(url)) or readable_name(_name(url)) for url in _urls(listing))
 
-    def _named(self, url: str, *, named_by: str) -> Shard:
-        self._list_if_allowed(posixpath.dirname(url))
-        entry = self._known.get(url) or self._files.find(url)
-        if entry is None:
-            source = "" if url == named_by else f" (named by {named_by})"
-            raise RequestError(f"images.shards: {url} does not exist{source}; {self._instead(url)}")
-        return _as_shard(entry)
-
     def _glob(self, folder: str, pattern: str) -> Iterator[Shard]:
         deeper, name = posixpath.split(pattern)
         if _WILDCARD.search(deeper):
@@ -262,6 +259,7 @@ class _Search:
         if not shards:
             raise RequestError(f"images.shards: {folder}{pattern} matches nothing; {self._instead(folder + pattern)}")
         similar = [url for url in there if url not in matches and is_misnamed(_name(url), name)]
+        similar += [f"{url}/" for url in listing.folders if url in matches]
         self._passed_over.append(_PassedOver(f"{folder}{pattern} leaves out", similar, _REMEDY))
         yield from shards
 
@@ -269,13 +267,20 @@ class _Search:
         self.indexed = True
         index = read_index(url, self._files.read(url), self._split)
         for member in index.members:
-            yield replace(self._named(member.url, named_by=url), images=member.images)
+            entry = self._find(member.url, named_by=url)
+            if entry is None:
+                raise self._missing(member.url, named_by=url)
+            yield replace(_as_shard(entry), images=member.images)
         folders = sorted({posixpath.dirname(member.url) for member in index.members})
         beside = [
             one for folder in folders for one in _urls(self._list_if_allowed(folder)) if one not in index.all_urls
         ]
         unlisted = [one for one in beside if is_tar(_name(one)) or readable_name(_name(one))]
         self._passed_over.append(_PassedOver(f"{url} does not list", unlisted, "add what belongs to the data"))
+
+    def _missing(self, url: str, *, named_by: str) -> RequestError:
+        source = "" if url == named_by else f" (named by {named_by})"
+        return RequestError(f"images.shards: {url} does not exist{source}; {self._instead(url)}")
 
     def _instead(self, url: str) -> str:
         """What there is in place of a file or folder that is not there; the remedy of the error."""

@@ -137,6 +137,7 @@ def test_braces_hold_folders_and_globs(folder):
         (folder / name / f"{name}-0.tar").write_bytes(b"1234")
     assert names(folder, "{a,b}/*-0.tar") == ["a-0", "b-0"]
     assert names(folder, "{a/a,b/b}-0.tar") == ["a-0", "b-0"]
+    assert names(folder, "{a,b}") == ["a-0", "b-0"]
     with pytest.raises(RequestError, match="only the file name"):
         names(folder, "[ab]/*.tar")
 
@@ -209,6 +210,8 @@ def test_folders_within_are_mentioned_where_they_hold_tars(folder):
         (folder / name / "m-00.tar").write_bytes(b"m-00")
     (notice,) = notices(folder, "")
     assert "not read: 05.tar/, more/;" in notice
+    (notice,) = notices(folder, "*.tar")
+    assert "leaves out 05.tar/;" in notice
     (folder / "05.tar").rmdir()
     assert (
         notices(folder, "", "more") == notices(folder, "", "more/m-00.tar") == notices(folder, "", "more/m-*.tar") == []
