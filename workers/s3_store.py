@@ -73,7 +73,7 @@ class S3Store:
             try:
                 head = self._client.head_object(Bucket=place.bucket, Key=place.key)
             except boto.ClientError as error:
-                if code_of(error) not in ("403", "404"):
+                if code_of(error) not in ("400", "403", "404"):
                     raise
                 # The answer to a HEAD has no body: it says neither what is missing nor why it is refused.
                 self._client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, MaxKeys=1)
@@ -122,7 +122,7 @@ class S3Store:
         """A copy among this machine's temporary files, removed at the end."""
         place = _place_of(url)
         with temporary_folder() as folder:
-            path = folder / posixpath.basename(place.key)
+            path = folder / posixpath.basename(place.key)[-60:]  # keys may be longer than names of files
             with explained(url), naming_a_full_disk(folder.parent, f"set TMPDIR to a folder with room for {url}"):
                 self._client.download_file(place.bucket, place.key, str(path))
             yield path
