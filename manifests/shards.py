@@ -124,8 +124,11 @@ def _refuse_names(names: Sequence[str]) -> None:
             f"images.shards: {len(twice)} base names come twice, such as {twice[0]}: rows pair across runs "
             "by shard name and key; rename the files or certify the folders as two jobs"
         )
-    if odd := [name for name in names if not name.isprintable()]:
-        raise RequestError(f"images.shards: {listed(odd)}: the name holds characters that are no text; rename the file")
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise RequestError(f"images.shards: {name!a}: the name is no UTF-8; rename the file") from None
 
 
 class _PassedOver(NamedTuple):
