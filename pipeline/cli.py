@@ -21,6 +21,7 @@ from rich.console import Console
 
 from manifests.errors import RequestError, SmoothcertError
 from manifests.job import Job, load_job, storage_of
+from manifests.yaml_file import anchored
 from workers.disk import is_full, naming_a_full_disk, reason_of
 
 app = typer.Typer(
@@ -49,7 +50,16 @@ StorageSettings = Annotated[
     ),
 ]
 
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run: OUTPUT/RUN_ID.", show_default=False)]
+
+def _place(url: str) -> str:
+    """Where a run is, or several: a path is made absolute, a name that exists is no URL."""
+    return anchored(url)
+
+
+RunFolder = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Folder of a run: OUTPUT/RUN_ID.", show_default=False, callback=_place),
+]
 
 
 class Rule(StrEnum):
@@ -163,7 +173,7 @@ def plan(
 @app.command()
 @_command
 def runs(
-    output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False)],
+    output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False, callback=_place)],
     storage: StorageSettings = None,
 ) -> int:
     """List the runs of an output: which id is which job, and how complete it is."""

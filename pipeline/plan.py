@@ -23,7 +23,6 @@ from manifests.errors import RequestError, RunError, ShardError
 from manifests.identity import VOTES_VERSION, identity_of, run_id_of
 from manifests.job import Images, Job, Storage
 from manifests.shards import Shard, find_shards
-from manifests.yaml_file import anchored
 from workers.checkpoints import recognise
 from workers.geometry import Geometry
 from workers.shard_task import ShardTask
@@ -248,7 +247,7 @@ def open_run(url: str, storage: Storage = Storage()) -> Run:  # noqa: B008  froz
     Raises:
         RequestError: there is none.
     """
-    url = anchored(url).rstrip("/")
+    url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
     run = find_run(url, AnyStore(storage))
     if run is None:
         raise RequestError(

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 from manifests.errors import RunError
 from manifests.job import Storage
-from manifests.yaml_file import anchored
 from pipeline.plan import open_run
 from pipeline.verify import Report, verify
 from workers.storage import AnyStore
@@ -30,7 +29,7 @@ def repair(url: str, storage: Storage = Storage()) -> list[str]:  # noqa: B008  
         RequestError: run.json is missing or damaged.
         RunError: a problem is not one of a file that can be made again.
     """
-    url = anchored(url).rstrip("/")
+    url = url.rstrip("/")
     report, run = verify(url, storage=storage), open_run(url, storage)
     wrong = _files_of(report, {"_SUCCESS", *run.published(), *(task.file_name for task in run.tasks)})
     if wrong:

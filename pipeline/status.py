@@ -10,7 +10,6 @@ from rich.table import Column, Table
 
 from manifests.errors import RequestError, SmoothcertError
 from manifests.job import Storage
-from manifests.yaml_file import anchored
 from pipeline.plan import Run, find_run
 from pipeline.results import read_published
 from workers.storage import AnyStore
@@ -24,7 +23,7 @@ def runs_table(output: str, storage: Storage = Storage()) -> tuple[Table, list[s
     Raises:
         RequestError: there are none.
     """
-    output, store = anchored(output), AnyStore(storage)
+    store = AnyStore(storage)
     folding = [Column(title, overflow="fold") for title in ("job", "model", "ablation", "shards", "rows", "state")]
     table, damaged = Table(Column("run", no_wrap=True), *folding, box=box.SIMPLE_HEAD, pad_edge=False), list[str]()
     for url in store.folders(output):

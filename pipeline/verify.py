@@ -34,7 +34,6 @@ from numpy.typing import NDArray
 
 from manifests.errors import RequestError
 from manifests.job import Storage
-from manifests.yaml_file import anchored
 from workers.storage import AnyStore, Store
 
 Row = dict[str, Any]
@@ -201,7 +200,7 @@ def open_run(url: str, storage: Storage) -> Run:
     Raises:
         RequestError: it is missing or damaged.
     """
-    url = anchored(url).rstrip("/")
+    url = url.rstrip("/")
     store = AnyStore(storage)
     if store.find(f"{url}/run.json") is None:
         raise RequestError(f"{url}: holds no run.json; name the folder of a run, OUTPUT/RUN_ID")
