@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
-from manifests.yaml_file import Part, load_file
+from manifests.yaml_file import Part, from_options, load_file
 
 Pixels = Annotated[int, Strict(), Field(ge=1)]
 Count = Annotated[int, Strict(), Field(ge=1)]
@@ -168,6 +168,20 @@ class Storage(Part):
     """Region of the bucket."""
     profile: str | None = None
     """Profile of the machine's credentials file."""
+    anonymous: bool = False
+    """Requests are not signed: for public buckets, without credentials. `output` must then take them, too."""
+    requester_pays: bool = False
+    """Whoever runs the job pays for requests and transfer, as requester-pays buckets demand."""
+
+    @model_validator(mode="after")
+    def _is_one_identity(self) -> Self:
+        if self.anonymous and self.profile is not None:
+            raise ValueError("storage: anonymous: true uses no credentials, but a profile is named; remove one of them")
+        if self.anonymous and self.requester_pays:
+            raise ValueError(
+                "storage: requester_pays needs credentials to bill, but anonymous is true; set one of them"
+            )
+        return self
 
 
 class Job(Part):
@@ -235,6 +249,15 @@ def refuse_other_channels(model: Network, preprocess: Preprocess) -> None:
             f"model.options: the network takes {takes} channel(s) (in_chans), but preprocess.mean has {gives}; "
             f"{remedy.get(takes, 'set in_chans to 3 for RGB images, or 1 for gray ones')}"
         )
+
+
+def storage_of(settings: Sequence[str]) -> Storage:
+    """What `--storage KEY=VALUE ...` says.
+
+    Raises:
+        RequestError: an unknown key, or a value that it cannot have.
+    """
+    return from_options(Storage, "--storage", settings)
 
 
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:

@@ -8,20 +8,38 @@
     data/_info.json               as timm and datasets on hubs carry it: splits of files
     data/index.json               a wids index: {"shardlist": [{"url": ..., "nsamples": ...}]}
 
-Relative names in an index start from the index file. Not covered: what is in a tar (workers/shard_reader.py).
+A name that exists is taken literally, whatever characters it has: only what comes after the folders that exist is a
+pattern. Relative names in an index start from the index file.
+
+Not covered: what is in a tar (workers/shard_reader.py), which names are passed over in silence (skipped.py).
 """
 
 import fnmatch
-import json
 import posixpath
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import NamedTuple, Protocol
 
 import braceexpand
 
-from manifests.errors import RequestError
+from manifests.errors import RequestError, SmoothcertError
+from manifests.index_file import read_index
 from manifests.job import Images
+from manifests.skipped import (
+    closest,
+    is_misnamed,
+    is_passed_over,
+    is_tar,
+    listed,
+    readable_name,
+    refuse_unreadable,
+)
+
+_WILDCARD, _SPECIAL = re.compile(r"[*?[]"), re.compile(r"[*?[{]")
+_REMEDY = "unpack or rename what belongs to the data, and list its folders in images.shards"
+_HINT, _FOLDERS = 1000, 20  # names that an error looks through, folders that are searched for tars
 
 
 @dataclass(frozen=True)
@@ -53,132 +71,251 @@ class FileEntry:
     modified: float = 0.0
 
 
+class Listing(NamedTuple):
+    """What lies directly in a folder, by name.
+
+    Attributes:
+        files: its files.
+        folders: URLs of its folders.
+        broken: URLs of links that lead to nothing, and of whatever else is neither.
+    """
+
+    files: list[FileEntry]
+    folders: list[str]
+    broken: list[str]
+
+
 class Files(Protocol):
     """What finding shards needs of a store."""
 
     def find(self, url: str) -> FileEntry | None: ...
-    def files(self, folder: str) -> list[FileEntry]: ...
+    def listing(self, folder: str, most: int | None = None) -> Listing | None: ...
     def read(self, url: str) -> bytes: ...
 
 
-def find_shards(images: Images, files: Files) -> tuple[Shard, ...]:
+def find_shards(images: Images, files: Files, notify: Callable[[str], object] = str) -> tuple[Shard, ...]:
     """The tars of a job in order.
 
+    Args:
+        images: the job's.
+        files: the store that holds them.
+        notify: is called with a line for each place where something is not read that may be meant.
     Raises:
-        RequestError: nothing matches, a named file is missing, a base name comes twice, a split is not named.
+        RequestError: nothing matches, a named file is missing, a folder holds tars that cannot be read, a base name
+            comes twice, a split is not named.
     """
     specs = (images.shards,) if isinstance(images.shards, str) else images.shards
-    if images.split is not None and not any(_index_of(spec, files) for spec in specs):
+    search = _Search(files, images.split)
+    shards = tuple(shard for spec in specs for shard in search.expand(spec))
+    if images.split is not None and not search.indexed:
         raise RequestError(
             f"images.split: {images.split!r} needs an index file in images.shards; name one, or use null"
         )
-    shards = tuple(shard for spec in specs for shard in _expand(spec, images.split, files))
-    names = [shard.name for shard in shards]
+    _refuse_names([shard.name for shard in shards])
+    for line in search.notices([*specs, *(shard.url for shard in shards)]):
+        notify(line)
+    return shards
+
+
+def _refuse_names(names: Sequence[str]) -> None:
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise RequestError(
             f"images.shards: {len(twice)} base names come twice, such as {twice[0]}: rows pair across runs "
             "by shard name and key; rename the files or certify the folders as two jobs"
         )
-    return shards
-
-
-def _expand(spec: str, split: str | None, files: Files) -> Iterator[Shard]:
-    if "{" in spec:
+    for name in names:
         try:
-            urls = list(braceexpand.braceexpand(spec))
+            name.encode()
+        except UnicodeEncodeError:
+            raise RequestError(f"images.shards: {name!a}: the name is no UTF-8; rename the file") from None
+
+
+class _PassedOver(NamedTuple):
+    """What is not read though it may be meant: URLs, those of folders with a slash at the end."""
+
+    where: str
+    urls: list[str]
+    remedy: str
+
+
+class _Search:
+    """One look for tars, which remembers what it listed and what it passed over."""
+
+    def __init__(self, files: Files, split: str | None) -> None:
+        self._files, self._split = files, split
+        self._listings: dict[str, Listing | SmoothcertError | None] = {}
+        self._known: dict[str, FileEntry] = {}
+        self._passed_over: list[_PassedOver] = []
+        self.indexed = False
+
+    def expand(self, spec: str) -> Iterator[Shard]:
+        """The tars of a spec."""
+        folder, pattern = self._split_literal(spec)
+        if not pattern:
+            yield from self._existing(spec, named_by=spec)
+            return
+        try:
+            names = list(braceexpand.braceexpand(pattern)) if "{" in pattern else [pattern]
         except ValueError as error:
             raise RequestError(f"images.shards: {spec}: {error}; close every brace") from None
-        yield from _shards(urls, files, wanted_by=spec)
-    elif any(wildcard in spec for wildcard in "*?["):
-        yield from _glob(spec, files)
-    elif index := _index_of(spec, files):
-        yield from _read_index(index, split, files)
-    elif entry := files.find(spec):
-        yield _as_shard(entry)
-    else:
-        yield from _list_folder(spec, files)
+        for name in names:
+            if _WILDCARD.search(name):
+                yield from self._glob(folder, name)
+            else:
+                yield from self._existing(folder + name, named_by=spec)
+
+    def notices(self, used: Collection[str]) -> Iterator[str]:
+        """A line for each place where something was passed over that is not used elsewhere."""
+        known = {parent for url in used for parent in _with_parents(url.rstrip("/"))}
+        for where, urls, remedy in self._passed_over:
+            if left := [url for url in urls if url.rstrip("/") not in known]:
+                yield f"images.shards: {where} {listed(map(_name, left))}; {remedy}"
+
+    def _split_literal(self, spec: str) -> tuple[str, str]:
+        """The part of a spec that exists, and the pattern behind it; no pattern where all is literal."""
+        special = _SPECIAL.search(spec)
+        if special is None:
+            return spec, ""
+        start = spec.rfind("/", 0, special.start()) + 1
+        folder, pattern = spec[:start], spec[start:]
+        while "/" in pattern:
+            name, _, deeper = pattern.partition("/")
+            if not self._exists(folder + name):
+                return folder, pattern
+            folder, pattern = f"{folder}{name}/", deeper
+        there = {_name(url) for url in _urls(self._list_if_allowed(folder))}
+        return (spec, "") if pattern in there or not _SPECIAL.search(pattern) else (folder, pattern)
+
+    def _list(self, folder: str) -> Listing | None:
+        """A folder is listed once, and whole: one call tells of a thousand objects."""
+        folder = folder if folder.endswith("://") else folder.rstrip("/") or folder[:1]
+        if folder not in self._listings:
+            try:
+                self._listings[folder] = listing = self._files.listing(folder)
+                self._known |= {entry.url: entry for entry in listing.files} if listing else {}
+            except SmoothcertError as error:
+                self._listings[folder] = error
+        found = self._listings[folder]
+        if isinstance(found, SmoothcertError):
+            raise found
+        return found
+
+    def _exists(self, folder: str) -> bool:
+        with suppress(RequestError):
+            return self._files.listing(folder, most=1) is not None
+        return False
+
+    def _list_if_allowed(self, folder: str) -> Listing | None:
+        """Files may be read where they may not be listed."""
+        with suppress(RequestError):
+            return self._list(folder)
+        return None
+
+    def _existing(self, url: str, *, named_by: str) -> Iterator[Shard]:
+        """The tars of a file or a folder of this very name."""
+        entry = None if url.endswith("/") else self._find(url, named_by=named_by)
+        if entry is not None:
+            yield from self._read_index(url) if url.endswith(".json") else [_as_shard(entry)]
+            return
+        listing = self._list(url)
+        if listing is None:
+            raise self._missing(url, named_by=named_by)
+        index = next((entry.url for entry in listing.files if _name(entry.url) == "_info.json"), None)
+        yield from self._tars_of(url, listing) if index is None else self._read_index(index)
+
+    def _find(self, url: str, *, named_by: str) -> FileEntry | None:
+        if url != named_by:  # one of many
+            self._list_if_allowed(posixpath.dirname(url))
+        return self._known.get(url) or self._files.find(url)
+
+    def _tars_of(self, folder: str, listing: Listing) -> Iterator[Shard]:
+        folder = f"{folder.rstrip('/')}/"
+        _refuse_broken(url for url in listing.broken if is_tar(_name(url)))
+        refuse_unreadable(folder, [_name(entry.url) for entry in listing.files], [*map(_name, listing.folders)])
+        tars = [entry for entry in listing.files if is_tar(_name(entry.url))]
+        others = [entry.url for entry in listing.files if is_passed_over(_name(entry.url))]
+        folders = [url for url in listing.folders if not _name(url).startswith((".", "__MACOSX"))][:_FOLDERS]
+        others += [f"{url}/" for url in folders if is_tar(_name(url)) or self._tars_in(url)]
+        self._passed_over.append(_PassedOver(f"{folder} also holds what is not read:", others, _REMEDY))
+        yield from map(_as_shard, tars)
+
+    def _tars_in(self, folder: str) -> bool:
+        try:
+            listing = self._files.listing(folder, most=_HINT)
+        except SmoothcertError:  # it may be private, and is not asked for
+            return False
+        return listing is not None and any(is_tar(_name(url)) or readable_name(_name(url)) for url in _urls(listing))
+
+    def _glob(self, folder: str, pattern: str) -> Iterator[Shard]:
+        deeper, name = posixpath.split(pattern)
+        if _WILDCARD.search(deeper):
+            raise RequestError(
+                f"images.shards: {folder}{pattern} does not exist, and of a pattern only the file name may hold *, ? "
+                f"or [; {self._instead(folder + pattern)}"
+            )
+        listing = self._list(posixpath.join(folder, deeper)) or Listing([], [], [])
+        there = [url for url in _urls(listing) if is_tar(_name(url)) or not _name(url).startswith("._")]
+        matches = {url for url in there if fnmatch.fnmatchcase(_name(url), name)}
+        _refuse_broken(url for url in listing.broken if fnmatch.fnmatchcase(_name(url), name))
+        shards = [_as_shard(entry) for entry in listing.files if entry.url in matches]
+        if not shards:
+            raise RequestError(f"images.shards: {folder}{pattern} matches nothing; {self._instead(folder + pattern)}")
+        similar = [url for url in there if url not in matches and is_misnamed(_name(url), name)]
+        similar += [f"{url}/" for url in listing.folders if url in matches]
+        self._passed_over.append(_PassedOver(f"{folder}{pattern} leaves out", similar, _REMEDY))
+        yield from shards
+
+    def _read_index(self, url: str) -> Iterator[Shard]:
+        self.indexed = True
+        index = read_index(url, self._files.read(url), self._split)
+        for member in index.members:
+            entry = self._find(member.url, named_by=url)
+            if entry is None:
+                raise self._missing(member.url, named_by=url)
+            yield replace(_as_shard(entry), images=member.images)
+        folders = sorted({posixpath.dirname(member.url) for member in index.members})
+        beside = [
+            one for folder in folders for one in _urls(self._list_if_allowed(folder)) if one not in index.all_urls
+        ]
+        unlisted = [one for one in beside if is_tar(_name(one)) or readable_name(_name(one))]
+        self._passed_over.append(_PassedOver(f"{url} does not list", unlisted, "add what belongs to the data"))
+
+    def _missing(self, url: str, *, named_by: str) -> RequestError:
+        source = "" if url == named_by else f" (named by {named_by})"
+        return RequestError(f"images.shards: {url} does not exist{source}; {self._instead(url)}")
+
+    def _instead(self, url: str) -> str:
+        """What there is in place of a file or folder that is not there; the remedy of the error."""
+        folder, name = posixpath.split(url.rstrip("/"))
+        try:
+            while (listing := self._files.listing(folder, most=_HINT)) is None and _name(folder):
+                folder, name = posixpath.split(folder)
+        except SmoothcertError:  # the error is about something else
+            listing = None
+        names = closest(name, [_name(one) for one in _urls(listing)])
+        return f"{folder.rstrip('/')}/ holds {listed(names)}; correct the name" if names else "correct the name"
 
 
-def _index_of(spec: str, files: Files) -> str | None:
-    """The index file that `spec` is, or that lies in the folder `spec`."""
-    if spec.endswith(".json"):
-        return spec
-    inside = posixpath.join(spec, "_info.json")
-    return inside if files.find(inside) else None
+def _refuse_broken(urls: Iterable[str]) -> None:
+    if broken := list(urls):
+        raise RequestError(f"images.shards: {listed(broken)} leads to nothing; restore the file, or remove the link")
 
 
-def _shards(urls: Sequence[str], files: Files, *, wanted_by: str) -> Iterator[Shard]:
-    """The tars at these URLs. Folders are listed whole: one call tells of a thousand objects."""
-    folders = {posixpath.dirname(url) for url in urls}
-    known = {entry.url: entry for folder in folders for entry in files.files(folder)}
-    for url in urls:
-        entry = known.get(url) or files.find(url)
-        if entry is None:
-            source = "" if url == wanted_by else f" (named by {wanted_by})"
-            raise RequestError(f"images.shards: {url} does not exist{source}; correct the name or restore the file")
-        yield _as_shard(entry)
+def _with_parents(url: str) -> Iterator[str]:
+    while url and not url.endswith(":"):
+        yield url
+        url = posixpath.dirname(url) if posixpath.dirname(url) != url else ""
 
 
 def _as_shard(entry: FileEntry) -> Shard:
-    return Shard(posixpath.basename(entry.url), entry.url, entry.size, entry.fingerprint)
+    return Shard(_name(entry.url), entry.url, entry.size, entry.fingerprint)
 
 
-def _glob(pattern: str, files: Files) -> Iterator[Shard]:
-    folder, name = posixpath.split(pattern)
-    if any(wildcard in folder for wildcard in "*?["):
-        raise RequestError(f"images.shards: {pattern}: only the file name may hold *, ? or [; name one folder")
-    matches = [entry for entry in files.files(folder) if fnmatch.fnmatchcase(posixpath.basename(entry.url), name)]
-    if not matches:
-        raise RequestError(f"images.shards: {pattern} matches nothing; correct the pattern")
-    yield from (_as_shard(entry) for entry in matches)
+def _name(url: str) -> str:
+    """The base name, of a folder with the slash."""
+    return posixpath.basename(url.rstrip("/")) + "/" * url.endswith("/")
 
 
-def _list_folder(folder: str, files: Files) -> Iterator[Shard]:
-    tars = [entry for entry in files.files(folder) if entry.url.endswith(".tar")]
-    if not tars:
-        raise RequestError(f"images.shards: {folder}: no such file, and no *.tar in a folder of that name")
-    yield from (_as_shard(entry) for entry in tars)
-
-
-def _read_index(url: str, split: str | None, files: Files) -> Iterator[Shard]:
-    if files.find(url) is None:
-        raise RequestError(f"images.shards: {url} does not exist; correct the name of the index file")
-    try:
-        members = list(_index_members(json.loads(files.read(url)), split))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(
-            f"images.shards: {url} is no index of tars ({error!r}); expected timm's _info.json "
-            "with `splits`, or a wids index with `shardlist`"
-        ) from None
-    except RequestError as error:
-        raise RequestError(f"images.{error}; index file: {url}") from None
-    if not members:
-        raise RequestError(f"images.shards: {url} lists no tars")
-    urls = [name if "://" in name else posixpath.join(posixpath.dirname(url), name) for name, _ in members]
-    for shard, (_, images) in zip(_shards(urls, files, wanted_by=url), members, strict=True):
-        yield replace(shard, images=images)
-
-
-def _index_members(index: dict[str, Any], split: str | None) -> Iterator[tuple[str, int | None]]:
-    """(file name, number of images or None) of an index file's chosen split."""
-    if "splits" in index:
-        chosen = index["splits"][_choose(split, list(index["splits"]))]
-        names = chosen["filenames"]
-        counts = chosen.get("shard_lengths") or [None] * len(names)
-        yield from zip(names, counts, strict=True)
-        return
-    if "datasets" in index:
-        by_name = {dataset["name"]: dataset for dataset in index["datasets"]}
-        index = by_name[_choose(split, list(by_name))]
-    for member in index["shardlist"]:
-        yield member["url"], member.get("nsamples")
-
-
-def _choose(split: str | None, known: list[str]) -> str:
-    if split is None and len(known) == 1:
-        return known[0]
-    if split not in known:
-        found = "not named" if split is None else f"{split!r} is not there"
-        raise RequestError(f"split: {found}; one of: {', '.join(known)}")
-    return split
+def _urls(listing: Listing | None) -> list[str]:
+    return [] if listing is None else [*(entry.url for entry in listing.files), *listing.folders]

@@ -8,8 +8,10 @@ Not covered: which keys there are (job.py, training.py).
 
 import difflib
 import os
+import re
 import typing
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,9 @@ from manifests.errors import RequestError
 
 HUB_NAMES = ("hf-hub:", "timm:")
 """What a checkpoint begins with that the Hugging Face Hub has."""
+
+
+_URL = re.compile(r"[a-z][a-z\d+.-]*://", re.IGNORECASE)
 
 
 class Part(BaseModel):
@@ -52,14 +57,30 @@ def load_file(
         RequestError: a line for each mistake, with file, key path, value and remedy.
     """
     path = Path(path)
-    raw = _anchor_paths(_read_yaml(path, kind), path.absolute().parent, paths)
+    raw = _anchor_paths(_read_yaml(path, kind), path.absolute().parent, paths, str(path))
     for override in overrides:
-        nested = _anchor_paths(_parse_override(override), Path.cwd(), paths)
+        nested = _anchor_paths(_parse_override(override, paths), Path.cwd(), paths, f"--set {override}")
         _put(raw, nested, parents=override.partition("=")[0].count("."))
+    return _validated(model, raw, str(path))
+
+
+def from_options(model: type[_P], option: str, settings: Sequence[str]) -> _P:
+    """What `option KEY=VALUE ...` of a command says, the values as YAML.
+
+    Raises:
+        RequestError: a line for each mistake, with key, value and remedy.
+    """
+    raw: dict[str, Any] = {}
+    for setting in settings:
+        raw |= _parse_override(setting, (), option)
+    return _validated(model, raw, option)
+
+
+def _validated(model: type[_P], raw: dict[str, Any], where: str) -> _P:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise RequestError("\n".join(f"{path}: {line}" for line in _describe(error, model))) from None
+        raise RequestError("\n".join(f"{where}: {line}" for line in _describe(error, model))) from None
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -93,14 +114,23 @@ def _read_yaml(path: Path, kind: str) -> dict[str, Any]:
     return raw
 
 
-def _parse_override(override: str) -> dict[str, Any]:
+def _parse_override(override: str, paths: Sequence[str], option: str = "--set") -> dict[str, Any]:
     key_path, equals, text = override.partition("=")
     if not equals or not key_path or "" in key_path.split("."):
-        raise RequestError(f"--set {override}: expected key.path=value, such as ablation.stride=4")
-    value = _parse_yaml(text, f"--set {override}")
+        example = "ablation.stride=4" if option == "--set" else "anonymous=true"
+        raise RequestError(f"{option} {override}: expected key.path=value, such as {example}")
+    value: Any = text
+    if key_path not in paths or not _is_plain_path(text, may_be_list=key_path.endswith("shards")):
+        value = _parse_yaml(text, f"{option} {override}")
     for key in reversed(key_path.split(".")):
         value = {key: value}
     return dict(value)
+
+
+def _is_plain_path(text: str, *, may_be_list: bool) -> bool:
+    """Whether a path in `--set` is the text as it stands: not one in quotes, a list, null or nothing."""
+    yaml_path = r"""\s*(?:".*"|'.*'|null|~|)\s*""" + (r"|\s*\[.*\]\s*" if may_be_list else "")
+    return os.path.lexists(text) or not re.fullmatch(yaml_path, text, re.DOTALL)
 
 
 def _put(into: dict[str, Any], nested: dict[str, Any], *, parents: int) -> None:
@@ -112,15 +142,37 @@ def _put(into: dict[str, Any], nested: dict[str, Any], *, parents: int) -> None:
         into[key] = value
 
 
-def _anchor_paths(raw: dict[str, Any], base: Path, paths: Sequence[str]) -> dict[str, Any]:
-    """Make relative paths absolute in the fields that hold paths; URLs and names of the hub stay."""
+def anchored(text: str, base: Path | None = None) -> str:
+    """An absolute path of what a user wrote; a URL stays, unless a file has that very name.
 
-    def anchored(value: Any) -> Any:
+    Args:
+        text: as written.
+        base: the folder from which a relative path starts; None for the current one.
+    """
+    base = base or Path.cwd()
+    if os.path.lexists(base / text) and not text.startswith("s3://"):
+        return os.path.normpath(base / text)
+    if _URL.match(text):
+        return text
+    return os.path.normpath(base / os.path.expanduser(text))  # noqa: PTH111  it also takes a user that is not there
+
+
+def _anchor_paths(raw: dict[str, Any], base: Path, paths: Sequence[str], where: str) -> dict[str, Any]:
+    """Make relative paths absolute in the fields that hold paths; names of the hub stay.
+
+    Raises:
+        RequestError: YAML takes the name for a number, a date or a truth value.
+    """
+
+    def of_value(value: Any) -> Any:
         if isinstance(value, list):
-            return [anchored(item) for item in value]
-        if not isinstance(value, str) or not value or "://" in value or value.startswith(HUB_NAMES):
+            return [of_value(item) for item in value]
+        if isinstance(value, bool | int | float | date):
+            raise RequestError(f"{where}: {key_path}: YAML takes this name for {value!r}; put it in quotes")
+        if not isinstance(value, str) or not value:
             return value
-        return os.path.normpath(base / Path(value).expanduser())
+        of_hub = key == "checkpoint" and value.startswith(HUB_NAMES) and not os.path.lexists(base / value)
+        return value if of_hub else anchored(value, base)
 
     for key_path in paths:
         *parents, key = key_path.split(".")
@@ -128,7 +180,7 @@ def _anchor_paths(raw: dict[str, Any], base: Path, paths: Sequence[str]) -> dict
         for parent in parents:
             section = section.get(parent) if isinstance(section, dict) else None
         if isinstance(section, dict) and key in section:
-            section[key] = anchored(section[key])
+            section[key] = of_value(section[key])
     return raw
 
 

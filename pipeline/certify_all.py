@@ -53,6 +53,8 @@ def certify_all(
     """
     console = console_of(stderr=json_to is not None)
     plan = make_plan(job)
+    for notice in plan.notices:
+        say(console, f"notice: {notice}")
     todo = plan.todo
     finished = not todo and plan.run.success() is not None
     begins = not finished and begin(plan, unsafe_overwrite=unsafe_overwrite)  # a finished run is only read

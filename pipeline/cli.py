@@ -7,8 +7,9 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict
 from enum import StrEnum
 from functools import wraps
@@ -18,8 +19,10 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from manifests.errors import RequestError, SmoothcertError
-from manifests.job import Job, load_job
+from manifests.job import Job, load_job, storage_of
+from manifests.yaml_file import anchored
 from pipeline.looks import console_of, say, show
+from workers.disk import is_full, naming_a_full_disk, reason_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +41,25 @@ Limit = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; messages go to stderr.")]
 
-RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run: OUTPUT/RUN_ID.", show_default=False)]
+StorageSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--storage",
+        metavar="KEY=VALUE",
+        help="How to reach S3, as `storage` of a job says it, such as anonymous=true; repeatable.",
+    ),
+]
+
+
+def _place(url: str) -> str:
+    """Where a run is, or several: a path is made absolute, a name that exists is no URL."""
+    return anchored(url)
+
+
+RunFolder = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Folder of a run: OUTPUT/RUN_ID.", show_default=False, callback=_place),
+]
 
 
 class Rule(StrEnum):
@@ -67,11 +88,32 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
             print(f"\ninterrupted; go on with: {shlex.join(sys.argv)}", file=sys.stderr)
             code = 130
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_stdout()
+            code = 1
+        except OSError as error:
+            if (line := _full_disk(error)) is None:
+                raise
+            print(f"error: {line}; make room there, or set TMPDIR to another folder", file=sys.stderr)
+            _discard_stdout()
             code = 1
         raise typer.Exit(code)
 
     return wrapper
+
+
+def _discard_stdout() -> None:
+    """What is still to be written would fail again at the end of the process."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.__stdout__ or sys.stdout).fileno())
+
+
+def _full_disk(error: OSError) -> str | None:
+    """What is full, for a user; None for other errors."""
+    if "temporary directory" in str(error):  # Python tries all of them
+        return reason_of(error)
+    if not is_full(error):
+        return None
+    place = error.filename or f"the file that the output goes to, or the temporary folder {tempfile.gettempdir()}"
+    return f"{reason_of(error)}: {place}"
 
 
 def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> Job:
@@ -133,11 +175,14 @@ def plan(
 
 @app.command()
 @_command
-def runs(output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False)]) -> int:
+def runs(
+    output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False, callback=_place)],
+    storage: StorageSettings = None,
+) -> int:
     """List the runs of an output: which id is which job, and how complete it is."""
     from pipeline.status import runs_of, show_runs
 
-    found, damaged = runs_of(output if "://" in output else str(Path(output).absolute()))
+    found, damaged = runs_of(output, storage_of(storage or ()))
     show_runs(found, console_of())
     for line in damaged:
         say(console_of(stderr=True), f"error: {line}")
@@ -163,6 +208,7 @@ def query(
     parquet: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write the answers for each image to this file.")
     ] = None,
+    storage: StorageSettings = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask a run which predictions no patch can change; several values of an option make a grid."""
@@ -170,7 +216,7 @@ def query(
     from pipeline.plan import open_run
     from pipeline.query import parse_patch, query, questions_of
 
-    opened = open_run(run)
+    opened = open_run(run, storage_of(storage or ()))
     questions = questions_of(
         opened.job,
         patches=[parse_patch(text) for text in patch or ()],
@@ -179,7 +225,11 @@ def query(
         tolerances=tolerance or (),
         rules=[name.value for name in rule or ()],
     )
-    with nullcontext() if parquet is None else answers.AnswersFile(parquet) as file:
+    with ExitStack() as stack:
+        file = None
+        if parquet is not None:
+            stack.enter_context(naming_a_full_disk(parquet.absolute().parent, "name another file with --parquet"))
+            file = stack.enter_context(answers.AnswersFile(parquet))
         found = query(opened, questions, by_class=by is not None, per_image=file)
         if file is not None:
             file.describe(found)
@@ -203,6 +253,7 @@ def verify(
     allow_incomplete: Annotated[
         bool, typer.Option("--allow-incomplete", help="Exit code 0 also for an unfinished run without problems.")
     ] = False,
+    storage: StorageSettings = None,
     as_json: AsJson = False,
 ) -> int:
     """Check a run with other code than made it; exit code 1 if anything is wrong or the run is unfinished."""
@@ -213,7 +264,7 @@ def verify(
     if seed is not None and not replay:
         raise RequestError("--seed: chooses the images of --replay; name how many, such as --replay 100")
     with counting(console_of(stderr=True)) as hear:
-        report = verify_run(run, replay=replay, seed=seed, hear=hear)
+        report = verify_run(run, replay=replay, seed=seed, storage=storage_of(storage or ()), hear=hear)
     if as_json:
         print(json.dumps(asdict(report)))
     else:
@@ -227,12 +278,12 @@ def verify(
 
 @app.command()
 @_command
-def status(run: RunFolder) -> None:
+def status(run: RunFolder, storage: StorageSettings = None) -> None:
     """Show how far a run has come; reads storage alone, from any machine."""
     from pipeline.plan import open_run
     from pipeline.status import status_table
 
-    opened = open_run(run)
+    opened = open_run(run, storage_of(storage or ()))
     console = console_of()
     show(console, status_table(opened))
     say(console, opened.url)
@@ -240,17 +291,18 @@ def status(run: RunFolder) -> None:
 
 @app.command()
 @_command
-def repair(run: RunFolder) -> None:
+def repair(run: RunFolder, storage: StorageSettings = None) -> None:
     """Move damaged files and a stale _SUCCESS to quarantine/; the command that made the run makes them again."""
     from pipeline.plan import open_run
     from pipeline.repair import repair as repair_run
 
-    console, moved = console_of(), repair_run(run)
+    settings = storage_of(storage or ())
+    console, moved = console_of(), repair_run(run, settings)
     for line in moved:
         say(console, line)
     if moved:
         say(console, "the command that made the run makes them again")
-    elif open_run(run).complete():
+    elif open_run(run, settings).complete():
         say(console, "nothing to repair")
     else:
         say(console, "nothing to repair; the run is UNFINISHED: the command that made it goes on")

@@ -81,7 +81,7 @@ def plan_table(job: Job, tflops: float) -> Costs:
         table.add_row("bytes out, about", f"{images * (geometry.num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW):,}")
     if notice := preprocess_notice(job):
         notices.append(notice)
-    return Costs(table, notices, failures, plan.run.url)
+    return Costs(table, [*plan.notices, *notices], failures, plan.run.url)
 
 
 def _refuse_misfit(job: Job, network: nn.Module, geometry: Geometry) -> None:

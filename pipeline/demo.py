@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from manifests.errors import RequestError
+from workers.disk import reason_of
 
 _NAME = "demo-00.tar"
 
@@ -14,19 +15,28 @@ def pack_demo_images(folder: Path) -> Path:
     """Pack the photographs into FOLDER/demo-00.tar, unless it is there; gives the folder.
 
     Raises:
-        RequestError: foolbox is not installed.
+        RequestError: foolbox is not installed, or the folder cannot be written.
     """
     tar = folder / _NAME
-    if not tar.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = tar.with_suffix(".part")
-        with tarfile.open(aside, "w") as archive:
-            for name, data in _members():
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                archive.addfile(member, io.BytesIO(data))
-        aside.rename(tar)
+    try:
+        if not tar.exists():
+            _pack(_members(), tar)
+    except OSError as error:
+        raise RequestError(
+            f"{tar} cannot be written: {reason_of(error)}; make room there, or name another folder with --folder"
+        ) from None
     return folder
+
+
+def _pack(members: list[tuple[str, bytes]], tar: Path) -> None:
+    tar.parent.mkdir(parents=True, exist_ok=True)
+    aside = tar.with_suffix(".part")
+    with tarfile.open(aside, "w") as archive:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    aside.rename(tar)
 
 
 def _members() -> list[tuple[str, bytes]]:

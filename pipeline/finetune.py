@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from manifests.errors import RequestError, RunError, SmoothcertError
+from manifests.shards import find_shards
 from manifests.training import TrainExecution, Training
 from pipeline.looks import console_of, say
 from workers.checkpoints import recognise
@@ -40,6 +41,8 @@ def finetune(training: Training) -> None:
     """
     console = console_of()
     store, checkpoint = AnyStore(training.storage), training.model.checkpoint
+    for images in [training.images, *([training.validation.images] if training.validation else [])]:
+        find_shards(images, store, lambda notice: say(console, f"notice: {notice}"))
     if checkpoint is not None and store.find(checkpoint) is not None:  # else the training says that it is missing
         with store.local(checkpoint) as file:
             layout = recognise(file, training.model.checkpoint_key, url=checkpoint).layout

@@ -166,7 +166,10 @@ def _write_new(output: Path, tensors: dict[str, Tensor]) -> None:
         raise RequestError(f"{output} exists, and is not overwritten; name another with --output") from None
     except (OSError, SafetensorError, UnicodeError) as error:
         said = printable(getattr(error, "strerror", None) or str(error))
-        raise RequestError(f"{output} cannot be written: {said}; name another with --output") from None
+        raise RequestError(
+            f"{output} cannot be written: {said}; check {output.parent} for room and rights, or name another file "
+            "with --output"
+        ) from None
     finally:
         with suppress(OSError):
             aside.unlink()

@@ -165,6 +165,7 @@ class Plan:
         checkpoint_layout: how their file is laid out, in words.
         tasks: the shards of the run at their present URLs and fingerprints.
         todo: those of them without a published file, the largest first.
+        notices: what the user must know before it begins, a line each.
     """
 
     job: Job
@@ -174,6 +175,7 @@ class Plan:
     checkpoint_layout: str
     tasks: tuple[ShardTask, ...]
     todo: tuple[ShardTask, ...]
+    notices: tuple[str, ...] = ()
 
     def certifier(self, threads: int) -> "Certifier":
         """What does the shards, with the model loaded; errors as of Certifier. Loads torch."""
@@ -198,7 +200,8 @@ def make_plan(job: Job) -> Plan:
     """
     Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     store = AnyStore(job.storage)
-    shards = find_shards(job.images, store)
+    notices: list[str] = []
+    shards = find_shards(job.images, store, notices.append)
     require_checkpoint(job.model.checkpoint, store)
     with store.local(job.model.checkpoint) as checkpoint:
         checkpoint_sha256 = sha256_of(checkpoint)
@@ -230,7 +233,7 @@ def make_plan(job: Job) -> Plan:
     published = run.published()
     _refuse_changed_data(run, tasks, published)
     todo = sorted((task for task in tasks if task.file_name not in published), key=lambda task: -task.shard.size)
-    return Plan(job, run, checkpoint_sha256, checkpoint_key, layout, tasks, tuple(todo))
+    return Plan(job, run, checkpoint_sha256, checkpoint_key, layout, tasks, tuple(todo), tuple(notices))
 
 
 def find_run(url: str, store: Store) -> Run | None:
@@ -250,14 +253,14 @@ def find_run(url: str, store: Store) -> Run | None:
     return run
 
 
-def open_run(url: str) -> Run:
-    """The run at a URL that a user named.
+def open_run(url: str, storage: Storage = Storage()) -> Run:  # noqa: B008  frozen
+    """The run at a URL that a user named, reached as `storage` says.
 
     Raises:
         RequestError: there is none.
     """
     url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
-    run = find_run(url, AnyStore(Storage()))
+    run = find_run(url, AnyStore(storage))
     if run is None:
         raise RequestError(
             f"{url}: no run here, for there is no run.json; name OUTPUT/RUN_ID (`smoothcert runs OUTPUT`)"

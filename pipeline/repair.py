@@ -17,11 +17,12 @@ from workers.storage import AnyStore
 _END_OF_NAME = re.compile(r"\.parquet|^_SUCCESS")
 
 
-def repair(url: str) -> list[str]:
+def repair(url: str, storage: Storage = Storage()) -> list[str]:  # noqa: B008  frozen
     """Quarantine the files of a run that have problems.
 
     Args:
         url: the run's folder.
+        storage: how to reach it.
     Returns:
         A line for each file that was moved; none where nothing is wrong.
     Raises:
@@ -29,11 +30,11 @@ def repair(url: str) -> list[str]:
         RunError: a problem is not one of a file that can be made again.
     """
     url = url.rstrip("/")
-    report, run = verify(url), open_run(url)
+    report, run = verify(url, storage=storage), open_run(url, storage)
     wrong = _files_of(report, {"_SUCCESS", *run.published(), *(task.file_name for task in run.tasks)})
     if wrong:
         wrong.add("_SUCCESS")  # it names their hashes
-    store, quarantine = AnyStore(Storage()), f"quarantine/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    store, quarantine = AnyStore(storage), f"quarantine/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     moved = []
     for name in sorted(wrong):
         if store.find(f"{url}/{name}") is not None:

@@ -40,13 +40,13 @@ class Listed(NamedTuple):
     state: str
 
 
-def runs_of(output: str) -> tuple[list[Listed], list[str]]:
+def runs_of(output: str, storage: Storage = Storage()) -> tuple[list[Listed], list[str]]:  # noqa: B008  frozen
     """The runs of an output, the oldest first, and a line for each that is damaged.
 
     Raises:
         RequestError: there are none.
     """
-    store = AnyStore(Storage())
+    store = AnyStore(storage)
     listed, damaged = list[Listed](), list[str]()
     for url in store.folders(output):
         try:

@@ -208,18 +208,26 @@ class _Place:
     rows: dict[str, int] = field(default_factory=dict)  # the first of each key
 
 
-def verify(url: str, *, replay: int = 0, seed: int | None = None, hear: Heard = lambda *_: None) -> Report:
+def verify(
+    url: str,
+    *,
+    replay: int = 0,
+    seed: int | None = None,
+    storage: Storage = Storage(),  # noqa: B008  frozen
+    hear: Heard = lambda *_: None,
+) -> Report:
     """Check all that is there of a run.
 
     Args:
         url: the run's folder, with run.json.
         replay: number of random images to vote on again, with the tars and the checkpoint that run.json names.
         seed: of their choice; None for a new one.
+        storage: how to reach the run; its tars and checkpoint are reached as its job says.
         hear: is told how far the check has come.
     Raises:
         RequestError: run.json is missing or damaged; to replay, a tar or the checkpoint is missing.
     """
-    run = open_run(url)
+    run = open_run(url, storage)
     success = _read_success(run)  # before the listing: it is written last
     there = {f"votes/{Path(entry.url).name}" for entry in run.store.files(f"{run.url}/votes")}
     published = [name for name in run.shards if name in there]
@@ -261,14 +269,14 @@ def verify(url: str, *, replay: int = 0, seed: int | None = None, hear: Heard = 
 # run.json and _SUCCESS
 
 
-def open_run(url: str) -> Run:
+def open_run(url: str, storage: Storage) -> Run:
     """Read run.json.
 
     Raises:
         RequestError: it is missing or damaged.
     """
     url = url.rstrip("/")
-    store = AnyStore(Storage())
+    store = AnyStore(storage)
     if store.find(f"{url}/run.json") is None:
         raise RequestError(f"{url}: holds no run.json; name the folder of a run, OUTPUT/RUN_ID")
     try:

@@ -5,6 +5,7 @@ exists. So a reader never sees half a file, and of two writers one learns that i
 """
 
 import errno
+import itertools
 import os
 import stat
 import time
@@ -14,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from manifests.errors import RequestError, RunError
-from manifests.shards import FileEntry
+from manifests.shards import FileEntry, Listing
+from workers.disk import is_full, reason_of
 
 _ASIDE = ".incoming"
 _STALE_S = 3600  # what lies aside for longer belongs to a writer that died
@@ -30,12 +32,28 @@ class FolderStore:
 
     def files(self, folder: str) -> list[FileEntry]:
         """The files directly in a folder, by name; none where it does not exist."""
-        entries = (self.find(str(path)) for path in _inside(folder))
-        return sorted((entry for entry in entries if entry is not None), key=lambda entry: entry.url)
+        listing = self.listing(folder)
+        return listing.files if listing else []
 
     def folders(self, folder: str) -> list[str]:
+        listing = self.listing(folder)
+        return listing.folders if listing else []
+
+    def listing(self, folder: str, most: int | None = None) -> Listing | None:
         with _explained(folder):
-            return sorted(str(path) for path in _inside(folder) if path.is_dir())
+            try:
+                paths = sorted(itertools.islice(Path(folder).iterdir(), most))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            listing = Listing([], [], [])
+            for path in paths:
+                if entry := _entry(path):
+                    listing.files.append(entry)
+                elif path.is_dir():
+                    listing.folders.append(str(path))
+                else:
+                    listing.broken.append(str(path))
+            return listing
 
     def read(self, url: str) -> bytes:
         with _explained(url):
@@ -47,7 +65,7 @@ class FolderStore:
             with Path(url).open("rb"):  # whoever opens it by its name can read it
                 pass
         except OSError as error:  # perhaps on this machine alone
-            raise RunError(f"{url}: {error.strerror}; check that this machine can read it, and try again") from None
+            raise RunError(f"{url}: {reason_of(error)}; check that this machine can read it, and try again") from None
         yield Path(url)
 
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
@@ -66,9 +84,9 @@ class FolderStore:
                 return False
             raise RequestError(f"output: {target}: something in its way is no folder; choose another output") from None
         except OSError as error:
-            remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "make the folder writable"
+            remedy = f"make room in {run_url}" if is_full(error) else "make the folder writable"
             raise RequestError(
-                f"output: cannot write {target}: {error.strerror}; {remedy} or choose another output"
+                f"output: cannot write {target}: {reason_of(error)}; {remedy}, or choose another output"
             ) from None
         return True
 
@@ -83,7 +101,7 @@ class FolderStore:
 
     def sweep(self, run_url: str) -> None:
         for path in Path(run_url, _ASIDE).glob("*"):
-            with suppress(FileNotFoundError):  # its writer is done with it
+            with _explained(str(path)), suppress(FileNotFoundError):  # its writer is done with it
                 if time.time() - path.stat().st_mtime > _STALE_S:
                     path.unlink()
 
@@ -92,20 +110,13 @@ def _entry(path: Path) -> FileEntry | None:
     """None where there is no such file, or no more."""
     try:
         facts = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
     if not stat.S_ISREG(facts.st_mode):
         return None
     return FileEntry(str(path), facts.st_size, f"{path}@{facts.st_mtime_ns}", facts.st_mtime)
-
-
-def _inside(folder: str) -> list[Path]:
-    """What lies directly in a folder; nothing where it does not exist."""
-    with _explained(folder):
-        try:
-            return list(Path(folder).iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return []
 
 
 @contextmanager
@@ -114,9 +125,9 @@ def _explained(url: str) -> Iterator[None]:
     try:
         yield
     except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise RequestError(f"{url}: {error.strerror}; correct the path, or what may be read there") from None
+        raise RequestError(f"{url}: {reason_of(error)}; correct the path, or what may be read there") from None
     except OSError as error:
-        raise RunError(f"{url}: {error.strerror}; check the disk or the mount, and try again") from None
+        raise RunError(f"{url}: {reason_of(error)}; check the disk or the mount, and try again") from None
 
 
 @contextmanager

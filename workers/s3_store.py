@@ -5,6 +5,7 @@ single PUT, because servers ignore the condition when a multipart upload is comp
 whose answer was lost: who publishes looks at what is there. Credentials come from each machine's own standard chain.
 
 Not covered: servers and buckets that ignore the condition; the driver finds them on run.json (pipeline/plan.py).
+What is said of errors (s3_errors.py).
 """
 
 import posixpath
@@ -14,32 +15,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import boto3
-from boto3.exceptions import Boto3Error
+from botocore import UNSIGNED
 from botocore import exceptions as boto
 from botocore.config import Config
 
 from manifests.errors import RequestError, RunError
 from manifests.job import Storage
-from manifests.shards import FileEntry
+from manifests.shards import FileEntry, Listing
+from workers.disk import naming_a_full_disk
+from workers.s3_errors import BUSY, EXISTS, code_of, explained
 from workers.temporary import remove_abandoned, temporary_folder
 
 # A server that cannot be reached is given up within 30 s: five attempts of 3 s, and the waits between them.
 _CONNECT_S, _READ_S, _ATTEMPTS = 3, 60, 5
-_NOT_FOUND = {"404", "NoSuchKey"}
-_EXISTS = {"412", "PreconditionFailed"}
-_BUSY = {"409", "ConditionalRequestConflict", "OperationAborted"}
 _CUT_SHORT = (boto.ResponseStreamingError, boto.IncompleteReadError, boto.ReadTimeoutError)
-_REFUSED = {
-    "403": "check the credentials of this machine, and what they may do",
-    "AccessDenied": "allow it to these credentials, or use others",
-    "InvalidAccessKeyId": "correct the access key of this machine",
-    "SignatureDoesNotMatch": "correct the secret key of this machine",
-    "ExpiredToken": "renew the credentials of this machine",
-    "NoSuchBucket": "correct the bucket's name, or create it",
-    "PermanentRedirect": "correct storage.region",
-    "AuthorizationHeaderMalformed": "correct storage.region",
-}
-_OF_THIS_MACHINE = {"RequestTimeTooSkewed": "set the clock of this machine"}  # another one may do better
 
 
 class _Place(NamedTuple):
@@ -51,18 +40,19 @@ class S3Store:
     """Objects of any bucket that the settings reach.
 
     Args:
-        settings: endpoint, region and profile; what is left out comes from the environment.
+        settings: `storage` of a job; what is left out comes from the environment.
     Raises:
         RequestError: the profile does not exist.
     """
 
     def __init__(self, settings: Storage) -> None:
-        with _explained("storage"):
+        with explained("storage"):
             session = boto3.Session(profile_name=settings.profile, region_name=settings.region)
             self._client = session.client(
                 "s3",
                 endpoint_url=settings.endpoint_url,
                 config=Config(
+                    signature_version=UNSIGNED if settings.anonymous else None,
                     connect_timeout=_CONNECT_S,
                     read_timeout=_READ_S,
                     retries={"mode": "adaptive", "total_max_attempts": _ATTEMPTS},
@@ -71,49 +61,55 @@ class S3Store:
                     response_checksum_validation="when_required",
                 ),
             )
+        if settings.requester_pays:
+            self._client.meta.events.register("before-parameter-build.s3", _pay)
         remove_abandoned()
 
     def find(self, url: str) -> FileEntry | None:
         place = _place_of(url)
         if not place.key:
             return None  # a bucket is a folder
-        with _explained(url):
+        with explained(url):
             try:
                 head = self._client.head_object(Bucket=place.bucket, Key=place.key)
             except boto.ClientError as error:
-                if _code(error) not in ("403", "404"):
+                if code_of(error) not in ("400", "403", "404"):
                     raise
                 # The answer to a HEAD has no body: it says neither what is missing nor why it is refused.
                 self._client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, MaxKeys=1)
-                if _code(error) == "404":
+                if code_of(error) == "404":
                     return None
                 raise
         return FileEntry(url, head["ContentLength"], head["ETag"].strip('"'), head["LastModified"].timestamp())
 
     def files(self, folder: str) -> list[FileEntry]:
-        bucket = _place_of(folder).bucket
-        return [
-            FileEntry(
-                f"s3://{bucket}/{entry['Key']}",
-                entry["Size"],
-                entry["ETag"].strip('"'),
-                entry["LastModified"].timestamp(),
-            )
-            for page in self._pages(folder)
-            for entry in page.get("Contents", ())
-            if not entry["Key"].endswith("/")  # the folder itself, as consoles make it
-        ]
+        listing = self.listing(folder)
+        return listing.files if listing else []
 
     def folders(self, folder: str) -> list[str]:
-        return [
-            f"s3://{_place_of(folder).bucket}/{entry['Prefix'].rstrip('/')}"
-            for page in self._pages(folder)
-            for entry in page.get("CommonPrefixes", ())
-        ]
+        listing = self.listing(folder)
+        return listing.folders if listing else []
+
+    def listing(self, folder: str, most: int | None = None) -> Listing | None:
+        """A folder exists if any key lies in it; a bucket always does."""
+        bucket, key = _place_of(folder)
+        prefix = f"{key.rstrip('/')}/" if key else ""
+        files, folders, exists = list[FileEntry](), list[str](), not key
+        with explained(folder):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=bucket, Prefix=prefix, Delimiter="/", PaginationConfig={"MaxItems": most}
+            )
+            for page in pages:
+                found, below = page.get("Contents", ()), page.get("CommonPrefixes", ())
+                exists |= bool(found or below)
+                folders += (f"s3://{bucket}/{one['Prefix'].rstrip('/')}" for one in below)
+                # A key with a slash at the end is the folder itself, as consoles make it.
+                files += (_entry(bucket, one) for one in found if not one["Key"].endswith("/"))
+        return Listing(files, folders, []) if exists else None
 
     def read(self, url: str) -> bytes:
         place = _place_of(url)
-        with _explained(url):
+        with explained(url):
             for _ in range(_ATTEMPTS):
                 body = self._client.get_object(Bucket=place.bucket, Key=place.key)["Body"]
                 with suppress(*_CUT_SHORT):  # botocore repeats a request, but not for a body that breaks off
@@ -126,28 +122,28 @@ class S3Store:
         """A copy among this machine's temporary files, removed at the end."""
         place = _place_of(url)
         with temporary_folder() as folder:
-            path = folder / posixpath.basename(place.key)
-            with _explained(url):
+            path = folder / posixpath.basename(place.key)[-60:]  # keys may be longer than names of files
+            with explained(url), naming_a_full_disk(folder.parent, f"set TMPDIR to a folder with room for {url}"):
                 self._client.download_file(place.bucket, place.key, str(path))
             yield path
 
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
         place = _place_of(f"{run_url}/{name}")
-        with _explained(f"{run_url}/{name}"):
+        with explained(f"{run_url}/{name}"):
             for _ in range(_ATTEMPTS):
                 try:
                     self._client.put_object(Bucket=place.bucket, Key=place.key, Body=data, IfNoneMatch="*")
                     return True
                 except boto.ClientError as error:
-                    if _code(error) in _EXISTS:
+                    if code_of(error) in EXISTS:
                         return False
-                    if _code(error) not in _BUSY:  # another writer is at this key right now
+                    if code_of(error) not in BUSY:  # another writer is at this key right now
                         raise
         raise RunError(f"{run_url}/{name}: other writers kept it busy through {_ATTEMPTS} attempts; try again")
 
     def move(self, url: str, to: str) -> None:
         place, target = _place_of(url), _place_of(to)
-        with _explained(url):
+        with explained(url):
             self._client.copy_object(
                 Bucket=target.bucket, Key=target.key, CopySource={"Bucket": place.bucket, "Key": place.key}
             )
@@ -155,18 +151,11 @@ class S3Store:
 
     def remove(self, url: str) -> None:
         place = _place_of(url)
-        with _explained(url):
+        with explained(url):
             self._client.delete_object(Bucket=place.bucket, Key=place.key)
 
     def sweep(self, run_url: str) -> None:
         """A PUT that failed leaves nothing."""
-
-    def _pages(self, folder: str) -> Iterator[dict[str, Any]]:
-        place = _place_of(folder)
-        prefix = f"{place.key.rstrip('/')}/" if place.key else ""
-        with _explained(folder):
-            pages = self._client.get_paginator("list_objects_v2")
-            yield from pages.paginate(Bucket=place.bucket, Prefix=prefix, Delimiter="/")
 
 
 def _place_of(url: str) -> _Place:
@@ -176,25 +165,12 @@ def _place_of(url: str) -> _Place:
     return _Place(bucket, key)
 
 
-def _code(error: boto.ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+def _pay(params: dict[str, Any], model: Any, **_: Any) -> None:
+    """Whoever asks pays: said in every request that has a word for it, those of a download in parts included."""
+    if "RequestPayer" in model.input_shape.members:
+        params["RequestPayer"] = "requester"
 
 
-@contextmanager
-def _explained(url: str) -> Iterator[None]:
-    """Turn what cannot be mended by another attempt into one line; a server's own trouble is a RunError."""
-    try:
-        yield
-    except boto.ClientError as error:
-        code = _code(error)
-        if code in _NOT_FOUND:
-            raise RequestError(f"{url}: does not exist ({code}); correct the bucket or the key") from None
-        message = error.response.get("Error", {}).get("Message", "")
-        says = f"{url}: S3 says {code} {message}".rstrip()
-        if code in _REFUSED:
-            raise RequestError(f"{says}; {_REFUSED[code]}") from None
-        raise RunError(f"{says}; {_OF_THIS_MACHINE.get(code, 'try again later')}") from None
-    except (boto.ConnectionError, boto.HTTPClientError, Boto3Error) as error:
-        raise RunError(f"{url}: {' '.join(str(error).split())}; check storage.endpoint_url and the network") from None
-    except (boto.BotoCoreError, ValueError) as error:  # ValueError: the endpoint is no URL
-        raise RequestError(f"{url}: {' '.join(str(error).split())}; correct `storage` or the credentials") from None
+def _entry(bucket: str, listed: dict[str, Any]) -> FileEntry:
+    url = f"s3://{bucket}/{listed['Key']}"
+    return FileEntry(url, listed["Size"], listed["ETag"].strip('"'), listed["LastModified"].timestamp())

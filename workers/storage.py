@@ -14,7 +14,7 @@ from typing import Protocol
 
 from manifests.errors import RequestError
 from manifests.job import Storage
-from manifests.shards import FileEntry
+from manifests.shards import FileEntry, Listing
 from workers import hub
 from workers.folder_store import FolderStore
 
@@ -34,6 +34,9 @@ class Store(Protocol):
 
     def folders(self, folder: str) -> list[str]:
         """The folders directly in a folder, by name."""
+
+    def listing(self, folder: str, most: int | None = None) -> Listing | None:
+        """All that lies directly in a folder, or some `most` of it; None where it does not exist."""
 
     def read(self, url: str) -> bytes: ...
 
@@ -72,6 +75,9 @@ class AnyStore:
 
     def folders(self, folder: str) -> list[str]:
         return self._of(folder).folders(folder)
+
+    def listing(self, folder: str, most: int | None = None) -> Listing | None:
+        return self._of(folder).listing(folder, most)
 
     def read(self, url: str) -> bytes:
         return self._of(url).read(url)

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from manifests.errors import RunError
+from workers.disk import reason_of
+
 _PREFIX = "smoothcert-copy-"
 _LOCK = ".lock"
 _YOUNG_S = 60  # its process may be about to lock it
@@ -19,15 +22,31 @@ _YOUNG_S = 60  # its process may be about to lock it
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder of this process, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, Path(folder, _LOCK).open("w") as lock:
+    """A folder of this process, removed at the end.
+
+    Raises:
+        RunError: none can be made.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix=_PREFIX)
+        lock = Path(made.name, _LOCK).open("w")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise RunError(
+            f"no temporary folder can be made: {reason_of(error)}; set TMPDIR to a folder that exists and has room"
+        ) from None
+    with made as folder, lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield Path(folder)
 
 
 def remove_abandoned() -> None:
     """Remove the folders of processes of this machine that are gone."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+    with suppress(OSError):  # there may be no temporary folder at all
+        _remove_abandoned(Path(tempfile.gettempdir()))
+
+
+def _remove_abandoned(place: Path) -> None:
+    for folder in place.glob(f"{_PREFIX}*"):
         with suppress(OSError), (folder / _LOCK).open() as lock:  # held by its process, or another user's
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if time.time() - folder.stat().st_mtime > _YOUNG_S:

@@ -10,6 +10,7 @@ Not covered: what is drawn for an image (augmentation.py).
 
 import itertools
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -34,6 +35,10 @@ from workers.tar_headers import image_members
 _T = TypeVar("_T")
 _MAX_LEFT_OUT = 0.01
 _DECODE_THREADS = 4
+_SHM_IS_FULL = (
+    "/dev/shm is full, through which loaders hand over batches; make it larger (for a container: --shm-size), or "  # noqa: S108
+    "lower execution.loaders"
+)
 
 
 class Batch(NamedTuple):
@@ -266,9 +271,19 @@ class StreamedEpoch(IterableDataset[Batch | SmoothcertError]):
 
 def batches_of(epoch: CachedEpoch | StreamedEpoch, training: Training) -> Iterator[Batch]:
     """The batches of an epoch in order, made by other processes where the training file names some."""
-    for item in DataLoader(
+    loader = DataLoader(
         epoch, batch_size=None, shuffle=False, num_workers=training.execution.loaders, collate_fn=_as_it_is
-    ):
+    )
+    batches = iter(loader)
+    while True:
+        try:
+            item = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:  # of torch, whose loaders hand over batches in files there
+            if not re.search("No space left|shared memory", str(error)):
+                raise
+            raise RunError(_SHM_IS_FULL) from None
         if isinstance(item, SmoothcertError):
             raise item
         yield item

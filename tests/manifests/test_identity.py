@@ -88,6 +88,8 @@ def test_data_and_weights_change_the_id():
         {"output": "elsewhere"},
         {"execution": {"actors": 7}},
         {"storage": {"region": "r"}},
+        {"storage": {"anonymous": True}},
+        {"storage": {"requester_pays": True}},
         {"max_error_share": 0.5},
         {"images": {"shards": "elsewhere/*.tar"}},
         {"model": {"checkpoint": "moved.pt"}},

@@ -1,12 +1,15 @@
 """Job files: what is read, and that each mistake is one line with file, key, value and remedy."""
 
+import json
+import os
 import re
+from pathlib import Path
 
 import pytest
 import yaml
 
 from manifests.errors import RequestError
-from manifests.job import load_job
+from manifests.job import Storage, load_job, storage_of
 from pipeline.cli import EXAMPLES
 
 
@@ -114,3 +117,99 @@ def test_a_job_survives_its_own_dump(job_file):
     """run.json keeps a job that loads again as the same job."""
     job = load_job(job_file)
     assert type(job).model_validate(yaml.safe_load(yaml.safe_dump(job.model_dump(mode="json")))) == job
+
+
+NAMES = [
+    "[b]",
+    "{x,y}",
+    "007",
+    "1_000",
+    "1e3",
+    "x #y",
+    "a: b",
+    "*z",
+    "~",
+    "2026-01-01",
+    "yes",
+    "null",
+    "&q",
+    "%p",
+    "@p",
+]
+NAMES += [
+    "!t",
+    "hf-hub:a",
+    "timm:b",
+    "we:/ird",
+    "we://ird",
+    "'q'",
+    '"d"',
+    "[x, y]",
+    "with space",
+    "$HOME",
+    "back\\slash",
+    "- a",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("key", ["images.shards", "model.checkpoint", "output"])
+def test_a_name_that_exists_is_what_it_is_called(job_file, tmp_path, monkeypatch, name, key):
+    """In --set and in the file: neither YAML, nor a URL, a name of the hub or a home is meant by it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    there = os.path.normpath(tmp_path / name)
+    section, _, field = key.rpartition(".")
+    for job in (load_job(job_file, [f"{key}={name}"]), load_job(job_file, [f"{key}={json.dumps(name)}"])):
+        assert getattr(getattr(job, section) if section else job, field) == there
+    assert load_job(job_file, [f"images.shards=[{json.dumps(name)}]"]).images.shards == (there,)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in ("~", "null", "'q'", '"d"', "timm:b", "we://ird")]
+)
+def test_an_output_that_is_to_be_made_is_called_as_it_is_written(job_file, tmp_path, monkeypatch, name):
+    """A path in --set is text as it stands, but for quotes, null and URLs."""
+    monkeypatch.chdir(tmp_path)
+    assert load_job(job_file, [f"output={name}"]).output == os.path.normpath(tmp_path / name)
+
+
+def test_paths_that_are_none(job_file, tmp_path, monkeypatch):
+    """URLs, names of the hub, lists and homes are what they were where no file has their name."""
+    monkeypatch.chdir(tmp_path)
+    assert load_job(job_file, ["model.checkpoint=timm:b"]).model.checkpoint == "timm:b"
+    assert load_job(job_file, ["output=timm:b"]).output == str(tmp_path / "timm:b")  # only weights come from the hub
+    assert load_job(job_file, ["output=s3://b/k [x]"]).output == "s3://b/k [x]"
+    assert load_job(job_file, ["images.shards=[a.tar, s3://b/c.tar]"]).images.shards == (
+        str(tmp_path / "a.tar"),
+        "s3://b/c.tar",
+    )
+    assert load_job(job_file, ["output=~/x"]).output == str(Path.home() / "x")
+    assert load_job(job_file, ["output=./~/x"]).output == str(tmp_path / "~" / "x")
+    assert load_job(job_file, ["output=~nobody-here/x"]).output == str(tmp_path / "~nobody-here" / "x")
+    with pytest.raises(RequestError, match="output: None should be a valid string"):
+        load_job(job_file, ["output=null"])
+
+
+@pytest.mark.parametrize("value", ["007", "1_000", "2026-01-01", "yes", "1.50"])
+def test_a_name_that_yaml_takes_for_something_else_is_refused(job_file, value):
+    """YAML reads 007 as 7: the file asks for quotes rather than to look for another folder."""
+    job_file.write_text(job_file.read_text().replace("output: runs", f"output: {value}"))
+    with pytest.raises(RequestError, match=r"job\.yaml: output: YAML takes this name for .*; put it in quotes"):
+        load_job(job_file)
+    job_file.write_text(job_file.read_text().replace(f"output: {value}", f"output: '{value}'"))
+    assert load_job(job_file).output == str(job_file.parent / value)
+
+
+def test_storage_has_one_identity():
+    """Without credentials there is no profile, and nobody to pay; --storage says what `storage` of a job says."""
+    assert storage_of(["anonymous=true", "region=r"]) == Storage(anonymous=True, region="r")
+    assert storage_of(["endpoint_url=http://a", "requester_pays=true"]).requester_pays
+    assert storage_of([]) == Storage()
+    for other in ("profile=p", "requester_pays=true"):
+        with pytest.raises(RequestError, match=r"--storage: storage: .*anonymous"):
+            storage_of(["anonymous=true", other])
+    with pytest.raises(RequestError, match="--storage: anonymus: unknown key; did you mean anonymous"):
+        storage_of(["anonymus=true"])
+    with pytest.raises(RequestError, match=r"--storage anonymous: expected .* such as anonymous=true"):
+        storage_of(["anonymous"])

@@ -1,6 +1,7 @@
 """Which tars a pattern means."""
 
 import json
+import os
 
 import pytest
 
@@ -63,11 +64,14 @@ def test_wids_index(folder):
     [
         (("x-{0..2}.tar",), None, r"x-0\.tar does not exist \(named by"),
         (("x-*.tar",), None, "matches nothing"),
-        (("nowhere",), None, r"no such file, and no \*\.tar"),
+        (("nowhere",), None, r"nowhere does not exist; .* holds notes\.txt, t-00\.tar"),
         (("v-00.tar", "v-*.tar"), None, "1 base names come twice, such as v-00.tar"),
         (("v-{00.tar",), None, "brace"),
         (("index.json",), None, "does not exist"),
         (("v-00.tar",), "validation", "needs an index file"),
+        (("v-0O.tar",), None, r"v-0O\.tar does not exist; .* holds v-0\d\.tar"),  # near names first
+        (("V-*.tar",), None, r"V-\*\.tar matches nothing; .* holds .*v-00\.tar"),
+        (("sub/v-00.tar",), None, r"sub/v-00\.tar does not exist; .* holds notes\.txt"),
     ],
 )
 def test_what_is_not_there_is_named(folder, specs, split, says):
@@ -81,3 +85,187 @@ def test_a_broken_index_is_named(folder):
     (folder / "index.json").write_text('{"shards": []}')
     with pytest.raises(RequestError, match="is no index of tars"):
         names(folder, "index.json")
+
+
+def test_a_file_that_looks_like_an_index_is_read_as_one(folder):
+    """A folder whose name ends in .json is a folder; a missing index is a missing file."""
+    (folder / "data.json").mkdir()
+    (folder / "data.json" / "x-00.tar").write_bytes(b"x-00")
+    assert names(folder, "data.json") == ["x-00"]
+
+
+SPECIAL = [
+    "with [brackets]",
+    "{a,b}",
+    "{0..2}",
+    "what?",
+    "star*",
+    "~",
+    "%20",
+    "#",
+    "[!x]",
+    "we:",
+    "back\\slash",
+    "{x",
+    "]",
+]
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_a_folder_that_exists_is_taken_literally(folder, name):
+    """Only what comes after the folders that exist is a pattern, whatever characters their names have."""
+    inside = folder / name / name
+    inside.mkdir(parents=True)
+    for tar in ("a-00", "a-01"):
+        (inside / f"{tar}.tar").write_bytes(b"1234")
+    (inside / f"{name}.tar").write_bytes(b"1234")
+    assert names(inside, "a-00.tar") == ["a-00"]
+    assert (
+        names(inside, "a-{00..01}.tar") == names(inside, "a-*.tar") == names(inside, "a-0[01].tar") == ["a-00", "a-01"]
+    )
+    assert names(inside, "a-{00,01}.tar") == names(inside, "{a-00,a-01}.tar") == ["a-00", "a-01"]
+    assert names(inside, "") == sorted(["a-00", "a-01", name])
+    assert names(inside, f"{name}.tar") == [name]  # rather than what it means as a pattern
+    with pytest.raises(RequestError, match="matches nothing"):
+        names(inside, "b-*.tar")
+
+
+def test_braces_hold_folders_and_globs(folder):
+    """Braces may name folders, and each of their words may be a glob; a wildcard in a folder's name is an error."""
+    for name in ("a", "b"):
+        (folder / name).mkdir()
+        (folder / name / f"{name}-0.tar").write_bytes(b"1234")
+    assert names(folder, "{a,b}/*-0.tar") == ["a-0", "b-0"]
+    assert names(folder, "{a/a,b/b}-0.tar") == ["a-0", "b-0"]
+    assert names(folder, "{a,b}") == ["a-0", "b-0"]
+    with pytest.raises(RequestError, match="only the file name"):
+        names(folder, "[ab]/*.tar")
+
+
+def notices(folder, *specs, split=None):
+    heard = []
+    shards = [str(folder / spec) for spec in specs]
+    find_shards(Images(shards=shards, split=split), FolderStore(), heard.append)
+    return heard
+
+
+@pytest.mark.parametrize(
+    "name", ["v-03.tar.gz", "v-03.TGZ", "v-03.tar.zst", "v-03.tar.bz2", "v-03.txz", "v-03.TAR", "v-03.Tar"]
+)
+def test_a_folder_is_not_halved(folder, name):
+    """A tar that cannot be read in place is an error in a folder, with the way out; a glob leaves it out aloud."""
+    (folder / name).write_bytes(b"x")
+    with pytest.raises(RequestError, match=rf"cannot be read in place: {name} \((unpack|rename) it .*\*\.tar"):
+        names(folder, "")
+    assert names(folder, "v-0*.tar") == ["v-00", "v-01", "v-02"]
+    (notice,) = notices(folder, "v-0*.tar")
+    assert f"leaves out {name};" in notice
+    (folder / "v-03.tar").write_bytes(b"v-03")  # unpacked since
+    assert names(folder, "")[-1] == "v-03"
+    (notice,) = notices(folder, "")
+    assert f"not read: {name};" in notice
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["v-03.tar.part", "v-03.tar.incomplete", "v-03.tar.1", "v-03.tar~", "v-03.zip", "v-03", "x.parquet", "a.jpg"],
+)
+def test_a_file_of_a_folder_that_is_not_read_is_mentioned(folder, name):
+    """One line names what lies beside the tars and may belong to the data."""
+    (folder / name).write_bytes(b"x")
+    (notice,) = notices(folder, "")
+    assert f"{folder}/ also holds what is not read: {name};" in notice
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "README",
+        "LICENSE",
+        "labels.txt",
+        "v-00.cls",
+        "v-00.tar.md5",
+        "SHA256SUMS",
+        ".DS_Store",
+        "._v-00.tar",
+        "v-00.idx",
+        "stats.json",
+        ".v-00.tar.x3Fb",
+        "weights.pt",
+    ],
+)
+def test_harmless_files_are_not_mentioned(folder, name):
+    """What people keep beside their tars is no part of the data; `._NAME` is a Mac's, and no tar."""
+    (folder / name).write_bytes(b"x")
+    assert notices(folder, "") == []
+    assert names(folder, "*.tar") == names(folder, "") == ["t-00", "t-01", "v-00", "v-01", "v-02"]
+
+
+def test_folders_within_are_mentioned_where_they_hold_tars(folder):
+    """Unless they are named, too; hidden ones and those without tars are not."""
+    for name in ("more", "empty", ".git", "05.tar"):
+        (folder / name).mkdir()
+    for name in ("more", ".git"):
+        (folder / name / "m-00.tar").write_bytes(b"m-00")
+    (notice,) = notices(folder, "")
+    assert "not read: 05.tar/, more/;" in notice
+    (notice,) = notices(folder, "*.tar")
+    assert "leaves out 05.tar/;" in notice
+    (folder / "05.tar").rmdir()
+    assert (
+        notices(folder, "", "more") == notices(folder, "", "more/m-00.tar") == notices(folder, "", "more/m-*.tar") == []
+    )
+
+
+def test_many_names_are_counted(folder):
+    """A notice stays one line."""
+    for number in range(2000):
+        (folder / f"{number:04d}.zip").write_bytes(b"")
+    (notice,) = notices(folder, "")
+    assert "0000.zip, 0001.zip, 0002.zip, 0003.zip, 0004.zip and 1,995 more;" in notice
+
+
+def test_tars_that_an_index_does_not_list_are_mentioned(folder):
+    """Those of its other splits are listed; explicit names say which tars are meant, and leave nothing to mention."""
+    splits = {"validation": {"filenames": ["v-00.tar", "v-01.tar"]}, "train": {"filenames": ["t-00.tar"]}}
+    (folder / "_info.json").write_text(json.dumps({"splits": splits}))
+    (folder / "v-03.tar.gz").write_bytes(b"x")
+    for spec in ("", "_info.json"):
+        (notice,) = notices(folder, spec, split="validation")
+        assert "_info.json does not list t-01.tar, v-02.tar, v-03.tar.gz;" in notice
+    assert notices(folder, "v-{00..01}.tar") == notices(folder, "v-00.tar", "t-00.tar") == []
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        (["a.zip", "b.tar.gz", "c.txt"], r"holds 3 files but no \*\.tar: a\.zip, b\.tar\.gz, c\.txt; .*gunzip"),
+        (["c.txt"], r"holds 1 file but no \*\.tar: c\.txt; name a folder that holds tars"),
+        (["sub/a.tar"], r"holds 1 folder but no \*\.tar: sub/"),
+        ([], "is empty"),
+    ],
+)
+def test_a_folder_without_tars_says_what_it_holds(folder, there, says):
+    """The folder exists, and the error says so."""
+    (folder / "other").mkdir()
+    for name in there:
+        (folder / "other" / name).parent.mkdir(exist_ok=True)
+        (folder / "other" / name).write_bytes(b"x")
+    with pytest.raises(RequestError, match=f"other/ {says}"):
+        names(folder, "other")
+
+
+def test_a_link_that_leads_to_nothing_is_an_error(folder):
+    """Neither a folder nor a glob passes over a tar whose target is gone."""
+    (folder / "v-03.tar").symlink_to(folder / "gone")
+    for spec in ("", "v-*.tar", "v-03.tar"):
+        with pytest.raises(RequestError, match=r"v-03\.tar (leads to nothing|does not exist)"):
+            names(folder, spec)
+
+
+def test_a_name_that_is_no_text_is_an_error(folder):
+    """Rows carry the name of their shard, as text."""
+    (folder / os.fsdecode(b"v-\xff.tar")).write_bytes(b"1234")
+    with pytest.raises(RequestError, match=r"v-\\udcff\.tar.*rename"):
+        names(folder, "")

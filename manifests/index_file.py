@@ -1,0 +1,94 @@
+"""Index files: which tars a data set has, in which splits, and how many images each holds.
+
+    _info.json     {"splits": {NAME: {"filenames": [...], "shard_lengths": [...]}}}, as timm and hubs carry it
+    index.json     {"shardlist": [{"url": ..., "nsamples": ...}]}, wids; or "datasets", each with a name and such a list
+
+Relative names start from the index file. Not covered: whether the tars are there (shards.py).
+"""
+
+import json
+import posixpath
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from manifests.errors import RequestError
+
+
+class Member(NamedTuple):
+    """A tar, and its number of images where the index tells it."""
+
+    url: str
+    images: int | None
+
+
+class Index(NamedTuple):
+    """What an index file says.
+
+    Attributes:
+        members: the tars of the chosen split.
+        all_urls: those of every split.
+    """
+
+    members: list[Member]
+    all_urls: set[str]
+
+
+def read_index(url: str, data: bytes, split: str | None) -> Index:
+    """Read an index file.
+
+    Args:
+        url: its own.
+        data: its content.
+        split: the one to choose; None where there is only one.
+    Raises:
+        RequestError: it is no index, lists no tars, or has no such split.
+    """
+    try:
+        index = json.loads(data)
+        members = [Member(_url_of(name, url), images) for name, images in _members(index, split)]
+        all_urls = {_url_of(name, url) for name in _all_names(index)}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(
+            f"images.shards: {url} is no index of tars ({error!r}); expected timm's _info.json "
+            "with `splits`, or a wids index with `shardlist`"
+        ) from None
+    except RequestError as error:
+        raise RequestError(f"images.{error}; index file: {url}") from None
+    if not members:
+        raise RequestError(f"images.shards: {url} lists no tars")
+    return Index(members, all_urls)
+
+
+def _url_of(name: str, index_url: str) -> str:
+    return name if "://" in name else posixpath.join(posixpath.dirname(index_url), name)
+
+
+def _members(index: dict[str, Any], split: str | None) -> Iterator[tuple[str, int | None]]:
+    """(file name, number of images or None) of an index file's chosen split."""
+    if "splits" in index:
+        chosen = index["splits"][_choose(split, list(index["splits"]))]
+        names = chosen["filenames"]
+        counts = chosen.get("shard_lengths") or [None] * len(names)
+        yield from zip(names, counts, strict=True)
+        return
+    if "datasets" in index:
+        by_name = {dataset["name"]: dataset for dataset in index["datasets"]}
+        index = by_name[_choose(split, list(by_name))]
+    for member in index["shardlist"]:
+        yield member["url"], member.get("nsamples")
+
+
+def _all_names(index: dict[str, Any]) -> Iterator[str]:
+    for chosen in index.get("splits", {}).values():
+        yield from chosen["filenames"]
+    for part in index.get("datasets", [index]):
+        yield from (member["url"] for member in part.get("shardlist", ()))
+
+
+def _choose(split: str | None, known: list[str]) -> str:
+    if split is None and len(known) == 1:
+        return known[0]
+    if split not in known:
+        found = "not named" if split is None else f"{split!r} is not there"
+        raise RequestError(f"split: {found}; one of: {', '.join(known)}")
+    return split

@@ -1,0 +1,111 @@
+"""What lies beside the tars of a job and is not read: its name decides, so its name is reported.
+
+    01.tar.gz, 02.TAR           tars that cannot be read as they are: an error in a folder of tars
+    03.tar.part, 04.zip, sub/   not read either: a notice
+    README.md, labels.txt       what people keep beside their tars: never mentioned
+
+Not covered: which tars a job means (shards.py).
+"""
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+
+from manifests.errors import RequestError
+
+_COMPRESSED = re.compile(
+    r"(?P<stem>.*)(?:\.tar\.(?P<kind>gz|bz2|xz|zst|lz4|lz|lzma|lzo|br|z)|\.t(?P<short>gz|bz2?|xz|zst|lz|az))", re.I
+)
+_UNPACKERS = {"gz": "gunzip", "bz2": "bunzip2", "bz": "bunzip2", "xz": "unxz", "zst": "unzstd"}
+_HARMLESS = re.compile(
+    r".*\.(?:txt|md|rst|json|jsonl|ya?ml|toml|xml|csv|tsv|html?|pdf|log|cls|names|idx|index|py|sh|ipynb|lock"
+    r"|md5|sha\d+|md5sums?|sha\d+sums?|crc|crc32|sfv|asc|sig|torrent|pt|pth|ckpt|safetensors)"
+    r"|thumbs\.db|\..*",  # a hidden file
+    re.I,
+)
+_CAPITALS = re.compile(r"[A-Z_][A-Z\d_-]*")  # README, LICENSE, SHA256SUMS, _SUCCESS
+_LISTED, _LONGEST = 5, 80
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file of a folder is one of its shards; `._NAME` is what a Mac keeps beside NAME."""
+    return name.endswith(".tar") and not name.startswith("._")
+
+
+def is_passed_over(name: str) -> bool:
+    """Whether a file beside the tars is none of them, and may yet belong to the data."""
+    return not is_tar(name) and not _HARMLESS.fullmatch(name) and not _CAPITALS.fullmatch(name)
+
+
+def is_misnamed(name: str, pattern: str) -> bool:
+    """Whether a pattern would match the file, were it not for upper case, or for what stands behind `.tar`."""
+    plain = readable_name(name) or re.sub(r"(\.tar)\W.*", r"\1", name, flags=re.I)
+    wanted = is_tar(name) or is_passed_over(name)
+    return wanted and fnmatch.fnmatchcase(plain.lower(), pattern.lower())
+
+
+def readable_name(name: str) -> str | None:
+    """The name that a compressed or oddly written tar would have if it could be read; None for other files."""
+    if name.startswith("."):
+        return None
+    if match := _COMPRESSED.fullmatch(name):
+        return f"{match['stem']}.tar"
+    if name.lower().endswith(".tar") and not name.endswith(".tar"):
+        return f"{name[:-4]}.tar"
+    return None
+
+
+def refuse_unreadable(folder: str, files: Sequence[str], folders: Sequence[str]) -> None:
+    """Half of a data set is no answer.
+
+    Args:
+        folder: where all this lies, with a slash at the end.
+        files, folders: base names.
+    Raises:
+        RequestError: there is no tar, or one that cannot be read as it is.
+    """
+    unread = [name for name in files if (readable := readable_name(name)) and readable not in files]
+    each = listed(f"{name} ({_remedy(name)})" for name in unread)
+    if not any(map(is_tar, files)):
+        remedy = f"make tars of them: {each}" if unread else "name a folder that holds tars"
+        raise RequestError(f"images.shards: {folder} {_without_tars(files, folders)}; {remedy}")
+    if unread:
+        raise RequestError(
+            f"images.shards: {folder} holds tars that cannot be read in place: {each}; do so, or leave them out with "
+            f"images.shards: {folder}*.tar"
+        )
+
+
+def _remedy(name: str) -> str:
+    if match := _COMPRESSED.fullmatch(name):
+        tool = _UNPACKERS.get((match["kind"] or match["short"]).lower())
+        return f"unpack it with `{tool}`" if tool else "unpack it"
+    return f"rename it to {readable_name(name)}"
+
+
+def _without_tars(files: Sequence[str], folders: Sequence[str]) -> str:
+    """What a folder holds that has no tar."""
+    if not files and not folders:
+        return "is empty"
+    counts = [
+        f"{len(names):,} {kind}{'s' * (len(names) > 1)}"
+        for names, kind in ((files, "file"), (folders, "folder"))
+        if names
+    ]
+    return f"holds {' and '.join(counts)} but no *.tar: {listed([*files, *(f'{name}/' for name in folders)])}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first names, and how many more there are; in a line, whatever the names are made of."""
+    shown = [name if name.isprintable() else ascii(name) for name in names]
+    shown = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in shown]
+    more = f" and {len(shown) - _LISTED:,} more" if len(shown) > _LISTED else ""
+    return ", ".join(shown[:_LISTED]) + more
+
+
+def closest(wanted: str, names: Iterable[str]) -> list[str]:
+    """The names that a misspelt one may mean; all of them where none is close."""
+    by_lower = {name.lower(): name for name in names if not name.startswith(".")}
+    close = difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)
+    return [by_lower[name] for name in close] or list(by_lower.values())
