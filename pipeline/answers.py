@@ -182,12 +182,9 @@ def _answered(name: int | None, counts: Counts, result: Result, answers: Answers
     at_least = ">= " if result.is_bound else ""
     cells = {"class": "all" if name is None else str(name)} if answers.by_class else {}
     cells["images"] = f"{counts.images:,}"
-    if answers.labelled:
-        cells["correct"] = _share(counts.correct, counts.images) if answers.labels else DASH
+    cells["correct"] = _share(counts.correct, counts.images) if answers.labels else DASH
     cells["certified"] = at_least + _share(counts.certified, counts.images)
-    if answers.labelled:
-        certified_correct = at_least + _share(counts.certified_correct, counts.images)
-        cells["certified\ncorrect"] = certified_correct if answers.labels else DASH
+    cells["certified\ncorrect"] = at_least + _share(counts.certified_correct, counts.images) if answers.labels else DASH
     return cells
 
 
@@ -241,5 +238,5 @@ def _in_order(result: Result) -> list[tuple[int | None, Counts]]:
     return sorted(result.classes.items(), key=lambda entry: -1 if entry[0] is None else entry[0])
 
 
-def _share(count: int | None, images: int) -> str:
-    return percent(count / images if images and count is not None else None)
+def _share(count: int, images: int) -> str:
+    return percent(count / images if images else None)

@@ -47,7 +47,7 @@ def certify_all(
             published files.
         unsafe_overwrite: go on although the storage does not refuse to overwrite.
     Returns:
-        The exit code: 0 complete; 1 a shard failed, or too many images are without votes.
+        The exit code: 0 complete; 1 a shard failed, or too many images have no votes or no usable label.
     Raises:
         RequestError, RunError: nothing can be done, or no more.
     """
@@ -90,7 +90,7 @@ def _faults(plan: Plan, summary: Summary) -> Iterator[str]:
     if summary.unusable > job.max_error_share * summary.images:
         kinds = ((summary.without_votes, "votes"), (summary.labels.bad, "usable label"))
         what = " and ".join(f"{count} of {summary.images} images have no {kind}" for count, kind in kinds if count)
-        yield (f"{what}, more than max_error_share ({job.max_error_share:g}) allows: see the columns status and error")
+        yield f"{what}, more than max_error_share ({job.max_error_share:g}) allows: see the columns status and error"
     if misnumbered := summary.labels.misnumbered(job.model.classes):
         yield f"images.label: {misnumbered}"
 
@@ -177,14 +177,14 @@ def _remarks(plan: Plan, summary: Summary) -> Iterator[str]:
         yield f"notice: mixed versions or devices, votes of tiny margins may depend on them: {made}"
     if summary.system_members:
         yield (
-            f"notice: {summary.system_members:,} files that operating systems put into the tars, such as ._NAME or "
-            ".DS_Store, are no images and were skipped"
+            f"notice: {number_of(summary.system_members, 'file')} that operating systems add to folders, such as "
+            "._NAME or .DS_Store, were skipped in the tars"
         )
     if missing := _missing(plan, summary):
         yield (
-            f"{missing} of {len(plan.tasks)} shards are missing. Finished shards are kept: run the same command again "
-            "to try the missing ones. A repaired tar usually has another size: it makes another run, which computes "
-            "all shards again"
+            f"{number_of(missing, 'shard')} of {len(plan.tasks):,} missing. Finished shards are kept: run the same "
+            "command again to try the missing ones. A repaired tar usually has another size: it makes another run, "
+            "which computes all shards again"
         )
 
 

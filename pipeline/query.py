@@ -159,7 +159,7 @@ class Answers(NamedTuple):
         by_class: whether classes were counted too.
         shards: how many were published when the run was read; the answers are of these.
         finished: whether _SUCCESS was there by then.
-        labels: how many images of these shards have a label.
+        labels: how many images of these shards have a usable label; without one, accuracies are unknown.
     """
 
     run: Run
@@ -168,11 +168,6 @@ class Answers(NamedTuple):
     shards: int
     finished: bool
     labels: int
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the job has labels, and with them accuracies; without a usable one these are unknown."""
-        return self.run.job.images.label is not None
 
     @property
     def complete(self) -> bool:

@@ -235,7 +235,7 @@ def test_what_the_reader_of_the_table_must_know(tmp_path, capsys):
     assert certify_all(load_job(stored)) == 0
     printed = capsys.readouterr().out
     assert re.search(r"rotated by EXIF +│ +4 │ +taken as stored", printed)
-    assert printed.count("notice: 4 files that operating systems put into the tars") == 1
+    assert printed.count("notice: 4 files that operating systems add to folders") == 1
     assert printed.count("notice: preprocess: mean [0.485, 0.456, 0.406]") == 1
     votes = {orient: rows_of(run(stored, f"preprocess.orient={orient}", capsys=capsys)[1]["path"]) for orient in (0, 1)}
     for plain, turned in zip(votes[0], votes[1], strict=True):

@@ -12,12 +12,14 @@ from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
 
+from manifests.job import load_job
 from pipeline import looks
 from pipeline.cli import app
 from pipeline.summary import Summary, table_of
 from tests.helpers import jobs
 from tests.helpers.finished_runs import RUNS, edit_json, finish
 from tests.helpers.terminal import on_terminal
+from workers.labels import LabelCounts
 
 LONG = "DeiT-S column 4 of [red]all[/red] :smile: images, second trial of ブロック, a name longer than a line is"
 GRID = [f"--{option}" for option in ("patch=1", "patch=2x3", "patches=1", "patches=2", "stride=3", "stride=6")]
@@ -176,13 +178,26 @@ def test_spans(seconds: float, expected: str) -> None:
     assert looks.span(seconds) == expected
 
 
-def test_an_accuracy_that_does_not_exist_is_a_dash() -> None:
+def test_an_accuracy_that_does_not_exist_is_a_dash(tmp_path: Path) -> None:
     """In the table of `certify`; and a slow rate is not 0."""
-    figures = {"images": 3, "status": {"ok": 3}, "labelled": False, "clean_accuracy": None, "smoothed_accuracy": None}
-    summary = Summary(certified=(), without_votes=0, files={}, environments={}, **figures)  # type: ignore[arg-type]
+    summary = Summary(
+        images=3,
+        status={"ok": 3},
+        labelled=False,
+        labels=LabelCounts(),
+        clean_accuracy=None,
+        smoothed_accuracy=None,
+        certified=(),
+        without_votes=0,
+        files={},
+        environments={},
+        rotated=0,
+        system_members=0,
+    )
+    job = load_job(jobs.write_job(tmp_path))
     console = Console(width=80)
     with console.capture() as capture:
-        looks.show(console, table_of(summary, "a title that is wider than its table is, PARTIAL", 0.0123))
+        looks.show(console, table_of(summary, job, "a title that is wider than its table is, PARTIAL", 0.0123))
     text = capture.get()
     assert text.splitlines()[0] == "a title that is wider than its table is, PARTIAL"
     assert re.search(r"clean accuracy +│ +- │", text)
