@@ -198,7 +198,9 @@ class Job(Part):
     output: str
     """Folder that holds the runs."""
     max_error_share: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """With a larger share of images without votes the exit code is 1, although the run is complete."""
+    """With a larger share of images without votes or, in a labelled job, without a usable label, the exit code is 1,
+    although the run is complete.
+    """
     execution: Execution = Execution()
     storage: Storage = Storage()
 
@@ -242,7 +244,10 @@ def refuse_other_channels(model: Network, preprocess: Preprocess) -> None:
             f"preprocess: mean has {mean} number(s), std has {std}; give each three numbers for RGB images, or one "
             "for gray images"
         )
-    if (takes := model.options.get("in_chans", 3)) != mean:
+    takes = model.options.get("in_chans", 3)
+    if type(takes) is not int:
+        raise ValueError(f"model.options: in_chans is {takes!r}; set it to 3 for RGB images, or 1 for gray ones")
+    if takes != mean:
         gives = {1: "one number, so images are gray", 3: "three numbers, so images are RGB"}[mean]
         remedy = {1: "set mean and std to one number each", 3: "set mean and std to three numbers each"}
         raise ValueError(

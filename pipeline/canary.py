@@ -9,6 +9,7 @@ from collections import Counter
 
 from manifests.errors import RequestError, RunError, SmoothcertError
 from manifests.job import Job
+from manifests.skipped import listed
 from workers.labels import LabelCounts
 from workers.shard_task import ShardTask, TriedOut
 
@@ -39,13 +40,13 @@ class Canary:
     @property
     def is_sure(self) -> bool:
         """Whether more shards would tell no more."""
-        healthy = self._statuses.total() >= _ENOUGH and self.fault() is None
-        return healthy or len(self._shards) >= _SHARDS
+        enough = self._statuses.total() >= _ENOUGH
+        return enough and (len(self._shards) >= _SHARDS or self.fault() is None)
 
     def fault(self) -> SmoothcertError | None:
         """What is wrong with the request, or None."""
         total, voted = self._statuses.total(), self._statuses["ok"] + self._statuses["label_error"]
-        where = f"the first {total} images of {', '.join(self._shards)}"
+        where = f"the first {total} images of {listed(self._shards)}"
         if total < _ENOUGH:
             return None
         if total - voted >= _NEARLY_ALL * total:
@@ -61,6 +62,6 @@ class Canary:
                 f"{self._labels.first_bad}; correct images.label or model.classes, or set images.label: null for "
                 "images without labels"
             )
-        if misnumbered := self._labels.misnumbered(self._job.model.classes):
+        if misnumbered := self._labels.misnumbered(self._job.images, self._job.model.classes):
             return RequestError(f"images.label: {misnumbered} (seen in {where})")
         return None

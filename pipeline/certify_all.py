@@ -91,7 +91,7 @@ def _faults(plan: Plan, summary: Summary) -> Iterator[str]:
         kinds = ((summary.without_votes, "votes"), (summary.labels.bad, "usable label"))
         what = " and ".join(f"{count} of {summary.images} images have no {kind}" for count, kind in kinds if count)
         yield f"{what}, more than max_error_share ({job.max_error_share:g}) allows: see the columns status and error"
-    if misnumbered := summary.labels.misnumbered(job.model.classes):
+    if misnumbered := summary.labels.misnumbered(job.images, job.model.classes):
         yield f"images.label: {misnumbered}"
 
 

@@ -13,7 +13,7 @@ from timm.models import VisionTransformer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from manifests.errors import ShardError
+from manifests.errors import RunError
 from manifests.job import Job
 from pipeline.looks import facts, flop_text, plain, span
 from pipeline.plan import Plan, count_images, make_plan
@@ -156,7 +156,7 @@ def _count_images(plan: Plan) -> _Images:
     for task in plan.tasks:
         try:
             counts.append(count_images(task, plan))
-        except ShardError as error:
+        except RunError as error:  # of a tar, or of its disk
             failures.append(f"shard {task.shard.name}: {error}")
     unknown = None in counts
     notices = ["the number of images is in the tars alone; an index file beside them would tell it"] if unknown else []

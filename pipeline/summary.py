@@ -133,7 +133,7 @@ def _label_counts(rows: pa.Table, job: Job) -> LabelCounts:
         rows["key"].to_pylist(),
         bad.to_pylist(),
         _with_absent(rows["label"], -1),
-        _with_absent(rows["prediction"], -1),
+        [_with_absent(rows[name], -1) for name in ("prediction", "clean_prediction")],
         images=job.images,
         classes=job.model.classes,
     )

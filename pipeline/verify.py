@@ -369,6 +369,8 @@ def _success_problems(run: Run, success: Mapping[str, Any], published: Sequence[
     figures = tally.figures(run)
     expected = {"rows": tally.rows, "images": tally.rows, "shards": len(run.shards), "status": figures.status}
     expected |= {"clean_accuracy": figures.clean_accuracy, "smoothed_accuracy": figures.smoothed_accuracy}
+    if "bad_labels" in success:
+        expected["bad_labels"] = figures.status.get("label_error", 0)
     compared = [(name, success.get(name), value) for name, value in expected.items()]
     entries = success.get("certified")
     entries = entries if isinstance(entries, list) else [entries]

@@ -291,7 +291,7 @@ def _count_labels(rows: Sequence[Row], job: Job) -> LabelCounts:
         [row["key"] for row in rows],
         [row["error"] if row["status"] == "label_error" else None for row in rows],
         numbers("label"),
-        numbers("prediction"),
+        [numbers("prediction"), numbers("clean_prediction")],
         images=job.images,
         classes=job.model.classes,
     )

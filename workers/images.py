@@ -14,7 +14,7 @@ import numpy as np
 import PIL
 import torchvision.transforms.functional as TF
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError, features
 from torchvision.transforms import InterpolationMode
 
 from manifests.errors import ImageError
@@ -33,7 +33,15 @@ Image.init()  # formats load on demand, but Image.open fails on one named before
 # Formats that Pillow decodes by itself: others, such as EPS, would start programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-_ROTATED = range(2, 9)  # values of EXIF's orientation: turned, mirrored, or both
+_TURNS = {  # by EXIF's orientation; Pillow's exif_transpose would write the EXIF data anew, and fails at damaged ones
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class DecodedImage(NamedTuple):
@@ -61,7 +69,7 @@ def decode(data: bytes, preprocess: Preprocess) -> DecodedImage:
         width, height = image.size
         _check_size(width, height, preprocess)
         pixels = _preprocess(_decoded(image, preprocess), preprocess)
-        return DecodedImage(width, height, pixels, None, _is_rotated(image))
+        return DecodedImage(width, height, pixels, None, _turn_of(image) is not None)
     except ImageError as error:
         return DecodedImage(width, height, None, error)
 
@@ -126,21 +134,21 @@ def _decoded(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     """Its pixels, 8 bits of RGB or gray."""
     try:
         image.load()
-        if preprocess.orient and _is_rotated(image):
-            image = ImageOps.exif_transpose(image)
-        return _in_mode("L" if preprocess.channels == 1 else "RGB", image)
+        turn = _turn_of(image) if preprocess.orient else None
+        upright = image if turn is None else image.transpose(turn)
+        return _in_mode("L" if preprocess.channels == 1 else "RGB", upright)
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError) as error:
         raise ImageError("decode_error", _text(error)) from None
 
 
-def _is_rotated(image: Image.Image) -> bool:
-    """Whether the EXIF orientation of a loaded image says that its stored pixels are not upright."""
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What makes a loaded image upright as its EXIF orientation says; None where it is as it is stored."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) in _ROTATED
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except MemoryError:
         raise
     except Exception:  # damaged EXIF data raise almost anything; the pixels are good all the same
-        return False
+        return None
 
 
 def _in_mode(mode: str, image: Image.Image) -> Image.Image:

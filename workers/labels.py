@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -24,9 +24,14 @@ _NEARLY_ALL = 0.9
 # as many as agree with their own label. A network that says one class of everything agrees in one class only.
 _SHIFTED_IMAGES, _SHIFTED_CLASSES, _SHIFTED_TIMES = 8, 4, 4
 _IMAGES_A_CLASS = 4  # with so many, a missing class 0 beside many labels too high by one is no accident
-_SHIFTS = {
-    -1: ("labels seem to count from 1", "set images.first_label: 1"),
-    1: ("the network's classes seem to count from 1", "check model.classes: its class 0 may be a background class"),
+_MEANINGS = {  # of a shift from label to prediction, and images.first_label: what it seems to mean, what to do
+    (-1, 0): ("labels seem to count from 1", "set images.first_label: 1"),
+    (1, 1): ("labels seem to count from 0", "set images.first_label: 0"),
+    (1, 0): (
+        "the network's classes seem to count from 1",
+        "check model.classes: its class 0 may be a background class",
+    ),
+    (-1, 1): ("labels seem to be one class too high", "check images.first_label and model.classes"),
 }
 
 
@@ -72,18 +77,50 @@ def _whole_number(value: Any) -> int:
 
 
 @dataclass(frozen=True)
+class Agreement:
+    """How a network's answers go with the labels; of several sets of images they add up.
+
+    Attributes:
+        right: images whose answer is their label.
+        off: of shift -1 and 1, how many images of each label have an answer so far from it.
+    """
+
+    right: int
+    off: Mapping[int, Counter[int]]
+
+    @classmethod
+    def of(cls, labels: Ints, answers: Ints) -> Self:
+        """Compare [images] each, -1 where an image has none."""
+        both = (labels >= 0) & (answers >= 0)
+        off = {shift: Counter(labels[both & (answers == labels + shift)].tolist()) for shift in (-1, 1)}
+        return cls(int((both & (answers == labels)).sum()), off)
+
+    def __add__(self, other: "Agreement") -> "Agreement":
+        return Agreement(
+            self.right + other.right, {shift: counts + other.off[shift] for shift, counts in self.off.items()}
+        )
+
+    def shift(self, classes: int) -> int | None:
+        """-1 or 1 if the answers agree with the labels only after such a shift, else None."""
+        for shift, counts in self.off.items():
+            enough = max(_SHIFTED_IMAGES, _SHIFTED_TIMES * self.right)
+            if counts.total() >= enough and len(counts) >= max(2, min(_SHIFTED_CLASSES, classes - 1)):
+                return shift
+        return None
+
+
+@dataclass(frozen=True)
 class LabelCounts:
-    """What the labels of some images are like; counts of several sets of images add up.
+    """What the labels of some images are like; of several sets of images they add up.
 
     Attributes:
         images: all of them.
         usable: those with a label.
         bad: those whose label is an error.
         first_bad: key and reason of the first of these.
-        zeros: those with label 0.
-        too_high_by_one: those whose label is the number of classes.
-        right: those whose prediction is their label.
-        off: of shift -1 and 1, how many images of each class have a prediction so far from their label.
+        zeros: those with the lowest label.
+        too_high_by_one: those whose label is one above the highest.
+        agreements: with the prediction, and with what the network says of the whole image.
     """
 
     images: int = 0
@@ -92,8 +129,7 @@ class LabelCounts:
     first_bad: str | None = None
     zeros: int = 0
     too_high_by_one: int = 0
-    right: int = 0
-    off: Mapping[int, Counter[int]] = field(default_factory=lambda: {-1: Counter(), 1: Counter()})
+    agreements: tuple[Agreement, ...] = ()
 
     @classmethod
     def of(
@@ -101,7 +137,7 @@ class LabelCounts:
         keys: Sequence[str],
         errors: Sequence[str | None],
         labels: Ints,
-        predictions: Ints,
+        answers: Sequence[Ints],
         *,
         images: Images,
         classes: int,
@@ -111,13 +147,12 @@ class LabelCounts:
         Args:
             keys: of the images.
             errors: what is wrong with the label of each, or None.
-            labels, predictions: [images], -1 where an image has none.
+            labels: [images], -1 where an image has none.
+            answers: of the network, the same; as many for each set of images.
             images, classes: of the job.
         """
         bad = [f"{key}: {error}" for key, error in zip(keys, errors, strict=True) if error is not None]
         too_high = _out_of_range(classes + images.first_label, images, classes)
-        labelled = (labels >= 0) & (predictions >= 0)
-        off = {shift: Counter(labels[labelled & (predictions == labels + shift)].tolist()) for shift in (-1, 1)}
         return cls(
             images=len(keys),
             usable=int((labels >= 0).sum()),
@@ -125,35 +160,35 @@ class LabelCounts:
             first_bad=bad[0] if bad else None,
             zeros=int((labels == 0).sum()),
             too_high_by_one=sum(error == too_high for error in errors),
-            right=int((labelled & (predictions == labels)).sum()),
-            off=off,
+            agreements=tuple(Agreement.of(labels, each) for each in answers),
         )
 
     def __add__(self, other: "LabelCounts") -> "LabelCounts":
-        names = ("images", "usable", "bad", "zeros", "too_high_by_one", "right")
+        if not (self.images and other.images):
+            return self if self.images else other
+        names = ("images", "usable", "bad", "zeros", "too_high_by_one")
         return LabelCounts(
             **{name: getattr(self, name) + getattr(other, name) for name in names},
             first_bad=self.first_bad or other.first_bad,
-            off={shift: self.off[shift] + other.off[shift] for shift in (-1, 1)},
+            agreements=tuple(one + two for one, two in zip(self.agreements, other.agreements, strict=True)),
         )
 
     @property
     def nearly_all_bad(self) -> bool:
         return self.bad >= _NEARLY_ALL * self.images > 0
 
-    def misnumbered(self, classes: int) -> str | None:
+    def misnumbered(self, images: Images, classes: int) -> str | None:
         """Why the labels seem to be numbered otherwise than the network's classes, and what to do; else None."""
-        for shift, (meaning, remedy) in _SHIFTS.items():
-            images = self.off[shift].total()
-            shifted = len(self.off[shift]) >= max(2, min(_SHIFTED_CLASSES, classes - 1))
-            if shifted and images >= max(_SHIFTED_IMAGES, _SHIFTED_TIMES * self.right):
+        for agreement in self.agreements:
+            if shift := agreement.shift(classes):
+                meaning, remedy = _MEANINGS[shift, images.first_label]
                 return (
-                    f"{meaning}: the prediction is the label in {self.right} of {self.images} images, and the label "
-                    f"{'minus' if shift < 0 else 'plus'} 1 in {images}; {remedy}"
+                    f"{meaning}: of {self.images} images, the network's answer is the label in {agreement.right}, and "
+                    f"the label {'minus' if shift < 0 else 'plus'} 1 in {agreement.off[shift].total()}; {remedy}"
                 )
         a_class = self.images / classes
         if a_class >= _IMAGES_A_CLASS and not self.zeros and self.too_high_by_one >= a_class / 2:
-            meaning, remedy = _SHIFTS[-1]
+            meaning, remedy = _MEANINGS[-1, images.first_label]
             return (
                 f"{meaning}: no image of {self.images} has the lowest label, and {self.too_high_by_one} have one above "
                 f"the highest of {classes} classes; {remedy}"

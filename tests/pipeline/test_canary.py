@@ -30,7 +30,7 @@ def _canary(job: Job, *shards: dict[str, int]) -> Canary:
             [f"{place:04d}" for place in range(len(names))],
             ["no member .cls" if name == "label_error" else None for name in names],
             labels,
-            labels,
+            [labels],
             images=job.images,
             classes=jobs.CLASSES,
         )
@@ -89,3 +89,5 @@ def test_one_odd_shard_proves_nothing(job: Job) -> None:
     assert _canary(job, bad, good).fault() is None
     assert _canary(job, good).is_sure
     assert not _canary(job, {"ok": 3}).is_sure
+    assert not _canary(job, *[{"label_error": 1}] * 7).is_sure  # tiny shards: more of them
+    assert _canary(job, *[{"label_error": 1}] * 8).is_sure

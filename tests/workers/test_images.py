@@ -1,6 +1,7 @@
 """Bytes that are images become the pixels that torchvision makes of them; all others become an error by name."""
 
 import io
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -203,6 +204,17 @@ def test_damaged_exif_costs_no_image(exif: bytes) -> None:
     """Pixels are there whatever is wrong with what a camera wrote beside them."""
     data = _file(Image.fromarray(_noise(8, 8)), "PNG", exif=exif)
     assert (_pixels(decode(data, SMALL.model_copy(update={"orient": True}))) == _noise(8, 8)).all()
+
+
+def test_an_image_with_odd_exif_is_turned() -> None:
+    """Orientation 6 counts, whatever cannot be written again of the other EXIF data."""
+    entries = [(0x0100, 2, 4, b"abc\0"), (0x0111, 2, 4, b"xyz\0"), (0x0112, 3, 1, b"\6\0\0\0")]
+    body = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4)
+    data = _file(Image.fromarray(_noise(8, 8)), "PNG", exif=exif)
+    decoded = decode(data, SMALL.model_copy(update={"orient": True}))
+    assert decoded.rotated
+    assert (_pixels(decoded) == _UPRIGHT[6](_noise(8, 8))).all()
 
 
 @pytest.mark.parametrize("megabytes", [1, 20])

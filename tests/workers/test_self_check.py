@@ -1,5 +1,6 @@
 """An engine that computes another function than timm is refused, whatever made it so."""
 
+import copy
 import inspect
 from typing import Any
 
@@ -144,6 +145,17 @@ def test_another_forward_pass_is_refused(changed: type[VisionTransformer], dtype
     with pytest.raises(RequestError, match=r"^model: votes would not be those of vit_tiny_patch16_224 .*") as error:
         _smooth(network, model, preprocess)
     assert "\n" not in str(error.value)
+
+
+def test_an_offset_of_all_logits_hides_nothing() -> None:
+    """What decides a vote is how logits differ from each other, not how large they are."""
+    model, preprocess = _job(_SMALL)
+    network = _network(model)
+    network.head.bias.fill_(1e3)
+    _smooth(copy.deepcopy(network), model, preprocess)
+    network.__class__ = _LogitsOfAnotherHead
+    with pytest.raises(RequestError, match=r"^model: votes would not be those of"):
+        _smooth(network, model, preprocess)
 
 
 @pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "resnet18"])

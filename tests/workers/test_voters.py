@@ -87,6 +87,8 @@ def test_rows_of_a_gray_network(tmp_path: Path, masked_tokens: str) -> None:
         ),
         ({}, [0.5], "model.options: the network takes 3 channel(s) (in_chans), but preprocess.mean has one number"),
         ({"in_chans": 4}, [0.5, 0.5, 0.5], "set in_chans to 3 for RGB images, or 1 for gray ones"),
+        ({"in_chans": [1]}, [0.5], "model.options: in_chans is [1]; set it to 3 for RGB images, or 1 for gray ones"),
+        ({"in_chans": True}, [0.5], "model.options: in_chans is True; set it to 3"),
         ({"in_chans": 2}, [0.5, 0.5], "must have three numbers for RGB images, or one for gray images"),
     ],
 )
