@@ -269,11 +269,13 @@ def verify(
         print(json.dumps(asdict(report)))
     else:
         console = console_of()
-        for line in (*report.problems, *(f"notice: {notice}" for notice in report.notices)):
-            say(console, line)
+        for problem in report.problems:
+            say(console, f"problem: {problem}")
+        for notice in report.notices:
+            say(console, f"notice: {notice}")
         show(console, report_table(report))
         say(console, verdict_of(report, allow_incomplete=allow_incomplete))
-    return 1 if report.problems or not (report.complete or allow_incomplete) else 0
+    return 1 if report.wrong or not (report.complete or allow_incomplete) else 0
 
 
 @app.command()

@@ -29,7 +29,7 @@ class _Marks(RegexHighlighter):
 
     base_style = "mark."
     highlights: ClassVar[list[str]] = [
-        r"(?m)^(\[\d+/\d+\] )?(?P<wrong>error:|failed:)",
+        r"(?m)^(\[\d+/\d+\] )?(?P<wrong>error:|failed:|problem:)",
         r"(?m)^(?P<notice>notice:|again:)",
         r"(?<![-\w])(?P<wrong>INCOMPLETE|UNFINISHED|incomplete|[\d,]+ problems?)\b",
         r"\b(?P<notice>PARTIAL)\b",

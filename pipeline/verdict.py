@@ -37,7 +37,7 @@ def report_table(report: Report) -> Table:
 def verdict_of(report: Report, *, allow_incomplete: bool) -> str:
     """One line; it says "all right" of complete runs alone."""
     looked = f"{number_of(report.rows, 'row')} in {number_of(report.files, 'file')}: "
-    wrong = number_of(len(report.problems), "problem") if report.problems else ""
+    wrong = number_of(len(report.wrong), "problem") if report.wrong else ""
     partial = f"PARTIAL (only the first {report.limit:,} images)" if report.limit is not None else ""
     if report.complete:
         return looked + ", ".join(filter(None, [wrong or "all right", partial]))

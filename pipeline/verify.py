@@ -53,6 +53,7 @@ _STATUSES = ("ok", "label_error", "model_error", "too_large", "size_error", "dec
 _MAX_PIXELS = 64 * 1000**2
 _BLOCK = 512  # of a tar
 _ROWS_AT_ONCE = 1024
+_IS_MISSING = ": is missing, though _SUCCESS is there"
 _TOLD = 100  # problems of a column of a file; the others are counted
 _ELSEWHERE = {"shards", "split", "limit", "checkpoint", "checkpoint_key"}  # an identity has them in its own form
 _DEFAULTS: dict[str, dict[str, Any]] = {  # an identity leaves them out
@@ -105,6 +106,11 @@ class Report:
     figures: Figures
     problems: tuple[str, ...]
     notices: tuple[str, ...]
+
+    @property
+    def wrong(self) -> tuple[str, ...]:
+        """The problems of what is there: an incomplete run may be allowed, a wrong one is not."""
+        return tuple(problem for problem in self.problems if not problem.endswith(_IS_MISSING))
 
 
 @dataclass(frozen=True)
@@ -359,7 +365,7 @@ def _read_success(run: Run) -> Mapping[str, Any] | None:
 
 def _success_problems(run: Run, success: Mapping[str, Any], published: Sequence[str], tally: _Tally) -> Iterator[str]:
     """_SUCCESS against the files, and its figures against the rows if all files could be read."""
-    yield from (f"{name}: is missing, though _SUCCESS is there" for name in run.shards if name not in published)
+    yield from (f"{name}{_IS_MISSING}" for name in run.shards if name not in published)
     if not success:
         yield "_SUCCESS: is damaged, expected a JSON object with the hashes of the files"
         return
