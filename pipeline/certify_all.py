@@ -182,7 +182,7 @@ def _remarks(plan: Plan, summary: Summary) -> Iterator[str]:
         )
     if missing := _missing(plan, summary):
         yield (
-            f"{number_of(missing, 'shard')} of {len(plan.tasks):,} missing. Finished shards are kept: run the same "
+            f"{missing:,} of {number_of(len(plan.tasks), 'shard')} are missing. Finished shards are kept: run the same "
             "command again to try the missing ones. A repaired tar usually has another size: it makes another run, "
             "which computes all shards again"
         )

@@ -334,8 +334,9 @@ def test_it_starts_from_weights_without_a_head(tmp_path):
 def test_networks_without_stochastic_depth_can_be_built(tmp_path):
     """drop_path is handed on only where it is set, and is told only where timm has it."""
     model = {"architecture": "dla46_c", "classes": CLASSES, "masked_tokens": "keep"}
-    assert starting_network(small_training(tmp_path, model=model), AnyStore(Storage())).num_classes == CLASSES
-    stochastic = small_training(tmp_path, model=model, regularisation={"drop_path": 0.1})
+    changes = {"model": model, "preprocess": {"resize": None, "crop": CROP, "upsample": 4}}
+    assert starting_network(small_training(tmp_path, **changes), AnyStore(Storage())).num_classes == CLASSES
+    stochastic = small_training(tmp_path, **changes, regularisation={"drop_path": 0.1})
     with pytest.raises(RequestError, match="drop_path_rate"):
         starting_network(stochastic, AnyStore(Storage()))
 
