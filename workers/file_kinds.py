@@ -51,7 +51,7 @@ _KINDS: list[tuple[bytes, str, Group | None]] = [
     (rb"\s*<(?:\w|\?xml|!)", "an XML document, perhaps the error page of a download", "page"),
     (rb"\s*[{\[]\s*[\"{\[\]}]", "JSON", None),
 ]
-_WORDS = re.compile(r"\w{2,}\W+\w")
+_WORDS = re.compile(r"\w\w\W+\w")
 _IMAGE_REMEDIES: dict[Group | None, str] = {
     "convert": "convert it",
     "compressed": "unpack it",
