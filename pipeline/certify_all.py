@@ -28,7 +28,7 @@ from pipeline.events import Event
 from pipeline.looks import console_of, number_of, say, show
 from pipeline.plan import Plan, begin, count_images, make_plan
 from pipeline.progress import progress_of
-from pipeline.summary import Summary, summarise, table_of
+from pipeline.summary import Summary, left_out_notices, summarise, table_of
 from workers.shard_task import Introduction, ShardTask
 
 if TYPE_CHECKING:
@@ -175,11 +175,7 @@ def _remarks(plan: Plan, summary: Summary) -> Iterator[str]:
     if len(summary.environments) > 1:
         made = "; ".join(f"{count} files by {environment}" for environment, count in summary.environments.items())
         yield f"notice: mixed versions or devices, votes of tiny margins may depend on them: {made}"
-    if summary.system_members:
-        yield (
-            f"notice: {number_of(summary.system_members, 'file')} that operating systems add to folders, such as "
-            "._NAME or .DS_Store, were skipped in the tars"
-        )
+    yield from (f"notice: {notice}" for notice in left_out_notices(summary.left_out))
     if missing := _missing(plan, summary):
         yield (
             f"{missing:,} of {number_of(len(plan.tasks), 'shard')} are missing. Finished shards are kept: run the same "

@@ -16,9 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from manifests.errors import RunError
 from manifests.job import Job
 from pipeline.looks import facts, flop_text, plain, span
-from pipeline.plan import Plan, count_images, make_plan
+from pipeline.plan import Plan, expect, make_plan
+from pipeline.summary import left_out_notices
 from workers.classifiers import has_tokens, load_classifier, preprocess_notice
 from workers.geometry import Geometry
+from workers.tar_headers import LeftOut
 from workers.voters import smooth
 
 _BYTES_A_VOTE = 6  # uint16 and float32, little of which compresses
@@ -153,12 +155,16 @@ class _Images(NamedTuple):
 def _count_images(plan: Plan) -> _Images:
     counts: list[int | None] = []
     failures = []
+    left_out = LeftOut()
     for task in plan.tasks:
         try:
-            counts.append(count_images(task, plan))
+            expected = expect(task, plan)
+            counts.append(expected.images)
+            left_out += expected.left_out
         except RunError as error:  # of a tar, or of its disk
             failures.append(f"shard {task.shard.name}: {error}")
     unknown = None in counts
     notices = ["the number of images is in the tars alone; an index file beside them would tell it"] if unknown else []
+    notices += left_out_notices(left_out)
     total = None if unknown or failures else sum(count for count in counts if count is not None)
     return _Images(total, notices, failures)

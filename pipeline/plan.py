@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -28,7 +28,7 @@ from workers.checkpoints import recognise
 from workers.geometry import Geometry
 from workers.shard_task import ShardTask
 from workers.storage import AnyStore, Store, sha256_of
-from workers.tar_headers import image_members
+from workers.tar_headers import LeftOut, read_tar
 from workers.votes_table import read_metadata
 
 if TYPE_CHECKING:
@@ -301,20 +301,32 @@ def _as_json(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, indent=1, sort_keys=True).encode()
 
 
-def count_images(task: ShardTask, plan: Plan) -> int | None:
-    """The rows that a shard will give; None where only fetching the tar would tell.
+class Expected(NamedTuple):
+    """What a shard will give: its rows, None where only fetching the tar would tell; and what of a tar read for this
+    is in no run.
+    """
+
+    images: int | None
+    left_out: LeftOut = LeftOut()
+
+
+def expect(task: ShardTask, plan: Plan) -> Expected:
+    """Look into a local tar where nothing else tells how many images it holds.
 
     Raises:
         ShardError: the tar is not whole.
     """
-    if task.limit is not None:
-        return task.limit
-    if task.shard.images is not None:
-        return task.shard.images
-    if "://" in task.shard.url:
-        return None
+    known = task.shard.images if task.limit is None else task.limit
+    if known is not None or "://" in task.shard.url:
+        return Expected(known)
     with plan.run.store.local(task.shard.url) as tar:
-        return len(image_members(tar, plan.job.images))
+        contents = read_tar(tar, plan.job.images)
+    return Expected(len(contents.images), contents.left_out)
+
+
+def count_images(task: ShardTask, plan: Plan) -> int | None:
+    """The rows that a shard will give; None and errors as of `expect`."""
+    return expect(task, plan).images
 
 
 def _limits(shards: Sequence[Shard], images: Images, files: Store) -> list[int] | None:
@@ -328,7 +340,7 @@ def _limits(shards: Sequence[Shard], images: Images, files: Store) -> list[int] 
             return limits + [0] * (len(shards) - len(limits))
         try:
             with files.local(shard.url) as tar:
-                count = len(image_members(tar, images))
+                count = len(read_tar(tar, images).images)
         except ShardError as error:
             raise ShardError(f"images.limit: cannot count the images of {shard.name}: {error}") from None
         limits.append(min(count, remaining))

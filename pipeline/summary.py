@@ -5,7 +5,7 @@ square; so the patches of the table can change without a new run.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,14 @@ from rich.table import Table
 
 from manifests.job import Job
 from pipeline.alike import environment_of
-from pipeline.looks import digits, facts, percent, plain
+from pipeline.looks import digits, facts, number_of, percent, plain
 from pipeline.plan import Run
 from pipeline.results import read_published
 from workers.labels import LabelCounts
+from workers.tar_headers import LeftOut
 
 _NUMBERS = ["label", "clean_prediction", "prediction", "max_certified_patch", "max_margin_certified_patch"]
+_LISTED = 10  # suffixes in a message
 _COLUMNS = ["key", "status", "error", *_NUMBERS]
 
 
@@ -48,7 +50,7 @@ class Summary:
         files: SHA-256 of each published file.
         environments: number of files from each environment (alike.environment_of).
         rotated: images whose EXIF orientation says that the stored pixels are not upright.
-        system_members: members of tars that operating systems put there, passed over.
+        left_out: what the tars hold that is not in the run.
     """
 
     images: int
@@ -62,7 +64,7 @@ class Summary:
     files: dict[str, str]
     environments: dict[str, int]
     rotated: int
-    system_members: int
+    left_out: LeftOut
 
     @property
     def unusable(self) -> int:
@@ -78,7 +80,7 @@ class Summary:
             "bad_labels": self.labels.bad,
             "first_bad_label": self.labels.first_bad,
             "rotated_images": self.rotated,
-            "system_members": self.system_members,
+            **self.left_out.as_json(),
             "certified": [
                 {"patch": list(share.patch), "exact": share.exact, "margin": share.margin} for share in self.certified
             ],
@@ -95,13 +97,14 @@ def summarise(run: Run, job: Job) -> Summary:
         RunError: a file is damaged, or not one of this run's.
     """
     status, environments, counts = Counter[str](), Counter[str](), Counter[str]()
-    files, labels, labelled = {}, LabelCounts(), job.images.label is not None
+    files, labels, left_out, labelled = {}, LabelCounts(), LeftOut(), job.images.label is not None
     for file in read_published(run, _COLUMNS):  # one at a time: there may be a hundred thousand
         files[file.name] = file.sha256
         environments[environment_of(file.metadata)] += 1
         status.update(file.rows["status"].to_pylist())
         counts.update(_counts(file.rows, job.patches, labelled=labelled))
-        counts.update({name: file.metadata.get(name, 0) for name in ("rotated_images", "system_members")})
+        counts["rotated_images"] += file.metadata.get("rotated_images", 0)
+        left_out += LeftOut.of(file.metadata)
         if labelled:
             labels += _label_counts(file.rows, job)
     meant = labels.usable or not labelled
@@ -123,8 +126,27 @@ def summarise(run: Run, job: Job) -> Summary:
         files=files,
         environments=dict(environments),
         rotated=counts["rotated_images"],
-        system_members=counts["system_members"],
+        left_out=left_out,
     )
+
+
+def left_out_notices(left_out: LeftOut) -> Iterator[str]:
+    """What the tars hold that is not in the run, a line each; `plan` and `certify` print the same."""
+    if left_out.system_members:
+        were = "was" if left_out.system_members == 1 else "were"
+        yield (
+            f"{number_of(left_out.system_members, 'file')} that operating systems add to folders, such as ._NAME or "
+            f".DS_Store, {were} skipped in the tars"
+        )
+    if count := left_out.samples_without_image:
+        have, are = ("has", "is") if count == 1 else ("have", "are")
+        suffixes = sorted(left_out.suffixes_without_image)
+        more = f" and {len(suffixes) - _LISTED} more" if len(suffixes) > _LISTED else ""
+        yield (
+            f"{number_of(count, 'sample')} in the tars {have} no member that images.image names (suffixes: "
+            f"{', '.join(suffixes[:_LISTED])}{more}) and {are} not in the run; add the suffixes that are images to "
+            "images.image"
+        )
 
 
 def _label_counts(rows: pa.Table, job: Job) -> LabelCounts:

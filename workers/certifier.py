@@ -45,7 +45,7 @@ from workers.shard_reader import Sample, naming, read_samples
 from workers.shard_task import Introduction, ShardReport, ShardTask, TriedOut
 from workers.smoothed import Smoothed
 from workers.storage import AnyStore, sha256_of
-from workers.tar_headers import TarIndex, read_index
+from workers.tar_headers import TarContents, read_tar
 from workers.voters import smooth
 
 _T = TypeVar("_T")
@@ -105,8 +105,8 @@ class Certifier:
         """Vote on the first images of a shard, and publish nothing."""
         job = self._job
         with naming(task.shard), self._tar(task) as tar:
-            index = read_index(tar, job.images)
-            with closing(self._decoded(task, tar, index)) as batches:
+            contents = read_tar(tar, job.images)
+            with closing(self._decoded(task, tar, contents)) as batches:
                 rows = list(islice(chain.from_iterable(self._voted(batch) for batch in batches), images))
         self._add_certificates(rows)
         labels = LabelCounts() if job.images.label is None else _count_labels(rows, job)
@@ -136,8 +136,8 @@ class Certifier:
         rows: list[Row] = []
         with ExitStack() as opened:
             tar = opened.enter_context(self._tar(task))
-            index = read_index(tar, self._job.images)
-            batches = opened.enter_context(closing(_ahead(self._decoded(task, tar, index), _BATCHES_AHEAD)))
+            contents = read_tar(tar, self._job.images)
+            batches = opened.enter_context(closing(_ahead(self._decoded(task, tar, contents), _BATCHES_AHEAD)))
             batch = next(batches, None)
             with self._turn:
                 began = time.monotonic()
@@ -151,7 +151,8 @@ class Certifier:
             shard_sha256 = sha256_of(tar)
         if task.limit is None and task.shard.images not in (None, len(rows)):
             raise ShardError(
-                f"it has {len(rows)} images, its index file says {task.shard.images}; correct one, or name the tars"
+                f"it holds {len(rows)} images but its index file lists {task.shard.images}; fix the index, or list the "
+                "tars in images.shards"
             )
         self._add_certificates(rows)
         metadata = {
@@ -161,7 +162,7 @@ class Certifier:
             "votes_version": VOTES_VERSION,
             "geometry": {**self._job.ablation.model_dump(), "crop": self._job.preprocess.crop},
             "images_per_batch": self._images_per_batch,
-            "system_members": index.system_members,
+            **contents.left_out.as_json(),
             "rotated_images": sum(row["rotated"] for row in rows),
             "seconds": round(time.monotonic() - start, 3),
             **self._environment,
@@ -199,10 +200,10 @@ class Certifier:
                 "run the command again (another size makes another run)"
             )
 
-    def _decoded(self, task: ShardTask, tar: Path, index: TarIndex) -> Generator[_Batch, None, None]:
+    def _decoded(self, task: ShardTask, tar: Path, contents: TarContents) -> Generator[_Batch, None, None]:
         """The shard's images in tar order; batches depend only on positions in the shard."""
         images, classes = self._job.images, self._job.model.classes
-        samples = read_samples(tar, images, classes=classes, limit=task.limit, index=index)
+        samples = read_samples(tar, images, classes=classes, limit=task.limit, contents=contents)
         decode_row = partial(_decode_row, task, self._job.preprocess)
         with ThreadPoolExecutor(self._threads) as decoders:
             for batch in _batches(samples, self._images_per_batch):

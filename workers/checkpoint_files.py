@@ -5,11 +5,11 @@ Not covered: what a checkpoint file holds (checkpoints.py); how parts are put to
 
 import json
 import re
-import tarfile
 import zipfile
 from pathlib import Path
 
 from manifests.errors import RequestError
+from workers.file_kinds import HEAD_BYTES, Group, Kind, known_kind
 from workers.storage import Store
 
 INDEX_SUFFIX = ".index.json"
@@ -18,14 +18,14 @@ INDEX_SUFFIX = ".index.json"
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".best")
 _USUAL = ("model.safetensors", "pytorch_model.bin")  # as save_pretrained calls them
 _LISTED = 5  # names of files
-_HEAD_BYTES = 512
-_OTHERS = (  # the first bytes of a file, what it is, what to do
-    (b"version https://git-lfs", "it is a pointer of Git LFS; fetch the file itself with `git lfs pull`"),
-    (b"<", "it is a web page; download the file itself"),
-    (b"\x1f\x8b", "it is compressed with gzip; decompress it"),
-    (b"\x28\xb5\x2f\xfd", "it is compressed with zstd; decompress it"),
-    (b"\x89HDF", "it is HDF5, as Keras writes; save the weights as safetensors"),
-)
+_REMEDIES: dict[Group | None, str] = {
+    "pointer": "fetch the file itself with `git lfs pull`",
+    "page": "download the file itself",
+    "compressed": "decompress it",
+    "archive": "extract it, or save a plain state dict",
+    "tar": "extract it, and name the file in it",
+    "hdf5": "if Keras wrote it, save the weights as safetensors",
+}
 
 
 def require_checkpoint(url: str, store: Store) -> None:
@@ -52,24 +52,21 @@ def what_it_is(checkpoint: Path) -> str | None:
         checkpoint: a local file.
     """
     with checkpoint.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
+        head = file.read(HEAD_BYTES)
     if not head:
         return "it is empty; fetch it again"
     if head.lstrip().startswith(b"{"):
         return _json(checkpoint)
-    if found := next((says for begins, says in _OTHERS if head.lstrip().startswith(begins)), None):
-        return found
-    if zipfile.is_zipfile(checkpoint) and not _is_of_torch(checkpoint):
-        return "it is a zip archive of other files; extract it, or save a plain state dict"
-    if tarfile.is_tarfile(checkpoint):
-        return "it is a tar archive; extract it, and name the file in it"
-    return None
+    kind = known_kind(head)
+    if kind is None or kind.group == "pickle" or _may_be_of_torch(checkpoint, kind):
+        return None
+    return f"it is {kind.name}; {_REMEDIES.get(kind.group, 'name a file of weights')}"
 
 
 def is_index(checkpoint: Path) -> bool:
     """Whether a file says in which files the tensors of a network in parts lie."""
     with checkpoint.open("rb") as file:
-        if not file.read(_HEAD_BYTES).lstrip().startswith(b"{"):
+        if not file.read(HEAD_BYTES).lstrip().startswith(b"{"):
             return False
     try:
         return isinstance(json.loads(checkpoint.read_bytes())["weight_map"], dict)
@@ -82,7 +79,9 @@ def is_part(url: str) -> bool:
     return re.search(r"-\d+-of-\d+\.\w+$", url) is not None
 
 
-def _is_of_torch(checkpoint: Path) -> bool:
+def _may_be_of_torch(checkpoint: Path, kind: Kind) -> bool:
+    if kind.name != "a zip archive":
+        return False
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())

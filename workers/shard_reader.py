@@ -17,7 +17,7 @@ from manifests.errors import ShardError
 from manifests.job import Images
 from manifests.shards import Shard
 from workers.labels import label_of
-from workers.tar_headers import TarIndex, is_system_member, read_index
+from workers.tar_headers import TarContents, is_system_member, read_tar
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Sample:
 
 
 def read_samples(
-    tar: Path, images: Images, *, classes: int, limit: int | None = None, index: TarIndex | None = None
+    tar: Path, images: Images, *, classes: int, limit: int | None = None, contents: TarContents | None = None
 ) -> Iterator[Sample]:
     """Check the whole tar, then give its samples in order.
 
@@ -51,11 +51,11 @@ def read_samples(
         images: which members are image and label.
         classes: labels are 0 to `classes` - 1.
         limit: at most so many samples, None for all.
-        index: of the tar, where the caller has read it.
+        contents: of the tar, where the caller has read it.
     Raises:
         ShardError: the tar is not whole, or not every image in it would become exactly one sample.
     """
-    expected = (index or read_index(tar, images)).images[:limit]
+    expected = (contents or read_tar(tar, images)).images[:limit]
     with tar.open("rb") as file:
         members = (
             {**member, "__url__": tar.name}

@@ -2,29 +2,50 @@
 
 Readers of tars drop things silently: what follows the first of two concatenated tars, everything after a
 damaged header, links, `__meta__/`, members whose name has a second dot. Here every byte of the file is
-accounted for, and each member with an image suffix is either one sample's image or an error by name. Only what
-operating systems add by themselves is passed over, and counted: _SYSTEM_FILES and _SYSTEM_FOLDERS list it.
+accounted for, and each member with an image suffix is either one sample's image or an error by name. What is passed
+over is counted (LeftOut): files that operating systems add by themselves, as _SYSTEM_FILES and _SYSTEM_FOLDERS list
+them, and samples whose image has a suffix that images.image does not name.
 
 Loads no torch, so that the driver can count images. Not covered: reading the samples (shard_reader.py).
 """
 
 import re
 import tarfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 from manifests.errors import ShardError
 from manifests.job import Images
+from workers.file_kinds import HEAD_BYTES, Group, known_kind
 
 _BLOCK = tarfile.BLOCKSIZE
 _READ_BYTES = 1 << 20
 _SYSTEM_FILES = re.compile(
     r"\._.*|\.DS_Store|\.localized|Icon\r|Thumbs\.db|ehthumbs\.db|desktop\.ini|\.directory", re.IGNORECASE
 )
-_SYSTEM_FOLDERS = {
-    *("__MACOSX", ".AppleDouble", ".Spotlight-V100", ".Trashes", ".fseventsd", ".TemporaryItems"),  # macOS
-    *("@eaDir", "#recycle", "#snapshot"),  # network drives
-    *("$RECYCLE.BIN", "System Volume Information", "lost+found"),  # Windows, Linux
+_SYSTEM_FOLDERS = re.compile(
+    r"__MACOSX|\.AppleDouble|\.Spotlight-V100|\.Trashes|\.fseventsd|\.TemporaryItems|\.DocumentRevisions-V100|"  # macOS
+    r"Network Trash Folder|Temporary Items|"  # macOS, on network drives
+    r"@eaDir|#recycle|#snapshot|\.@__thumb|"  # network drives
+    r"\$RECYCLE\.BIN|System Volume Information|"  # Windows
+    r"lost\+found|\.thumbnails|\.Trash-\d+"  # Linux
+)
+_IMAGE_SUFFIXES = {
+    *("jpg", "jpeg", "jpe", "jif", "jfif", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff", "img"),
+    *("avif", "avifs", "heic", "heif", "hif", "jxl", "jp2", "j2k", "jpf", "jpx", "ppm", "pgm", "pbm", "pnm", "pam"),
+    *("tga", "ico", "qoi", "psd", "exr", "hdr", "dng", "cr2", "nef", "arw"),
+}
+_REMEDIES: dict[Group | None, str] = {  # for a file that is no tar
+    "compressed": "decompress it (compressed tars are not read: rows point into the file)",
+    "archive": "extract it, and pack a tar",
+    "pointer": "run `git lfs pull` for the tar itself",
+    "page": "fetch the tar itself",
+    "parquet": "scripts/pack_parquet.py makes tars of it",
+    "readable": "pack images into a tar",
+    "convert": "pack images into a tar",
 }
 _HIDDEN = re.compile(r"__[^/]*__(?:$|/)")  # names that webdataset skips
 
@@ -38,19 +59,53 @@ class ImageMember(NamedTuple):
     size: int
 
 
-class TarIndex(NamedTuple):
-    """What a tar holds: its images in order, and how many members of operating systems were passed over."""
+@dataclass(frozen=True)
+class LeftOut:
+    """What tars hold that is in no run; of several tars it adds up.
+
+    Attributes:
+        system_members: files that operating systems put there.
+        samples_without_image: samples that seem to be images by a suffix, or have a label, but no image that
+            images.image names.
+        suffixes_without_image: of the members of these samples.
+    """
+
+    system_members: int = 0
+    samples_without_image: int = 0
+    suffixes_without_image: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> Self:
+        """From the metadata of a published file, which may be older than these figures."""
+        return cls(
+            metadata.get("system_members", 0),
+            metadata.get("samples_without_image", 0),
+            frozenset(metadata.get("suffixes_without_image", ())),
+        )
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            self.system_members + other.system_members,
+            self.samples_without_image + other.samples_without_image,
+            self.suffixes_without_image | other.suffixes_without_image,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "system_members": self.system_members,
+            "samples_without_image": self.samples_without_image,
+            "suffixes_without_image": sorted(self.suffixes_without_image),
+        }
+
+
+class TarContents(NamedTuple):
+    """What a tar holds: its images in order, and what is in no run."""
 
     images: list[ImageMember]
-    system_members: int
+    left_out: LeftOut
 
 
-def image_members(tar: Path, images: Images) -> list[ImageMember]:
-    """The images of a tar in order; arguments and errors as of `read_index`."""
-    return read_index(tar, images).images
-
-
-def read_index(tar: Path, images: Images) -> TarIndex:
+def read_tar(tar: Path, images: Images) -> TarContents:
     """The images of a tar, after every byte and every member of it has been accounted for.
 
     Args:
@@ -59,15 +114,17 @@ def read_index(tar: Path, images: Images) -> TarIndex:
     Raises:
         ShardError: the tar is not whole, or not every image in it would become exactly one sample.
     """
-    members = _read_headers(tar)
+    members = [member for member in _read_headers(tar) if not member.isdir()]
     own = [member for member in members if not is_system_member(member.name)]
-    return TarIndex(_images_of(own, images), len(members) - len(own))
+    found = _images_of(own, images)
+    lost = list(_samples_without_image(own, images))
+    return TarContents(found, LeftOut(len(members) - len(own), len(lost), frozenset().union(*lost)))
 
 
 def is_system_member(name: str) -> bool:
     """Whether an operating system put this file beside the user's own, such as `._0001.jpg` of macOS."""
     *folders, base = name.split("/")
-    return _SYSTEM_FILES.fullmatch(base) is not None or not _SYSTEM_FOLDERS.isdisjoint([*folders, base])
+    return bool(_SYSTEM_FILES.fullmatch(base)) or any(_SYSTEM_FOLDERS.fullmatch(part) for part in [*folders, base])
 
 
 def _images_of(members: list[tarfile.TarInfo], images: Images) -> list[ImageMember]:
@@ -77,8 +134,6 @@ def _images_of(members: list[tarfile.TarInfo], images: Images) -> list[ImageMemb
     done_keys: set[str] = set()
     current: str | None = None
     for member in members:
-        if member.isdir():
-            continue
         if not _is_text(member.name):
             raise ShardError(f"{member.name!r} is no name in UTF-8; rename it")
         key, suffix = _key_and_suffix(member.name)
@@ -115,6 +170,19 @@ def _images_of(members: list[tarfile.TarInfo], images: Images) -> list[ImageMemb
             f"images.image names: {', '.join(images.image)}"
         )
     return found
+
+
+def _samples_without_image(members: Iterable[tarfile.TarInfo], images: Images) -> Iterator[set[str]]:
+    """The suffixes of each sample that has no image but seems to be meant as one; not of metadata alone."""
+    suffixes_of = defaultdict[str, set[str]](set)
+    for member in members:
+        key, suffix = _key_and_suffix(member.name)
+        if key is not None and suffix is not None and not _HIDDEN.match(member.name):
+            suffixes_of[key].add(suffix)
+    for suffixes in suffixes_of.values():
+        meant = images.label in suffixes or any(suffix.rpartition(".")[2] in _IMAGE_SUFFIXES for suffix in suffixes)
+        if meant and suffixes.isdisjoint(images.image):
+            yield suffixes
 
 
 def _kind_of(member: tarfile.TarInfo) -> str:
@@ -162,14 +230,21 @@ def _read_headers(tar: Path) -> list[tarfile.TarInfo]:
     except tarfile.TarError as error:
         if members and members[-1].offset_data + members[-1].size > size:
             raise ShardError(f"is truncated inside {members[-1].name}; copy or pack it again") from None
-        raise ShardError(
-            f"is not a whole plain tar ({error}); pack it again (compressed tars are not read: rows "
-            "point into the file)"
-        ) from None
+        other = None if members else _what_else(tar)
+        raise ShardError(other or f"is not a whole plain tar ({error}); copy or pack it again") from None
     _check_end(tar, end, size)
     if not members:
         raise ShardError("holds no members; pack it again")
     return members
+
+
+def _what_else(tar: Path) -> str | None:
+    """What a file is that does not begin as a tar does, and what to do; None where that is not clear."""
+    with tar.open("rb") as file:
+        kind = known_kind(file.read(HEAD_BYTES))
+    if kind is None or kind.group == "tar":  # a tar with a damaged header
+        return None
+    return f"is no tar: the file is {kind.name}; {_REMEDIES.get(kind.group, 'fetch the tar again, or pack one')}"
 
 
 def _check_end(tar: Path, end: int, size: int) -> None:

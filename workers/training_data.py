@@ -30,7 +30,7 @@ from workers.augmentation import Augment, Draws
 from workers.images import decode, decode_whole
 from workers.shard_reader import Sample, naming, read_samples
 from workers.storage import Store
-from workers.tar_headers import image_members
+from workers.tar_headers import read_tar
 
 _T = TypeVar("_T")
 _MAX_LEFT_OUT = 0.01
@@ -145,7 +145,7 @@ def count_images(shards: Sequence[Shard], images: Images, store: Store) -> list[
             counts.append(shard.images)
             continue
         with store.local(shard.url) as tar, naming(shard):
-            counts.append(len(image_members(tar, images)))
+            counts.append(len(read_tar(tar, images).images))
     return counts
 
 

@@ -220,10 +220,12 @@ def _write_labelled(folder, label, images=6):
 
 
 def test_what_the_reader_of_the_table_must_know(tmp_path, capsys):
-    """Rotated images, skipped files of operating systems, and a mean that is not timm's: each is said once."""
+    """Rotated images, skipped files of operating systems, samples whose image has another suffix, and a mean that is
+    not timm's: each is said once.
+    """
     (tmp_path / "tars").mkdir()
     for shard in range(2):
-        members = [("._x.png", b"\0\5\x16\7"), (".DS_Store", b"x")]
+        members = [("._x.png", b"\0\5\x16\7"), (".DS_Store", b"x"), (f"y{shard}.bmp", b"x"), (f"y{shard}.cls", b"1")]
         for number in range(3):
             file = io.BytesIO()
             exif = Image.Exif()
@@ -236,6 +238,9 @@ def test_what_the_reader_of_the_table_must_know(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"rotated by EXIF +│ +4 │ +taken as stored", printed)
     assert printed.count("notice: 4 files that operating systems add to folders") == 1
+    assert printed.count("notice: 2 samples in the tars have no member that images.image names") == 1
+    (success,) = (tmp_path / "runs").glob("*/_SUCCESS")
+    assert json.loads(success.read_text()).items() >= {"system_members": 4, "samples_without_image": 2}.items()
     assert printed.count("notice: preprocess: mean [0.485, 0.456, 0.406]") == 1
     votes = {orient: rows_of(run(stored, f"preprocess.orient={orient}", capsys=capsys)[1]["path"]) for orient in (0, 1)}
     for plain, turned in zip(votes[0], votes[1], strict=True):

@@ -121,6 +121,21 @@ def test_every_shard_that_would_fail_is_named(tmp_path: Path) -> None:
     assert (result.exit_code, "failed" in result.output) == (0, False)
 
 
+def test_what_the_tars_hold_besides_is_told(tmp_path: Path) -> None:
+    """In the words of `certify`, once for all tars."""
+    jobs.write_shards(tmp_path, shards=1)
+    besides = [("x.bmp", b"x"), ("x.cls", b"1"), ("y.TIFF", b"x"), ("._a.png", b"x"), ("readme.txt", b"x")]
+    for number in (1, 2):
+        write_tar(tmp_path / "tars", tar_of([*jobs.samples(10 * number, 2), *besides]), f"0{number}.tar")
+    costs_of_job = costs.plan_table(load_job(jobs.write_job(tmp_path)), 1.0)
+    assert _cells(costs_of_job.table)["images"] == "9"
+    assert costs_of_job.notices[:2] == [
+        "2 files that operating systems add to folders, such as ._NAME or .DS_Store, were skipped in the tars",
+        "4 samples in the tars have no member that images.image names (suffixes: bmp, cls, tiff) and are not in the "
+        "run; add the suffixes that are images to images.image",
+    ]
+
+
 def test_a_network_that_would_vote_otherwise_is_refused(tmp_path: Path) -> None:
     """An engine that does not compute what timm computes shows in the plan, before a machine is asked for."""
     jobs.write_shards(tmp_path, shards=1)

@@ -20,6 +20,7 @@ from tests.helpers import jobs
 from tests.helpers.finished_runs import RUNS, edit_json, finish
 from tests.helpers.terminal import on_terminal
 from workers.labels import LabelCounts
+from workers.tar_headers import LeftOut
 
 LONG = "DeiT-S column 4 of [red]all[/red] :smile: images, second trial of ブロック, a name longer than a line is"
 GRID = [f"--{option}" for option in ("patch=1", "patch=2x3", "patches=1", "patches=2", "stride=3", "stride=6")]
@@ -192,7 +193,7 @@ def test_an_accuracy_that_does_not_exist_is_a_dash(tmp_path: Path) -> None:
         files={},
         environments={},
         rotated=0,
-        system_members=0,
+        left_out=LeftOut(),
     )
     job = load_job(jobs.write_job(tmp_path))
     console = Console(width=80)

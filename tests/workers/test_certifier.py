@@ -120,5 +120,5 @@ def test_a_tar_without_all_that_its_index_promises_fails(certifier):
     made, (task, *_) = certifier
     images = list(made.certify(task))[-1].rows
     promised = replace(task, shard=replace(task.shard, images=images + 1))
-    with pytest.raises(ShardError, match=f"it has {images} images, its index file says {images + 1}; correct one"):
+    with pytest.raises(ShardError, match=f"it holds {images} images but its index file lists {images + 1}; fix the"):
         list(made.certify(promised))

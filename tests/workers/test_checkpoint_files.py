@@ -111,13 +111,20 @@ _FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "damaged JSON": (lambda: b'{"architecture"', "it is JSON"),
     "a pointer": (
         lambda: b"version https://git-lfs.github.com/spec/v1\n",
-        "it is a pointer of Git LFS; fetch the file",
+        "it is a Git LFS pointer; fetch the file itself with `git lfs pull`",
     ),
-    "a web page": (lambda: b"\n<!DOCTYPE html><html></html>", "it is a web page; download the file itself"),
-    "gzip": (lambda: gzip.compress(_torch()), "it is compressed with gzip; decompress it"),
-    "a tar": (_tar, "it is a tar archive; extract it"),
-    "arrays of numpy": (_npz, "it is a zip archive of other files"),
-    "HDF5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(600), "it is HDF5, as Keras writes"),
+    "a web page": (
+        lambda: b"\n<!DOCTYPE html><html></html>",
+        "it is an HTML page, perhaps the error page of a download; download",
+    ),
+    "gzip": (lambda: gzip.compress(_torch()), "it is a gzip file; decompress it"),
+    "a tar": (_tar, "it is a tar; extract it, and name the file in it"),
+    "arrays of numpy": (_npz, "it is a zip archive; extract it, or save a plain state dict"),
+    "HDF5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(600), "it is an HDF5 file; if Keras wrote it"),
+    "zstd": (lambda: b"\x28\xb5\x2f\xfd" + bytes(600), "it is a zstd file; decompress it"),
+    "a NumPy array": (lambda: b"\x93NUMPY\x01\0" + bytes(600), "it is a NumPy array; name a file of weights"),
+    "a photograph": (lambda: b"\xff\xd8\xff\xe0" + bytes(600), "it is a JPEG image; name a file of weights"),
+    "text": (lambda: b"Repository not found", "it is text ('Repository not found'); name a file of weights"),
     "nothing": (lambda: b"", "it is empty; fetch it again"),
 }
 
