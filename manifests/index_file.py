@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from manifests.errors import RequestError
+from manifests.names import printable
 
 
 class Member(NamedTuple):
@@ -45,18 +46,29 @@ def read_index(url: str, data: bytes, split: str | None) -> Index:
     """
     try:
         index = json.loads(data)
+    except (ValueError, RecursionError):
+        raise RequestError(f"images.shards: {url} is no index of tars: {_no_json(data)}; fetch it again") from None
+    try:
         members = [Member(_url_of(name, url), images) for name, images in _members(index, split)]
         all_urls = {_url_of(name, url) for name in _all_names(index)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        wrong = f"it has no {printable(error.args[0])!r}" if isinstance(error, KeyError) else "its parts do not fit"
         raise RequestError(
-            f"images.shards: {url} is no index of tars ({error!r}); expected timm's _info.json "
-            "with `splits`, or a wids index with `shardlist`"
+            f"images.shards: {url} is no index of tars: {wrong}; expected timm's _info.json with `splits`, each with "
+            "`filenames` (and as many `shard_lengths`), or a wids index with `shardlist`, each with `url`"
         ) from None
     except RequestError as error:
         raise RequestError(f"images.{error}; index file: {url}") from None
     if not members:
         raise RequestError(f"images.shards: {url} lists no tars")
     return Index(members, all_urls)
+
+
+def _no_json(data: bytes) -> str:
+    if not data.strip():
+        return "it is empty"
+    begins = " ".join(data[:200].decode(errors="replace").split())[:20]
+    return f"it is not valid JSON, and begins with `{printable(begins)}`"
 
 
 def _url_of(name: str, index_url: str) -> str:

@@ -75,7 +75,7 @@ class Network(Part):
     checkpoint_key: str | None = None
     """Which state dict of a checkpoint with several; null takes the usual one (`plan` shows which)."""
     ignore: Annotated[tuple[str, ...], _OneOrMore] = ()
-    """Patterns (* and ?) of the names of tensors in the checkpoint that are left out, such as ["criterion.*"]."""
+    """Patterns (`*`, `?`, `[abc]`) of names of tensors in the checkpoint to leave out, such as ["criterion.*"]."""
     classes: Annotated[int, Strict(), Field(ge=2, le=65536)]
     """Number of classes of the head."""
     masked_tokens: Literal["drop", "keep"] = "drop"
@@ -169,18 +169,17 @@ class Storage(Part):
     profile: str | None = None
     """Profile of the machine's credentials file."""
     anonymous: bool = False
-    """Requests are not signed: for public buckets, without credentials. `output` must then take them, too."""
+    """Requests are not signed: for public buckets, without credentials. The output must then also accept unsigned
+    requests, or be a folder."""
     requester_pays: bool = False
     """Whoever runs the job pays for requests and transfer, as requester-pays buckets demand."""
 
     @model_validator(mode="after")
     def _is_one_identity(self) -> Self:
         if self.anonymous and self.profile is not None:
-            raise ValueError("storage: anonymous: true uses no credentials, but a profile is named; remove one of them")
+            raise ValueError("anonymous: true uses no credentials, but a profile is named; remove one of them")
         if self.anonymous and self.requester_pays:
-            raise ValueError(
-                "storage: requester_pays needs credentials to bill, but anonymous is true; set one of them"
-            )
+            raise ValueError("requester_pays needs credentials to bill, but anonymous is true; set one of them")
         return self
 
 

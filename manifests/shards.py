@@ -27,19 +27,21 @@ import braceexpand
 from manifests.errors import RequestError, SmoothcertError
 from manifests.index_file import read_index
 from manifests.job import Images
+from manifests.names import listed
 from manifests.skipped import (
     closest,
     is_misnamed,
     is_passed_over,
     is_tar,
-    listed,
+    make_tars_of,
     readable_name,
     refuse_unreadable,
 )
 
 _WILDCARD, _SPECIAL = re.compile(r"[*?[]"), re.compile(r"[*?[{]")
 _REMEDY = "unpack or rename what belongs to the data, and list its folders in images.shards"
-_HINT, _FOLDERS = 1000, 20  # names that an error looks through, folders that are searched for tars
+_HINT = 1000  # names that an error looks through
+_FOLDERS, _DEEPER = 20, 5  # folders that are searched for tars, and folders in each of them
 
 
 @dataclass(frozen=True)
@@ -235,24 +237,28 @@ class _Search:
         refuse_unreadable(folder, [_name(entry.url) for entry in listing.files], [*map(_name, listing.folders)])
         tars = [entry for entry in listing.files if is_tar(_name(entry.url))]
         others = [entry.url for entry in listing.files if is_passed_over(_name(entry.url))]
-        folders = [url for url in listing.folders if not _name(url).startswith((".", "__MACOSX"))][:_FOLDERS]
-        others += [f"{url}/" for url in folders if is_tar(_name(url)) or self._tars_in(url)]
+        others += [f"{url}/" for url in _visible(listing.folders)[:_FOLDERS] if self._is_of_tars(url)]
         self._passed_over.append(_PassedOver(f"{folder} also holds what is not read:", others, _REMEDY))
         yield from map(_as_shard, tars)
 
-    def _tars_in(self, folder: str) -> bool:
+    def _is_of_tars(self, folder: str, levels: int = 2) -> bool:
+        """Whether a folder is called like a tar, or holds one so many levels deep."""
+        if is_tar(_name(folder)) or levels == 0:
+            return is_tar(_name(folder))
         try:
-            listing = self._files.listing(folder, most=_HINT)
+            listing = self._files.listing(folder, most=_HINT) or Listing([], [], [])
         except SmoothcertError:  # it may be private, and is not asked for
             return False
-        return listing is not None and any(is_tar(_name(url)) or readable_name(_name(url)) for url in _urls(listing))
+        if any(is_tar(_name(one.url)) or readable_name(_name(one.url)) for one in listing.files):
+            return True
+        return any(self._is_of_tars(url, levels - 1) for url in _visible(listing.folders)[:_DEEPER])
 
     def _glob(self, folder: str, pattern: str) -> Iterator[Shard]:
         deeper, name = posixpath.split(pattern)
         if _WILDCARD.search(deeper):
             raise RequestError(
                 f"images.shards: {folder}{pattern} does not exist, and of a pattern only the file name may hold *, ? "
-                f"or [; {self._instead(folder + pattern)}"
+                f"or [; {instead_of(folder + pattern, self._files)}"
             )
         listing = self._list(posixpath.join(folder, deeper)) or Listing([], [], [])
         there = [url for url in _urls(listing) if is_tar(_name(url)) or not _name(url).startswith("._")]
@@ -260,7 +266,8 @@ class _Search:
         _refuse_broken(url for url in listing.broken if fnmatch.fnmatchcase(_name(url), name))
         shards = [_as_shard(entry) for entry in listing.files if entry.url in matches]
         if not shards:
-            raise RequestError(f"images.shards: {folder}{pattern} matches nothing; {self._instead(folder + pattern)}")
+            remedy = instead_of(folder + pattern, self._files)
+            raise RequestError(f"images.shards: {folder}{pattern} matches nothing; {remedy}")
         similar = [url for url in there if url not in matches and is_misnamed(_name(url), name)]
         similar += [f"{url}/" for url in listing.folders if url in matches]
         self._passed_over.append(_PassedOver(f"{folder}{pattern} leaves out", similar, _REMEDY))
@@ -283,18 +290,30 @@ class _Search:
 
     def _missing(self, url: str, *, named_by: str) -> RequestError:
         source = "" if url == named_by else f" (named by {named_by})"
-        return RequestError(f"images.shards: {url} does not exist{source}; {self._instead(url)}")
+        return RequestError(f"images.shards: {url} does not exist{source}; {instead_of(url, self._files)}")
 
-    def _instead(self, url: str) -> str:
-        """What there is in place of a file or folder that is not there; the remedy of the error."""
-        folder, name = posixpath.split(url.rstrip("/"))
-        try:
-            while (listing := self._files.listing(folder, most=_HINT)) is None and _name(folder):
-                folder, name = posixpath.split(folder)
-        except SmoothcertError:  # the error is about something else
-            listing = None
-        names = closest(name, [_name(one) for one in _urls(listing)])
-        return f"{folder.rstrip('/')}/ holds {listed(names)}; correct the name" if names else "correct the name"
+
+def instead_of(url: str, files: Files) -> str:
+    """What there is in place of a file or folder, or of what a pattern means; the remedy of the error."""
+    folder, name = posixpath.split(url.rstrip("/"))
+    try:
+        while (listing := files.listing(folder, most=_HINT)) is None and _name(folder):
+            folder, name = posixpath.split(folder)
+    except SmoothcertError:  # the error is about something else
+        listing = None
+    there, place = [_name(one) for one in _urls(listing)], f"{folder.rstrip('/')}/" if folder else "./"
+    if unread := [one for one in there if _would_match(readable_name(one), name)]:
+        return f"{place} holds what cannot be read in place; {make_tars_of(unread)}"
+    names = closest(name, there)
+    return f"{place} holds {listed(names)}; correct the name" if names else "correct the name"
+
+
+def _would_match(name: str | None, pattern: str) -> bool:
+    return name is not None and (name == pattern or fnmatch.fnmatchcase(name, pattern))
+
+
+def _visible(folders: Iterable[str]) -> list[str]:
+    return [url for url in folders if not _name(url).startswith((".", "__MACOSX"))]
 
 
 def _refuse_broken(urls: Iterable[str]) -> None:

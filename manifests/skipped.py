@@ -3,6 +3,7 @@
     01.tar.gz, 02.TAR           tars that cannot be read as they are: an error in a folder of tars
     03.tar.part, 04.zip, sub/   not read either: a notice
     README.md, labels.txt       what people keep beside their tars: never mentioned
+    05.tar.txt, .06.tar.x3Fb    a name with `.tar` in it is mentioned, unless it is a checksum's or a signature's
 
 Not covered: which tars a job means (shards.py).
 """
@@ -13,19 +14,21 @@ import re
 from collections.abc import Iterable, Sequence
 
 from manifests.errors import RequestError
+from manifests.names import listed
 
 _COMPRESSED = re.compile(
     r"(?P<stem>.*)(?:\.tar\.(?P<kind>gz|bz2|xz|zst|lz4|lz|lzma|lzo|br|z)|\.t(?P<short>gz|bz2?|xz|zst|lz|az))", re.I
 )
 _UNPACKERS = {"gz": "gunzip", "bz2": "bunzip2", "bz": "bunzip2", "xz": "unxz", "zst": "unzstd"}
+_TAR_WITHIN = re.compile(r"\.(?:tar|t(?:gz|bz2?|xz|zst))(?![a-z])", re.I)
+_VOUCHES = re.compile(r".*\.(?:md5|sha\d+|md5sums?|sha\d+sums?|crc|crc32|sfv|asc|sig|gpg)|\._.*", re.I)
 _HARMLESS = re.compile(
     r".*\.(?:txt|md|rst|json|jsonl|ya?ml|toml|xml|csv|tsv|html?|pdf|log|cls|names|idx|index|py|sh|ipynb|lock"
-    r"|md5|sha\d+|md5sums?|sha\d+sums?|crc|crc32|sfv|asc|sig|torrent|pt|pth|ckpt|safetensors)"
-    r"|thumbs\.db|\..*",  # a hidden file
+    r"|torrent|pt|pth|ckpt|safetensors)"
+    r"|(?:readme|licen[sc]e|copying|notice|changelog|changes|manifest|authors|citation|version|makefile)(?:[-_.].*)?"
+    r"|(?:md5|sha\d*|b2|ck)sums?|checksums?|_success|thumbs\.db|\..*",  # a hidden file
     re.I,
 )
-_CAPITALS = re.compile(r"[A-Z_][A-Z\d_-]*")  # README, LICENSE, SHA256SUMS, _SUCCESS
-_LISTED, _LONGEST = 5, 80
 
 
 def is_tar(name: str) -> bool:
@@ -35,7 +38,9 @@ def is_tar(name: str) -> bool:
 
 def is_passed_over(name: str) -> bool:
     """Whether a file beside the tars is none of them, and may yet belong to the data."""
-    return not is_tar(name) and not _HARMLESS.fullmatch(name) and not _CAPITALS.fullmatch(name)
+    if is_tar(name) or _VOUCHES.fullmatch(name):
+        return False
+    return _TAR_WITHIN.search(name) is not None or not _HARMLESS.fullmatch(name)
 
 
 def is_misnamed(name: str, pattern: str) -> bool:
@@ -66,15 +71,23 @@ def refuse_unreadable(folder: str, files: Sequence[str], folders: Sequence[str])
         RequestError: there is no tar, or one that cannot be read as it is.
     """
     unread = [name for name in files if (readable := readable_name(name)) and readable not in files]
-    each = listed(f"{name} ({_remedy(name)})" for name in unread)
     if not any(map(is_tar, files)):
-        remedy = f"make tars of them: {each}" if unread else "name a folder that holds tars"
+        remedy = make_tars_of(unread) if unread else "name a folder that holds tars"
         raise RequestError(f"images.shards: {folder} {_without_tars(files, folders)}; {remedy}")
     if unread:
         raise RequestError(
-            f"images.shards: {folder} holds tars that cannot be read in place: {each}; do so, or leave them out with "
-            f"images.shards: {folder}*.tar"
+            f"images.shards: {folder} holds tars that cannot be read in place: {_with_remedies(unread)}; do so, or "
+            f"leave them out with images.shards: {folder}*.tar"
         )
+
+
+def make_tars_of(names: Iterable[str]) -> str:
+    """What to do with compressed and oddly written tars."""
+    return f"make tars of them: {_with_remedies(names)}"
+
+
+def _with_remedies(names: Iterable[str]) -> str:
+    return listed(f"{name} ({_remedy(name)})" for name in names)
 
 
 def _remedy(name: str) -> str:
@@ -94,14 +107,6 @@ def _without_tars(files: Sequence[str], folders: Sequence[str]) -> str:
         if names
     ]
     return f"holds {' and '.join(counts)} but no *.tar: {listed([*files, *(f'{name}/' for name in folders)])}"
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first names, and how many more there are; in a line, whatever the names are made of."""
-    shown = [name if name.isprintable() else ascii(name) for name in names]
-    shown = [name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..." for name in shown]
-    more = f" and {len(shown) - _LISTED:,} more" if len(shown) > _LISTED else ""
-    return ", ".join(shown[:_LISTED]) + more
 
 
 def closest(wanted: str, names: Iterable[str]) -> list[str]:

@@ -168,7 +168,7 @@ class Training(Part):
     images: Images
     """Images with labels, as in a job."""
     validation: Validation | None = None
-    """What is told of held-out images; null tells nothing."""
+    """What is reported of held-out images; null: no validation."""
     model: TrainedModel
     """The network."""
     preprocess: Preprocess = Preprocess()
@@ -204,7 +204,7 @@ class Training(Part):
     output: str
     """Folder or s3:// URL."""
     checkpoint_every_epochs: Count = 1
-    """How often the state is published from which the same command goes on."""
+    """How often the state is published; the same command, run again, continues from the newest one."""
     execution: TrainExecution = TrainExecution()
     storage: Storage = Storage()
 

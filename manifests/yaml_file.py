@@ -201,7 +201,8 @@ def _describe(error: ValidationError, model: type[Part]) -> Iterator[str]:
             yield mistake["msg"].removeprefix("Value error, ")
         else:
             message = mistake["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-            yield f"{path}: {mistake['input']!r} {message}"
+            found = "" if isinstance(mistake["input"], dict) else f"{mistake['input']!r} "  # a mapping fills the line
+            yield f"{path}: {found}{message}"
 
 
 def _key_paths(part: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:

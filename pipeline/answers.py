@@ -66,12 +66,13 @@ class AnswersFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._writer.close()
-        self._file.close()
-        if kind is None:
-            self._aside.replace(self._path)
-        else:
-            self._aside.unlink()
+        try:
+            with self._file:
+                self._writer.close()
+            if kind is None:
+                self._aside.replace(self._path)
+        finally:
+            self._aside.unlink(missing_ok=True)
 
     def __call__(self, rows: pa.Table, question: Question, answered: Answered) -> None:
         """Add the images of one file; `weakest` holds top and left pixel of each patch where the slack is smallest."""

@@ -22,7 +22,7 @@ from manifests.errors import RequestError, SmoothcertError
 from manifests.job import Job, load_job, storage_of
 from manifests.yaml_file import anchored
 from pipeline.looks import console_of, say, show
-from workers.disk import is_full, naming_a_full_disk, reason_of
+from workers.disk import is_full, is_too_large, naming_a_full_disk, reason_of, remedy_for
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -93,7 +93,7 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
         except OSError as error:
             if (line := _full_disk(error)) is None:
                 raise
-            print(f"error: {line}; make room there, or set TMPDIR to another folder", file=sys.stderr)
+            print(f"error: {line}, or set TMPDIR to another folder", file=sys.stderr)
             _discard_stdout()
             code = 1
         raise typer.Exit(code)
@@ -107,13 +107,13 @@ def _discard_stdout() -> None:
 
 
 def _full_disk(error: OSError) -> str | None:
-    """What is full, for a user; None for other errors."""
+    """What is full, and what to do; None for other errors."""
     if "temporary directory" in str(error):  # Python tries all of them
-        return reason_of(error)
-    if not is_full(error):
+        return f"{reason_of(error)}; make room there"
+    if not is_full(error) and not is_too_large(error):
         return None
     place = error.filename or f"the file that the output goes to, or the temporary folder {tempfile.gettempdir()}"
-    return f"{reason_of(error)}: {place}"
+    return f"{reason_of(error)}: {place}; {'make room there' if is_full(error) else remedy_for(error, place)}"
 
 
 def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> Job:
@@ -307,7 +307,7 @@ def repair(run: RunFolder, storage: StorageSettings = None) -> None:
     elif open_run(run, settings).complete():
         say(console, "nothing to repair")
     else:
-        say(console, "nothing to repair; the run is UNFINISHED: the command that made it goes on")
+        say(console, "nothing to repair; the run is UNFINISHED: run the command that made it again to continue")
 
 
 @app.command("import-checkpoint")
@@ -338,7 +338,7 @@ def finetune(
         bool, typer.Option("--local", help="One process here, without Ray, whatever the file says.")
     ] = False,
 ) -> None:
-    """Train a classifier on ablations, so that its smoothed form can be certified; the same command goes on."""
+    """Train a classifier whose smoothed form can be certified; run the same command again to continue."""
     from manifests.training import load_training
     from pipeline.finetune import finetune as finetune_network
 

@@ -48,7 +48,7 @@ def plan_table(job: Job, tflops: float) -> Costs:
 
     Args:
         job: the job.
-        tflops: rate to reckon with, in 10^12 operations a second.
+        tflops: speed to assume, in 10^12 operations a second.
     Raises:
         RequestError: the job cannot be done, or its checkpoint does not fit its network.
     """

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from manifests.errors import RequestError
-from workers.disk import reason_of
+from workers.disk import reason_of, remedy_for
 
 _NAME = "demo-00.tar"
 
@@ -23,7 +23,8 @@ def pack_demo_images(folder: Path) -> Path:
             _pack(_members(), tar)
     except OSError as error:
         raise RequestError(
-            f"{tar} cannot be written: {reason_of(error)}; make room there, or name another folder with --folder"
+            f"{tar} cannot be written: {reason_of(error)}; {remedy_for(error, folder)}, or name another folder "
+            "with --folder"
         ) from None
     return folder
 
@@ -31,12 +32,15 @@ def pack_demo_images(folder: Path) -> Path:
 def _pack(members: list[tuple[str, bytes]], tar: Path) -> None:
     tar.parent.mkdir(parents=True, exist_ok=True)
     aside = tar.with_suffix(".part")
-    with tarfile.open(aside, "w") as archive:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    aside.rename(tar)
+    try:
+        with tarfile.open(aside, "w") as archive:
+            for name, data in members:
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+        aside.rename(tar)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _members() -> list[tuple[str, bytes]]:

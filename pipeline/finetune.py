@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -102,7 +103,7 @@ def _under_ray(training: Training, console: Console) -> None:
 
     from pipeline.cluster import connect
 
-    connect(console.print)
+    connect(partial(say, console))
     share = _share_of(training.execution)
     execution = training.execution.model_copy(update={"gpus_per_worker": share.gpus})
     decided = training.model_copy(update={"execution": execution}).model_dump(mode="json")
@@ -182,4 +183,4 @@ def _cause(error: Exception) -> tuple[SmoothcertError, bool]:
     if ours := [cause for cause in causes if isinstance(cause, SmoothcertError)]:
         return ours[0], False
     first = causes[0] if causes else getattr(error, "controller_failure", error)
-    return RunError(f"{describe(first)}; the same command goes on from here"), True
+    return RunError(f"{describe(first)}; run the same command again to continue"), True

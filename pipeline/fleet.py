@@ -393,7 +393,7 @@ class Fleet:
         if any(member.node is not None for member in self._members):
             self._had_machine = now
         elif now - self._had_machine > NO_MACHINE_S:
-            raise RunError(f"no machine has been left for {NO_MACHINE_S:g} s; the same command goes on from here")
+            raise RunError(f"no machine has been left for {NO_MACHINE_S:g} s; run the same command again to continue")
         for member in list(self._members):
             unheard = member.life is not None and now - member.asked > SILENT_S
             if member.node is not None and unheard and not ray.wait([member.life], timeout=0)[0]:

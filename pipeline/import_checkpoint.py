@@ -20,8 +20,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from manifests.errors import RequestError
-from workers.checkpoint_files import INDEX_SUFFIX, is_index, what_it_is
-from workers.checkpoints import choose_key, duplicates, looks_like_safetensors, printable
+from manifests.names import printable
+from manifests.shards import instead_of
+from workers.checkpoint_files import INDEX_SUFFIX, in_folder, is_index, what_it_is
+from workers.checkpoints import choose_key, duplicates, looks_like_safetensors
+from workers.disk import reason_of
+from workers.folder_store import FolderStore
 from workers.inert_pickle import ITEM_BYTES, CallRefusedError, StoredTensor
 from workers.torch_file import RawTensor, read_content, read_tensors
 
@@ -40,10 +44,10 @@ def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) ->
     Raises:
         RequestError: the file is none, or calls something; or the output exists.
     """
-    if not checkpoint.is_file():
-        found = "no such file, but a folder; name a file in it" if checkpoint.is_dir() else "no such file; name one"
-        raise RequestError(f"{checkpoint}: {found}, a checkpoint of torch")
+    _require_file(checkpoint)
     if is_index(checkpoint):
+        if key is not None:
+            raise RequestError(f"{checkpoint} is the index of a network in parts, which has no keys; leave out --key")
         return _join(checkpoint, output)
     output = output or checkpoint.with_suffix(".safetensors")
     if looks_like_safetensors(checkpoint):
@@ -67,6 +71,20 @@ def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) ->
         f"{output}: {len(kept):,} tensors with {parameters:,} parameters of {_named(key)}, names as they were; "
         f"left out: {', '.join(left) or 'nothing'}"
     )
+
+
+def _require_file(checkpoint: Path) -> None:
+    """Refuse what is no file, or may not be read; the line says what is there."""
+    if checkpoint.is_dir():
+        files = sorted(path.name for path in checkpoint.iterdir() if path.is_file())
+        raise RequestError(f"{checkpoint} is a folder; {in_folder(str(checkpoint), files, 'name')}")
+    if not checkpoint.exists():
+        raise RequestError(f"{checkpoint} does not exist; {instead_of(str(checkpoint), FolderStore())}")
+    try:
+        with checkpoint.open("rb"):
+            pass
+    except OSError as error:
+        raise RequestError(f"{checkpoint} cannot be read ({reason_of(error)}); make it readable") from None
 
 
 def _join(index: Path, output: Path | None) -> str:
@@ -96,6 +114,7 @@ def _join(index: Path, output: Path | None) -> str:
 
 
 def _read_part(part: Path) -> dict[str, Tensor]:
+    _require_file(part)
     if not looks_like_safetensors(part):
         content = _content(part)
         return _numbers(part, {name: value for name, value in content.items() if isinstance(value, StoredTensor)})

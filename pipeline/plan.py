@@ -22,7 +22,8 @@ from pydantic import ValidationError
 from manifests.errors import RequestError, RunError, ShardError
 from manifests.identity import VOTES_VERSION, identity_of, run_id_of
 from manifests.job import Images, Job, Storage
-from manifests.shards import Shard, find_shards
+from manifests.names import listed
+from manifests.shards import Shard, find_shards, instead_of
 from workers.checkpoint_files import require_checkpoint
 from workers.checkpoints import recognise
 from workers.geometry import Geometry
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("ray", "torch", "torchvision", "timm", "pyarrow", "webdataset", "pillow", "numpy")
 
-
+_LOOKED_THROUGH = 20  # folders in which an error looks for runs
 _OF_A_SHARD = ("name", "url", "size", "fingerprint", "images")
 
 
@@ -260,12 +261,21 @@ def open_run(url: str, storage: Storage = Storage()) -> Run:  # noqa: B008  froz
         RequestError: there is none.
     """
     url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
-    run = find_run(url, AnyStore(storage))
+    store = AnyStore(storage)
+    run = find_run(url, store)
     if run is None:
-        raise RequestError(
-            f"{url}: no run here, for there is no run.json; name OUTPUT/RUN_ID (`smoothcert runs OUTPUT`)"
-        )
+        raise RequestError(f"{url}: no run here, {_instead_of_run(url, store)}")
     return run
+
+
+def _instead_of_run(url: str, store: Store) -> str:
+    """Why there is none, and which there are."""
+    if store.listing(url, most=1) is None:
+        return f"for there is no such folder; {instead_of(url, store)}"
+    below = store.folders(url)[:_LOOKED_THROUGH]
+    if runs := [folder for folder in below if store.find(f"{folder}/run.json") is not None]:
+        return f"but in folders of it; name one: {url}/RUN_ID with RUN_ID of {listed(Path(run).name for run in runs)}"
+    return "for there is no run.json; name OUTPUT/RUN_ID (`smoothcert runs OUTPUT` lists them)"
 
 
 def begin(plan: Plan, *, unsafe_overwrite: bool = False) -> bool:

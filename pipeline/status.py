@@ -14,6 +14,8 @@ from rich.table import Column, Table
 
 from manifests.errors import RequestError, SmoothcertError
 from manifests.job import Ablation, Storage
+from manifests.names import listed
+from manifests.shards import instead_of
 from pipeline.looks import checkpoint, facts, fits, percent, plain, say, short_hash, show, span
 from pipeline.plan import Run, find_run
 from pipeline.results import read_published
@@ -47,16 +49,29 @@ def runs_of(output: str, storage: Storage = Storage()) -> tuple[list[Listed], li
         RequestError: there are none.
     """
     store = AnyStore(storage)
-    listed, damaged = list[Listed](), list[str]()
+    found, damaged = list[Listed](), list[str]()
     for url in store.folders(output):
         try:
             if (run := find_run(url, store)) is not None:
-                listed.append(_in_short(run))
+                found.append(_in_short(run))
         except SmoothcertError as error:
             damaged.append(str(error))
-    if not listed and not damaged:
-        raise RequestError(f"{output}: no such folder, or no run in it; name the `output` of a job")
-    return sorted(listed, key=lambda run: (run.begun, run.run)), damaged
+    if not found and not damaged:
+        raise RequestError(f"{output} {_without_runs(output, store)}")
+    return sorted(found, key=lambda run: (run.begun, run.run)), damaged
+
+
+def _without_runs(output: str, store: AnyStore) -> str:
+    """What there is where no run is, and what to do."""
+    if store.find(output) is not None:
+        return "is a file; name the `output` of a job"
+    if (listing := store.listing(output, most=1000)) is None:
+        return f"does not exist; {instead_of(output, store)}"
+    names = [PurePosixPath(entry.url).name for entry in listing.files]
+    if "run.json" in names:
+        return f"is a run itself; name the folder that holds it, or use `smoothcert status {output}`"
+    names += [f"{PurePosixPath(url).name}/" for url in listing.folders]
+    return f"holds no run but {listed(names) or 'nothing'}; name the `output` of a job"
 
 
 def _in_short(run: Run) -> Listed:

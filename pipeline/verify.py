@@ -284,7 +284,9 @@ def open_run(url: str, storage: Storage) -> Run:
     url = url.rstrip("/")
     store = AnyStore(storage)
     if store.find(f"{url}/run.json") is None:
-        raise RequestError(f"{url}: holds no run.json; name the folder of a run, OUTPUT/RUN_ID")
+        runs = [folder for folder in store.folders(url)[:20] if store.find(f"{folder}/run.json") is not None]
+        such_as = f", such as {runs[0]}" if runs else ""
+        raise RequestError(f"{url}: holds no run.json; name the folder of a run, OUTPUT/RUN_ID{such_as}")
     try:
         record = json.loads(store.read(f"{url}/run.json"))
         job = record["job"]

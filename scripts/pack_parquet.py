@@ -23,6 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from manifests.names import listed
+from workers.disk import reason_of, remedy_for
+
 _IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")
 _LABELS = ("label", "labels", "cls", "class", "target", "fine_label")
 _KEYS = ("key", "__key__")
@@ -73,7 +76,8 @@ def _files_of(given: Sequence[Path]) -> list[Path]:
     for path in given:
         found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         if not found:
-            raise PackError(f"{path} holds no *.parquet; name files, or a folder of them")
+            there = listed(sorted(child.name + "/" * child.is_dir() for child in path.iterdir())) or "nothing"
+            raise PackError(f"{path} holds no *.parquet but {there}; name files, or a folder of them")
         if len(splits := sorted({_stem(file) for file in found})) > 1:
             raise PackError(f"{path} holds files of several splits: {', '.join(splits)}; name those of one")
         files += found
@@ -130,16 +134,17 @@ def _is_image(kind: pa.DataType) -> bool:
 
 def _pack(files: Sequence[Path], columns: Columns, folder: Path, images_per_tar: int, seed: int | None) -> str:
     """Write the tars; gives a line on what is in them."""
-    folder.mkdir(parents=True, exist_ok=True)
     name = files[0].stem if len(files) == 1 else _stem(files[0]) or folder.name
     tars = images = unlabelled = 0
     for tars, batch in enumerate(_batches(_tables(files, columns, seed), images_per_tar), 1):
         tar = folder / f"{name}-{tars - 1:03d}.tar"
         rows = batch.to_pylist()
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             _write(tar, rows, columns)
         except OSError as error:
-            raise PackError(f"{tar} cannot be written: {error.strerror or error}; make room in {folder}") from None
+            remedy = f"{remedy_for(error, folder)}, or name another folder"
+            raise PackError(f"{tar} cannot be written: {reason_of(error)}; {remedy}") from None
         images, unlabelled = images + len(rows), unlabelled + sum(row["label"] is None for row in rows)
     if not images:
         raise PackError(f"{files[0]} has no rows; name a file with images")

@@ -6,9 +6,12 @@ Not covered: what a checkpoint file holds (checkpoints.py); how parts are put to
 import json
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from manifests.errors import RequestError
+from manifests.names import listed
+from manifests.shards import instead_of
 from workers.file_kinds import HEAD_BYTES, Group, Kind, known_kind
 from workers.storage import Store
 
@@ -17,7 +20,6 @@ INDEX_SUFFIX = ".index.json"
 
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".best")
 _USUAL = ("model.safetensors", "pytorch_model.bin")  # as save_pretrained calls them
-_LISTED = 5  # names of files
 _REMEDIES: dict[Group | None, str] = {
     "pointer": "fetch the file itself with `git lfs pull`",
     "page": "download the file itself",
@@ -41,8 +43,9 @@ def require_checkpoint(url: str, store: Store) -> None:
         return
     files = sorted(entry.url.rpartition("/")[2] for entry in store.files(url))
     if files or store.folders(url) or ("://" not in url and Path(url).is_dir()):
-        raise RequestError(f"model.checkpoint: {url} is a folder; {_in_folder(url.rstrip('/'), files)}")
-    raise RequestError(f"model.checkpoint: {url} does not exist; correct the path")
+        remedy = in_folder(url.rstrip("/"), files, "write model.checkpoint:")
+        raise RequestError(f"model.checkpoint: {url} is a folder; {remedy}")
+    raise RequestError(f"model.checkpoint: {url} does not exist; {instead_of(url, store)}")
 
 
 def what_it_is(checkpoint: Path) -> str | None:
@@ -95,7 +98,14 @@ def _json(checkpoint: Path) -> str:
     return "it is JSON, such as a network's configuration; name the file of weights"
 
 
-def _in_folder(folder: str, files: list[str]) -> str:
+def in_folder(folder: str, files: Sequence[str], take: str) -> str:
+    """What to do instead of naming a folder.
+
+    Args:
+        folder: its URL.
+        files: names of the files in it.
+        take: the words before the file that is most likely meant.
+    """
     weights = [name for name in _USUAL if name in files]
     weights += [name for name in files if name.endswith(_SUFFIXES) and not is_part(name) and name not in weights]
     index = next((name for name in files if name.endswith(INDEX_SUFFIX)), None)
@@ -104,11 +114,6 @@ def _in_folder(folder: str, files: list[str]) -> str:
         place = index if fetch else f"{folder}/{index}"
         return f"its network is in parts; {fetch}`smoothcert import-checkpoint {place}` makes one file of them"
     if weights:
-        others = f" (it also holds {_listed(weights[1:])})" if weights[1:] else ""
-        return f"write model.checkpoint: {folder}/{weights[0]}{others}"
-    return f"it holds {_listed(files)}, so name a file of weights" if files else "it holds no file; name one"
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+        others = f" (it also holds {listed(weights[1:])})" if weights[1:] else ""
+        return f"{take} {folder}/{weights[0]}{others}"
+    return f"it holds {listed(files)}, so name a file of weights" if files else "it holds no file; name one"

@@ -7,13 +7,14 @@ Not covered: the weights themselves (weights.py), whether they fit the job's net
 
 import os.path
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from manifests.errors import RequestError
+from manifests.names import listed, printable
 from workers.checkpoint_files import what_it_is
 from workers.inert_pickle import Inert, StoredTensor
 from workers.torch_file import read_content
@@ -27,8 +28,6 @@ NORMALISER = re.compile(r"(?:^|\.)normali[sz]er?(?:\.1|\.normalizer)?\.new_(mean
 
 AVERAGED = "n_averaged"
 """How often torch's AveragedModel has averaged, a number beside the network."""
-
-_LISTED, _LONGEST = 10, 80  # names out of a file in a message
 
 
 class Recognised(NamedTuple):
@@ -78,7 +77,7 @@ def choose_key(content: Mapping[Any, Any], key: str | None, url: str) -> str | N
     inner = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping)}
     if key is not None:
         if key not in inner:
-            there = f"it has: {listed(inner)}" if inner else "the file is one state dict; use null (no --key)"
+            there = f"it has: {listed(inner, most=10)}" if inner else "the file is one state dict; use null (no --key)"
             raise RequestError(f"model.checkpoint_key: {url} has no state dict {key!r}; {there}")
         return key
     usual = next((usual for usual in USUAL_KEYS if usual in inner), None)
@@ -91,7 +90,7 @@ def choose_key(content: Mapping[Any, Any], key: str | None, url: str) -> str | N
         )
     if inner and _num_tensors(content) <= max(map(_num_tensors, inner.values())):
         raise RequestError(
-            f"model.checkpoint: {url} has no state dict of a usual name; it has: {listed(inner)}; name "
+            f"model.checkpoint: {url} has no state dict of a usual name; it has: {listed(inner, most=10)}; name "
             "one as model.checkpoint_key (for import-checkpoint, as --key)"
         )
     return None
@@ -99,20 +98,6 @@ def choose_key(content: Mapping[Any, Any], key: str | None, url: str) -> str | N
 
 def _num_tensors(content: Mapping[Any, Any]) -> int:
     return sum(isinstance(value, StoredTensor) for value in content.values())
-
-
-def listed(names: Iterable[object]) -> str:
-    """Names out of a file, in a line."""
-    texts = [printable(name) for name in names]
-    more = f" and {len(texts) - _LISTED:,} more" if len(texts) > _LISTED else ""
-    return ", ".join(texts[:_LISTED]) + more
-
-
-def printable(name: object) -> str:
-    """A name out of a file, as a terminal can show it: whoever wrote the file chose it."""
-    text = str(name) if isinstance(name, str | int | float | bool | None) else f"a {type(name).__name__}"
-    text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def duplicates(tensors: Mapping[str, StoredTensor]) -> list[str]:

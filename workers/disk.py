@@ -7,12 +7,17 @@ from pathlib import Path
 
 from manifests.errors import RunError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, or what a user or a file may have of it, is used up."""
+    """Whether the disk, or what a user may have of it, is used up."""
     return error.errno in _FULL
+
+
+def is_too_large(error: OSError) -> bool:
+    """Whether a file would be larger than the user, or the file system, may have one."""
+    return error.errno == errno.EFBIG
 
 
 def reason_of(error: OSError) -> str:
@@ -20,19 +25,32 @@ def reason_of(error: OSError) -> str:
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 
+def remedy_for(error: OSError, place: Path | str) -> str:
+    """What to do about a place that could not be written."""
+    if is_full(error):
+        return f"make room in {place}"
+    if is_too_large(error):
+        return "allow larger files (`ulimit -f`)"
+    return f"make {place} writable"
+
+
 @contextmanager
 def naming_a_full_disk(folder: Path | str, remedy: str) -> Iterator[None]:
-    """Turn the error of a full disk into a line.
+    """Turn the error of a full disk, or of a file that is too large for it, into a line.
 
     Args:
         folder: where is written.
-        remedy: what to do besides making room there.
+        remedy: what to do besides.
     Raises:
-        RunError: the disk is full; another machine, or another time, may do better.
+        RunError: the disk takes no more; another machine, or another time, may do better.
     """
     try:
         yield
     except OSError as error:
-        if not is_full(error):
-            raise
-        raise RunError(f"{folder} is full ({reason_of(error)}); make room there, or {remedy}") from None
+        if is_full(error):
+            raise RunError(f"{folder} is full ({reason_of(error)}); make room there, or {remedy}") from None
+        if is_too_large(error):
+            raise RunError(
+                f"{folder} takes no file of this size ({reason_of(error)}); {remedy_for(error, folder)}, or {remedy}"
+            ) from None
+        raise

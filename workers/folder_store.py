@@ -16,7 +16,7 @@ from pathlib import Path
 
 from manifests.errors import RequestError, RunError
 from manifests.shards import FileEntry, Listing
-from workers.disk import is_full, reason_of
+from workers.disk import reason_of, remedy_for
 
 _ASIDE = ".incoming"
 _STALE_S = 3600  # what lies aside for longer belongs to a writer that died
@@ -84,10 +84,8 @@ class FolderStore:
                 return False
             raise RequestError(f"output: {target}: something in its way is no folder; choose another output") from None
         except OSError as error:
-            remedy = f"make room in {run_url}" if is_full(error) else "make the folder writable"
-            raise RequestError(
-                f"output: cannot write {target}: {reason_of(error)}; {remedy}, or choose another output"
-            ) from None
+            remedy = f"{remedy_for(error, run_url)}, or choose another output"
+            raise RequestError(f"output: cannot write {target}: {reason_of(error)}; {remedy}") from None
         return True
 
     def move(self, url: str, to: str) -> None:

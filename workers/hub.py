@@ -4,12 +4,15 @@ Each machine fetches the file into its own cache, that of huggingface_hub: HF_HO
 private repositories, HF_HUB_OFFLINE=1 takes what is there. `@REVISION` behind the name keeps to one version of it.
 """
 
+import errno
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
 
 from manifests.errors import RequestError
 from manifests.yaml_file import HUB_NAMES
+from workers.disk import is_full, is_too_large, reason_of, remedy_for
 
 _FILE = "model.safetensors"
 
@@ -23,7 +26,7 @@ def fetch(name: str) -> Path:
     Raises:
         RequestError: the name is none, its weights do not exist, or cannot be had.
     """
-    from huggingface_hub import errors, hf_hub_download  # half a second
+    from huggingface_hub import constants, errors, hf_hub_download  # half a second
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # it tells of every attempt
@@ -50,6 +53,11 @@ def fetch(name: str) -> Path:
             f"({_line(error)})"
         ) from None
     except Exception as error:  # each of its transports has errors of its own
+        if (failed := _of_the_disk(error)) is not None:
+            raise RequestError(
+                f"model.checkpoint: {name} cannot be kept in {constants.HF_HUB_CACHE}: {reason_of(failed)}; "
+                f"{remedy_for(failed, 'that folder')}, or set HF_HOME to another folder"
+            ) from None
         raise RequestError(
             f"model.checkpoint: {name} cannot be fetched: {_line(error)}; check name and network, and try again"
         ) from None
@@ -57,6 +65,19 @@ def fetch(name: str) -> Path:
 
 def is_hub_name(url: str) -> bool:
     return url.startswith(HUB_NAMES)
+
+
+def _of_the_disk(error: BaseException | None) -> OSError | None:
+    """The refusal of the cache's disk behind an error, as errors of the network are OSErrors, too; else None."""
+    while error is not None:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):  # of the transport in Rust
+            error = OSError(int(found[1]), os.strerror(int(found[1])))
+        if isinstance(error, OSError) and (
+            is_full(error) or is_too_large(error) or error.errno in (errno.EACCES, errno.EROFS)
+        ):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _line(error: Exception) -> str:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from manifests.errors import RequestError
 from manifests.job import Model
+from manifests.names import printable
 from workers.checkpoint_files import is_part
-from workers.checkpoints import printable
 from workers.fitting import Fit, fit_of, prefix_of
 from workers.likely_vit import LikelyVit, likely_vit
 

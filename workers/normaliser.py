@@ -15,7 +15,8 @@ from torch import Tensor
 
 from manifests.errors import RequestError
 from manifests.job import Preprocess
-from workers.checkpoints import NORMALISER, printable
+from manifests.names import printable
+from workers.checkpoints import NORMALISER
 
 _NAME = re.compile(r"(?:^|[._])(mean|means|mu|std|stds|sigma)$")
 _PARTNER = {"mean": "std", "means": "stds", "mu": "sigma"}

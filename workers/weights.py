@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from manifests.errors import RequestError
-from workers.checkpoints import listed, looks_like_safetensors, printable
+from manifests.names import listed, printable
+from workers.checkpoints import looks_like_safetensors
 
 
 def read_weights(checkpoint: Path, checkpoint_key: str | None, url: str) -> dict[str, Tensor]:
@@ -61,6 +62,6 @@ def without_ignored(weights: Mapping[str, Tensor], patterns: Sequence[str], url:
         if not any(fnmatchcase(name, pattern) for name in weights):
             raise RequestError(
                 f"model.ignore: no tensor of {url} has a name like {printable(pattern)!r}; correct the pattern, or "
-                f"remove it (the file has {listed(weights)})"
+                f"remove it (the file has {listed(weights, most=10)})"
             )
     return {name: value for name, value in weights.items() if not any(fnmatchcase(name, each) for each in patterns)}

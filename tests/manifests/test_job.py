@@ -201,13 +201,27 @@ def test_a_name_that_yaml_takes_for_something_else_is_refused(job_file, value):
     assert load_job(job_file).output == str(job_file.parent / value)
 
 
+def test_a_mistake_in_a_mapping_does_not_repeat_it(job_file):
+    """The key stands once, without all that is under it."""
+    for override, says in (
+        ("storage={anonymous: true, profile: a}", "storage: anonymous: true uses no credentials"),
+        ("storage={anonymous: true, requester_pays: true}", "storage: requester_pays needs credentials"),
+        ("model.options={img_size: 3, depth: 2}", "model.options: ['img_size'] follow from"),
+        ("name={a: 1}", "name: should be a valid string"),
+    ):
+        with pytest.raises(RequestError) as error:
+            load_job(job_file, [override])
+        assert f": {says}" in str(error.value)
+        assert "{" not in str(error.value)
+
+
 def test_storage_has_one_identity():
     """Without credentials there is no profile, and nobody to pay; --storage says what `storage` of a job says."""
     assert storage_of(["anonymous=true", "region=r"]) == Storage(anonymous=True, region="r")
     assert storage_of(["endpoint_url=http://a", "requester_pays=true"]).requester_pays
     assert storage_of([]) == Storage()
     for other in ("profile=p", "requester_pays=true"):
-        with pytest.raises(RequestError, match=r"--storage: storage: .*anonymous"):
+        with pytest.raises(RequestError, match=r"--storage: .*anonymous"):
             storage_of(["anonymous=true", other])
     with pytest.raises(RequestError, match="--storage: anonymus: unknown key; did you mean anonymous"):
         storage_of(["anonymus=true"])

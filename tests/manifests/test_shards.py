@@ -81,10 +81,40 @@ def test_what_is_not_there_is_named(folder, specs, split, says):
 
 
 def test_a_broken_index_is_named(folder):
-    """An index that is not one says what was expected."""
-    (folder / "index.json").write_text('{"shards": []}')
-    with pytest.raises(RequestError, match="is no index of tars"):
-        names(folder, "index.json")
+    """An index that is not one says what it is and what was expected, in words."""
+    for content, says in (
+        (b'{"shards": []}', "it has no 'shardlist'; expected"),
+        (b'{"splits": {"a": {"filenames": ["v-00.tar"], "shard_lengths": [1, 2]}}}', "its parts do not fit; expected"),
+        (b"[1]", "its parts do not fit; expected"),
+        (b"", "it is empty; fetch it again"),
+        (b" \n", "it is empty; fetch it again"),
+        (b"<!DOCTYPE html>\n<html>", "it is not valid JSON, and begins with `<!DOCTYPE html>"),
+        (b'{"splits": {"a"', """it is not valid JSON, and begins with `{"splits": {"a"`;"""),
+        (b"\xff\xfe\x00", "it is not valid JSON, and begins with "),
+        (b'{"a":' * 100_000, "it is not valid JSON"),
+    ):
+        (folder / "index.json").write_bytes(content)
+        with pytest.raises(RequestError) as error:
+            names(folder, "index.json")
+        assert f"index.json is no index of tars: {says}" in str(error.value)
+        assert "Error(" not in str(error.value)
+        assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("spec", "name", "remedy"),
+    [
+        ("*.tar", "00.tar.gz", r"00\.tar\.gz \(unpack it with `gunzip`\)"),
+        ("0[0-9].tar", "00.TAR", r"00\.TAR \(rename it to 00\.tar\)"),
+        ("00.tar", "00.tar.zst", r"00\.tar\.zst \(unpack it with `unzstd`\)"),
+        ("{00..01}.tar", "00.tgz", r"00\.tgz \(unpack it with `gunzip`\)"),
+    ],
+)
+def test_a_tar_that_is_there_in_another_form_is_no_wrong_name(tmp_path, spec, name, remedy):
+    """The name is right; the file has to be unpacked or renamed."""
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(RequestError, match=rf"holds what cannot be read in place; make tars of them: {remedy}$"):
+        names(tmp_path, spec)
 
 
 def test_a_file_that_looks_like_an_index_is_read_as_one(folder):
@@ -168,7 +198,11 @@ def test_a_folder_is_not_halved(folder, name):
 
 @pytest.mark.parametrize(
     "name",
-    ["v-03.tar.part", "v-03.tar.incomplete", "v-03.tar.1", "v-03.tar~", "v-03.zip", "v-03", "x.parquet", "a.jpg"],
+    [
+        *("v-03.tar.part", "v-03.tar.incomplete", "v-03.tar.1", "v-03.tar~", "v-03.zip", "v-03", "x.parquet", "a.jpg"),
+        *("SHARD-01", "V-03", "v-03.tar.txt", "v-03.tar.json", "README.tar.txt"),
+        *(".v-03.tar.AbCdEf", ".v-03.tgz.AbCdEf"),  # as rsync calls what it has begun
+    ],
 )
 def test_a_file_of_a_folder_that_is_not_read_is_mentioned(folder, name):
     """One line names what lies beside the tars and may belong to the data."""
@@ -191,8 +225,15 @@ def test_a_file_of_a_folder_that_is_not_read_is_mentioned(folder, name):
         "._v-00.tar",
         "v-00.idx",
         "stats.json",
-        ".v-00.tar.x3Fb",
+        ".hidden",
         "weights.pt",
+        "MANIFEST",
+        "MD5SUMS",
+        "_SUCCESS",
+        "LICENSE-2.0",
+        "v-00.tar.sha256",
+        "v-00.tar.gz.asc",
+        "._v-00.tar.gz",
     ],
 )
 def test_harmless_files_are_not_mentioned(folder, name):
@@ -213,6 +254,12 @@ def test_folders_within_are_mentioned_where_they_hold_tars(folder):
     (notice,) = notices(folder, "*.tar")
     assert "leaves out 05.tar/;" in notice
     (folder / "05.tar").rmdir()
+    (folder / "deep" / "part").mkdir(parents=True)
+    (folder / "deep" / "part" / "d-00.tar").write_bytes(b"d-00")
+    (notice,) = notices(folder, "")
+    assert "not read: deep/, more/;" in notice
+    assert notices(folder, "", "more", "deep/part") == []
+    (folder / "deep" / "part" / "d-00.tar").unlink()
     assert (
         notices(folder, "", "more") == notices(folder, "", "more/m-00.tar") == notices(folder, "", "more/m-*.tar") == []
     )

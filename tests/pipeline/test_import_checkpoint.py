@@ -1,6 +1,7 @@
 """`smoothcert import-checkpoint`: pickles become safetensors, and nothing in them is run."""
 
 import builtins
+import errno
 import json
 import os
 import pickle
@@ -164,8 +165,8 @@ def test_a_pickle_that_would_run_does_run_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda file: None, "no such file"),
-        (lambda file: file.mkdir(), "no such file"),
+        (lambda file: None, "weights.pt does not exist; correct the name"),
+        (lambda file: file.mkdir(), "is a folder; it holds no file; name one"),
         (lambda file: file.write_bytes(b""), "no file of torch.save"),
         (lambda file: file.write_bytes(b"\x80\x02]."), "no file of torch.save"),
         (lambda file: torch.save([torch.ones(2)], file), "holds no state dict"),
@@ -325,6 +326,44 @@ def test_parts_that_do_not_make_a_network(edit: Callable[[Path], object], says: 
     assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert says in result.stderr
     assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == before
+
+
+def test_an_index_has_no_key(tmp_path: Path) -> None:
+    """What is asked for and cannot be done is refused, not ignored."""
+    index, _ = _in_parts(tmp_path, "bin")
+    result = _import(index, "--key", "model")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "is the index of a network in parts, which has no keys; leave out --key" in result.stderr
+
+
+def test_what_is_not_a_file_to_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder is answered with the file in it, a misspelt name with near ones, one without rights with that."""
+    index, _ = _in_parts(tmp_path, "bin")
+    torch.save({"a": torch.ones(2)}, tmp_path / "weights.pt")
+    assert f"{tmp_path} is a folder; its network is in parts; `smoothcert import-checkpoint {index}`" in _line(tmp_path)
+    index.unlink()
+    assert f"{tmp_path} is a folder; name {tmp_path}/weights.pt" in _line(tmp_path)
+    assert f"wieghts.pt does not exist; {tmp_path}/ holds weights.pt; correct" in _line(tmp_path / "wieghts.pt")
+    monkeypatch.setattr(Path, "open", _refuse)  # as root, every file may be read
+    assert "weights.pt cannot be read (Permission denied); make it readable" in _line(tmp_path / "weights.pt")
+
+
+def test_a_part_without_rights_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index may be read, and a part of it may not."""
+    index, _ = _in_parts(tmp_path, "bin")
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *a, **k: (opened if path == index else _refuse)(path, *a, **k))
+    assert "00001-of-00002.bin cannot be read (Permission denied)" in _line(index)
+
+
+def _refuse(path: Path, *_: object, **__: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
+def _line(file: Path) -> str:
+    result = _import(file)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    return result.stderr
 
 
 def _cut(file: Path) -> None:

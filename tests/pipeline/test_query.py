@@ -8,10 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from manifests.errors import RequestError
 from manifests.identity import identity_of, run_id_of
 from manifests.job import Job
 from manifests.shards import Shard
+from pipeline.answers import AnswersFile
 from pipeline.cli import app
+from pipeline.status import runs_of
 from workers import touched
 from workers.storage import sha256_of
 from workers.votes_table import encode
@@ -359,3 +362,49 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     result = CliRunner().invoke(app, ["query", str(tmp_path), "--patch=1"])
     assert result.exit_code == 2
     assert "no run here" in result.stderr
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("within")])
+def test_an_answers_file_leaves_nothing_on_a_full_disk(tmp_path, fault):
+    """Closed and removed in every case, also where only the last bytes find no room."""
+    (tmp_path / ".x.parquet.part").symlink_to("/dev/full")
+    file = AnswersFile(tmp_path / "x.parquet")
+    with pytest.raises(OSError, match="No space left"), file:
+        if fault is not None:
+            raise fault
+    assert file._file.closed
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["query", "status"])
+def test_the_folder_above_a_run_names_its_runs(tmp_path, command):
+    """OUTPUT instead of OUTPUT/RUN_ID is the usual slip."""
+    run = write_run(tmp_path)
+    result = CliRunner().invoke(app, [command, str(run.parent)])
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert f"name one: {run.parent}/RUN_ID with RUN_ID of {run.name}" in result.stderr
+    result = CliRunner().invoke(app, [command, f"{tmp_path}/nowhere"])
+    assert "there is no such folder" in result.stderr
+
+
+def test_verify_names_a_run_of_an_output(tmp_path):
+    """As query does."""
+    run = write_run(tmp_path)
+    assert f"OUTPUT/RUN_ID, such as {run}\n" in CliRunner().invoke(app, ["verify", str(run.parent)]).stderr
+
+
+def test_an_output_without_runs_says_what_it_holds(tmp_path):
+    """A folder that exists is not called missing."""
+    run = write_run(tmp_path / "runs")
+    (tmp_path / "other" / "votes").mkdir(parents=True)
+    (tmp_path / "other" / "notes.txt").touch()
+    (tmp_path / "empty").mkdir()
+    for output, says in (
+        (tmp_path / "other", "holds no run but notes.txt, votes/; name the `output` of a job"),
+        (tmp_path / "empty", "holds no run but nothing"),
+        (tmp_path / "other" / "notes.txt", "is a file; name the `output`"),
+        (tmp_path / "othre", "does not exist; .* holds other; correct the name"),
+        (run, "is a run itself; name the folder that holds it"),
+    ):
+        with pytest.raises(RequestError, match=f"{output} {says}"):
+            runs_of(str(output))

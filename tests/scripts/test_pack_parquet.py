@@ -139,6 +139,23 @@ def test_other_forms_are_one_line(tmp_path, columns, options, says):
     assert not list(tmp_path.glob("tars/*"))
 
 
+def test_a_folder_that_cannot_be_written_is_not_full(tmp_path):
+    """Room is not what is missing."""
+    pq.write_table(pa.table({"image": hub_images(1), "label": [0]}), tmp_path / "x.parquet")
+    (tmp_path / "tars").touch()
+    done = pack(tmp_path, tmp_path / "x.parquet")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"make {tmp_path}/tars writable, or name another folder" in done.stderr
+
+
+def test_a_folder_without_parquet_says_what_it_holds(tmp_path):
+    """The folder exists, and may be another than the one meant."""
+    (tmp_path / "data" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "a.csv").touch()
+    assert "data holds no *.parquet but a.csv, train/; name files" in pack(tmp_path, tmp_path / "data").stderr
+    assert "data/train holds no *.parquet but nothing; name" in pack(tmp_path, tmp_path / "data" / "train").stderr
+
+
 @pytest.mark.parametrize("given", ["nowhere.parquet", "."])
 def test_files_that_are_not_there(tmp_path, given):
     """A missing file, and a folder without one."""

@@ -78,8 +78,17 @@ def test_a_folder_is_answered_with_its_file(case: str, place: str) -> None:
 
 def test_what_does_not_exist_is_called_so(place: str) -> None:
     """Neither file nor folder."""
-    with pytest.raises(RequestError, match="none does not exist; correct the path"):
+    with pytest.raises(RequestError, match="none does not exist; correct the name"):
         require_checkpoint(f"{place}/none", AnyStore(Storage()))
+
+
+def test_a_misspelt_name_is_answered_with_near_ones(place: str) -> None:
+    """As for tars; the folder exists."""
+    store = AnyStore(Storage())
+    for name in ("weights.pt", "notes.txt"):
+        store.publish(f"{place}/net", name, b"x")
+    with pytest.raises(RequestError, match=r"/net/wieghts\.pt does not exist; \S+/net/ holds weights\.pt; correct the"):
+        require_checkpoint(f"{place}/net/wieghts.pt", store)
 
 
 def _tar() -> bytes:

@@ -2,14 +2,16 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from manifests.errors import RunError
-from workers.disk import naming_a_full_disk, reason_of
+from manifests.errors import RequestError, RunError
+from workers.disk import naming_a_full_disk, reason_of, remedy_for
+from workers.folder_store import FolderStore
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_line(number: int) -> None:
     """The folder, what the system says, and what else can be done; other errors pass."""
     says = rf"^/a/b is full \({os.strerror(number)}\); make room there, or set C$"
@@ -17,6 +19,39 @@ def test_a_full_disk_is_one_line(number: int) -> None:
         raise OSError(number, os.strerror(number))
     with pytest.raises(PermissionError), naming_a_full_disk("/a/b", "set C"):
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_a_file_that_is_too_large_is_no_full_disk() -> None:
+    """`ulimit -f` and FAT32 refuse large files on an empty disk: to make room there would not help."""
+    with pytest.raises(RunError) as error, naming_a_full_disk("/a/b", "set C"):
+        raise OSError(errno.EFBIG, "File too large")
+    assert (
+        str(error.value)
+        == "/a/b takes no file of this size (File too large); allow larger files (`ulimit -f`), or set C"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [
+        (errno.ENOSPC, "make room in /a"),
+        (errno.EDQUOT, "make room in /a"),
+        (errno.EFBIG, "allow larger files (`ulimit -f`)"),
+        (errno.EACCES, "make /a writable"),
+        (errno.EROFS, "make /a writable"),
+    ],
+)
+def test_room_is_the_remedy_for_a_full_disk_alone(number: int, remedy: str, tmp_path: Path, monkeypatch) -> None:
+    """Whoever may not write is told so, in what is published too."""
+    assert remedy_for(OSError(number, "no"), "/a") == remedy
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(RequestError) as error:
+        FolderStore().publish(str(tmp_path), "x", b"x")
+    assert remedy.replace("/a", str(tmp_path)) in str(error.value)
 
 
 def test_an_error_without_words_has_a_reason() -> None:

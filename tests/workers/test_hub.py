@@ -1,5 +1,6 @@
 """Names of the hub, against a small hub of our own: what is fetched is what a file would be."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,11 +11,14 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import safetensors.torch
 import torch
 
+from manifests.errors import RequestError
 from tests.helpers import jobs
+from workers.hub import fetch
 
 HOUSE = Path(__file__).resolve().parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -74,6 +78,35 @@ def hub() -> Iterator[Hub]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; make room in that folder"),
+        (RuntimeError("Data processing error: I/O error: No space left (os error 28)"), "make room in that folder"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied; make that folder writable"),
+        (OSError(errno.ECONNREFUSED, "Connection refused"), None),
+        (ConnectionError("no route to the hub"), None),
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_named(error: Exception, says: str | None, monkeypatch) -> None:
+    """A full disk is no fault of name or network, whichever transport hits it; errors of the network are none of it."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    fetch.cache_clear()
+    with pytest.raises(RequestError) as refused:
+        fetch("timm:small")
+    line = str(refused.value)
+    if says is None:
+        assert line.endswith("check name and network, and try again")
+    else:
+        cache = huggingface_hub.constants.HF_HUB_CACHE
+        assert line.startswith(f"model.checkpoint: timm:small cannot be kept in {cache}: ")
+        assert line.endswith(f"{says}, or set HF_HOME to another folder")
 
 
 def _plan(job: Path, checkpoint: str, hub: Hub, **environment: str) -> object:

@@ -1,0 +1,23 @@
+"""Names that somebody else chose stay a line, whatever they are made of."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from manifests.names import listed, printable
+
+
+@given(st.lists(st.text(max_size=200) | st.integers() | st.none() | st.binary()), st.integers(1, 10))
+def test_any_names_are_a_line(names, most):
+    """Printable and of bounded length; what is left out is counted."""
+    line = listed(names, most)
+    assert line.isprintable()
+    assert len(line) <= most * 90 + 30
+    assert line.endswith(f" and {len(names) - most:,} more") == (len(names) > most)
+
+
+def test_usual_names_stay_as_they_are():
+    """Quotes, escapes and dots are for unusual names alone; what is no name is called by its type."""
+    assert listed(["a.tar", "b c", "\u00e9"]) == "a.tar, b c, \u00e9"
+    assert printable("\x1b[2J") == r"'\x1b[2J'"
+    assert printable("a" * 81) == "a" * 80 + "..."
+    assert printable(b"x") == "a bytes"
