@@ -9,7 +9,7 @@ from collections import Counter
 
 from manifests.errors import RequestError, RunError, SmoothcertError
 from manifests.job import Job
-from manifests.skipped import listed
+from manifests.names import listed
 from workers.labels import LabelCounts
 from workers.shard_task import ShardTask, TriedOut
 
