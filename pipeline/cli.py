@@ -93,7 +93,7 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
         except OSError as error:
             if (line := _full_disk(error)) is None:
                 raise
-            print(f"error: {line}, or set TMPDIR to another folder", file=sys.stderr)
+            print(f"error: {line}", file=sys.stderr)
             _discard_stdout()
             code = 1
         raise typer.Exit(code)
@@ -108,12 +108,13 @@ def _discard_stdout() -> None:
 
 def _full_disk(error: OSError) -> str | None:
     """What is full, and what to do; None for other errors."""
+    otherwise = "set TMPDIR to another folder"
     if "temporary directory" in str(error):  # Python tries all of them
-        return f"{reason_of(error)}; make room there"
+        return f"{reason_of(error)}; make room there, or {otherwise}"
     if not is_full(error) and not is_too_large(error):
         return None
     place = error.filename or f"the file that the output goes to, or the temporary folder {tempfile.gettempdir()}"
-    return f"{reason_of(error)}: {place}; {'make room there' if is_full(error) else remedy_for(error, place)}"
+    return f"{reason_of(error)}: {place}; {remedy_for(error, 'that folder', otherwise)}"
 
 
 def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> Job:

@@ -23,8 +23,8 @@ def pack_demo_images(folder: Path) -> Path:
             _pack(_members(), tar)
     except OSError as error:
         raise RequestError(
-            f"{tar} cannot be written: {reason_of(error)}; {remedy_for(error, folder)}, or name another folder "
-            "with --folder"
+            f"{tar} cannot be written: {reason_of(error)}; "
+            f"{remedy_for(error, folder, 'name another folder with --folder')}"
         ) from None
     return folder
 

@@ -143,7 +143,7 @@ def _pack(files: Sequence[Path], columns: Columns, folder: Path, images_per_tar:
             folder.mkdir(parents=True, exist_ok=True)
             _write(tar, rows, columns)
         except OSError as error:
-            remedy = f"{remedy_for(error, folder)}, or name another folder"
+            remedy = remedy_for(error, folder, "name another folder")
             raise PackError(f"{tar} cannot be written: {reason_of(error)}; {remedy}") from None
         images, unlabelled = images + len(rows), unlabelled + sum(row["label"] is None for row in rows)
     if not images:

@@ -25,13 +25,24 @@ def reason_of(error: OSError) -> str:
     return error.strerror or " ".join(str(error).split()) or type(error).__name__
 
 
-def remedy_for(error: OSError, place: Path | str) -> str:
-    """What to do about a place that could not be written."""
+def is_forbidden(error: OSError) -> bool:
+    """Whether the user may not write there."""
+    return error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def remedy_for(error: OSError, place: Path | str, otherwise: str) -> str:
+    """What to do about a place that could not be written.
+
+    Args:
+        error: of writing.
+        place: how the place is called in the line.
+        otherwise: what helps in every case, such as another place.
+    """
     if is_full(error):
-        return f"make room in {place}"
+        return f"make room in {place}, or {otherwise}"
     if is_too_large(error):
-        return "allow larger files (`ulimit -f`)"
-    return f"make {place} writable"
+        return f"allow larger files (`ulimit -f`), or {otherwise}"
+    return f"make {place} writable, or {otherwise}" if is_forbidden(error) else otherwise
 
 
 @contextmanager
@@ -50,7 +61,6 @@ def naming_a_full_disk(folder: Path | str, remedy: str) -> Iterator[None]:
         if is_full(error):
             raise RunError(f"{folder} is full ({reason_of(error)}); make room there, or {remedy}") from None
         if is_too_large(error):
-            raise RunError(
-                f"{folder} takes no file of this size ({reason_of(error)}); {remedy_for(error, folder)}, or {remedy}"
-            ) from None
+            remedy = remedy_for(error, folder, remedy)
+            raise RunError(f"{folder} takes no file of this size ({reason_of(error)}); {remedy}") from None
         raise

@@ -84,7 +84,7 @@ class FolderStore:
                 return False
             raise RequestError(f"output: {target}: something in its way is no folder; choose another output") from None
         except OSError as error:
-            remedy = f"{remedy_for(error, run_url)}, or choose another output"
+            remedy = remedy_for(error, run_url, "choose another output")
             raise RequestError(f"output: cannot write {target}: {reason_of(error)}; {remedy}") from None
         return True
 

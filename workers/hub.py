@@ -4,7 +4,6 @@ Each machine fetches the file into its own cache, that of huggingface_hub: HF_HO
 private repositories, HF_HUB_OFFLINE=1 takes what is there. `@REVISION` behind the name keeps to one version of it.
 """
 
-import errno
 import os
 import re
 from functools import lru_cache
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from manifests.errors import RequestError
 from manifests.yaml_file import HUB_NAMES
-from workers.disk import is_full, is_too_large, reason_of, remedy_for
+from workers.disk import is_forbidden, is_full, is_too_large, reason_of, remedy_for
 
 _FILE = "model.safetensors"
 
@@ -56,7 +55,7 @@ def fetch(name: str) -> Path:
         if (failed := _of_the_disk(error)) is not None:
             raise RequestError(
                 f"model.checkpoint: {name} cannot be kept in {constants.HF_HUB_CACHE}: {reason_of(failed)}; "
-                f"{remedy_for(failed, 'that folder')}, or set HF_HOME to another folder"
+                f"{remedy_for(failed, 'that folder', 'set HF_HOME to another folder')}"
             ) from None
         raise RequestError(
             f"model.checkpoint: {name} cannot be fetched: {_line(error)}; check name and network, and try again"
@@ -72,9 +71,7 @@ def _of_the_disk(error: BaseException | None) -> OSError | None:
     while error is not None:
         if found := re.search(r"\(os error (\d+)\)", str(error)):  # of the transport in Rust
             error = OSError(int(found[1]), os.strerror(int(found[1])))
-        if isinstance(error, OSError) and (
-            is_full(error) or is_too_large(error) or error.errno in (errno.EACCES, errno.EROFS)
-        ):
+        if isinstance(error, OSError) and (is_full(error) or is_too_large(error) or is_forbidden(error)):
             return error
         error = error.__cause__ or error.__context__
     return None

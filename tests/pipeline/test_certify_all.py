@@ -352,7 +352,7 @@ def _pickle_with_code(path):
         (lambda f: None, ["execution.gpus_per_actor=64"], "room for 0"),
         (lambda f: None, ["images.shards=nowhere-{0..3}.tar"], "does not exist"),
         (lambda f: None, ["images.shards=nowhere-*.tar"], "matches nothing"),
-        (lambda f: None, ["images.shards=nowhere"], "does not exist"),
+        (lambda f: None, ["images.shards=nowhere"], "nowhere does not exist"),
     ],
 )
 def test_a_wrong_request_is_one_line(tmp_path, break_it, overrides, says):

@@ -139,13 +139,18 @@ def test_other_forms_are_one_line(tmp_path, columns, options, says):
     assert not list(tmp_path.glob("tars/*"))
 
 
-def test_a_folder_that_cannot_be_written_is_not_full(tmp_path):
-    """Room is not what is missing."""
+def test_room_is_asked_for_on_a_full_disk_alone(tmp_path):
+    """In the place of a folder may be a file; what was begun on a full disk is removed."""
     pq.write_table(pa.table({"image": hub_images(1), "label": [0]}), tmp_path / "x.parquet")
-    (tmp_path / "tars").touch()
+    tars = tmp_path / "tars"
+    tars.touch()
+    assert pack(tmp_path, tmp_path / "x.parquet").stderr.endswith("written: File exists; name another folder\n")
+    tars.unlink()
+    tars.mkdir()
+    (tars / "x-000.part").symlink_to("/dev/full")
     done = pack(tmp_path, tmp_path / "x.parquet")
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert f"make {tmp_path}/tars writable, or name another folder" in done.stderr
+    assert f"No space left on device; make room in {tars}, or name another folder" in done.stderr
+    assert list(tars.iterdir()) == []
 
 
 def test_a_folder_without_parquet_says_what_it_holds(tmp_path):

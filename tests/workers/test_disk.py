@@ -39,11 +39,13 @@ def test_a_file_that_is_too_large_is_no_full_disk() -> None:
         (errno.EFBIG, "allow larger files (`ulimit -f`)"),
         (errno.EACCES, "make /a writable"),
         (errno.EROFS, "make /a writable"),
+        (errno.EIO, ""),
     ],
 )
 def test_room_is_the_remedy_for_a_full_disk_alone(number: int, remedy: str, tmp_path: Path, monkeypatch) -> None:
     """Whoever may not write is told so, in what is published too."""
-    assert remedy_for(OSError(number, "no"), "/a") == remedy
+    either = f"{remedy}, or " if remedy else ""
+    assert remedy_for(OSError(number, "no"), "/a", "take B") == f"{either}take B"
 
     def refuse(*_: object) -> None:
         raise OSError(number, "no")
@@ -51,7 +53,7 @@ def test_room_is_the_remedy_for_a_full_disk_alone(number: int, remedy: str, tmp_
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(RequestError) as error:
         FolderStore().publish(str(tmp_path), "x", b"x")
-    assert remedy.replace("/a", str(tmp_path)) in str(error.value)
+    assert f": no; {either}choose another output".replace("/a", str(tmp_path)) in str(error.value)
 
 
 def test_an_error_without_words_has_a_reason() -> None:
