@@ -15,6 +15,7 @@ from workers.shard_task import ShardTask, TriedOut
 
 _ENOUGH = 8  # images from which on "nearly all" says something
 _NEARLY_ALL = 0.9
+_TO_CHECK = {"model_error": "the model, its weights and the preprocessing"}
 _SHARDS = 3  # asked before a fault is believed
 
 
@@ -28,12 +29,14 @@ class Canary:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._statuses = Counter[str]()
+        self._first_without_votes: str | None = None
         self._labels = LabelCounts()
         self._shards: list[str] = []
 
     def add(self, task: ShardTask, tried: TriedOut) -> None:
         """Count the first images of a shard."""
         self._statuses += tried.statuses
+        self._first_without_votes = self._first_without_votes or tried.first_without_votes
         self._labels += tried.labels
         self._shards.append(task.shard.name)
 
@@ -53,8 +56,8 @@ class Canary:
             worst, count = (self._statuses - Counter(ok=total, label_error=total)).most_common(1)[0]
             share = "none" if not voted else f"only {voted}"
             return RunError(
-                f"{share} of {where} can be voted on ({count} x {worst}); check the model, its weights and the "
-                "preprocessing"
+                f"{share} of {where} can be voted on ({count} x {worst}, the first is {self._first_without_votes}); "
+                f"check {_TO_CHECK.get(worst, 'the images and the preprocessing')}"
             )
         if self._labels.nearly_all_bad:
             return RequestError(

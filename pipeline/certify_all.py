@@ -178,7 +178,7 @@ def _remarks(plan: Plan, summary: Summary) -> Iterator[str]:
     yield from (f"notice: {notice}" for notice in left_out_notices(summary.left_out))
     if missing := _missing(plan, summary):
         yield (
-            f"{missing:,} of {number_of(len(plan.tasks), 'shard')} are missing. Finished shards are kept: run the same "
+            f"{missing:,} of {len(plan.tasks):,} shards are missing. Finished shards are kept: run the same "
             "command again to try the missing ones. A repaired tar usually has another size: it makes another run, "
             "which computes all shards again"
         )

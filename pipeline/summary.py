@@ -47,6 +47,7 @@ class Summary:
         status: rows of each status.
         labelled: whether the job has labels; else `certified` holds certified shares.
         labels: what the labels are like; of no images where the job has none.
+        first_without_votes: key and reason of the first image that has none.
         files: SHA-256 of each published file.
         environments: number of files from each environment (alike.environment_of).
         rotated: images whose EXIF orientation says that the stored pixels are not upright.
@@ -61,6 +62,7 @@ class Summary:
     smoothed_accuracy: float | None
     certified: tuple[CertifiedShare, ...]
     without_votes: int
+    first_without_votes: str | None
     files: dict[str, str]
     environments: dict[str, int]
     rotated: int
@@ -98,6 +100,7 @@ def summarise(run: Run, job: Job) -> Summary:
     """
     status, environments, counts = Counter[str](), Counter[str](), Counter[str]()
     files, labels, left_out, labelled = {}, LabelCounts(), LeftOut(), job.images.label is not None
+    first_without_votes: str | None = None
     for file in read_published(run, _COLUMNS):  # one at a time: there may be a hundred thousand
         files[file.name] = file.sha256
         environments[environment_of(file.metadata)] += 1
@@ -105,6 +108,7 @@ def summarise(run: Run, job: Job) -> Summary:
         counts.update(_counts(file.rows, job.patches, labelled=labelled))
         counts["rotated_images"] += file.metadata.get("rotated_images", 0)
         left_out += LeftOut.of(file.metadata)
+        first_without_votes = first_without_votes or _first_without_votes(file.rows)
         if labelled:
             labels += _label_counts(file.rows, job)
     meant = labels.usable or not labelled
@@ -123,6 +127,7 @@ def summarise(run: Run, job: Job) -> Summary:
             CertifiedShare((side, side), share(f"exact {side}"), share(f"margin {side}")) for side in job.patches
         ),
         without_votes=counts["without votes"],
+        first_without_votes=first_without_votes,
         files=files,
         environments=dict(environments),
         rotated=counts["rotated_images"],
@@ -147,6 +152,11 @@ def left_out_notices(left_out: LeftOut) -> Iterator[str]:
             f"{', '.join(suffixes[:_LISTED])}{more}) and {are} not in the run; add the suffixes that are images to "
             "images.image"
         )
+
+
+def _first_without_votes(rows: pa.Table) -> str | None:
+    first = rows.filter(pc.is_null(rows["prediction"]))[:1].to_pylist()
+    return f"{first[0]['key']}: {first[0]['error']}" if first else None
 
 
 def _label_counts(rows: pa.Table, job: Job) -> LabelCounts:
@@ -180,6 +190,8 @@ def table_of(summary: Summary, job: Job, title: str, images_per_second: float | 
     kinds = ", ".join(f"{count:,} {status}" for status, count in sorted(errors.items()))
     table.add_row("images", f"{summary.images:,}", "")
     table.add_row("errors", f"{sum(errors.values()):,}", kinds)
+    if summary.without_votes:
+        table.add_row("without votes", f"{summary.without_votes:,}", plain(str(summary.first_without_votes)))
     if summary.labels.bad:
         table.add_row("bad labels", f"{summary.labels.bad:,}", plain(str(summary.labels.first_bad)))
     if summary.rotated:

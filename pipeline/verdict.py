@@ -16,7 +16,7 @@ def report_table(report: Report) -> Table:
     model = checkpoint(report.checkpoint, report.checkpoint_sha256)
     table = facts(f"{report.job}, run {report.run_id}, model {model}", columns=2)
     for name, value in (
-        ("state", ("complete" if report.complete else "UNFINISHED") + (" PARTIAL" if report.partial else "")),
+        ("state", _state(report) + (" PARTIAL" if report.partial else "")),
         ("shards", f"{report.files:,} of {report.shards:,}"),
         ("images", f"{report.rows:,}"),
         ("errors", f"{errors:,}"),
@@ -32,6 +32,12 @@ def report_table(report: Report) -> Table:
         height, width = entry["patch"]
         table.add_row(f"  patch {height} x {width}", percent(entry["exact"]), percent(entry["margin"]))
     return table
+
+
+def _state(report: Report) -> str:
+    if not report.complete:
+        return "UNFINISHED"
+    return f"{number_of(len(report.wrong), 'problem')} in what is there" if report.wrong else "complete"
 
 
 def verdict_of(report: Report, *, allow_incomplete: bool) -> str:

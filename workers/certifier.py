@@ -111,7 +111,12 @@ class Certifier:
         self._add_certificates(rows)
         labels = LabelCounts() if job.images.label is None else _count_labels(rows, job)
         notice = preprocess_notice(job)
-        return TriedOut(Counter(row["status"] for row in rows), labels, () if notice is None else (notice,))
+        return TriedOut(
+            Counter(row["status"] for row in rows),
+            next((f"{row['key']}: {row['error']}" for row in rows if "votes" not in row), None),
+            labels,
+            () if notice is None else (notice,),
+        )
 
     def introduce(self) -> Introduction:
         """Classify an image that is the same on every machine."""

@@ -20,6 +20,7 @@ Ints = NDArray[np.int64]
 
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)  # int() would also take 1_0 and digits of other scripts
 _NEARLY_ALL = 0.9
+_LISTED = 3  # members
 # What makes agreement with a neighbouring class more than chance: so many images of so many classes, and so many times
 # as many as agree with their own label. A network that says one class of everything agrees in one class only.
 _SHIFTED_IMAGES, _SHIFTED_CLASSES, _SHIFTED_TIMES = 8, 4, 4
@@ -47,7 +48,8 @@ def label_of(sample: Mapping[str, Any], images: Images, classes: int) -> tuple[i
         return None, None
     member, _, field = images.label.partition(":")
     if member not in sample:
-        return None, f"no member .{member}"
+        there = sorted(name for name in sample if not name.startswith("__") and name not in images.image)
+        return None, f"no member .{member}" + (f" (there is .{', .'.join(there[:_LISTED])})" if there else "")
     value: Any = sample[member]
     try:
         if field:
@@ -68,7 +70,7 @@ def _out_of_range(number: int, images: Images, classes: int) -> str:
 
 
 def _whole_number(value: Any) -> int:
-    value = value.decode() if isinstance(value, bytes) else value
+    value = value.decode("utf-8-sig") if isinstance(value, bytes) else value  # Windows begins texts with a mark
     if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
         return int(value)
     if type(value) is not int:  # a bool is an int to isinstance

@@ -151,14 +151,23 @@ def _likely(misfit: Misfit, build: Build) -> _Likely | None:
     vit = likely_vit({name: tuple(value.shape) for name, value in misfit.weights.items()})
     if vit is None or vit.classes is None:
         return None
+    classes, vit = vit.classes, _with_heads_of(misfit.model, vit)
     try:
-        model = Model(architecture=vit.architecture, options=vit.options, checkpoint="", classes=vit.classes)
+        model = Model(architecture=vit.architecture, options=vit.options, checkpoint="", classes=classes)
         with torch.device("meta"):
             network = build(model, vit.side or misfit.side)
     except (ValidationError, RequestError):
         return None
     fit = fit_of(misfit.weights, network, model, misfit.channels)
     return None if fit.lacks or fit.unlike else _Likely(vit, fit)
+
+
+def _with_heads_of(model: Model, vit: LikelyVit) -> LikelyVit:
+    """Shapes do not tell the number of heads: where the job names one for this width, it is right."""
+    heads, width = (model.options.get(name) for name in ("num_heads", "embed_dim"))
+    if heads is None or width != vit.options.get("embed_dim"):
+        return vit
+    return vit._replace(options=vit.options | {"num_heads": heads})
 
 
 def _are_layers(misfit: Misfit) -> bool:

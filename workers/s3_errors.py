@@ -57,11 +57,17 @@ def explained(url: str) -> Iterator[None]:
         yield
     except boto.ClientError as error:
         raise _of_answer(url, error) from None
+    except KeyError as error:  # a field that every answer of S3 has
+        raise RequestError(
+            f"{url}: the server answers, but not as S3 does (without {error}); correct storage.endpoint_url"
+        ) from None
     except RecursionError:  # botocore follows a redirect by another request, and so on
         raise RequestError(f"{url}: S3 answers with redirects alone; {_REFUSED['301']}") from None
     except boto.SSLError as error:
         raise RunError(f"{url}: {_line(error)}; {_trust(error)}") from None
     except (boto.ConnectionError, boto.HTTPClientError, Boto3Error) as error:
+        if "maximum recursion depth" in str(error):
+            raise RequestError(f"{url}: S3 answers with redirects alone; {_REFUSED['301']}") from None
         raise RunError(f"{url}: {_line(error)}; {_CHECK_NETWORK}") from None
     except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
         raise RequestError(

@@ -31,6 +31,9 @@ _CONNECT_S, _READ_S, _ATTEMPTS = 3, 60, 5
 _CUT_SHORT = (boto.ResponseStreamingError, boto.IncompleteReadError, boto.ReadTimeoutError)
 
 
+_OF_LISTINGS = {"IsTruncated", "KeyCount", "Name", "Contents", "CommonPrefixes"}  # S3 answers with some of them
+
+
 class _Place(NamedTuple):
     bucket: str
     key: str
@@ -80,7 +83,7 @@ class S3Store:
                 if code_of(error) == "404":
                     return None
                 raise
-        return FileEntry(url, head["ContentLength"], head["ETag"].strip('"'), head["LastModified"].timestamp())
+            return FileEntry(url, head["ContentLength"], head["ETag"].strip('"'), head["LastModified"].timestamp())
 
     def files(self, folder: str) -> list[FileEntry]:
         listing = self.listing(folder)
@@ -100,6 +103,8 @@ class S3Store:
                 Bucket=bucket, Prefix=prefix, Delimiter="/", PaginationConfig={"MaxItems": most}
             )
             for page in pages:
+                if not page.keys() & _OF_LISTINGS:
+                    raise KeyError("a listing")
                 found, below = page.get("Contents", ()), page.get("CommonPrefixes", ())
                 exists |= bool(found or below)
                 folders += (f"s3://{bucket}/{one['Prefix'].rstrip('/')}" for one in below)

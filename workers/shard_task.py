@@ -31,11 +31,13 @@ class TriedOut:
 
     Attributes:
         statuses: number of rows of each status.
+        first_without_votes: key and reason of the first image that has none.
         labels: what their labels are like; of no images in a job without labels.
         notices: what else the user should know of the job, a line each.
     """
 
     statuses: Counter[str]
+    first_without_votes: str | None
     labels: LabelCounts
     notices: tuple[str, ...] = ()
 

@@ -10,6 +10,7 @@ Loads no torch, so that the driver can count images. Not covered: reading the sa
 """
 
 import re
+import struct
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,20 +25,33 @@ from workers.file_kinds import HEAD_BYTES, Group, known_kind
 _BLOCK = tarfile.BLOCKSIZE
 _READ_BYTES = 1 << 20
 _SYSTEM_FILES = re.compile(
-    r"\._.*|\.DS_Store|\.localized|Icon\r|Thumbs\.db|ehthumbs\.db|desktop\.ini|\.directory", re.IGNORECASE
+    r"\._.*|\.DS_Store|\.localized|Icon\r|Thumbs\.db|ehthumbs\.db|desktop\.ini|.*:Zone\.Identifier|~\$.*|\.directory",
+    re.IGNORECASE,
 )
 _SYSTEM_FOLDERS = re.compile(
     r"__MACOSX|\.AppleDouble|\.Spotlight-V100|\.Trashes|\.fseventsd|\.TemporaryItems|\.DocumentRevisions-V100|"  # macOS
     r"Network Trash Folder|Temporary Items|"  # macOS, on network drives
     r"@eaDir|#recycle|#snapshot|\.@__thumb|"  # network drives
     r"\$RECYCLE\.BIN|System Volume Information|"  # Windows
-    r"lost\+found|\.thumbnails|\.Trash-\d+"  # Linux
+    r"lost\+found|\.thumbnails|\.Trash-\d+|"  # Linux
+    r"\.ipynb_checkpoints"  # Jupyter
 )
 _IMAGE_SUFFIXES = {
     *("jpg", "jpeg", "jpe", "jif", "jfif", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff", "img"),
     *("avif", "avifs", "heic", "heif", "hif", "jxl", "jp2", "j2k", "jpf", "jpx", "ppm", "pgm", "pbm", "pnm", "pam"),
     *("tga", "ico", "qoi", "psd", "exr", "hdr", "dng", "cr2", "nef", "arw"),
 }
+# What tarfile raises at damaged headers: its own errors, and others where pax headers hold no numbers.
+_DAMAGE = (
+    tarfile.TarError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    struct.error,
+)
 _REMEDIES: dict[Group | None, str] = {  # for a file that is no tar
     "compressed": "decompress it (compressed tars are not read: rows point into the file)",
     "archive": "extract it, and pack a tar",
@@ -227,7 +241,7 @@ def _read_headers(tar: Path) -> list[tarfile.TarInfo]:
         with tarfile.open(tar, mode="r:") as archive:
             members.extend(archive)  # keeps what came before an error
             end = archive.offset
-    except tarfile.TarError as error:
+    except _DAMAGE as error:
         if members and members[-1].offset_data + members[-1].size > size:
             raise ShardError(f"is truncated inside {members[-1].name}; copy or pack it again") from None
         other = None if members else _what_else(tar)

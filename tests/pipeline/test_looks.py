@@ -190,6 +190,7 @@ def test_an_accuracy_that_does_not_exist_is_a_dash(tmp_path: Path) -> None:
         smoothed_accuracy=None,
         certified=(),
         without_votes=0,
+        first_without_votes=None,
         files={},
         environments={},
         rotated=0,

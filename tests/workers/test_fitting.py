@@ -236,6 +236,14 @@ def test_no_guess_that_would_not_load(edit: Callable[[StateDict], StateDict], tm
     assert "by its shapes" not in _error(edit(weights), other, tmp_path)
 
 
+def test_a_guess_keeps_the_heads_of_the_job(tmp_path: Path) -> None:
+    """Shapes do not tell them, so a guess of its own would load, and vote otherwise."""
+    job = _VIT.model_copy(update={"options": _OPTIONS | {"embed_dim": 64, "num_heads": 4}})
+    deeper = job.model_copy(update={"options": job.options | {"depth": 3, "init_values": 1.0}})
+    error = _error(_network(deeper).state_dict(), job, tmp_path)
+    assert re.search(r"by its shapes the file is .*'num_heads': 4", error), error
+
+
 def test_a_guess_says_what_to_ignore_with_it(tmp_path: Path) -> None:
     """Where the file has more than the guessed network, too, the line that leaves it out goes with the guess."""
     other = _VIT.model_copy(update={"options": _OPTIONS | {"depth": 1}})

@@ -286,6 +286,17 @@ def test_a_server_that_refuses_is_one_line(
     assert "\n" not in str(error.value)
 
 
+def test_a_server_that_is_not_s3_is_named(refusing: Refusing) -> None:
+    """A web page with status 200, as of a login or a wrong port, is no empty folder and no file."""
+    refusing.status, refusing.body = 200, b"<!DOCTYPE html><html><body>Log in</body></html>"
+    store = S3Store(Storage(endpoint_url=f"http://{refusing.address}"))
+    for call in (lambda: store.find("s3://test/a.tar"), lambda: store.listing("s3://test/data")):
+        with pytest.raises(SmoothcertError, match=r"^s3://test/\S+ ") as error:
+            call()
+        assert "storage.endpoint_url" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
 def test_a_server_that_is_silent_is_given_up(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes connections no more gives one line within 30 seconds."""
     import socket

@@ -52,6 +52,7 @@ def test_round_trip(samples: list[tuple[str, str, bytes, int, bool]], padded: bo
     [
         (b"7", 7, None),
         (b" 7\n", 7, None),
+        (b"\xef\xbb\xbf7\r\n", 7, None),  # of Notepad
         (b"0", 0, None),
         (b"9", 9, None),
         (b"10", None, "label 10 is not one of the 10 classes"),

@@ -32,6 +32,14 @@ def _third_header() -> int:
     return sum(len(member(name, content)) for name, content in labelled(4)[:2])
 
 
+def _sparse_without_map() -> bytes:
+    """A tar whose extended header announces a sparse file, of which there is none."""
+    info = tarfile.TarInfo("s.png")
+    info.pax_headers = {"GNU.sparse.name": "s.png", "GNU.sparse.realsize": "1000"}
+    info.pax_headers |= {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    return closed(info.tobuf(tarfile.PAX_FORMAT) + SAMPLE)
+
+
 BAD = {
     "truncated inside an image": (GOOD[: BLOCK + 40], "truncated inside 0000.png"),
     "truncated inside a later image": (GOOD[: _third_header() + BLOCK + 40], "truncated inside 0001.png"),
@@ -61,6 +69,7 @@ BAD = {
     "rest of another volume": (closed(member("b.png", kind=b"M") + SAMPLE), "is the rest of a file"),
     "listing of an incremental backup": (closed(member("d", kind=b"D") + SAMPLE), "is a folder listing"),
     "unknown type": (closed(SAMPLE + member("b.png", kind=b"Q")), "b.png is a member of unknown type 'Q'"),
+    "sparse header without a map": (_sparse_without_map(), "is not a whole plain tar"),
     "two dots": (tar_of([("a.1.jpg", png()), ("a.2.jpg", png())]), "a.1.jpg ends in an image suffix"),
     "one of two dots": (tar_of([A, ("b.1.jpg", png())]), "b.1.jpg ends in an image suffix"),
     "no stem": (tar_of([A, (".jpg", png())]), ".jpg ends in an image suffix"),
@@ -150,7 +159,15 @@ def test_what_is_no_sample_is_passed_over(tmp_path: Path) -> None:
 
 SYSTEM = [
     *("._a.png", "d/._b.png", "d/._b.cls", ".DS_Store", "d/.DS_Store", "__MACOSX/d/._b.png", "__MACOSX/b.png"),
-    *("@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg", "#recycle/a.png", "Thumbs.db", "desktop.ini"),
+    *(
+        "@eaDir/a.png/SYNOPHOTO_THUMB_M.jpg",
+        "a.png:Zone.Identifier",
+        ".ipynb_checkpoints/a.png",
+        "~$a.png",
+        "#recycle/a.png",
+        "Thumbs.db",
+        "desktop.ini",
+    ),
     *(".@__thumb/default_a.png", "d/.thumbnails/a.png", ".Trash-1000/files/a.png", ".Trash-0/a.png"),
     *(".DocumentRevisions-V100/a.png", "Network Trash Folder/a.png", "Temporary Items/folders.1/a.png"),
 ]
