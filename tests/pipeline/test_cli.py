@@ -9,7 +9,8 @@ import pytest
 
 from tests.helpers import jobs
 
-COMMAND = [sys.executable, "-c", "from pipeline.cli import app; app()"]
+# -B: with a limit on file sizes Python would leave cut bytecode behind, which breaks every later import.
+COMMAND = [sys.executable, "-B", "-c", "from pipeline.cli import app; app()"]
 
 
 @pytest.mark.parametrize(
