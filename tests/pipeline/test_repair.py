@@ -112,7 +112,7 @@ def test_an_unfinished_run_has_nothing_to_repair(run):
     removed(run)
     result = CliRunner().invoke(app, ["repair", str(run)])
     assert result.exit_code == 0
-    assert result.stdout == "nothing to repair; the run is UNFINISHED: the command that made it goes on\n"
+    assert result.stdout == "nothing to repair; the run is UNFINISHED: run the command that made it again to continue\n"
 
 
 def test_status_without_success_is_incomplete(run):
