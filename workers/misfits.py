@@ -23,6 +23,7 @@ from manifests.names import printable
 from workers.checkpoint_files import is_part
 from workers.fitting import Fit, fit_of, prefix_of
 from workers.likely_vit import LikelyVit, likely_vit
+from workers.weights import is_like
 
 _COMPLAINTS, _PATTERNS, _LONGEST = 3, 40, 60  # shown; the last is of a name in a pattern
 _ANYTHING = "correct architecture, options, classes, crop or upsample"
@@ -95,7 +96,7 @@ def _remedy(misfit: Misfit, build: Build) -> str:
     fit = misfit.fit
     if fit.lacks and is_part(misfit.model.checkpoint):
         return "it is one of several files of a network; `smoothcert import-checkpoint` of their index makes one file"
-    if taken := [each for each in misfit.model.ignore if any(fnmatchcase(name, each) for name in fit.lacks)]:
+    if taken := [each for each in misfit.model.ignore if any(is_like(name, each) for name in fit.lacks)]:
         return f"the network needs what model.ignore leaves out; correct the pattern {printable(taken[0])!r}"
     settings = _settings(misfit)
     architecture_fits = not fit.lacks and (bool(settings) or not fit.unlike)

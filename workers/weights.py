@@ -59,9 +59,14 @@ def without_ignored(weights: Mapping[str, Tensor], patterns: Sequence[str], url:
         RequestError: a pattern matches no name.
     """
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in weights):
+        if not any(is_like(name, pattern) for name in weights):
             raise RequestError(
                 f"model.ignore: no tensor of {url} has a name like {printable(pattern)!r}; correct the pattern, or "
                 f"remove it (the file has {listed(weights, most=10)})"
             )
-    return {name: value for name, value in weights.items() if not any(fnmatchcase(name, each) for each in patterns)}
+    return {name: value for name, value in weights.items() if not any(is_like(name, each) for each in patterns)}
+
+
+def is_like(name: str, pattern: str) -> bool:
+    """Whether a pattern of `model.ignore` means a tensor: a name that is there is taken literally, too."""
+    return name == pattern or fnmatchcase(name, pattern)

@@ -168,6 +168,13 @@ def test_of_two_copies_the_job_chooses(tmp_path: Path) -> None:
         assert torch.equal(loaded.state_dict()["head.bias"], weights["head.bias"])
 
 
+def test_a_name_that_is_there_is_no_pattern(tmp_path: Path) -> None:
+    """A tensor of the file may be named as it is, whatever characters its name has."""
+    content = _network(_VIT).state_dict() | {"loss[0].w": torch.ones(3)}
+    loaded = _load(content, _VIT.model_copy(update={"ignore": ("loss[0].w",)}), tmp_path)
+    assert loaded.state_dict().keys() == _network(_VIT).state_dict().keys()
+
+
 @pytest.mark.parametrize(
     ("ignore", "says"),
     [
