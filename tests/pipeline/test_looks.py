@@ -56,7 +56,7 @@ def words(text: str) -> list[str]:
     return re.findall(r"[^\s│─┌┐└┘├┤┬┴┼]+", text)
 
 
-@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("width", [80, pytest.param(120, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("command", [["query"], ["query", *GRID], ["verify"], ["status"], ["verify", "--replay=2"]])
 def test_nothing_is_cut_or_broken_on_a_terminal(named: Path, width: int, command: list[str]) -> None:
     """No line is wider than the terminal, and every word of the piped output stands there whole."""
