@@ -10,11 +10,10 @@ from collections import Counter
 from manifests.errors import RequestError, RunError, SmoothcertError
 from manifests.job import Job
 from manifests.names import listed
-from workers.labels import LabelCounts
+from workers.labels import NEARLY_ALL, LabelCounts
 from workers.shard_task import ShardTask, TriedOut
 
 _ENOUGH = 8  # images from which on "nearly all" says something
-_NEARLY_ALL = 0.9
 _TO_CHECK = {"model_error": "the model, its weights and the preprocessing"}
 _SHARDS = 3  # asked before a fault is believed
 
@@ -52,7 +51,7 @@ class Canary:
         where = f"the first {total} images of {listed(self._shards)}"
         if total < _ENOUGH:
             return None
-        if total - voted >= _NEARLY_ALL * total:
+        if total - voted >= NEARLY_ALL * total:
             worst, count = (self._statuses - Counter(ok=total, label_error=total)).most_common(1)[0]
             share = "none" if not voted else f"only {voted}"
             return RunError(

@@ -19,7 +19,8 @@ from manifests.job import Images
 Ints = NDArray[np.int64]
 
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)  # int() would also take 1_0 and digits of other scripts
-_NEARLY_ALL = 0.9
+NEARLY_ALL = 0.9
+"""Share of images from which on their fault is one of the request."""
 _LISTED = 3  # members
 # What makes agreement with a neighbouring class more than chance: so many images of so many classes, and so many times
 # as many as agree with their own label. A network that says one class of everything agrees in one class only.
@@ -177,7 +178,7 @@ class LabelCounts:
 
     @property
     def nearly_all_bad(self) -> bool:
-        return self.bad >= _NEARLY_ALL * self.images > 0
+        return self.bad >= NEARLY_ALL * self.images > 0
 
     def misnumbered(self, images: Images, classes: int) -> str | None:
         """Why the labels seem to be numbered otherwise than the network's classes, and what to do; else None."""

@@ -59,6 +59,8 @@ def test_round_trip(samples: list[tuple[str, str, bytes, int, bool]], padded: bo
         (b"-1", None, "label -1 is not one of the 10 classes"),
         (b"cat", None, ".cls is no class index"),
         (b"1.5", None, ".cls is no class index"),
+        (b"1.0", None, ".cls is no class index"),
+        (b"n01440764", None, ".cls is no class index"),
         (b"1_0", None, ".cls is no class index"),
         ("\u0663".encode(), None, ".cls is no class index"),
         (b"", None, ".cls is no class index"),
