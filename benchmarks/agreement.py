@@ -17,16 +17,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from manifests.job import Job, load_job
-from manifests.shards import find_shards
-from workers.certificates import Certificates, certify
-from workers.checkpoints import recognise
-from workers.classifiers import load_classifier
-from workers.geometry import Geometry
-from workers.images import decode
-from workers.shard_reader import read_samples
-from workers.storage import AnyStore
-from workers.voters import smooth
+from smoothcert.manifests.job import Job, load_job
+from smoothcert.manifests.shards import find_shards
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.certificates.rules import Certificates, certify
+from smoothcert.workers.networks.checkpoints import recognise
+from smoothcert.workers.networks.classifiers import load_classifier
+from smoothcert.workers.storage.store import AnyStore
+from smoothcert.workers.tars.images import decode
+from smoothcert.workers.tars.shard_reader import read_samples
+from smoothcert.workers.votes.voters import smooth
 
 _TOGETHER = 50  # images
 

@@ -1,6 +1,6 @@
 """What several benchmarks take on their command lines."""
 
-from manifests.job import Ablation
+from smoothcert.manifests.job import Ablation
 
 
 def ablation_of(text: str) -> Ablation:

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from manifests.job import Ablation
-from pipeline.plan import open_run
-from pipeline.results import read_published
-from workers.certificates import Ballots, certify, exact_rule
-from workers.geometry import Geometry
-from workers.touched import Threat
-from workers.votes_table import matrix_of
+from smoothcert.manifests.job import Ablation
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.touched import Threat
+from smoothcert.workers.certificates.rules import Ballots, certify, exact_rule
+from smoothcert.workers.runs.published import read_published
+from smoothcert.workers.runs.run import open_run
+from smoothcert.workers.runs.votes_table import matrix_of
 
 SIDE = 224
 RECTANGLES = [Threat(32, 32), Threat(16, 48), Threat(48, 16)]

@@ -19,13 +19,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from manifests.job import Job, Storage
-from pipeline import cluster, fleet
-from pipeline.diary import Diary
-from pipeline.plan import Plan, Run
-from pipeline.progress import Lines
-from workers.shard_task import ShardReport, ShardTask
-from workers.storage import AnyStore
+from smoothcert.manifests.job import Job, Storage
+from smoothcert.pipeline.certify import fleet
+from smoothcert.pipeline.certify.diary import Diary
+from smoothcert.pipeline.certify.plan import Plan
+from smoothcert.pipeline.certify.progress import Lines
+from smoothcert.pipeline.cluster.connection import connect
+from smoothcert.pipeline.cluster.resources import Share
+from smoothcert.workers.runs.run import Run
+from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
+from smoothcert.workers.storage.store import AnyStore
 
 JOB = {
     "name": "driver",
@@ -49,7 +52,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--actors", type=int, default=2)
     args = parser.parse_args()
-    cluster.connect()
+    connect()
     fleet.Worker = FakeWorker  # type: ignore[misc]
     table, records = Table("shards", "seconds", "ms a shard", "driver's CPU ms a shard", "driver MiB"), []
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +68,7 @@ def main() -> None:
 def measure(shards: int, actors: int, folder: Path) -> dict[str, float]:
     """Seconds from the first shard to the last, and the memory of this process."""
     plan = _plan(shards, folder / str(shards))
-    workers = fleet.Fleet(plan, cluster.Share(cpus=1, gpus=0, actors=actors))
+    workers = fleet.Fleet(plan, Share(cpus=1, gpus=0, actors=actors))
     workers._first_member()
     with Path(os.devnull).open("w") as nowhere:
         progress, diary = Lines(Console(file=nowhere), shards), Diary(plan.run)

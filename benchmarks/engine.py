@@ -38,11 +38,11 @@ from torch import Tensor
 
 from benchmarks.arguments import ablation_of
 from benchmarks.ceilings import blocks_gflops, products_gflops, synchronise
-from manifests.job import Model, Preprocess
-from pipeline.costs import flop_of
-from workers.classifiers import build_classifier
-from workers.geometry import Geometry
-from workers.smoothed_vit import SmoothedViT
+from smoothcert.manifests.job import Model, Preprocess
+from smoothcert.pipeline.certify.costs import flop_of
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.networks.classifiers import build_classifier
+from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 
 _CROP = 224
 _DENSE_BATCH = {"cpu": 8, "cuda": 256}  # images; 8 x 197 tokens stay in a core's cache

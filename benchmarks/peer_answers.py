@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peer_sides import Settings
-from manifests.job import Ablation
-from workers.geometry import Geometry
-from workers.tally import count_votes
+from smoothcert.manifests.job import Ablation
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.certificates.tally import count_votes
 
 CLEAR = 1e-4
 """A float32 margin that no order of summation reaches."""

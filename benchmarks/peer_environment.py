@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from manifests.errors import RequestError, RunError
+from smoothcert.manifests.errors import RequestError, RunError
 
 _CONSTRAINTS = Path(__file__).with_name("peers_constraints.txt")
 _PACKAGES = ("adversarial-robustness-toolbox", "timm")

@@ -84,11 +84,11 @@ class Ours:
     def __init__(self, settings: Settings, images: NDArray[np.uint8]) -> None:
         import timm
 
-        from manifests.job import Ablation, Model, Preprocess
-        from workers.certificates import certify
-        from workers.classifiers import load_classifier
-        from workers.geometry import Geometry
-        from workers.smoothed_vit import SmoothedViT
+        from smoothcert.manifests.job import Ablation, Model, Preprocess
+        from smoothcert.workers.ablations.geometry import Geometry
+        from smoothcert.workers.certificates.rules import certify
+        from smoothcert.workers.networks.classifiers import load_classifier
+        from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 
         model = Model(architecture=settings.architecture, checkpoint="none", classes=settings.classes)
         preprocess = Preprocess(crop=settings.crop, mean=(0, 0, 0), std=(1, 1, 1))

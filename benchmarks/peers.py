@@ -46,12 +46,12 @@ from torch import Tensor
 from benchmarks.peer_answers import CLEAR, Agreement, compare, geometry_of
 from benchmarks.peer_environment import make_environment
 from benchmarks.peer_sides import Settings
-from manifests.errors import RequestError, RunError, SmoothcertError
-from manifests.job import Images, Model, Preprocess
-from workers.checkpoints import recognise
-from workers.classifiers import build_classifier, load_classifier
-from workers.images import decode
-from workers.shard_reader import read_samples
+from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
+from smoothcert.manifests.job import Images, Model, Preprocess
+from smoothcert.workers.networks.checkpoints import recognise
+from smoothcert.workers.networks.classifiers import build_classifier, load_classifier
+from smoothcert.workers.tars.images import decode
+from smoothcert.workers.tars.shard_reader import read_samples
 
 _ROOT = Path(__file__).resolve().parents[1]
 

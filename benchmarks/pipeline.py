@@ -31,14 +31,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.arguments import ablation_of
-from manifests.job import Job, Storage
-from manifests.shards import Shard
+from smoothcert.manifests.job import Job, Storage
+from smoothcert.manifests.shards import Shard
+from smoothcert.workers.certifier import Certifier
+from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
+from smoothcert.workers.storage.store import AnyStore, sha256_of
+from smoothcert.workers.tars.images import decode
+from smoothcert.workers.tars.shard_reader import read_samples
 from tests.helpers.tars import tar_of, write_tar
-from workers.certifier import Certifier
-from workers.images import decode
-from workers.shard_reader import read_samples
-from workers.shard_task import ShardReport, ShardTask
-from workers.storage import AnyStore, sha256_of
 
 _AT_ONCE = 2  # shards of an actor
 _JPEG_SIZE = (500, 375)  # pixels, as most of ImageNet's

@@ -35,12 +35,12 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from benchmarks.ceilings import synchronise
-from manifests.training import Training, load_training
-from workers.ablated_forward import AblatedForward
-from workers.augmentation import Augment, Draws
-from workers.geometry import Geometry
-from workers.recipe import geometries_of, optimizer_of, starting_network
-from workers.storage import AnyStore
+from smoothcert.manifests.training import Training, load_training
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.storage.store import AnyStore
+from smoothcert.workers.training.augmentation import Augment, Draws
+from smoothcert.workers.training.recipe import geometries_of, optimizer_of, starting_network
+from smoothcert.workers.votes.ablated_forward import AblatedForward
 
 _EXAMPLE = Path(__file__).resolve().parents[1] / "manifests" / "examples" / "cifar10-train.yaml"
 

@@ -4,7 +4,7 @@ Two jobs with equal identity give equal votes, so they are one run, wherever the
 whatever they are called. Name, patches, output, execution and storage are not in it.
 
 Covered: names and sizes of the shards. Not covered: data that changed behind equal names and sizes;
-run.json keeps fingerprints for that (pipeline/plan.py).
+run.json keeps fingerprints for that (pipeline/certify/plan.py).
 """
 
 import hashlib
@@ -12,8 +12,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from manifests.job import Job
-from manifests.shards import Shard
+from smoothcert.manifests.job import Job
+from smoothcert.manifests.shards import Shard
 
 VOTES_VERSION = 1
 """Raised whenever the same job would give other votes. A default of the job file never changes without it."""

@@ -11,8 +11,8 @@ import posixpath
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from manifests.errors import RequestError
-from manifests.names import printable
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.names import printable
 
 
 class Member(NamedTuple):

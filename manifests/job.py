@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
-from manifests.yaml_file import Part, from_options, load_file
+from smoothcert.manifests.yaml_file import Part, from_options, load_file
 
 Pixels = Annotated[int, Strict(), Field(ge=1)]
 Count = Annotated[int, Strict(), Field(ge=1)]

@@ -11,7 +11,7 @@
 A name that exists is taken literally, whatever characters it has: only what comes after the folders that exist is a
 pattern. Relative names in an index start from the index file.
 
-Not covered: what is in a tar (workers/shard_reader.py), which names are passed over in silence (skipped.py).
+Not covered: what is in a tar (workers/tars/shard_reader.py), which names are passed over in silence (skipped.py).
 """
 
 import fnmatch
@@ -20,15 +20,16 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import braceexpand
 
-from manifests.errors import RequestError, SmoothcertError
-from manifests.index_file import read_index
-from manifests.job import Images
-from manifests.names import listed
-from manifests.skipped import (
+from smoothcert.manifests.errors import RequestError, SmoothcertError
+from smoothcert.manifests.files import FileEntry, Files, Listing
+from smoothcert.manifests.index_file import read_index
+from smoothcert.manifests.job import Images
+from smoothcert.manifests.names import listed
+from smoothcert.manifests.skipped import (
     closest,
     is_misnamed,
     is_passed_over,
@@ -61,38 +62,6 @@ class Shard:
     size: int
     fingerprint: str
     images: int | None = None
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """A file as a listing shows it; `fingerprint` as in Shard, `modified` in seconds since 1970."""
-
-    url: str
-    size: int
-    fingerprint: str
-    modified: float = 0.0
-
-
-class Listing(NamedTuple):
-    """What lies directly in a folder, by name.
-
-    Attributes:
-        files: its files.
-        folders: URLs of its folders.
-        broken: URLs of links that lead to nothing, and of whatever else is neither.
-    """
-
-    files: list[FileEntry]
-    folders: list[str]
-    broken: list[str]
-
-
-class Files(Protocol):
-    """What finding shards needs of a store."""
-
-    def find(self, url: str) -> FileEntry | None: ...
-    def listing(self, folder: str, most: int | None = None) -> Listing | None: ...
-    def read(self, url: str) -> bytes: ...
 
 
 def find_shards(images: Images, files: Files, notify: Callable[[str], object] = str) -> tuple[Shard, ...]:

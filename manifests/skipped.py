@@ -13,8 +13,8 @@ import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 
-from manifests.errors import RequestError
-from manifests.names import listed
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.names import listed
 
 _COMPRESSED = re.compile(
     r"(?P<stem>.*)(?:\.tar\.(?P<kind>gz|bz2|xz|zst|lz4|lz|lzma|lzo|br|z)|\.t(?P<short>gz|bz2?|xz|zst|lz|az))", re.I

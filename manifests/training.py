@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
-from manifests.job import (
+from smoothcert.manifests.job import (
     Ablation,
     Auto,
     Count,
@@ -29,8 +29,8 @@ from manifests.job import (
     refuse_misfits,
     refuse_other_channels,
 )
-from manifests.shards import Shard
-from manifests.yaml_file import Part, load_file
+from smoothcert.manifests.shards import Shard
+from smoothcert.manifests.yaml_file import Part, load_file
 
 PATHS = ("images.shards", "validation.images.shards", "model.checkpoint", "output")
 _DETERMINES_NOTHING = {"validation", "output", "checkpoint_every_epochs", "execution", "storage"}

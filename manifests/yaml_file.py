@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from manifests.errors import RequestError
+from smoothcert.manifests.errors import RequestError
 
 HUB_NAMES = ("hf-hub:", "timm:")
 """What a checkpoint begins with that the Hugging Face Hub has."""

@@ -18,11 +18,11 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from manifests.errors import RequestError, SmoothcertError
-from manifests.job import Job, load_job, storage_of
-from manifests.yaml_file import anchored
-from pipeline.looks import console_of, say, show
-from workers.disk import is_full, is_too_large, naming_a_full_disk, reason_of, remedy_for
+from smoothcert.manifests.errors import RequestError, SmoothcertError
+from smoothcert.manifests.job import Job, load_job, storage_of
+from smoothcert.manifests.yaml_file import anchored
+from smoothcert.pipeline.console.looks import console_of, say, show
+from smoothcert.workers.storage.disk import is_full, is_too_large, naming_a_full_disk, reason_of, remedy_for
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -142,7 +142,7 @@ def certify(
     ] = False,
 ) -> int:
     """Certify every image of a job: votes and certificates to Parquet, a table at the end."""
-    from pipeline.certify_all import certify_all
+    from smoothcert.pipeline.certify.driver import certify_all
 
     return certify_all(
         _load(job, overrides, limit),
@@ -161,7 +161,7 @@ def plan(
     tflops: Annotated[float, typer.Option(min=1e-6, help="Speed to assume, in TFLOP/s.")] = 1.0,
 ) -> int:
     """Show what a job would take, and what of it is done; computes no vote. Exit code 1 if a shard would fail."""
-    from pipeline.costs import plan_table
+    from smoothcert.pipeline.certify.costs import plan_table
 
     costs = plan_table(_load(job, overrides, limit), tflops)
     console = console_of()
@@ -181,7 +181,7 @@ def runs(
     storage: StorageSettings = None,
 ) -> int:
     """List the runs of an output: which id is which job, and how complete it is."""
-    from pipeline.status import runs_of, show_runs
+    from smoothcert.pipeline.overview.status import runs_of, show_runs
 
     found, damaged = runs_of(output, storage_of(storage or ()))
     show_runs(found, console_of())
@@ -213,9 +213,9 @@ def query(
     as_json: AsJson = False,
 ) -> None:
     """Ask a run which predictions no patch can change; several values of an option make a grid."""
-    from pipeline import answers
-    from pipeline.plan import open_run
-    from pipeline.query import parse_patch, query, questions_of
+    from smoothcert.pipeline.query import answers
+    from smoothcert.pipeline.query.questions import parse_patch, query, questions_of
+    from smoothcert.workers.runs.run import open_run
 
     opened = open_run(run, storage_of(storage or ()))
     questions = questions_of(
@@ -258,9 +258,9 @@ def verify(
     as_json: AsJson = False,
 ) -> int:
     """Check a run with other code than made it; exit code 1 if anything is wrong or the run is unfinished."""
-    from pipeline.progress import counting
-    from pipeline.verdict import report_table, verdict_of
-    from pipeline.verify import verify as verify_run
+    from smoothcert.pipeline.console.bars import counting
+    from smoothcert.pipeline.verify.verdict import report_table, verdict_of
+    from smoothcert.pipeline.verify.verify import verify as verify_run
 
     if seed is not None and not replay:
         raise RequestError("--seed: chooses the images of --replay; name how many, such as --replay 100")
@@ -283,8 +283,8 @@ def verify(
 @_command
 def status(run: RunFolder, storage: StorageSettings = None) -> None:
     """Show how far a run has come; reads storage alone, from any machine."""
-    from pipeline.plan import open_run
-    from pipeline.status import status_table
+    from smoothcert.pipeline.overview.status import status_table
+    from smoothcert.workers.runs.run import open_run
 
     opened = open_run(run, storage_of(storage or ()))
     console = console_of()
@@ -296,8 +296,8 @@ def status(run: RunFolder, storage: StorageSettings = None) -> None:
 @_command
 def repair(run: RunFolder, storage: StorageSettings = None) -> None:
     """Move damaged files and a stale _SUCCESS to quarantine/; the command that made the run makes them again."""
-    from pipeline.plan import open_run
-    from pipeline.repair import repair as repair_run
+    from smoothcert.pipeline.verify.repair import repair as repair_run
+    from smoothcert.workers.runs.run import open_run
 
     settings = storage_of(storage or ())
     console, moved = console_of(), repair_run(run, settings)
@@ -325,7 +325,7 @@ def import_checkpoint(
     ] = None,
 ) -> None:
     """Turn a pickled checkpoint, or one in parts, into one file of safetensors; nothing in it is run."""
-    from pipeline.import_checkpoint import import_checkpoint
+    from smoothcert.pipeline.import_checkpoint import import_checkpoint
 
     say(console_of(), import_checkpoint(file, output, key))
 
@@ -340,8 +340,8 @@ def finetune(
     ] = False,
 ) -> None:
     """Train a classifier whose smoothed form can be certified; run the same command again to continue."""
-    from manifests.training import load_training
-    from pipeline.finetune import finetune as finetune_network
+    from smoothcert.manifests.training import load_training
+    from smoothcert.pipeline.finetune import finetune as finetune_network
 
     finetune_network(load_training(training, [*(overrides or []), *(["execution.workers=1"] if local else [])]))
 
@@ -353,8 +353,8 @@ def demo(
     as_json: AsJson = False,
 ) -> int:
     """Certify 20 photographs with the checkpoint that comes along; offline, in under a minute."""
-    from pipeline.certify_all import certify_all
-    from pipeline.demo import pack_demo_images
+    from smoothcert.pipeline.certify.driver import certify_all
+    from smoothcert.pipeline.demo import pack_demo_images
 
     images = pack_demo_images(folder / "data" / "demo")
     overrides = [f"images.shards={json.dumps(str(images))}", f"output={json.dumps(str(folder / 'runs'))}"]

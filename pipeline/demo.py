@@ -5,8 +5,8 @@ import tarfile
 from importlib.resources import files
 from pathlib import Path
 
-from manifests.errors import RequestError
-from workers.disk import reason_of, remedy_for
+from smoothcert.manifests.errors import RequestError
+from smoothcert.workers.storage.disk import reason_of, remedy_for
 
 _NAME = "demo-00.tar"
 

@@ -1,7 +1,7 @@
 """`smoothcert finetune`: a training in this process, or one of several processes under Ray Train.
 
 What is shown is the same for both: a bar on a terminal, and a line an epoch.
-Not covered: the training itself (workers/training.py).
+Not covered: the training itself (workers/training/loop.py).
 """
 
 import tempfile
@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from manifests.errors import RequestError, RunError, SmoothcertError
-from manifests.shards import find_shards
-from manifests.training import TrainExecution, Training
-from pipeline.looks import console_of, say
-from workers.checkpoints import recognise
-from workers.storage import AnyStore
+from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
+from smoothcert.manifests.shards import find_shards
+from smoothcert.manifests.training import TrainExecution, Training
+from smoothcert.pipeline.console.looks import console_of, say
+from smoothcert.workers.networks.checkpoints import recognise
+from smoothcert.workers.storage.store import AnyStore
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Share
-    from workers.curves import Figures
-    from workers.training import Step
-    from workers.validation import Validated
+    from smoothcert.pipeline.cluster.resources import Share
+    from smoothcert.workers.training.curves import Figures
+    from smoothcert.workers.training.loop import Step
+    from smoothcert.workers.training.validation import Validated
 
     Event = Step | Validated | Figures
 
@@ -49,7 +49,7 @@ def finetune(training: Training) -> None:
             layout = recognise(file, training.model.checkpoint_key, url=checkpoint).layout
         say(console, f"starts from {checkpoint}: {layout}")
     if training.execution.workers == 1:
-        from workers.training import train
+        from smoothcert.workers.training.loop import train
 
         _show(train(training), training, console)
     else:
@@ -58,8 +58,8 @@ def finetune(training: Training) -> None:
 
 
 def _show(events: "Iterable[Event]", training: Training, console: Console) -> None:
-    from workers.curves import Figures
-    from workers.validation import Validated
+    from smoothcert.workers.training.curves import Figures
+    from smoothcert.workers.training.validation import Validated
 
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
@@ -101,7 +101,7 @@ def _under_ray(training: Training, console: Console) -> None:
         ) from None
     from ray.util.queue import Queue
 
-    from pipeline.cluster import connect
+    from smoothcert.pipeline.cluster.connection import connect
 
     connect(partial(say, console))
     share = _share_of(training.execution)
@@ -145,7 +145,7 @@ def _worker(config: dict[str, Any]) -> None:
     """One of several processes."""
     import ray.train
 
-    from workers.training import train
+    from smoothcert.workers.training.loop import train
 
     first = ray.train.get_context().get_world_rank() == 0
     for event in train(Training.model_validate(config["training"])):
@@ -161,7 +161,7 @@ def _share_of(execution: TrainExecution) -> "Share":
     """
     import ray
 
-    from pipeline.cluster import Share, has_autoscaler
+    from smoothcert.pipeline.cluster.resources import Share, has_autoscaler
 
     gpus = execution.gpus_per_worker
     if gpus is None:
@@ -177,7 +177,7 @@ def _share_of(execution: TrainExecution) -> "Share":
 
 def _cause(error: Exception) -> tuple[SmoothcertError, bool]:
     """Our own error behind Ray's, or one line of what happened; and whether a process was lost without one of ours."""
-    from pipeline.ray_errors import describe
+    from smoothcert.pipeline.cluster.ray_errors import describe
 
     causes = [getattr(failure, "cause", failure) for failure in getattr(error, "worker_failures", {}).values()]
     if ours := [cause for cause in causes if isinstance(cause, SmoothcertError)]:

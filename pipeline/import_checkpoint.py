@@ -3,7 +3,7 @@
 For files that hold other objects beside the tensors, which torch's weights_only refuses. Objects of unknown classes are
 left out; a file that calls an unknown function is refused. An index of a network in several files becomes one file.
 
-Not covered: whose weights these are (workers/classifiers.py, when a job names the new file).
+Not covered: whose weights these are (workers/networks/classifiers.py, when a job names the new file).
 """
 
 import json
@@ -19,15 +19,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from manifests.errors import RequestError
-from manifests.names import printable
-from manifests.shards import instead_of
-from workers.checkpoint_files import INDEX_SUFFIX, in_folder, is_index, what_it_is
-from workers.checkpoints import choose_key, duplicates, looks_like_safetensors
-from workers.disk import reason_of
-from workers.folder_store import FolderStore
-from workers.inert_pickle import ITEM_BYTES, CallRefusedError, StoredTensor
-from workers.torch_file import RawTensor, read_content, read_tensors
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.names import printable
+from smoothcert.manifests.shards import instead_of
+from smoothcert.workers.networks.checkpoint_files import INDEX_SUFFIX, in_folder, is_index, what_it_is
+from smoothcert.workers.networks.checkpoints import choose_key, duplicates, looks_like_safetensors
+from smoothcert.workers.networks.inert_pickle import ITEM_BYTES, CallRefusedError, StoredTensor
+from smoothcert.workers.networks.torch_file import RawTensor, read_content, read_tensors
+from smoothcert.workers.storage.disk import reason_of
+from smoothcert.workers.storage.folder_store import FolderStore
 
 _SHARED = 4  # a file is far larger than a fourth of its tensors, unless they share nearly all of their numbers
 

@@ -21,9 +21,9 @@ two exit codes stand, the same command was given again. Seconds to recover run f
 (S3: to the next good answer to the same request; given up: to that line; SIGTERM: to the end). They are mostly the
 start of another process.
 
-Written by `scripts/fault_table.py`, not by hand, from what tests/pipeline/test_faults.py, test_nodes.py (a Ray cluster
-of several nodes on one machine) and test_soak.py record; a test that is run again adds its line anew, so the lines
-need not be of one invocation:
+Written by `scripts/fault_table.py`, not by hand, from what tests/pipeline/certify/test_faults.py, test_nodes.py (a Ray
+cluster of several nodes on one machine) and test_soak.py record; a test that is run again adds its line anew, so the
+lines need not be of one invocation:
 
     SMOOTHCERT_FAULTS=/tmp/faults.jsonl python -m pytest tests/pipeline/test_{{faults,nodes,soak}}.py
     python scripts/fault_table.py /tmp/faults.jsonl > docs/reliability.md

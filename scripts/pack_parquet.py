@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from manifests.names import listed
-from workers.disk import reason_of, remedy_for
+from smoothcert.manifests.names import listed
+from smoothcert.workers.storage.disk import reason_of, remedy_for
 
 _IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")
 _LABELS = ("label", "labels", "cls", "class", "target", "fine_label")

@@ -1,6 +1,7 @@
-"""Servers that several test modules need."""
+"""Servers and runs that several test modules need."""
 
 import os
+import shutil
 import socket
 import subprocess
 import uuid
@@ -10,7 +11,8 @@ from pathlib import Path
 import boto3
 import pytest
 
-from workers import storage
+from smoothcert.workers.storage import store as storage
+from tests.helpers.finished_runs import RUNS, finish
 
 RADOSGW = Path(__file__).parent / "helpers" / "radosgw.sh"
 
@@ -47,6 +49,30 @@ def bucket(s3: dict[str, str]) -> str:
     name = f"test-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture(scope="session", params=RUNS)
+def any_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run of each kind; not to be changed."""
+    return finish(tmp_path_factory.mktemp(request.param), **RUNS[request.param])
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run of columns; not to be changed."""
+    return finish(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
+def finished_partial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run of the first 9 images; not to be changed."""
+    return finish(tmp_path_factory.mktemp("partial"), **RUNS["limit"])
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of one run, to be changed; its tars and weights are shared."""
+    return Path(shutil.copytree(finished, tmp_path / finished.name))
 
 
 def _free_ports() -> int:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-_HOUSE = Path(__file__).resolve().parents[1]
-_EXAMPLES = _HOUSE / "manifests" / "examples"
+from tests.helpers.house import HOUSE
+
+_EXAMPLES = HOUSE / "manifests" / "examples"
 _SHIPPED = _EXAMPLES / "cifar10_vit_p4_column4.safetensors"
-_PAGES = [_HOUSE / "README.md", *sorted((_HOUSE / "docs").glob("*.md")), *sorted(_EXAMPLES.glob("*.md"))]
+_PAGES = [HOUSE / "README.md", *sorted((HOUSE / "docs").glob("*.md")), *sorted(_EXAMPLES.glob("*.md"))]
 _HASH = re.compile(r"`([0-9a-f]{12}|[0-9a-f]{64})`")  # run ids have 16 digits
 _TABLE = re.compile(r"^\|.*\d", re.MULTILINE)
 

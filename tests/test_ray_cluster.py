@@ -22,13 +22,13 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts import scripts as ray_commands
 
 from tests.helpers import jobs
+from tests.helpers.house import HOUSE
 
-HOUSE = Path(__file__).resolve().parents[1]
 OPERATIONS = (HOUSE / "docs" / "operations.md").read_text()
 CONSTRAINTS = dict(re.findall(r"^([\w.-]+)==(\S+)$", (HOUSE / "constraints.txt").read_text(), re.MULTILINE))
 RUN_INSTANCES = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
 
-# What each call of workers/s3_store.py must be allowed; HeadBucket is a matter of ListBucket.
+# What each call of workers/storage/s3_store.py must be allowed; HeadBucket is a matter of ListBucket.
 S3_CALLS = {
     "head_object": {"s3:GetObject"},
     "get_object": {"s3:GetObject"},
@@ -179,7 +179,7 @@ def test_the_launcher_needs_no_more_than_its_policies_allow(cluster, aws):
 
 
 def test_the_policy_of_the_bucket_allows_what_the_store_calls():
-    """Each call of workers/s3_store.py is known here; the policies allow these, and nothing else of S3."""
+    """Each call of workers/storage/s3_store.py is known here; the policies allow these, and nothing else of S3."""
     source = (HOUSE / "workers" / "s3_store.py").read_text()
     assert set(re.findall(r"_client\.(\w+)\(", source)) == S3_CALLS.keys()
     needed = {action for call, actions in S3_CALLS.items() if call not in REPAIR_OR_FINETUNE for action in actions}

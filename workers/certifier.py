@@ -31,23 +31,23 @@ import torchvision
 from numpy.typing import NDArray
 from torch import Tensor
 
-from manifests.errors import RequestError, ShardError
-from manifests.identity import VOTES_VERSION
-from manifests.job import Job, Preprocess
-from workers import votes_table
-from workers.certificates import certify
-from workers.classifiers import load_classifier, preprocess_notice
-from workers.geometry import Geometry
-from workers.images import decode, decoder_version
-from workers.labels import LabelCounts
-from workers.self_check import made_up_image
-from workers.shard_reader import Sample, naming, read_samples
-from workers.shard_task import Introduction, ShardReport, ShardTask, TriedOut
-from workers.smoothed import Smoothed
-from workers.storage import AnyStore, sha256_of
-from workers.tally import count_votes
-from workers.tar_headers import TarContents, read_tar
-from workers.voters import smooth
+from smoothcert.manifests.errors import RequestError, ShardError
+from smoothcert.manifests.identity import VOTES_VERSION
+from smoothcert.manifests.job import Job, Preprocess
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.certificates.rules import certify
+from smoothcert.workers.certificates.tally import count_votes
+from smoothcert.workers.networks.classifiers import load_classifier, preprocess_notice
+from smoothcert.workers.runs import votes_table
+from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, TriedOut
+from smoothcert.workers.storage.store import AnyStore, sha256_of
+from smoothcert.workers.tars.images import decode, decoder_version
+from smoothcert.workers.tars.labels import LabelCounts
+from smoothcert.workers.tars.shard_reader import Sample, naming, read_samples
+from smoothcert.workers.tars.tar_headers import TarContents, read_tar
+from smoothcert.workers.votes.self_check import made_up_image
+from smoothcert.workers.votes.smoothed import Smoothed
+from smoothcert.workers.votes.voters import smooth
 
 _T = TypeVar("_T")
 Row = dict[str, Any]

@@ -29,11 +29,11 @@ sys.path.insert(0, str(HOUSE))
 
 import boto3
 
-from manifests.job import Storage
-from pipeline.plan import open_run
-from pipeline.results import read_published
+from smoothcert.manifests.job import Storage
+from smoothcert.workers.runs.published import read_published
+from smoothcert.workers.runs.run import open_run
+from smoothcert.workers.storage.store import AnyStore
 from tests.helpers import jobs
-from workers.storage import AnyStore
 
 SHARDS, IMAGES, S3_PORT = 60, 400, 7600
 LAB_HOST = "10.77.0.1"  # this machine, as the lab sees it

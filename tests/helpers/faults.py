@@ -21,12 +21,16 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 import torch
 
-from manifests.job import load_job
-from pipeline.plan import begin, make_plan
+from smoothcert.manifests.job import load_job
+from smoothcert.pipeline.certify.plan import begin, make_plan
 from tests.helpers import jobs
+from tests.helpers.house import HOUSE
 
-SCRIPT = Path(__file__).resolve().parents[2] / "pipeline" / "certify_all.py"
+SCRIPT = HOUSE / "pipeline" / "certify_all.py"
 RECORD = "SMOOTHCERT_FAULTS"  # names the file to which each test appends its line of docs/reliability.md
+CERTIFIER = "smoothcert.workers.certifier"
+FLEET = "smoothcert.pipeline.certify.fleet"
+ALIKE = "smoothcert.pipeline.certify.alike"
 DONE = r"^\[\d+/\d+\] (\S+): \d+ images"
 
 _INJECTOR = '''
@@ -65,7 +69,8 @@ Certifier.certify = _disturbed
 
 def before_shards(*statements: str) -> dict[str, str]:
     """Code that each actor runs before each shard, whose `task` it sees."""
-    return {"workers.certifier": _AROUND_CERTIFY.format(before="\n".join(f"    {line}" for line in statements))}
+    before = "\n".join(f"    {line}" for line in statements)
+    return {CERTIFIER: _AROUND_CERTIFY.format(before=before)}
 
 
 def once(folder: Path, statement: str) -> str:

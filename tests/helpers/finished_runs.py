@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from manifests.job import Ablation, load_job
-from pipeline.certify_all import certify_all
-from pipeline.plan import begin, make_plan
+from smoothcert.manifests.job import Ablation, load_job
+from smoothcert.pipeline.certify.driver import certify_all
+from smoothcert.pipeline.certify.plan import begin, make_plan
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.certificates.rules import certify
+from smoothcert.workers.runs import votes_table
 from tests.helpers import jobs
 from tests.helpers.tars import png, tar_of, write_tar
-from workers import votes_table
-from workers.certificates import certify
-from workers.geometry import Geometry
 
 Row = dict[str, Any]
 Edit = Callable[[list[Row]], None]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from manifests.job import Images
+from smoothcert.manifests.job import Images
 
 
 def png(width: int = 8, height: int = 8, seed: int = 0) -> bytes:

@@ -8,9 +8,9 @@ import struct
 import subprocess
 import sys
 import termios
-from pathlib import Path
 
-HOUSE = Path(__file__).resolve().parents[2]
+from tests.helpers.house import HOUSE
+
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -20,7 +20,7 @@ def on_terminal(*arguments: object, width: int, colours: bool = False, **environ
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     kept = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
     process = subprocess.Popen(
-        [sys.executable, "-c", "from pipeline.cli import app; app()", *map(str, arguments)],
+        [sys.executable, "-c", "from smoothcert.pipeline.cli import app; app()", *map(str, arguments)],
         stdin=end,
         stdout=end,
         stderr=end,

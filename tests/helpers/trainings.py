@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from manifests.training import Training, load_training
+from smoothcert.manifests.training import Training, load_training
 from tests.helpers.jobs import CLASSES, CROP, OPTIONS, write_shards
 
 SETTINGS = {

@@ -2,9 +2,9 @@
 
 import pytest
 
-from manifests.identity import identity_of, run_id_of
-from manifests.job import Job
-from manifests.shards import Shard
+from smoothcert.manifests.identity import identity_of, run_id_of
+from smoothcert.manifests.job import Job
+from smoothcert.manifests.shards import Shard
 
 JOB = {
     "name": "n",

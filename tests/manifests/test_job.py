@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from manifests.errors import RequestError
-from manifests.job import Storage, load_job, storage_of
-from pipeline.cli import EXAMPLES
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Storage, load_job, storage_of
+from smoothcert.pipeline.cli import EXAMPLES
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manifests.names import listed, printable
+from smoothcert.manifests.names import listed, printable
 
 
 @given(st.lists(st.text(max_size=200) | st.integers() | st.none() | st.binary()), st.integers(1, 10))

@@ -5,10 +5,10 @@ import os
 
 import pytest
 
-from manifests.errors import RequestError
-from manifests.job import Images
-from manifests.shards import find_shards
-from workers.storage import FolderStore
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Images
+from smoothcert.manifests.shards import find_shards
+from smoothcert.workers.storage.store import FolderStore
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import re
 import pytest
 import yaml
 
-from manifests.errors import RequestError
-from manifests.job import Ablation
-from manifests.shards import Shard
-from manifests.training import Training, differences, load_training
-from pipeline.cli import EXAMPLES
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.shards import Shard
+from smoothcert.manifests.training import Training, differences, load_training
+from smoothcert.pipeline.cli import EXAMPLES
 from tests.helpers.trainings import write_training
 
 

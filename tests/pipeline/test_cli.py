@@ -10,7 +10,7 @@ import pytest
 from tests.helpers import jobs
 
 # -B: with a limit on file sizes Python would leave cut bytecode behind, which breaks every later import.
-COMMAND = [sys.executable, "-B", "-c", "from pipeline.cli import app; app()"]
+COMMAND = [sys.executable, "-B", "-c", "from smoothcert.pipeline.cli import app; app()"]
 
 
 @pytest.mark.parametrize(

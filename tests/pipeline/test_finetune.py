@@ -9,14 +9,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from manifests.job import load_job
-from pipeline.cli import app
+from smoothcert.manifests.job import load_job
+from smoothcert.pipeline.cli import app
+from smoothcert.workers.networks.classifiers import load_classifier
 from tests.helpers.faults import injection, once
+from tests.helpers.house import HOUSE
 from tests.helpers.jobs import CLASSES
 from tests.helpers.trainings import SETTINGS, write_training
-from workers.classifiers import load_classifier
-
-HOUSE = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments):
@@ -40,7 +39,7 @@ def test_a_line_an_epoch_and_weights_that_a_job_takes(tmp_path):
 
 def test_held_out_images_are_counted_as_they_are_voted_on(tmp_path, monkeypatch):
     """A long validation does not look like a hang."""
-    monkeypatch.setattr("pipeline.finetune._LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("smoothcert.pipeline.finetune._LINE_EVERY_S", 0.0)
     result = run(write_training(tmp_path, tars=(2, 20), validation={"images": {"shards": "tars"}}))
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
@@ -62,7 +61,7 @@ def test_the_same_command_goes_on(tmp_path):
 def test_local_needs_no_ray(tmp_path):
     """--local trains in one process although the file names more, and where Ray cannot be imported."""
     path = write_training(tmp_path, execution={"workers": 2})
-    script = "import sys; sys.modules['ray'] = None; from pipeline.cli import app; app()"
+    script = "import sys; sys.modules['ray'] = None; from smoothcert.pipeline.cli import app; app()"
     command = [sys.executable, "-c", script, "finetune", str(path), "--local"]
     environment = os.environ | {"PYTHONPATH": str(HOUSE), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
@@ -110,8 +109,8 @@ def dying(self, epoch):
     yield from epoch_of(self, epoch)
 _Trainer.epoch = dying
 """
-    command = [sys.executable, "-c", "from pipeline.cli import app; app()", "finetune", str(path)]
-    environment = os.environ | injection(tmp_path, {"workers.training": dying})
+    command = [sys.executable, "-c", "from smoothcert.pipeline.cli import app; app()", "finetune", str(path)]
+    environment = os.environ | injection(tmp_path, {"smoothcert.workers.training.loop": dying})
     result = subprocess.run(
         command, env=environment, cwd=HOUSE, capture_output=True, text=True, check=False, timeout=300
     )

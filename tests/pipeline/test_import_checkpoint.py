@@ -21,14 +21,14 @@ import torch
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from manifests.errors import RequestError
-from manifests.job import Ablation, Model, Preprocess
-from pipeline.cli import app
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Ablation, Model, Preprocess
+from smoothcert.pipeline.cli import app
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.networks.checkpoints import recognise
+from smoothcert.workers.networks.classifiers import build_classifier, load_classifier
+from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 from tests.helpers import reference
-from workers.checkpoints import recognise
-from workers.classifiers import build_classifier, load_classifier
-from workers.geometry import Geometry
-from workers.smoothed_vit import SmoothedViT
 
 _PREPROCESS = Preprocess(resize=None, crop=16, mean=reference.MEAN, std=reference.STD)
 _OPTIONS = {"patch_size": 4, "depth": 2, "embed_dim": 64, "num_heads": 2}

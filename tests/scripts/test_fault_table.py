@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.helpers.faults import RECORD, Tally, record
+from tests.helpers.house import HOUSE
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "fault_table.py"
+SCRIPT = HOUSE / "scripts" / "fault_table.py"
 
 
 def test_each_record_is_a_line(tmp_path, monkeypatch):

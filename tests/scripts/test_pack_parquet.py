@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from smoothcert.workers.tars.shard_reader import Sample, read_samples
+from tests.helpers.house import HOUSE
 from tests.helpers.tars import images_field, png
-from workers.shard_reader import Sample, read_samples
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "pack_parquet.py"
+SCRIPT = HOUSE / "scripts" / "pack_parquet.py"
 
 
 def test_every_row_is_a_sample(tmp_path):

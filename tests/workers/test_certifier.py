@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from manifests.errors import ShardError
-from manifests.job import load_job
-from pipeline.plan import begin, make_plan
+from smoothcert.manifests.errors import ShardError
+from smoothcert.manifests.job import load_job
+from smoothcert.pipeline.certify.plan import begin, make_plan
+from smoothcert.workers import certifier as certifier_module
+from smoothcert.workers.certifier import Certifier, _ahead
+from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
 from tests.helpers import jobs
 from tests.helpers.faults import rows_of, undisturbed_rows
-from workers import certifier as certifier_module
-from workers.certifier import Certifier, _ahead
-from workers.shard_task import ShardReport, ShardTask
 
 SHARDS, BATCHES, STAGE_S = 4, 3, 0.3
 

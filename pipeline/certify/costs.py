@@ -1,0 +1,170 @@
+"""What a job costs, reckoned before anything runs: tokens, matrix products, hours, bytes.
+
+Loads the network as an actor would, so that what does not fit shows here, and computes no vote.
+A product of an n x a by an a x b matrix counts 2 n a b operations.
+"""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from rich.table import Table
+from timm.models import VisionTransformer
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from smoothcert.manifests.errors import RunError
+from smoothcert.manifests.job import Job
+from smoothcert.pipeline.certify.plan import Plan, expect, make_plan
+from smoothcert.pipeline.console.looks import facts, flop_text, plain, span
+from smoothcert.pipeline.overview.summary import left_out_notices
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.networks.classifiers import has_tokens, load_classifier, preprocess_notice
+from smoothcert.workers.tars.tar_headers import LeftOut
+from smoothcert.workers.votes.voters import smooth
+
+_BYTES_A_VOTE = 6  # uint16 and float32, little of which compresses
+_BYTES_A_ROW = 60  # the other columns, compressed
+
+
+class Costs(NamedTuple):
+    """What `smoothcert plan` prints.
+
+    Attributes:
+        table: the figures.
+        notices: what else to know, a line each.
+        failures: shards that would fail, a line each.
+        run_url: where the run is, or would be.
+    """
+
+    table: Table
+    notices: list[str]
+    failures: list[str]
+    run_url: str
+
+
+def plan_table(job: Job, tflops: float) -> Costs:
+    """What a job costs, and what of it would fail.
+
+    Args:
+        job: the job.
+        tflops: speed to assume, in 10^12 operations a second.
+    Raises:
+        RequestError: the job cannot be done, or its checkpoint does not fit its network.
+    """
+    plan = make_plan(job)
+    crop = job.preprocess.crop
+    with plan.run.store.local(job.model.checkpoint) as checkpoint:
+        network = load_classifier(job.model, job.preprocess, checkpoint, plan.checkpoint_key)
+    geometry = Geometry.of(job.ablation, crop, crop)
+    _refuse_misfit(job, copy.deepcopy(network), geometry)
+    network = network.to("meta")
+    tokens, operations = _work_of(job, network, geometry)
+    images, notices, failures = _count_images(plan)
+    todo = plan.todo
+
+    table = facts(job.name)
+    table.add_row("run id", plan.run.run_id)
+    table.add_row("shards", f"{len(plan.tasks):,}")
+    table.add_row("  still to do", f"{len(todo):,}")
+    table.add_row("images", "unknown" if images is None else f"{images:,}")
+    table.add_row("checkpoint", plain(plan.checkpoint_layout))
+    table.add_row("ablations an image", f"{geometry.num_ablations:,}")
+    if tokens is not None:
+        table.add_row("tokens an ablation", f"{tokens / geometry.num_ablations:.2f}")
+        table.add_row("tokens an image", f"{tokens:,}")
+    table.add_row("operations an image", "unknown" if operations is None else flop_text(operations))
+    if images is not None:
+        share = sum(task.shard.size for task in todo) / max(1, sum(task.shard.size for task in plan.tasks))
+        if operations is not None:
+            table.add_row("operations", flop_text(images * operations))
+            seconds = share * images * operations / 1e12 / tflops
+            table.add_row(f"time left at {tflops:g} TFLOP/s", span(seconds))
+        table.add_row("bytes out, about", f"{images * (geometry.num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW):,}")
+    if notice := preprocess_notice(job):
+        notices.append(notice)
+    return Costs(table, [*plan.notices, *notices], failures, plan.run.url)
+
+
+def _refuse_misfit(job: Job, network: nn.Module, geometry: Geometry) -> None:
+    """Build the engine, as an actor would, in the number format that every machine computes."""
+    model = job.model.model_copy(update={"dtype": "float32"})
+    smooth(network, geometry, preprocess=job.preprocess, model=model, device=torch.device("cpu"))
+
+
+class _Work(NamedTuple):
+    """Of one image; tokens are None where none are dropped, operations where they cannot be counted."""
+
+    tokens: int | None
+    flop: int | None
+
+
+def _work_of(job: Job, network: nn.Module, geometry: Geometry) -> _Work:
+    if not has_tokens(network):
+        flop = dense_flop_of(network, job.preprocess.network_side, job.preprocess.channels)
+        return _Work(None, None if flop is None else (geometry.num_ablations + job.clean) * flop)
+    token_px = network.patch_embed.patch_size[0]
+    keep_hidden = job.model.masked_tokens == "keep"
+    groups = geometry.upsampled(job.preprocess.upsample).token_groups(token_px, keep_hidden=keep_hidden)
+    sequences = [(len(group.ablations), group.tokens.shape[1]) for group in groups]
+    whole = [(1, (job.preprocess.network_side // token_px) ** 2)] if job.clean else []
+    return _Work(
+        sum(count * shown for count, shown in sequences),
+        sum(count * flop_of(network, shown) for count, shown in [*sequences, *whole]),
+    )
+
+
+def dense_flop_of(network: nn.Module, side: int, channels: int = 3) -> int | None:
+    """Operations of the matrix products and convolutions of one image; None where torch cannot count them.
+
+    Args:
+        network: any classifier, on the meta device.
+        side: of the image in pixels.
+        channels: of the image.
+    """
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(), torch.device("meta"):
+        try:
+            network.eval()(torch.empty(1, channels, side, side))
+        except (RuntimeError, TypeError, ValueError, AssertionError):
+            return None  # some look at their numbers, of which the meta device has none
+    return int(counter.get_total_flops())
+
+
+def flop_of(network: VisionTransformer, shown: int) -> int:
+    """Operations of the matrix products of one ablation that shows so many tokens; all rows of the last block count.
+
+    Args:
+        network: any timm VisionTransformer; its weights are not read.
+        shown: visible tokens.
+    """
+    length = shown + network.num_prefix_tokens
+    weights = sum(layer.weight.numel() for layer in network.blocks.modules() if isinstance(layer, nn.Linear))
+    attention = 4 * length**2 * sum(block.attn.attn_dim for block in network.blocks)
+    embedding = 2 * network.patch_embed.proj.weight.numel() * shown
+    return 2 * weights * length + attention + embedding + 2 * network.embed_dim * network.num_classes
+
+
+class _Images(NamedTuple):
+    """Of the shards of a plan: how many images, None where that is not known; what else to say, and which fail."""
+
+    total: int | None
+    notices: list[str]
+    failures: list[str]
+
+
+def _count_images(plan: Plan) -> _Images:
+    counts: list[int | None] = []
+    failures = []
+    left_out = LeftOut()
+    for task in plan.tasks:
+        try:
+            expected = expect(task, plan)
+            counts.append(expected.images)
+            left_out += expected.left_out
+        except RunError as error:  # of a tar, or of its disk
+            failures.append(f"shard {task.shard.name}: {error}")
+    unknown = None in counts
+    notices = ["the number of images is in the tars alone; an index file beside them would tell it"] if unknown else []
+    notices += left_out_notices(left_out)
+    total = None if unknown or failures else sum(count for count in counts if count is not None)
+    return _Images(total, notices, failures)

@@ -1,0 +1,139 @@
+"""Progress for people: a bar on a terminal, else a line a shard, or a line now and then."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from smoothcert.manifests.errors import SmoothcertError
+from smoothcert.pipeline.certify.events import Beat, Event, Failure, FoundPublished, Requeued
+from smoothcert.pipeline.console.bars import Bar, bars
+from smoothcert.pipeline.console.looks import digits, number_of, say
+from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask
+
+CountImages = Callable[[ShardTask], int | None]
+"""The images of a shard, None where only fetching it would tell; raises a ShardError where the shard will fail."""
+
+_COUNT_S = 3.0  # so long the shards' images may be counted; the others are reckoned by their bytes
+
+
+class Lines:
+    """Progress where there is no terminal: one line a shard."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console, self._total, self._finished = console, total, 0
+
+    def show(self, event: Event) -> None:
+        """Print a line where a shard is done, given up or goes back."""
+        match event:
+            case ShardReport():
+                errors = event.rows - event.statuses.get("ok", 0)
+                rate = digits(event.rows / max(event.turn_s, 1e-9))
+                done = f"{number_of(event.rows, 'image')}, {number_of(errors, 'error')}, {rate} images/s"
+                self._end(f"{event.task.shard.name}: {done}")
+            case FoundPublished():
+                self._end(f"{event.task.shard.name}: published by another driver")
+            case Failure():
+                self._end(f"failed: {event.reason}")
+            case Requeued():
+                self.say(f"again: {event.task.shard.name}: {event.reason}")
+
+    def _end(self, line: str) -> None:
+        self._finished += 1
+        self.say(f"[{self._finished}/{self._total}] {line}")
+
+    def say(self, line: str) -> None:
+        """Print a line."""
+        say(self._console, line)
+
+
+class _ShardBar(Lines):
+    """Progress on a terminal: a bar of images; the shards' lines above it."""
+
+    def __init__(self, console: Console, bar: Bar, expected: "_Expected") -> None:
+        super().__init__(console, expected.shards)
+        self._bar, self._expected, self._loaded = bar, expected, False
+        self._images: Counter[int] = Counter()
+        self._update()
+
+    def show(self, event: Event) -> None:
+        match event:
+            case Introduction() if not self._loaded:
+                self._loaded = True
+                self._bar.pace.restart()  # or loading the model would count as slow work
+            case Beat():
+                self._images[event.task.index] = event.images
+            case ShardReport():
+                self._images[event.task.index] = event.rows
+                self._expected.has(event.task, event.rows)
+            case Requeued():
+                self._images[event.task.index] = 0
+            case Failure() | FoundPublished():
+                self._images[event.task.index] = 0
+                self._expected.has(event.task, 0)
+        self._update()
+        super().show(event)
+
+    def _update(self) -> None:
+        self._bar.update(self._images.total(), self._expected.images(), exact=self._expected.exact)
+
+
+class _Expected:
+    """How many images there will be: of some shards it is known, the others are reckoned by their bytes.
+
+    Args:
+        todo: the shards.
+        known: images of some of them, by index.
+    """
+
+    def __init__(self, todo: Sequence[ShardTask], known: Mapping[int, int]) -> None:
+        self.shards, self._told = len(todo), known
+        self._known = sum(known.values())
+        self._bytes_unknown = sum(task.shard.size for task in todo if task.index not in known)
+        whole = [task for task in todo if known.get(task.index) and task.limit is None]
+        self._rows, self._bytes = sum(known[task.index] for task in whole), sum(task.shard.size for task in whole)
+
+    def has(self, task: ShardTask, rows: int) -> None:
+        """A shard is done: no guess any more."""
+        if task.index in self._told:
+            self._known += rows - self._told[task.index]
+            return
+        self._known += rows
+        self._bytes_unknown -= task.shard.size
+        self._rows, self._bytes = self._rows + rows, self._bytes + (task.shard.size if rows else 0)
+
+    @property
+    def exact(self) -> bool:
+        return not self._bytes_unknown
+
+    def images(self) -> int | None:
+        if self.exact:
+            return self._known
+        return self._known + self._bytes_unknown * self._rows // self._bytes if self._bytes else None
+
+
+def _count(todo: Sequence[ShardTask], count: CountImages) -> dict[int, int]:
+    """Images of the shards by index, as far as they can be counted in a moment."""
+    known, deadline = dict[int, int](), time.monotonic() + _COUNT_S
+    for task in todo:
+        told = task.limit if task.limit is not None else task.shard.images
+        try:
+            images = count(task) if told is None and time.monotonic() < deadline else told
+        except SmoothcertError:
+            images = 0  # the shard will fail
+        if images is not None:
+            known[task.index] = images
+    return known
+
+
+@contextmanager
+def progress_of(console: Console, todo: Sequence[ShardTask], count: CountImages) -> Iterator[Lines]:
+    """What shows the events of the shards to do, for as long as the context lasts."""
+    if not console.is_terminal:
+        yield Lines(console, len(todo))
+        return
+    expected = _Expected(todo, _count(todo, count))
+    with bars(console) as progress:
+        yield _ShardBar(console, Bar(progress, "images"), expected)

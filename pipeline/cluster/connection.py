@@ -1,0 +1,68 @@
+"""Join the Ray cluster that this machine belongs to, or start Ray here.
+
+Not covered: what can be wrong with either, found before Ray tries (ray_start.py); what the cluster has (resources.py).
+"""
+
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import ray
+from ray.job_config import JobConfig
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.pipeline.cluster import ray_start
+from smoothcert.pipeline.cluster.ray_errors import describe
+
+
+def connect(say: Callable[[str], None] = print) -> None:
+    """Join the cluster this machine belongs to, or start Ray here.
+
+    Args:
+        say: hears of a folder that is not the usual one.
+    Raises:
+        RequestError: that is not possible, for a reason that the text gives.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do by default; else it warns
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # an audit reports to nobody
+    ray_start.quiet()
+    found = ray_start.find_cluster()
+    here = {}
+    if found is None:
+        here = {"address": "local", "_temp_dir": str(ray_start.temporary_folder(say))}
+        # Without one Ray writes ~/.ray/auth_token, and each later `ray start --head` asks its users for that.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.pop("RAY_REDIS_ADDRESS", None)  # where a cluster's head keeps its state, not a Ray for one command
+    else:
+        ray_start.check_cluster(found)
+    try:
+        ray.init(
+            job_config=_DriversCode(),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="error",
+            configure_logging=True,
+            **here,
+        )
+    except Exception as error:  # Ray raises what it likes, even Exception itself
+        ray.shutdown()
+        doing = f"cannot join the Ray cluster at {found}" if found else "Ray cannot start here"
+        raise RequestError(f"{doing}: {describe(error)}") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own handler would drop what is under way
+
+
+class _DriversCode(JobConfig):  # type: ignore[misc]
+    """Actors import the code that the driver runs; Ray would first look into the current folder, whatever it holds."""
+
+    def _serialize(self) -> bytes:
+        house = str(Path(__file__).absolute().parents[3])  # holds smoothcert
+        of_driver = [path for path in self._py_driver_sys_path if path in sys.path]
+        self._py_driver_sys_path: list[str] = [*of_driver, house]  # the last is the first to be searched
+        return super()._serialize()

@@ -1,0 +1,81 @@
+"""What the Ray cluster has, and what an actor asks for.
+
+Not covered: joining or starting it (connection.py); the actors (certify/fleet.py).
+"""
+
+import os
+import socket
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Execution
+
+_MAX_CPUS_AUTO = 4  # more threads for one small matrix product gain little
+_ANSWERS_S = 2.0
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one actor asks for, and how many there shall be; None: as many as there is room for."""
+
+    cpus: float
+    gpus: float
+    actors: int | None
+
+    def room(self) -> int:
+        """How many actors fit on the machines of this moment, those that run counted."""
+        return sum(self._room_on(machine) for machine in _machines())
+
+    def _room_on(self, machine: dict[str, float]) -> int:
+        by_cpus = int(machine.get("CPU", 0) // self.cpus)
+        return min(by_cpus, int(machine.get("GPU", 0) // self.gpus)) if self.gpus else by_cpus
+
+
+def share_of(execution: Execution) -> Share:
+    """Decide what `auto` means on this cluster.
+
+    Raises:
+        RequestError: there is no room for what the job asks, and no autoscaler that could make some.
+    """
+    machines = _machines()
+    most_cpus = max(machine.get("CPU", 0) for machine in machines)
+    most_gpus = max(machine.get("GPU", 0) for machine in machines)
+    gpus = execution.gpus_per_actor if execution.gpus_per_actor is not None else float(most_gpus > 0)
+    part = most_cpus * gpus / most_gpus if most_gpus else min(most_cpus, _MAX_CPUS_AUTO)
+    cpus = execution.cpus_per_actor or max(1, int(part))
+    share = Share(cpus, gpus, execution.actors)
+    room = share.room()
+    if room < (execution.actors or 1) and not has_autoscaler():
+        raise RequestError(
+            f"execution: {execution.actors or 1} actor(s) of {cpus:g} CPUs and {gpus:g} GPUs asked for, the cluster "
+            f"has room for {room}: its largest machine has {most_cpus:g} CPUs and {most_gpus:g} GPUs; "
+            "lower execution.actors, cpus_per_actor or gpus_per_actor"
+        )
+    return share
+
+
+def has_autoscaler() -> bool:
+    """Whether machines may come when they are asked for: Ray's launcher, or KubeRay, made this cluster."""
+    return Path("~/ray_bootstrap_config.yaml").expanduser().exists() or "RAY_CLUSTER_NAME" in os.environ
+
+
+def alive_among(nodes: Collection[str | None]) -> set[str]:
+    """Those of the machines that Ray believes to be alive and that answer: Ray may need a minute to notice an end."""
+    return {node["NodeID"] for node in ray.nodes() if node["NodeID"] in nodes and node["Alive"] and _answers(node)}
+
+
+def _answers(node: dict[str, Any]) -> bool:
+    try:
+        with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=_ANSWERS_S):
+            return True
+    except OSError:
+        return False
+
+
+def _machines() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]

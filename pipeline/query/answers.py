@@ -1,0 +1,243 @@
+"""Answers of `smoothcert query`: a table for people, JSON for machines, Parquet for each image."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Column, Table
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.pipeline.console.looks import DASH, checkpoint, fits, number_of, percent
+from smoothcert.pipeline.query.questions import Answered, Answers, Counts, Question, Result
+from smoothcert.workers.ablations.touched import MAX_LISTED
+from smoothcert.workers.runs.votes_table import METADATA_KEY
+
+Row = dict[str, str]
+"""Cells by the titles of their columns."""
+
+
+class AnswersFile:
+    """A Parquet file with a row for each image and each question; it appears when it is whole.
+
+    An image without votes is a row, too: not certified, without prediction and slack. Which run was asked, and how
+    much of it there was, is in the file's metadata under `smoothcert`.
+    """
+
+    _SCHEMA = pa.schema(
+        [
+            ("shard", pa.string()),
+            ("key", pa.string()),
+            ("patch_height", pa.int32()),
+            ("patch_width", pa.int32()),
+            ("patches", pa.int32()),
+            ("stride", pa.int32()),
+            ("tolerance", pa.float64()),
+            ("rule", pa.string()),
+            ("label", pa.int32()),
+            ("prediction", pa.int32()),
+            ("certified", pa.bool_()),
+            ("slack", pa.int32()),
+            ("is_bound", pa.bool_()),
+            ("weakest", pa.list_(pa.list_(pa.int32(), 2))),
+        ]
+    )
+
+    def __init__(self, path: Path) -> None:
+        if path.exists() or not path.name:
+            raise RequestError(f"--parquet {path}: is there already; name a new file")
+        self._path, self._aside = path, path.with_name(f".{path.name}.part")
+        try:
+            self._file = self._aside.open("wb")  # opened here: Arrow takes some names for URLs
+        except OSError as error:
+            raise RequestError(
+                f"--parquet {path}: cannot be written ({error.strerror}); name a file of this machine"
+            ) from None
+        self._writer = pq.ParquetWriter(self._file, self._SCHEMA, compression="zstd")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._file:
+                self._writer.close()
+            if kind is None:
+                self._aside.replace(self._path)
+        finally:
+            self._aside.unlink(missing_ok=True)
+
+    def __call__(self, rows: pa.Table, question: Question, answered: Answered) -> None:
+        """Add the images of one file; `weakest` holds top and left pixel of each patch where the slack is smallest."""
+        answer, voted = answered.answer, pc.is_valid(rows["votes"]).to_numpy()
+        same = {
+            "patch_height": question.height,
+            "patch_width": question.width,
+            **{name: getattr(question, name) for name in ("patches", "stride", "tolerance", "rule")},
+            "is_bound": answer.is_bound,
+        }
+        columns: dict[str, Any] = {name: pa.repeat(value, len(rows)) for name, value in same.items()}
+        columns |= {name: rows[name] for name in ("shard", "key", "label")}
+        weakest = [None if answer.is_bound else places for places in answer.places.tolist()]
+        for name, values in (("prediction", answered.prediction), ("slack", answer.slack), ("weakest", weakest)):
+            columns[name] = _spread(pa.array(values), voted)
+        columns["certified"] = pc.fill_null(_spread(pa.array(answer.certified), voted), False)
+        table = pa.table({field.name: columns[field.name] for field in self._SCHEMA})
+        self._writer.write_table(table.cast(self._SCHEMA))
+
+    def describe(self, answers: Answers) -> None:
+        """Say in the file of what run it is."""
+        self._writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(_of_run(answers))})
+
+
+def _spread(values: pa.Array, there: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Array:
+    """The values at the places that are there, null at the others."""
+    return values.take(pa.array(np.cumsum(there) - 1, mask=~there))
+
+
+def _of_run(answers: Answers) -> dict[str, Any]:
+    run = answers.run
+    return {
+        "run_id": run.run_id,
+        "job": run.name,
+        "checkpoint_sha256": run.checkpoint_sha256,
+        "complete": answers.complete,
+        "partial": run.partial,
+        "shards": [answers.shards, len(run.tasks)],
+    }
+
+
+def title_of(answers: Answers) -> str:
+    """Which run answers, and whether that is all of the data."""
+    run = answers.run
+    return ", ".join(
+        [
+            run.name,
+            f"run {run.run_id}",
+            f"model {checkpoint(run.job.model.checkpoint, run.checkpoint_sha256)}",
+            *([f"PARTIAL: the first {run.job.images.limit:,} images"] if run.partial else []),
+            *([] if answers.complete else [f"UNFINISHED: {_how_far(answers)}"]),
+        ]
+    )
+
+
+def _how_far(answers: Answers) -> str:
+    there = f"{answers.shards:,} of {number_of(len(answers.run.tasks), 'shard')}"
+    return there if answers.finished else f"{there}, no _SUCCESS"
+
+
+def tables_of(answers: Answers, console: Console) -> list[Table]:
+    """What is printed; shares of all images, those without votes included.
+
+    What all rows of a table share is its title. Where the columns do not fit the console, more of the question becomes
+    title: a table for each rule, then for each rule and tolerance, and so on.
+    """
+    rows = [
+        _asked(result.question) | _answered(name, counts, result, answers)
+        for result in answers.results
+        for name, counts in _in_order(result)
+    ]
+    asked = [*_asked(answers.results[0].question)]
+    differ = [name for name in asked if len({row[name] for row in rows}) > 1]
+    for kept in range(len(differ), -1, -1):
+        titles = [name for name in asked if name not in differ[:kept]]
+        tables = [*_divided(rows, titles)]
+        if all(fits(console, table) for table in tables):
+            break
+    return tables
+
+
+def _divided(rows: Sequence[Row], titles: Sequence[str]) -> Iterator[Table]:
+    """A table for each combination of the titles' values, in the order of the rows; columns are equally wide in all."""
+    parts: dict[str, list[Row]] = {}
+    for row in rows:
+        parts.setdefault(", ".join(f"{name} {row[name]}" for name in titles), []).append(row)
+    names = [name for name in rows[0] if name not in titles]
+    widths = {name: max(cell_len(row[name]) for row in rows) for name in names}
+    for title, part in parts.items():
+        columns = [Column(name, justify="right", no_wrap=True, min_width=widths[name]) for name in names]
+        table = Table(*columns, title=title, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for row in part:
+            table.add_row(*(row[name] for name in names))
+        yield table
+
+
+def _asked(question: Question) -> Row:
+    return {
+        "patch": f"{question.height} x {question.width}",
+        "patches": str(question.patches),
+        "stride": str(question.stride),
+        "tolerance": f"{question.tolerance:g}",
+        "rule": question.rule,
+    }
+
+
+def _answered(name: int | None, counts: Counts, result: Result, answers: Answers) -> Row:
+    at_least = ">= " if result.is_bound else ""
+    cells = {"class": "all" if name is None else str(name)} if answers.by_class else {}
+    cells["images"] = f"{counts.images:,}"
+    cells["correct"] = _share(counts.correct, counts.images) if answers.labels else DASH
+    cells["certified"] = at_least + _share(counts.certified, counts.images)
+    cells["certified\ncorrect"] = at_least + _share(counts.certified_correct, counts.images) if answers.labels else DASH
+    return cells
+
+
+def as_json(answers: Answers) -> list[dict[str, Any]]:
+    """One object a question and class; `correct` and `certified_correct` are null without usable labels."""
+    return [
+        _of_run(answers)
+        | {
+            "patch": [result.question.height, result.question.width],
+            "patches": result.question.patches,
+            "stride": result.question.stride,
+            "tolerance": result.question.tolerance,
+            "rule": result.question.rule,
+            "class": name,
+            "images": counts.images,
+            "certified": counts.certified,
+            "correct": counts.correct if answers.labels else None,
+            "certified_correct": counts.certified_correct if answers.labels else None,
+            "is_bound": result.is_bound,
+        }
+        for result in answers.results
+        for name, counts in _in_order(result)
+    ]
+
+
+def notices_of(answers: Answers) -> list[str]:
+    """What a reader of the answers must know besides."""
+    notices = []
+    if not answers.complete:
+        notices.append(
+            f"the run is not finished: answers are of {answers.shards} of {len(answers.run.tasks)} shards"
+            + ("" if answers.finished else ", and _SUCCESS is missing; run the job's command again to finish it")
+        )
+    if answers.run.partial:
+        notices.append(f"the run is PARTIAL: images.limit of its job is {answers.run.job.images.limit:,}")
+    if any(result.is_bound for result in answers.results):
+        notices.append(
+            ">= is a sound bound: the patches have too many different places together to try each "
+            f"(places x ablations above {MAX_LISTED:,})"
+        )
+    if answers.by_class:
+        everyone = answers.results[0].classes
+        known = sum(counts.images for name, counts in everyone.items() if name is not None)
+        if unknown := everyone[None].images - known:
+            have = "has" if unknown == 1 else "have"
+            notices.append(f"{number_of(unknown, 'image')} {have} no class; only the row `all` counts them")
+    return notices
+
+
+def _in_order(result: Result) -> list[tuple[int | None, Counts]]:
+    return sorted(result.classes.items(), key=lambda entry: -1 if entry[0] is None else entry[0])
+
+
+def _share(count: int, images: int) -> str:
+    return percent(count / images if images else None)

@@ -1,0 +1,230 @@
+"""`smoothcert query`: which predictions no patch can change, answered from the votes of a run.
+
+Any rectangle, several patches at once, a coarser stride, a tolerance of margins, either rule: all of it is
+computed from the votes in Parquet, without the model. Several values of each make a grid of questions.
+
+Not covered: whether the votes are right (verify.py), how answers are shown and written (answers.py).
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from smoothcert.manifests.errors import RequestError, RunError
+from smoothcert.manifests.job import Job
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.touched import Threat
+from smoothcert.workers.certificates.rules import Answer, Ballots, exact_rule, margin_rule
+from smoothcert.workers.runs.published import read_published
+from smoothcert.workers.runs.run import Run
+from smoothcert.workers.runs.votes_table import matrix_of
+
+RULES = {"exact": exact_rule, "margin": margin_rule}
+_COLUMNS = ["key", "shard", "label", "votes", "margins"]
+_NO_CLASS = -1
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+class Question(NamedTuple):
+    """Can so many patches of `height` x `width` pixels change predictions?
+
+    Attributes:
+        stride: of the ablations that vote, in pixels.
+        tolerance: votes of smaller margins count as touched.
+    """
+
+    height: int
+    width: int
+    patches: int
+    stride: int
+    tolerance: float
+    rule: str
+
+
+@dataclass
+class Counts:
+    """Images of one class, or all: those that are certified, right, and both. Without votes an image is neither."""
+
+    images: int = 0
+    certified: int = 0
+    correct: int = 0
+    certified_correct: int = 0
+
+    def add(self, images: int, certified: Bools, correct: Bools) -> None:
+        self.images += images
+        self.certified += int(certified.sum())
+        self.correct += int(correct.sum())
+        self.certified_correct += int((certified & correct).sum())
+
+
+@dataclass
+class Result:
+    """The answer to one question.
+
+    Attributes:
+        classes: counts by class; under None those of all images.
+        is_bound: the true number of certified images may be larger.
+    """
+
+    question: Question
+    classes: dict[int | None, Counts] = field(default_factory=lambda: {None: Counts()})
+    is_bound: bool = False
+
+
+def parse_patch(text: str) -> tuple[int, int]:
+    """Height and width of `32` or `16x48`.
+
+    Raises:
+        RequestError: it is neither.
+    """
+    found = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text, re.ASCII)
+    if found is None:
+        raise RequestError(f"--patch {text}: expected a side such as 32, or HEIGHTxWIDTH such as 16x48, in pixels")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def questions_of(
+    job: Job,
+    *,
+    patches: Sequence[tuple[int, int]] = (),
+    counts: Sequence[int] = (),
+    strides: Sequence[int] = (),
+    tolerances: Sequence[float] = (),
+    rules: Sequence[str] = (),
+) -> list[Question]:
+    """Every combination of the values; what is left out is the job's, one patch, no tolerance, the exact rule.
+
+    Raises:
+        RequestError: no patch, a patch that does not fit, a stride that the votes cannot answer.
+    """
+    crop, own = job.preprocess.crop, job.ablation.stride
+    patches = patches or [(side, side) for side in job.patches]
+    if not patches:
+        raise RequestError("--patch: name at least one, such as --patch 32; the job has no `patches`")
+    if large := [patch for patch in patches if not (min(patch) >= 1 and max(patch) <= crop)]:
+        raise RequestError(f"--patch {large[0][0]}x{large[0][1]}: must be 1x1 to {crop}x{crop}, the image")
+    if odd := [stride for stride in strides if not 1 <= stride <= max(crop, own) or stride % own]:
+        raise RequestError(
+            f"--stride {odd[0]}: the run has votes at stride {own}, so name a multiple of {own} up to {crop}, the image"
+        )
+    if many := [count for count in counts if not 1 <= count <= crop**2]:
+        raise RequestError(f"--patches {many[0]}: must be 1 to {crop**2}, the pixels of the image")
+    if endless := [tolerance for tolerance in tolerances if not 0 <= tolerance < math.inf]:
+        raise RequestError(f"--tolerance {endless[0]}: must be a finite number from 0 on")
+    grid = product(patches, counts or [1], strides or [own], tolerances or [0.0], rules or ["exact"])
+    return [Question(*patch, count, stride, tolerance, rule) for patch, count, stride, tolerance, rule in grid]
+
+
+class Answered(NamedTuple):
+    """One question, the images with votes of one file."""
+
+    answer: Answer
+    prediction: NDArray[np.int32]
+    label: Ints | None
+
+    def add_to(self, result: Result, rows: pa.Table, *, by_class: bool) -> None:
+        certified = self.answer.certified
+        correct = np.zeros(len(certified), bool) if self.label is None else self.prediction == self.label
+        result.is_bound |= self.answer.is_bound
+        result.classes[None].add(len(rows), certified, correct)
+        if by_class:
+            own = self.prediction if self.label is None else self.label
+            everyone = own if self.label is None else _labels(rows)  # also images without votes
+            for number in np.unique(everyone[everyone != _NO_CLASS]).tolist():
+                these = own == number
+                counts = result.classes.setdefault(number, Counts())
+                counts.add(int((everyone == number).sum()), certified[these], correct[these])
+
+
+PerImage = Callable[[pa.Table, Question, Answered], None]
+"""Takes the rows of a file, a question and its answer for those with votes."""
+
+
+class Answers(NamedTuple):
+    """What a run answered.
+
+    Attributes:
+        run: that was asked.
+        results: one a question.
+        by_class: whether classes were counted too.
+        shards: how many were published when the run was read; the answers are of these.
+        finished: whether _SUCCESS was there by then.
+        labels: how many images of these shards have a usable label; without one, accuracies are unknown.
+    """
+
+    run: Run
+    results: list[Result]
+    by_class: bool
+    shards: int
+    finished: bool
+    labels: int
+
+    @property
+    def complete(self) -> bool:
+        return self.finished and self.shards == len(self.run.tasks)
+
+
+def query(
+    run: Run, questions: Sequence[Question], *, by_class: bool = False, per_image: PerImage | None = None
+) -> Answers:
+    """Answer questions from the published files of a run.
+
+    Args:
+        run: finished or not.
+        questions: as of `questions_of`.
+        by_class: also count by label, or by prediction where the job has no labels.
+        per_image: gets the answers for each image.
+    Raises:
+        RunError: a published file is damaged.
+    """
+    job, results, shards, labels = run.job, [Result(question) for question in questions], 0, 0
+    finished = run.success() is not None  # before the files are read: it is written after them
+    finest = Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
+    geometries = {one.stride: finest.coarser(one.stride // job.ablation.stride) for one in questions}
+    for file in read_published(run, _COLUMNS):
+        shards += 1
+        labels += len(file.rows) - file.rows["label"].null_count
+        voted = file.rows.filter(pc.is_valid(file.rows["votes"]))
+        if voted["margins"].null_count or matrix_of(voted["votes"]).max(initial=0) >= job.model.classes:
+            raise RunError(
+                f"{run.url}/{file.name} has other votes than run.json's job gives; `smoothcert verify` the run"
+            )
+        for result, answered in _answer_all(job, geometries, voted, results):
+            answered.add_to(result, file.rows, by_class=by_class)
+            if per_image is not None:
+                per_image(file.rows, result.question, answered)
+    return Answers(run, results, by_class, shards, finished, labels)
+
+
+def _answer_all(
+    job: Job, geometries: Mapping[int, tuple[Geometry, Ints]], voted: pa.Table, results: Sequence[Result]
+) -> Iterator[tuple[Result, Answered]]:
+    votes, margins = matrix_of(voted["votes"]), matrix_of(voted["margins"])
+    label = None if job.images.label is None else _labels(voted)
+    ballots: dict[tuple[int, float], Ballots] = {}
+    for result in results:
+        question = result.question
+        coarse, chosen = geometries[question.stride]
+        kind = question.stride, question.tolerance
+        if kind not in ballots:
+            # A margin that is no number is fragile, too.
+            fragile = ~(margins[:, chosen].astype(float) >= question.tolerance) if question.tolerance else None
+            ballots[kind] = Ballots.of(votes[:, chosen], classes=job.model.classes, fragile=fragile)
+        counted = ballots[kind]
+        answer = RULES[question.rule](counted, coarse, Threat(question.height, question.width, question.patches))
+        yield result, Answered(answer, counted.tally.prediction, label)
+
+
+def _labels(rows: pa.Table) -> Ints:
+    labels: Ints = rows["label"].cast(pa.int64()).fill_null(_NO_CLASS).to_numpy()
+    return labels

@@ -1,0 +1,5 @@
+"""`python -m smoothcert`: the same as `smoothcert`."""
+
+from smoothcert.pipeline.cli import app
+
+app()

@@ -1,0 +1,147 @@
+"""`smoothcert plan`: what it reckons, and what it says of the model."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from rich.table import Table
+from typer.testing import CliRunner
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Model, load_job
+from smoothcert.pipeline.certify import costs
+from smoothcert.pipeline.cli import app
+from smoothcert.workers.networks.classifiers import build_classifier
+from smoothcert.workers.votes import smoothed_vit
+from tests.helpers import jobs, reference
+from tests.helpers.tars import tar_of, write_tar
+
+_RESNET: dict[str, Any] = {
+    "architecture": "resnet18",
+    "options": {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8]},
+    "checkpoint": "resnet.pt",
+    "classes": jobs.CLASSES,
+    "masked_tokens": "keep",
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [("vit_tiny_patch16_224", {}), ("deit_small_distilled_patch16_224", {}), ("vit_tiny_patch16_224", {"depth": 3})],
+)
+def test_two_ways_to_count_agree(architecture: str, options: dict[str, Any]) -> None:
+    """torch's counter and the formula give the same operations for a VisionTransformer that drops nothing."""
+    model = Model(architecture=architecture, options=options, checkpoint="none", classes=1000)
+    with torch.device("meta"):
+        network = build_classifier(model, 224)
+    counted = costs.dense_flop_of(network, 224)
+    assert counted == pytest.approx(costs.flop_of(network, 196), rel=1e-3)  # the formula has one head
+
+
+def test_a_resnet_is_counted_as_a_table_says() -> None:
+    """ResNet-50 takes 4.1 billion multiplications at 224 x 224, as is widely published."""
+    with torch.device("meta"):
+        network = timm.create_model("resnet50")
+    assert costs.dense_flop_of(network, 224) == pytest.approx(2 * 4.1e9, rel=0.02)
+
+
+def _rows(folder: Path, **changes: object) -> dict[str, str]:
+    jobs.write_shards(folder, shards=2, images=3)
+    table = costs.plan_table(load_job(jobs.write_job(folder, **changes)), 1.0).table
+    return _cells(table)
+
+
+def _cells(table: Table) -> dict[str, str]:
+    names, values = ([str(cell) for cell in column.cells] for column in table.columns)
+    return dict(zip(names, values, strict=True))
+
+
+def test_upsampling_costs_tokens(tmp_path: Path) -> None:
+    """An image of half the side, upsampled twice, takes the tokens of the larger image with ablations as wide."""
+    (tmp_path / "small").mkdir()
+    (tmp_path / "large").mkdir()
+    small = _rows(
+        tmp_path / "small",
+        preprocess={"resize": 8, "crop": 8, "upsample": 2},
+        ablation={"kind": "column", "size": 3},
+    )
+    large = _rows(tmp_path / "large", ablation={"kind": "column", "size": 6, "stride": 2})
+    for name in ("ablations an image", "tokens an image", "operations an image"):
+        assert small[name] == large[name]
+
+
+def test_a_network_without_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operations are counted, its tokens are not; where nothing can be counted the plan says so."""
+    network = timm.create_model("resnet18", num_classes=jobs.CLASSES, **_RESNET["options"])
+    torch.save(network.state_dict(), tmp_path / "resnet.pt")
+    rows = _rows(tmp_path, model=_RESNET)
+    assert "tokens an image" not in rows
+    flop = costs.dense_flop_of(network.to("meta"), jobs.CROP)
+    assert flop is not None
+    assert rows["operations an image"] == f"{17 * flop / 1e6:.3g} MFLOP"  # 16 ablations, and the whole
+    monkeypatch.setattr(costs, "dense_flop_of", lambda *_: None)
+    rows = _rows(tmp_path, model=_RESNET)
+    assert rows["operations an image"] == "unknown"
+    assert "operations" not in rows
+
+
+def test_tokens_that_are_not_there_cannot_be_dropped(tmp_path: Path) -> None:
+    """The plan says so in a line."""
+    network = timm.create_model("resnet18", num_classes=jobs.CLASSES, **_RESNET["options"])
+    torch.save(network.state_dict(), tmp_path / "resnet.pt")
+    with pytest.raises(RequestError, match=r"no tokens to drop; set model\.masked_tokens: keep$"):
+        _rows(tmp_path, model=_RESNET | {"masked_tokens": "drop"})
+
+
+def test_the_layout_of_the_checkpoint_is_told(tmp_path: Path) -> None:
+    """In words; and what an actor would refuse is refused: here a normaliser that is not the job's."""
+    with torch.random.fork_rng():
+        network = timm.create_model("vit_tiny_patch16_224", img_size=16, num_classes=jobs.CLASSES, **jobs.OPTIONS)
+    torch.save({"model": reference.state_dict(network)}, tmp_path / "weights.pt")
+    rows = _rows(tmp_path, preprocess={"resize": None, "crop": 16, "mean": reference.MEAN, "std": reference.STD})
+    assert rows["checkpoint"] == "reference layout, state dict 'model', prefix 'module.model.model.'"
+    with pytest.raises(RequestError, match=r"preprocess\.mean: .* is not what .*weights\.pt was trained with"):
+        _rows(tmp_path)
+
+
+def test_every_shard_that_would_fail_is_named(tmp_path: Path) -> None:
+    """The plan names each of them with its reason and ends with 1; the number of images is then not known."""
+    jobs.write_shards(tmp_path, shards=1)
+    write_tar(tmp_path / "tars", b"", "01.tar")
+    write_tar(tmp_path / "tars", tar_of([("a.txt", b"x")]), "02.tar")
+    result = CliRunner().invoke(app, ["plan", str(jobs.write_job(tmp_path))])
+    failed = [line for line in result.output.splitlines() if line.startswith("failed: ")]
+    assert [line.split(": ")[1] for line in failed] == ["shard 01.tar", "shard 02.tar"]
+    assert ("is empty" in failed[0], "holds no image" in failed[1]) == (True, True)
+    assert "unknown" in result.output
+    assert result.exit_code == 1
+    result = CliRunner().invoke(app, ["plan", str(jobs.write_job(tmp_path, images={"shards": "tars/00.tar"}))])
+    assert (result.exit_code, "failed" in result.output) == (0, False)
+
+
+def test_what_the_tars_hold_besides_is_told(tmp_path: Path) -> None:
+    """In the words of `certify`, once for all tars."""
+    jobs.write_shards(tmp_path, shards=1)
+    besides = [("x.bmp", b"x"), ("x.cls", b"1"), ("y.TIFF", b"x"), ("._a.png", b"x"), ("readme.txt", b"x")]
+    for number in (1, 2):
+        write_tar(tmp_path / "tars", tar_of([*jobs.samples(10 * number, 2), *besides]), f"0{number}.tar")
+    costs_of_job = costs.plan_table(load_job(jobs.write_job(tmp_path)), 1.0)
+    assert _cells(costs_of_job.table)["images"] == "9"
+    assert costs_of_job.notices[:2] == [
+        "2 files that operating systems add to folders, such as ._NAME or .DS_Store, were skipped in the tars",
+        "4 samples in the tars have no member that images.image names (suffixes: bmp, cls, tiff) and are not in the "
+        "run; add the suffixes that are images to images.image",
+    ]
+
+
+def test_a_network_that_would_vote_otherwise_is_refused(tmp_path: Path) -> None:
+    """An engine that does not compute what timm computes shows in the plan, before a machine is asked for."""
+    jobs.write_shards(tmp_path, shards=1)
+    plain = smoothed_vit.SmoothedViT._classify
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(smoothed_vit.SmoothedViT, "_classify", lambda self, tokens: plain(self, tokens) * 1.1)
+        result = CliRunner().invoke(app, ["plan", str(jobs.write_job(tmp_path))])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: model: votes would not be those of vit_tiny_patch16_224 ")

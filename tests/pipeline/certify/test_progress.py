@@ -1,0 +1,175 @@
+"""What a bar says: how many images there will be, how fast they come, how long the rest takes."""
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from smoothcert.manifests.errors import ShardError
+from smoothcert.manifests.job import load_job
+from smoothcert.manifests.shards import Shard
+from smoothcert.pipeline.certify import progress
+from smoothcert.pipeline.certify.events import Beat, Event, Requeued
+from smoothcert.pipeline.certify.plan import count_images, make_plan
+from smoothcert.pipeline.certify.progress import _count, _Expected, progress_of
+from smoothcert.pipeline.console import bars
+from smoothcert.pipeline.console.bars import counting
+from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask
+from tests.helpers import jobs
+
+SHARDS = st.lists(st.tuples(st.integers(1, 50), st.booleans(), st.booleans()), min_size=1, max_size=20)
+
+
+def task_of(index: int, images: int, *, told: bool = False) -> ShardTask:
+    return ShardTask(index, Shard(f"{index}.tar", f"{index}.tar", 1000 * images, "", images if told else None), None)
+
+
+def report(task: ShardTask, rows: int) -> ShardReport:
+    return ShardReport(task, {"ok": rows}, seconds=1.0, turn_s=1.0, waited_s=0.0, published=True, node="here")
+
+
+@given(shards=SHARDS)
+def test_the_guess_ends_in_the_truth(shards: list[tuple[int, bool, bool]]) -> None:
+    """Shards of known and of unknown numbers, some of which fail: at the end every image is counted."""
+    todo = [task_of(index, images) for index, (images, _, _) in enumerate(shards)]
+    known = {index: images for index, (images, told, _) in enumerate(shards) if told}
+    expected = _Expected(todo, known)
+    assert (expected.images() is None) == (not known)
+    assert expected.exact == all(told for _, told, _ in shards)
+    for task, (images, _, fails) in zip(todo, shards, strict=True):
+        if expected.images() is not None and not any(fails for _, _, fails in shards):
+            assert expected.images() == sum(images for images, _, _ in shards)  # bytes tell exactly here
+        expected.has(task, 0 if fails else images)
+    assert expected.exact
+    assert expected.images() == sum(images for images, _, fails in shards if not fails)
+
+
+def test_local_tars_are_counted_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `plan` does; a tar that is not whole has none, and what is not counted in time is reckoned."""
+    jobs.write_shards(tmp_path, shards=3)
+    plan = make_plan(load_job(jobs.write_job(tmp_path)))
+
+    def count(task: ShardTask) -> int | None:
+        return count_images(task, plan)
+
+    assert _count(plan.todo, count) == dict.fromkeys(range(3), 5)
+    (tmp_path / "tars" / "01.tar").write_bytes(b"no tar")
+    assert _count(plan.todo, count) == {0: 5, 1: 0, 2: 5}
+    monkeypatch.setattr(progress, "_COUNT_S", -1.0)
+    assert _count(plan.todo, count) == {}
+    assert _count([task_of(0, 7, told=True)], count) == {0: 7}
+
+
+class Clock:
+    """Time as the test says."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(progress, "time", made)
+    monkeypatch.setattr(bars, "time", made)
+    return made
+
+
+def test_loading_the_model_is_no_slow_work(clock: Clock) -> None:
+    """Two actors load for 100 s and do 16 images each every 10 s: from the first batch on the time left is right."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    todo = [task_of(0, 800), task_of(1, 800)]
+    with progress_of(console, todo, lambda task: 800) as shown:
+        clock.now += 100
+        introduction = Introduction("here", {}, 1, None)  # type: ignore[arg-type]
+        shown.show(introduction)
+        for batch in range(1, 51):
+            clock.now += 10
+            for task in todo:
+                shown.show(Beat(task, 16 * batch))
+            ends = shown._bar._progress.tasks[0].fields["ends"]  # type: ignore[attr-defined]
+            left = 0 if ends is None else ends - clock.now
+            assert left == pytest.approx(10 * (50 - batch), rel=0.05, abs=1)
+
+
+def test_an_estimate_follows_machines_that_join(clock: Clock) -> None:
+    """The rate is that of the last minutes, so an hour alone does not hide that there are ten now."""
+    pace, done = bars.Pace(), 0
+    for step in range(720):
+        clock.now += 10
+        done += 1 if step < 360 else 10
+        rate = pace.rate(done)
+    assert rate == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_slow_pace_has_an_estimate(clock: Clock) -> None:
+    """Batches that take many minutes each."""
+    pace = bars.Pace()
+    for step in range(1, 5):
+        clock.now += 1000
+        assert pace.rate(2 * step) == pytest.approx(0.002)
+
+
+def lines_of(*events: Event, terminal: bool, width: int = 80) -> str:
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=terminal, width=width)
+    todo = list({event.task.index: event.task for event in events if hasattr(event, "task")}.values())
+    with progress_of(console, todo, lambda task: task.shard.size // 1000) as shown:
+        for event in events:
+            shown.show(event)
+    return file.getvalue()
+
+
+def test_a_bar_has_number_rate_and_time_left() -> None:
+    """On 80 columns with the largest numbers; a shard that goes back is not done."""
+    task = task_of(0, 1281167)
+    text = lines_of(Beat(task, 500000), Requeued(task, "lost"), Beat(task, 640000), terminal=True)
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).rstrip().rpartition("\n")[2].rpartition("\r")[2]
+    assert re.search(r"640,000/1,281,167 images, [\d,.]+/s .* left$", last)
+    assert len(last) < 80
+
+
+def test_without_a_terminal_a_shard_is_a_line() -> None:
+    """Complete, without escapes; one image is singular, a slow rate is not 0."""
+    slow = ShardReport(task_of(1, 1), {"ok": 1}, seconds=1, turn_s=300.0, waited_s=0.0, published=True, node="here")
+    text = lines_of(report(task_of(0, 1234), 1234), slow, terminal=False)
+    assert text.splitlines() == [
+        "[1/2] 0.tar: 1,234 images, 0 errors, 1,234 images/s",
+        "[2/2] 1.tar: 1 image, 0 errors, 0.00333 images/s",
+    ]
+
+
+def test_a_check_tells_now_and_then(clock: Clock) -> None:
+    """Without a terminal: a line each half minute at most."""
+    file = io.StringIO()
+    with counting(Console(file=file, width=80)) as hear:
+        for done in range(100):
+            clock.now += 1
+            hear("images replayed", done, 1000)
+    assert file.getvalue().splitlines() == [f"{done} of 1,000 images replayed" for done in (29, 59, 89)]
+
+
+def test_a_check_shows_a_bar_and_takes_it_away() -> None:
+    """On a terminal; a new kind of work begins at its own rate."""
+    file = io.StringIO()
+    with counting(Console(file=file, force_terminal=True, width=80)) as hear:
+        hear("files", 3, 4)
+        hear("images replayed", 0, 30)
+        hear("images replayed", 10, 30)
+    assert "10/30 images replayed" in file.getvalue()
+    assert file.getvalue().endswith("\x1b[2K")
+
+
+def test_shards_that_cannot_be_counted_do_not_stop_the_bar() -> None:
+    """What is wrong with them is said when their turn comes."""
+
+    def count(task: ShardTask) -> int | None:
+        raise ShardError("is empty")
+
+    assert _count([task_of(0, 1)], count) == {0: 0}

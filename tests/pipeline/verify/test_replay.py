@@ -1,0 +1,127 @@
+"""Votes cast again: what contradicts the tar or the model is found."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.pipeline.verify import replay
+from smoothcert.pipeline.verify.verify import verify
+from tests.helpers import jobs
+from tests.helpers.finished_runs import Edit, Row, file_of, finish, has, rows_of, settle, write
+from tests.helpers.tars import tar_of, write_tar
+from tests.pipeline.verify.test_verify_rows import labels_swapped, last_row_dropped, margin
+
+
+def replayed(run: Path) -> tuple[str, ...]:
+    return verify(str(run), replay=100, seed=1).problems
+
+
+def test_replay_of_a_sound_run(any_run: Path) -> None:
+    """All images with votes again: nothing differs; a seed chooses the same images."""
+    report = verify(str(any_run), replay=100, seed=7)
+    assert report.problems == ()
+    assert re.fullmatch(
+        r"replayed \d+ images chosen with seed 7: \d+ of \d+ votes are numerically fragile \(margin at most 0\.001\), "
+        r"0 of them differ",
+        report.notices[0],
+    )
+    few = verify(str(any_run), replay=2, seed=7)
+    assert few == verify(str(any_run), replay=2, seed=7)
+    assert few.notices[0].startswith("replayed 2 images chosen with seed 7: ")
+
+
+def forged_votes(rows: list[Row]) -> None:
+    """Votes with all that follows from them."""
+    settle(rows[1], [(vote + 1) % jobs.CLASSES for vote in rows[1]["votes"]])
+
+
+def fragile_forgery(rows: list[Row]) -> None:
+    """A forged vote with a margin that calls it fragile."""
+    votes = rows[1]["votes"]
+    settle(rows[1], [(votes[0] + 1) % jobs.CLASSES, *votes[1:]])
+    rows[1]["margins"][0] = 1e-6
+
+
+def image_cut_short(rows: list[Row]) -> None:
+    """One byte less of the image."""
+    rows[1]["image_bytes"] -= 1
+
+
+def other_clean_prediction(rows: list[Row]) -> None:
+    """Of the whole image."""
+    rows[1]["clean_prediction"] = (rows[1]["clean_prediction"] + 1) % jobs.CLASSES
+
+
+def image_of_another(rows: list[Row]) -> None:
+    """The hash of another image."""
+    rows[1]["sha256"] = rows[0]["sha256"]
+
+
+def renamed(rows: list[Row]) -> None:
+    """A key that the tar does not have."""
+    rows[1]["key"] = "new"
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (labels_swapped, "row 1 key '0001' column label: is 2, in the tar 1"),
+        (last_row_dropped, "lacks key '0005' of the tar"),
+        (margin, "row 1 key '0001' column margins: .0. are "),
+        (forged_votes, "row 1 key '0001' column votes: .0, 1, 2, 3, 4, 5. are "),
+        (fragile_forgery, "row 1 key '0001' column margins: .0. are .9[.]99"),
+        (other_clean_prediction, "row 1 key '0001' column clean_prediction: .0. are "),
+        (image_of_another, "row 1 key '0001' column sha256: is not that of the bytes at image_offset"),
+        (image_cut_short, "row 1 key '0001' column image_bytes: is [0-9]+, in the tar [0-9]+"),
+        (renamed, "row 1 key 'new' column key: is not in the tar"),
+    ],
+)
+def test_replay_finds_what_contradicts_the_tar_or_the_model(run: Path, edit: Edit, expected: str) -> None:
+    """Forgeries that contradict nothing in the run, or of which replay says what they are."""
+    rows = rows_of(file_of(run))
+    edit(rows)
+    write(file_of(run), rows, renew=True)
+    assert has(replayed(run), f"^votes/00000-00.parquet {expected}")
+
+
+@pytest.mark.parametrize("column", ["votes", "margins", "image_offset"])
+def test_rows_that_cannot_be_replayed_are_named_once(run: Path, column: str) -> None:
+    """A row with a prediction and without what it takes to vote again."""
+    rows = rows_of(file_of(run))
+    rows[1][column] = None
+    write(file_of(run), rows, renew=False)
+    assert has(replayed(run), f"row 1 key '0001' column {column}: is null")
+
+
+def test_fragile_votes_are_counted_not_blamed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With margins at most the tolerance two machines may vote differently."""
+    monkeypatch.setitem(replay.TOLERANCE, "float32", 1e3)
+    rows = rows_of(file_of(run))
+    forged_votes(rows)
+    write(file_of(run), rows, renew=True)
+    (run / "_SUCCESS").unlink()
+    report = verify(str(run), replay=100, seed=1)
+    assert report.problems == ()
+    fragile = 11 * (len(rows[0]["votes"]) + 1)
+    assert report.notices[1].startswith(f"replayed 11 images chosen with seed 1: {fragile} of {fragile} votes ")
+    assert report.notices[1].endswith(", 6 of them differ")
+
+
+def test_replay_without_its_data(tmp_path: Path) -> None:
+    """A tar that changed is a problem of one line; one that is gone, or a checkpoint, a wrong request."""
+    run = finish(tmp_path)
+    members = tar_of([(name, b"2" if name.endswith("cls") else content) for name, content in jobs.samples(0, 6)])
+    write_tar(tmp_path / "tars", members, "00.tar")
+    (problem,) = replayed(run)
+    assert re.match("votes/00000-00.parquet: is of a tar with SHA-256 [0-9a-f]{64}, ", problem)
+    jobs.write_weights(tmp_path / "weights.pt", fill=0.5)
+    with pytest.raises(RequestError, match=r"weights\.pt is not the checkpoint of the run"):
+        replayed(run)
+    (tmp_path / "weights.pt").unlink()
+    with pytest.raises(RequestError, match=r"weights\.pt is gone, so votes cannot be replayed"):
+        replayed(run)
+    (tmp_path / "tars" / "01.tar").unlink()
+    with pytest.raises(RequestError, match=r"01\.tar is gone, so votes cannot be replayed"):
+        replayed(run)

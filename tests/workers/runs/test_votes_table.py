@@ -1,0 +1,179 @@
+"""The table of votes is read as it was written, and its checksum covers the values and nothing else."""
+
+import hashlib
+import io
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smoothcert.workers.runs.votes_table import STATUSES, columns_sha256, encode, read_metadata, schema
+
+Row = dict[str, Any]
+ABLATIONS = 3
+INT32 = st.integers(-(2**31), 2**31 - 1)
+FLOAT32 = st.floats(width=32, allow_nan=False)
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "key": st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    "shard": st.sampled_from(["a.tar", "b.tar", "ä.tar"]),
+    "index": INT32,
+    "image_offset": st.integers(0, 2**50),
+    "image_bytes": INT32,
+    "sha256": st.binary(min_size=32, max_size=32),
+    "status": st.sampled_from(STATUSES),
+    "error": st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    "clean_margin": st.none() | FLOAT32,
+    "votes": st.none() | st.lists(st.integers(0, 65535), min_size=ABLATIONS, max_size=ABLATIONS),
+    "margins": st.none() | st.lists(FLOAT32, min_size=ABLATIONS, max_size=ABLATIONS),
+}
+VALUES |= {name: st.none() | INT32 for name in schema(ABLATIONS).names if name not in VALUES}
+ROWS = st.lists(st.fixed_dictionaries(VALUES), max_size=6)
+
+
+def _example() -> list[Row]:
+    whole: Row = {
+        "key": "a", "shard": "s.tar", "index": 0, "image_offset": 512, "image_bytes": 9, "sha256": b"\1" * 32,
+        "status": "ok", "error": None, "label": 1, "width": 4, "height": 5, "clean_prediction": 1, "clean_margin": 0.5,
+        "prediction": 1, "count": 2, "runner_up": 0, "runner_up_count": 1, "votes": [1, 1, 0],
+        "margins": [0.25, 0.5, 4.0], "max_certified_patch": 2, "max_margin_certified_patch": 1,
+    }  # fmt: skip
+    lost = {name: whole[name] for name in ("key", "shard", "index", "image_offset", "image_bytes", "sha256")}
+    return [whole, lost | {"key": "b", "index": 1, "status": "decode_error", "error": "broken"}]
+
+
+def _read(data: bytes) -> pa.Table:
+    return pq.read_table(io.BytesIO(data))
+
+
+def _checksum(rows: Sequence[Mapping[str, Any]]) -> str:
+    data = encode(rows, ABLATIONS, {})
+    return str(read_metadata(io.BytesIO(data))["columns_sha256"])
+
+
+def _checksum_by_hand(rows: Sequence[Row]) -> str:
+    """As the head of votes_table.py says it, with struct instead of numpy and Arrow."""
+    codes = {"int32": "<i", "int64": "<q", "float": "<f", "uint16": "<H"}
+    digest = hashlib.sha256()
+    for field in schema(ABLATIONS):
+        values = [row.get(field.name) for row in rows]
+        digest.update(field.name.encode() + b"\0" + bytes(value is not None for value in values))
+        for value in values:
+            if pa.types.is_fixed_size_list(field.type):
+                code = codes[str(field.type.value_type)]
+                digest.update(b"".join(struct.pack(code, item) for item in value or [0] * ABLATIONS))
+            elif str(field.type) in codes:
+                digest.update(struct.pack(codes[str(field.type)], value or 0))
+            else:
+                content = value.encode() if isinstance(value, str) else value or b""
+                digest.update(struct.pack("<q", len(content)) + content)
+    return digest.hexdigest()
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS)
+def test_round_trip(rows: list[Row]) -> None:
+    """Every value is read as it was written, nulls as nulls, in order and in the schema's types."""
+    table = _read(encode(rows, ABLATIONS, {}))
+    assert table.to_pylist() == rows
+    assert table.schema.equals(schema(ABLATIONS))
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS.map(lambda rows: [row | {"clean_margin": abs(row["clean_margin"] or 1.0)} for row in rows]))
+def test_checksum_as_defined(rows: list[Row]) -> None:
+    """The checksum is what its definition says, made here without numpy and Arrow."""
+    assert _checksum(rows) == _checksum_by_hand(rows)
+
+
+def test_nulls_in_votes() -> None:
+    """An image without votes has nulls, not zeros, and its neighbours keep theirs."""
+    lost, whole = _example()[1], _example()[0]
+    table = _read(encode([lost, whole, lost], ABLATIONS, {}))
+    assert table["votes"].to_pylist() == [None, [1, 1, 0], None]
+    assert table["margins"].to_pylist() == [None, [0.25, 0.5, 4.0], None]
+    assert table["prediction"].to_pylist() == [None, 1, None]
+
+
+def test_numpy_values_are_taken() -> None:
+    """Votes and margins come as numpy rows of the engine; they give the same file as lists."""
+    whole = _example()[0]
+    arrays = whole | {"votes": np.array(whole["votes"], np.int64), "margins": np.array(whole["margins"], np.float32)}
+    assert encode([arrays], ABLATIONS, {}) == encode([whole], ABLATIONS, {})
+
+
+@pytest.mark.parametrize("name", [field.name for field in schema(ABLATIONS) if not field.nullable])
+def test_required_columns(name: str) -> None:
+    """A row without key, shard, index, place, digest or status is not written."""
+    row = {key: value for key, value in _example()[0].items() if key != name}
+    with pytest.raises((ValueError, pa.ArrowInvalid)):
+        encode([row], ABLATIONS, {})
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        {"compression": "none"},
+        {"compression": "snappy", "row_group_size": 1},
+        {"compression": "zstd", "row_group_size": 7, "use_dictionary": False},
+        {"data_page_version": "2.0", "version": "1.0"},
+    ],
+)
+def test_checksum_ignores_the_encoding(encoding: dict[str, Any]) -> None:
+    """Written again with another compression, row group size or dictionary, the checksum is the same."""
+    rows = [row | {"index": index} for index, row in enumerate(_example() * 10)]
+    table = _read(encode(rows, ABLATIONS, {}))
+    file = io.BytesIO()
+    pq.write_table(table, file, **encoding)
+    assert columns_sha256(pq.read_table(file)) == _checksum(rows)
+
+
+def test_checksum_ignores_chunks() -> None:
+    """How a table is cut into chunks does not change its checksum."""
+    rows = _example() * 3
+    table = _read(encode(rows, ABLATIONS, {}))
+    pieces = pa.concat_tables([table.slice(0, 1), table.slice(1, 4), table.slice(5)])
+    assert columns_sha256(pieces) == columns_sha256(table) == _checksum(rows)
+
+
+OTHER_VALUES: dict[str, list[Any]] = {
+    "sha256": [b"\2" * 32],
+    "status": ["label_error"],
+    "error": ["", "x"],
+    "votes": [[1, 0, 1], [1, 1, 65535], [0, 0, 0], None],
+    "margins": [[0.25, 4.0, 0.5], [0.25, 0.5, 4.0000005], [0.0, 0.0, 0.0], None],
+}
+
+
+@pytest.mark.parametrize("name", schema(ABLATIONS).names)
+def test_checksum_covers_every_value(name: str) -> None:
+    """Another value in any one column, or a null where zeros were, is another checksum."""
+    rows = _example()
+    row, value = rows[0], rows[0][name]
+    if name in OTHER_VALUES:
+        others = OTHER_VALUES[name]
+    elif isinstance(value, str):
+        others = [f"{value}x"]
+    else:
+        others = [value + 7, *([0, None] if schema(ABLATIONS).field(name).nullable else [])]
+        row = row | {name: value + 3}  # so that 0 is another value
+        rows[0] = row
+    checksums = [_checksum(rows), *(_checksum([row | {name: other}, rows[1]]) for other in others)]
+    assert len(set(checksums)) == len(checksums)
+
+
+def test_checksum_covers_the_order_of_rows() -> None:
+    """The same rows in another order have another checksum."""
+    assert _checksum(_example()) != _checksum(_example()[::-1])
+
+
+def test_metadata() -> None:
+    """The metadata is read as it was given, with the checksum added."""
+    given_metadata = {"run_id": "abc", "shard": {"name": "ä.tar", "size": 2**40}, "seconds": 1.5}
+    data = encode(_example(), ABLATIONS, given_metadata)
+    assert read_metadata(io.BytesIO(data)) == given_metadata | {"columns_sha256": columns_sha256(_read(data))}

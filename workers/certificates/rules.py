@@ -1,0 +1,261 @@
+"""Votes to certificates: are there patches that change the prediction?
+
+Notation of docs/certificates.md. n_c counts the votes for class c, p is the prediction (most votes, the
+lowest class on a tie), T the ablations that the patches touch, F the fragile votes, which count as touched
+wherever the patches are. The attacker sets all votes in T and F and no other, so with the weight
+w_r(a) = 1 + [v_a = p] - [v_a = r] of a vote and the lead L_r = n_p - n_r - [r < p], rival r can win iff
+
+    L_r < (sum of w_r over T and F)              the exact rule, tight
+    L_r < 2 D, D the largest |T and F|           the margin rule, weaker
+
+and the prediction is certified iff neither holds for any rival, at any place. The slack is the smallest
+difference of the two sides: certified iff it is 0 or more. Classes without votes are rivals too; the lowest
+of them is the strongest.
+
+Not covered: which sets patches touch (touched.py); counting (tally.py).
+Source: Levine & Feizi 2020, arXiv:2002.10733, section 3, for the margin rule.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.touched import Reach, Threat, Weights
+from smoothcert.workers.certificates.tally import NOBODY, Tally, count_votes
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+_NUMBERS_AT_ONCE = 1 << 22  # in a table [images, sets]: bounds the memory
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """What is stored of each image, [images] each; the names are those of the Parquet columns."""
+
+    prediction: NDArray[np.int32]
+    count: NDArray[np.int32]
+    runner_up: NDArray[np.int32]
+    runner_up_count: NDArray[np.int32]
+    max_certified_patch: Ints
+    max_margin_certified_patch: Ints
+
+
+class Answer(NamedTuple):
+    """Whether patches of one kind can change predictions.
+
+    Attributes:
+        slack: [images], by how many votes of lead the certificate holds (0 or more) or fails (below 0).
+        places: [images, patches, 2], top and left pixel where the slack is smallest; patches that would add
+            nothing are left out; -1 where the answer is not of one place.
+        is_bound: whether the true slack may be larger: certified is proven, not certified may be too careful.
+    """
+
+    slack: Ints
+    places: Ints
+    is_bound: bool
+
+    @property
+    def certified(self) -> Bools:
+        return self.slack >= 0
+
+
+@dataclass(frozen=True)
+class Ballots:
+    """The votes of images, counted.
+
+    Attributes:
+        votes: [images, ablations], in offset order.
+        tally: of the votes.
+        fragile: [images, ablations], votes that count as touched everywhere; None for no such votes.
+    """
+
+    votes: NDArray[np.integer]
+    tally: Tally
+    fragile: Bools | None = None
+
+    @classmethod
+    def of(cls, votes: NDArray[np.integer], *, classes: int, fragile: Bools | None = None) -> Self:
+        """Count votes.
+
+        Args:
+            votes: [images, ablations], classes from 0 to `classes` - 1, in offset order.
+            classes: K, at least 2.
+            fragile: as the attribute.
+        Raises:
+            ValueError: a vote is for no class.
+        """
+        return cls(votes, count_votes(votes, classes=classes), fragile)
+
+    def __len__(self) -> int:
+        return len(self.votes)
+
+    def of_images(self, images: Ints | slice) -> Self:
+        """Those of some images."""
+        tally = Tally(self.tally.classes[images], self.tally.counts[images])
+        return type(self)(self.votes[images], tally, None if self.fragile is None else self.fragile[images])
+
+    def weights(self) -> Weights:
+        """[images, ablations]: the largest that w_r can be, 1 + [v = p]."""
+        return (self.votes == self.tally.prediction[:, None]) + np.float32(1)
+
+
+def certify(votes: NDArray[np.integer], geometry: Geometry, *, classes: int) -> Certificates:
+    """Count the votes and find the largest certified squares.
+
+    Args:
+        votes: [images, ablations], the class of each vote, in offset order.
+        geometry: of the ablations.
+        classes: K, the number of classes, at least 2.
+    Raises:
+        ValueError: votes do not fit the geometry or the number of classes.
+    """
+    ballots = Ballots.of(votes, classes=classes)
+    return Certificates(
+        ballots.tally.classes[:, 0],
+        ballots.tally.counts[:, 0],
+        ballots.tally.classes[:, 1],
+        ballots.tally.counts[:, 1],
+        largest_certified(exact_rule, ballots, geometry, squares(geometry)),
+        largest_certified(margin_rule, ballots, geometry, squares(geometry)),
+    )
+
+
+def exact_rule(ballots: Ballots, geometry: Geometry, threat: Threat) -> Answer:
+    """Whether any content of the patches, at any place, changes the prediction: tight, unless it is a bound.
+
+    Args:
+        ballots: the votes.
+        geometry: of the ablations.
+        threat: the patches.
+    Raises:
+        RequestError: the patch is larger than the image.
+        ValueError: votes do not fit the geometry.
+    """
+    return _answer(_exact_slack, ballots, geometry, threat)
+
+
+def margin_rule(ballots: Ballots, geometry: Geometry, threat: Threat) -> Answer:
+    """The published rule, made sound: never certifies what the exact rule does not. Arguments as there."""
+    return _answer(_margin_slack, ballots, geometry, threat)
+
+
+Rule = Callable[[Ballots, Geometry, Threat], Answer]
+
+
+def largest_certified(rule: Rule, ballots: Ballots, geometry: Geometry, threats: Sequence[Threat]) -> Ints:
+    """[images]: how many of the threats are certified, up to the first that is not.
+
+    A certificate implies that of every smaller rectangle, so a bisection finds it.
+
+    Args:
+        rule: exact_rule or margin_rule.
+        ballots: the votes.
+        geometry: of the ablations.
+        threats: in ascending order, each containing the one before, such as `squares`.
+    """
+    largest = np.zeros(len(ballots), int)
+
+    def bisect(images: Ints, low: int, high: int) -> None:
+        """All `images` hold at `low` and fail above `high`."""
+        if low == high or not len(images):
+            largest[images] = low
+            return
+        middle = (low + high + 1) // 2
+        holds = rule(ballots.of_images(images), geometry, threats[middle - 1]).certified
+        bisect(images[holds], middle, high)
+        bisect(images[~holds], low, middle - 1)
+
+    bisect(np.arange(len(ballots)), 0, len(threats))
+    return largest
+
+
+def squares(geometry: Geometry) -> list[Threat]:
+    """1 x 1, 2 x 2, ... up to the image's shorter side."""
+    return [Threat(side, side) for side in range(1, min(geometry.height, geometry.width) + 1)]
+
+
+def wide_strips(geometry: Geometry) -> list[Threat]:
+    """As wide as the image, 1, 2, ... pixels high: the largest certified height whatever the width."""
+    return [Threat(height, geometry.width) for height in range(1, geometry.height + 1)]
+
+
+def high_strips(geometry: Geometry) -> list[Threat]:
+    """As high as the image, 1, 2, ... pixels wide: the largest certified width whatever the height."""
+    return [Threat(geometry.height, width) for width in range(1, geometry.width + 1)]
+
+
+def slack_everywhere(ballots: Ballots, geometry: Geometry, height: int, width: int) -> Ints:
+    """The exact rule's slack at each place of one patch: [images, H - height + 1, W - width + 1].
+
+    Arguments and errors as of `exact_rule`; the smallest of an image is the slack that it gives.
+    """
+    touched = geometry.touched(height, width)
+    slack = np.full((len(ballots), touched.num_sets), np.iinfo(int).min)
+    for part in _parts(len(ballots), touched):
+        slack[part] = _slacks(ballots.of_images(part), touched, all_sets=True)
+    return slack.reshape(len(ballots), len(touched.vertical), len(touched.horizontal))
+
+
+def _answer(
+    slack_of: Callable[[Ballots, Reach], tuple[Ints, Ints]], ballots: Ballots, geometry: Geometry, threat: Threat
+) -> Answer:
+    if ballots.votes.shape[1] != geometry.num_ablations:
+        raise ValueError(f"{ballots.votes.shape[1]} votes an image do not fit {geometry.num_ablations} ablations")
+    reach = geometry.reach(threat)
+    slack, sets = np.full((2, len(ballots)), np.iinfo(int).min)  # what is not answered is not certified
+    for part in _parts(len(ballots), reach):
+        slack[part], sets[part] = slack_of(ballots.of_images(part), reach)
+    return Answer(slack, reach.places(sets), reach.is_bound)
+
+
+def _parts(images: int, reach: Reach) -> Iterator[slice]:
+    together = max(1, _NUMBERS_AT_ONCE // (reach.num_sets + reach.num_ablations))
+    for start in range(0, images, together):
+        yield slice(start, start + together)
+
+
+def _exact_slack(ballots: Ballots, reach: Reach) -> tuple[Ints, Ints]:
+    """[images] each: the smallest slack, and the set that gives it."""
+    slacks = _slacks(ballots, reach, all_sets=False)
+    sets = slacks.argmin(axis=1)
+    return slacks[np.arange(len(ballots)), sets], sets
+
+
+def _margin_slack(ballots: Ballots, reach: Reach) -> tuple[Ints, Ints]:
+    """[images] each: the smallest lead beyond 2 D, and the largest set."""
+    lead = ballots.tally.leads[:, 1]  # leads rise with the rank
+    sizes = _sums(np.ones(ballots.votes.shape, np.float32), ballots.fragile, reach)
+    sets = sizes.argmax(axis=1)
+    return lead - 2 * sizes[np.arange(len(ballots)), sets].astype(int), sets
+
+
+def _slacks(ballots: Ballots, reach: Reach, *, all_sets: bool) -> NDArray[np.float32]:
+    """[images, sets]: the slack if a set is touched; unless `all_sets`, only the smallest of an image is right,
+    the others may be larger than they are.
+    """
+    leads, weights = ballots.tally.leads, ballots.weights()
+    most = _sums(weights, ballots.fragile, reach).max(axis=1)
+    slacks = np.full((len(ballots), reach.num_sets), np.inf, np.float32)
+    for rank in range(1, leads.shape[1]):
+        rivals = ballots.tally.classes[:, rank]
+        settled = slacks.max(axis=1) if all_sets else slacks.min(axis=1)
+        images = np.flatnonzero((rivals != NOBODY) & (leads[:, rank] - most < settled))
+        if not len(images):  # leads rise with the rank: later rivals are no more dangerous
+            break
+        gained = weights[images] - (ballots.votes[images] == rivals[images, None])
+        sums = _sums(gained, None if ballots.fragile is None else ballots.fragile[images], reach)
+        slacks[images] = np.minimum(slacks[images], leads[images, rank, None] - sums)
+    return slacks
+
+
+def _sums(weights: Weights, fragile: Bools | None, reach: Reach) -> Weights:
+    """[images, sets]: the weights of the touched and the fragile votes together; exact, for they are small integers."""
+    if fragile is None:
+        return reach.sums(weights)
+    everywhere = np.where(fragile, weights, 0).sum(axis=1, keepdims=True)
+    return reach.sums(np.where(fragile, 0, weights)) + everywhere

@@ -1,0 +1,93 @@
+"""The normalisers that wrappers save beside their network: mean and std must be those of the job.
+
+A wrapper normalises pixels itself, with buffers such as `normalize.mean` and `normalize.std`. The job must do the same
+before the network. A pair is told by its names, under any prefix, and holds one number, or one a channel; its pixels
+go from 0 to 1 or from 0 to 255.
+
+Not covered: which tensors are the network's own (weights.py).
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Preprocess
+from smoothcert.manifests.names import printable
+from smoothcert.workers.networks.checkpoints import NORMALISER
+
+_NAME = re.compile(r"(?:^|[._])(mean|means|mu|std|stds|sigma)$")
+_PARTNER = {"mean": "std", "means": "stds", "mu": "sigma"}
+_PARTNER |= {std: mean for mean, std in _PARTNER.items()}
+
+_AGREE = 5e-4  # numbers near 0.5, rounded to float16
+_SHARE = 0.01  # of a std, which may be far smaller
+_UNIT = 2.0  # no mean or std of pixels from 0 to 1 is above it
+_COUNTS = {1: "one number", 3: "three numbers"}
+
+
+def normalisers(tensors: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
+    """Those of the tensors that are the mean or the std of a normaliser, by name.
+
+    Args:
+        tensors: by name, without the network's own.
+        channels: of the images.
+    """
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if NORMALISER.search(name)
+        or ((partner := _partner(name)) in tensors and _fits(tensor, channels) and _fits(tensors[partner], channels))
+    }
+
+
+def check_normalisers(tensors: Mapping[str, Tensor], preprocess: Preprocess, url: str) -> None:
+    """A network that was trained behind a normaliser of its own must get pixels normalised the same way.
+
+    Args:
+        tensors: as `normalisers` finds them.
+        preprocess: of the job.
+        url: of the file, to be named in errors.
+    Raises:
+        RequestError: the job says otherwise.
+    """
+    channels = len(preprocess.mean)
+    for name, tensor in tensors.items():
+        key = "std" if _word(name) in ("std", "stds", "sigma") else "mean"
+        here: tuple[float, ...] = getattr(preprocess, key)
+        pair = [tensors[each] for each in (name, _partner(name)) if each in tensors and _fits(tensors[each], channels)]
+        unit = 255 if any(float(each.abs().max()) > _UNIT for each in pair) else 1
+        there = tensor.double().flatten().expand(channels) / unit if _fits(tensor, channels) else None
+        if there is None or not _near(there, torch.tensor(here, dtype=torch.float64), tensor.dtype, key):
+            wanted = _COUNTS.get(channels, f"{channels} numbers")
+            rounded = wanted if there is None else [float(f"{number:.4g}") for number in there.tolist()]
+            raise RequestError(
+                f"preprocess.{key}: {list(here)} is not what {url} was trained with ({printable(name)}); "
+                f"set it to {rounded}"
+            )
+
+
+def _word(name: str) -> str:
+    found = _NAME.search(name)
+    return found[1] if found else ""
+
+
+def _partner(name: str) -> str:
+    """The other name of the pair; empty where the name is none of a pair."""
+    word = _word(name)
+    return name.removesuffix(word) + _PARTNER[word] if word else ""
+
+
+def _fits(tensor: Tensor, channels: int) -> bool:
+    return tensor.numel() in (1, channels)
+
+
+def _near(there: Tensor, here: Tensor, dtype: torch.dtype, key: str) -> bool:
+    """Whether two means or stds agree but for the rounding of the file's number format."""
+    rounding = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
+    allowed = (rounding * here.abs()).clamp(min=_AGREE)
+    if key == "std":
+        allowed = allowed.minimum(_SHARE * here)
+    return bool(((there - here).abs() <= allowed).all())

@@ -1,0 +1,152 @@
+"""Files in folders of this machine.
+
+A file is published by writing it aside, syncing it to disk, then linking it to its name, which fails if the name
+exists. So a reader never sees half a file, and of two writers one learns that it came second.
+"""
+
+import errno
+import itertools
+import os
+import stat
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from smoothcert.manifests.errors import RequestError, RunError
+from smoothcert.manifests.files import FileEntry, Listing
+from smoothcert.workers.storage.disk import reason_of, remedy_for
+
+_ASIDE = ".incoming"
+_STALE_S = 3600  # what lies aside for longer belongs to a writer that died
+_ATTEMPTS = 5  # a sweeper whose clock is ahead may take a living writer's for one of these
+
+
+class FolderStore:
+    """Files below the root of this machine."""
+
+    def find(self, url: str) -> FileEntry | None:
+        with _explained(url):
+            return _entry(Path(url))
+
+    def files(self, folder: str) -> list[FileEntry]:
+        """The files directly in a folder, by name; none where it does not exist."""
+        listing = self.listing(folder)
+        return listing.files if listing else []
+
+    def folders(self, folder: str) -> list[str]:
+        listing = self.listing(folder)
+        return listing.folders if listing else []
+
+    def listing(self, folder: str, most: int | None = None) -> Listing | None:
+        with _explained(folder):
+            try:
+                paths = sorted(itertools.islice(Path(folder).iterdir(), most))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            listing = Listing([], [], [])
+            for path in paths:
+                if entry := _entry(path):
+                    listing.files.append(entry)
+                elif path.is_dir():
+                    listing.folders.append(str(path))
+                else:
+                    listing.broken.append(str(path))
+            return listing
+
+    def read(self, url: str) -> bytes:
+        with _explained(url):
+            return Path(url).read_bytes()
+
+    @contextmanager
+    def local(self, url: str) -> Iterator[Path]:
+        try:
+            with Path(url).open("rb"):  # whoever opens it by its name can read it
+                pass
+        except OSError as error:  # perhaps on this machine alone
+            raise RunError(f"{url}: {reason_of(error)}; check that this machine can read it, and try again") from None
+        yield Path(url)
+
+    def publish(self, run_url: str, name: str, data: bytes) -> bool:
+        target = Path(run_url, name)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for _ in range(_ATTEMPTS):
+                with _aside(Path(run_url, _ASIDE), data) as aside, suppress(FileNotFoundError):
+                    os.link(aside, target)
+                    break
+            else:
+                raise FileNotFoundError(errno.ENOENT, "what is written aside does not stay there")
+            _sync_folder(target.parent)
+        except FileExistsError:
+            if target.is_file():
+                return False
+            raise RequestError(f"output: {target}: something in its way is no folder; choose another output") from None
+        except OSError as error:
+            remedy = remedy_for(error, run_url, "choose another output")
+            raise RequestError(f"output: cannot write {target}: {reason_of(error)}; {remedy}") from None
+        return True
+
+    def move(self, url: str, to: str) -> None:
+        with _explained(url):
+            Path(to).parent.mkdir(parents=True, exist_ok=True)
+            Path(url).rename(to)
+
+    def remove(self, url: str) -> None:
+        with _explained(url):
+            Path(url).unlink(missing_ok=True)
+
+    def sweep(self, run_url: str) -> None:
+        for path in Path(run_url, _ASIDE).glob("*"):
+            with _explained(str(path)), suppress(FileNotFoundError):  # its writer is done with it
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink()
+
+
+def _entry(path: Path) -> FileEntry | None:
+    """None where there is no such file, or no more."""
+    try:
+        facts = path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
+        raise
+    if not stat.S_ISREG(facts.st_mode):
+        return None
+    return FileEntry(str(path), facts.st_size, f"{path}@{facts.st_mtime_ns}", facts.st_mtime)
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    """One line of what the file system refuses; its own trouble is a RunError, for another attempt may do better."""
+    try:
+        yield
+    except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise RequestError(f"{url}: {reason_of(error)}; correct the path, or what may be read there") from None
+    except OSError as error:
+        raise RunError(f"{url}: {reason_of(error)}; check the disk or the mount, and try again") from None
+
+
+@contextmanager
+def _aside(folder: Path, data: bytes) -> Iterator[Path]:
+    """A file with this content on the disk, removed at the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / uuid.uuid4().hex
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a new name survive a power loss."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,128 @@
+"""Where files are read from and published: folders and S3, behind one face.
+
+A file is published once, whole: a reader never sees half of it, and of two writers one learns that it came second.
+
+Not covered: how a folder does it (folder_store.py), how S3 does it (s3_store.py).
+"""
+
+import hashlib
+import os
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.files import FileEntry, Listing
+from smoothcert.manifests.job import Storage
+from smoothcert.workers.storage import hub
+from smoothcert.workers.storage.folder_store import FolderStore
+
+
+class Store(Protocol):
+    """Find, list, read, publish once. URLs are paths or `s3://BUCKET/KEY`.
+
+    Raises:
+        RequestError: of each method, where the storage refuses or does not answer.
+    """
+
+    def find(self, url: str) -> FileEntry | None:
+        """The file, or None where there is none."""
+
+    def files(self, folder: str) -> list[FileEntry]:
+        """The files directly in a folder, by name; none where it does not exist."""
+
+    def folders(self, folder: str) -> list[str]:
+        """The folders directly in a folder, by name."""
+
+    def listing(self, folder: str, most: int | None = None) -> Listing | None:
+        """All that lies directly in a folder, or some `most` of it; None where it does not exist."""
+
+    def read(self, url: str) -> bytes: ...
+
+    def local(self, url: str) -> AbstractContextManager[Path]:
+        """A local file with the content of `url`, for as long as the context lasts."""
+
+    def publish(self, run_url: str, name: str, data: bytes) -> bool:
+        """Write RUN/NAME whole; False, and nothing written, where it exists already."""
+
+    def move(self, url: str, to: str) -> None:
+        """Give a file another URL in the same store."""
+
+    def remove(self, url: str) -> None:
+        """Remove a file; one that is not there is no error."""
+
+    def sweep(self, run_url: str) -> None:
+        """Remove what writers that died have left aside."""
+
+
+class AnyStore:
+    """Each URL in the store that holds it; names of the hub (hub.py) can be found and read locally.
+
+    Args:
+        settings: of the job, for S3.
+    """
+
+    def __init__(self, settings: Storage) -> None:
+        self._settings = settings
+
+    def find(self, url: str) -> FileEntry | None:
+        url = _fetched(url)
+        return self._of(url).find(url)
+
+    def files(self, folder: str) -> list[FileEntry]:
+        return self._of(folder).files(folder)
+
+    def folders(self, folder: str) -> list[str]:
+        return self._of(folder).folders(folder)
+
+    def listing(self, folder: str, most: int | None = None) -> Listing | None:
+        return self._of(folder).listing(folder, most)
+
+    def read(self, url: str) -> bytes:
+        return self._of(url).read(url)
+
+    def local(self, url: str) -> AbstractContextManager[Path]:
+        url = _fetched(url)
+        return self._of(url).local(url)
+
+    def publish(self, run_url: str, name: str, data: bytes) -> bool:
+        return self._of(run_url).publish(run_url, name, data)
+
+    def move(self, url: str, to: str) -> None:
+        self._of(url).move(url, to)
+
+    def remove(self, url: str) -> None:
+        self._of(url).remove(url)
+
+    def sweep(self, run_url: str) -> None:
+        self._of(run_url).sweep(run_url)
+
+    def _of(self, url: str) -> Store:
+        scheme, separator, _ = url.partition("://")
+        if not separator:
+            return FolderStore()
+        if scheme != "s3":
+            raise RequestError(f"{url}: {scheme}:// is not supported; use a folder or s3://BUCKET/KEY")
+        return _s3(self._settings)
+
+
+def _fetched(url: str) -> str:
+    """A name of the hub becomes a file of this machine; all else stays."""
+    return str(hub.fetch(url)) if hub.is_hub_name(url) else url
+
+
+@lru_cache
+def _s3(settings: Storage) -> Store:
+    from smoothcert.workers.storage.s3_store import S3Store  # boto3 takes a moment to load
+
+    return S3Store(settings)
+
+
+os.register_at_fork(after_in_child=_s3.cache_clear)  # its sockets are the parent's
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

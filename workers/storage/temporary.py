@@ -1,0 +1,53 @@
+"""Temporary folders that do not outlive their processes for long, not even one that was killed.
+
+A process that is killed removes nothing, and a machine that loses an actor a night would fill up with tars. So each
+folder holds a lock, which ends with its process whatever happens, and others remove what nobody holds.
+"""
+
+import fcntl
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from smoothcert.manifests.errors import RunError
+from smoothcert.workers.storage.disk import reason_of
+
+_PREFIX = "smoothcert-copy-"
+_LOCK = ".lock"
+_YOUNG_S = 60  # its process may be about to lock it
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of this process, removed at the end.
+
+    Raises:
+        RunError: none can be made.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix=_PREFIX)
+        lock = Path(made.name, _LOCK).open("w")  # noqa: SIM115  closed below
+    except OSError as error:
+        raise RunError(
+            f"no temporary folder can be made: {reason_of(error)}; set TMPDIR to a folder that exists and has room"
+        ) from None
+    with made as folder, lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Path(folder)
+
+
+def remove_abandoned() -> None:
+    """Remove the folders of processes of this machine that are gone."""
+    with suppress(OSError):  # there may be no temporary folder at all
+        _remove_abandoned(Path(tempfile.gettempdir()))
+
+
+def _remove_abandoned(place: Path) -> None:
+    for folder in place.glob(f"{_PREFIX}*"):
+        with suppress(OSError), (folder / _LOCK).open() as lock:  # held by its process, or another user's
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - folder.stat().st_mtime > _YOUNG_S:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,173 @@
+"""Bytes of an image file to the uint8 pixels that are certified.
+
+The first frame, as RGB or gray of 8 bits; its EXIF orientation is ignored, as in the reference, unless the job has
+`preprocess.orient`; then Resize and CenterCrop as torchvision does them on PIL images.
+
+Not covered: normalisation, which comes after pixels are hidden (smoothed_vit.py); what a file is that is no image
+(file_kinds.py).
+"""
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+import torchvision.transforms.functional as TF
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError, features
+from torchvision.transforms import InterpolationMode
+
+from smoothcert.manifests.errors import ImageError
+from smoothcert.manifests.job import Preprocess
+from smoothcert.workers.storage.file_kinds import kind_of
+
+MAX_PIXELS = 64 * 1000**2
+"""Larger images, before or after the resize, are refused before they are decoded."""
+
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; open_image checks ours
+
+# Colour profiles and texts of a PNG: Pillow takes 1 MiB of each, and 64 MiB of all, for an attack.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 256 * 1024**2
+
+Image.init()  # formats load on demand, but Image.open fails on one named before it is loaded
+# Formats that Pillow decodes by itself: others, such as EPS, would start programs.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_TURNS = {  # by EXIF's orientation; Pillow's exif_transpose would write the EXIF data anew, and fails at damaged ones
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class DecodedImage(NamedTuple):
+    """An image file, decoded and preprocessed.
+
+    Attributes:
+        width, height: as stored, in pixels.
+        pixels: [crop, crop, channels] uint8, or None with an error.
+        error: why there are no pixels.
+        rotated: whether its EXIF orientation says that the stored pixels are not upright.
+    """
+
+    width: int | None
+    height: int | None
+    pixels: NDArray[np.uint8] | None
+    error: ImageError | None
+    rotated: bool = False
+
+
+def decode(data: bytes, preprocess: Preprocess) -> DecodedImage:
+    """Decode and preprocess one image; an image without pixels carries its ImageError instead."""
+    width = height = None
+    try:
+        image = _open(data)
+        width, height = image.size
+        _check_size(width, height, preprocess)
+        pixels = _preprocess(_decoded(image, preprocess), preprocess)
+        return DecodedImage(width, height, pixels, None, _turn_of(image) is not None)
+    except ImageError as error:
+        return DecodedImage(width, height, None, error)
+
+
+def decode_whole(data: bytes, preprocess: Preprocess) -> Image.Image:
+    """The first frame of 8 bits in the job's channels, neither resized nor cropped.
+
+    Raises:
+        ImageError: it cannot be read, or is too large.
+    """
+    image = _open(data)
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError("too_large", f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS}")
+    return _decoded(image, preprocess)
+
+
+def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
+    """[height, width, channels] of an RGB or gray image."""
+    return np.atleast_3d(np.asarray(image))
+
+
+def image_of(pixels: NDArray[np.uint8]) -> Image.Image:
+    """The RGB or gray image of such pixels."""
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def decoder_version() -> str:
+    """Name and version of what decodes, recorded with every file of votes."""
+    return f"Pillow {PIL.__version__}, libjpeg-turbo {features.version_feature('libjpeg_turbo')}"
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError:
+        raise ImageError("decode_error", f"{kind_of(data)}; images are {', '.join(_FORMATS)}") from None
+    except MemoryError:
+        raise  # the machine's trouble, not the image's
+    except Exception as error:  # damaged headers raise almost anything, ValueError to struct.error
+        raise ImageError("decode_error", _text(error)) from None
+
+
+def _check_size(width: int, height: int, preprocess: Preprocess) -> None:
+    pixels = width * height
+    if preprocess.resize is None:
+        resized = pixels
+        if pixels <= MAX_PIXELS and (width, height) != (preprocess.crop, preprocess.crop):
+            expected = f"{preprocess.crop} x {preprocess.crop}"
+            raise ImageError(
+                "size_error", f"{width} x {height} pixels, expected {expected} (preprocess.resize is null)"
+            )
+    else:
+        short, long = min(width, height), max(width, height)
+        resized = preprocess.resize * int(preprocess.resize * long / short)
+    if max(pixels, resized) > MAX_PIXELS:
+        raise ImageError(
+            "too_large", f"{width} x {height} pixels, {max(pixels, resized)} with the resize; the limit is {MAX_PIXELS}"
+        )
+
+
+def _decoded(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """Its pixels, 8 bits of RGB or gray."""
+    try:
+        image.load()
+        turn = _turn_of(image) if preprocess.orient else None
+        upright = image if turn is None else image.transpose(turn)
+        return _in_mode("L" if preprocess.channels == 1 else "RGB", upright)
+    except (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError) as error:
+        raise ImageError("decode_error", _text(error)) from None
+
+
+def _turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What makes a loaded image upright as its EXIF orientation says; None where it is as it is stored."""
+    try:
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF data raise almost anything; the pixels are good all the same
+        return None
+
+
+def _in_mode(mode: str, image: Image.Image) -> Image.Image:
+    if image.mode in _SIXTEEN_BITS:
+        # Pillow would clip these at 255; the high byte is what it takes of 16-bit colour images.
+        high_bytes = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
+        return Image.fromarray(high_bytes.astype(np.uint8)).convert(mode)
+    if image.mode == "F":
+        raise ImageError("decode_error", "floating-point pixels have no 8-bit meaning")
+    image.info.pop("transparency", None)  # dropped like any alpha channel
+    return image.convert(mode)
+
+
+def _preprocess(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
+    if preprocess.resize is not None:
+        image = TF.resize(image, preprocess.resize, InterpolationMode(preprocess.interpolation))
+        image = TF.center_crop(image, [preprocess.crop, preprocess.crop])
+    return pixels_of(image)
+
+
+def _text(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,0 +1,281 @@
+"""The headers of a tar: which images it holds, and whether it is whole.
+
+Readers of tars drop things silently: what follows the first of two concatenated tars, everything after a
+damaged header, links, `__meta__/`, members whose name has a second dot. Here every byte of the file is
+accounted for, and each member with an image suffix is either one sample's image or an error by name. What is passed
+over is counted (LeftOut): files that operating systems add by themselves, as _SYSTEM_FILES and _SYSTEM_FOLDERS list
+them, and samples whose image has a suffix that images.image does not name.
+
+Loads no torch, so that the driver can count images. Not covered: reading the samples (shard_reader.py).
+"""
+
+import re
+import struct
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from smoothcert.manifests.errors import ShardError
+from smoothcert.manifests.job import Images
+from smoothcert.workers.storage.file_kinds import HEAD_BYTES, Group, known_kind
+
+_BLOCK = tarfile.BLOCKSIZE
+_READ_BYTES = 1 << 20
+_SYSTEM_FILES = re.compile(
+    r"\._.*|\.DS_Store|\.localized|Icon\r|Thumbs\.db|ehthumbs\.db|desktop\.ini|.*:Zone\.Identifier|~\$.*|\.directory",
+    re.IGNORECASE,
+)
+_SYSTEM_FOLDERS = re.compile(
+    r"__MACOSX|\.AppleDouble|\.Spotlight-V100|\.Trashes|\.fseventsd|\.TemporaryItems|\.DocumentRevisions-V100|"  # macOS
+    r"Network Trash Folder|Temporary Items|"  # macOS, on network drives
+    r"@eaDir|#recycle|#snapshot|\.@__thumb|"  # network drives
+    r"\$RECYCLE\.BIN|System Volume Information|"  # Windows
+    r"lost\+found|\.thumbnails|\.Trash-\d+|"  # Linux
+    r"\.ipynb_checkpoints"  # Jupyter
+)
+_IMAGE_SUFFIXES = {
+    *("jpg", "jpeg", "jpe", "jif", "jfif", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff", "img"),
+    *("avif", "avifs", "heic", "heif", "hif", "jxl", "jp2", "j2k", "jpf", "jpx", "ppm", "pgm", "pbm", "pnm", "pam"),
+    *("tga", "ico", "qoi", "psd", "exr", "hdr", "dng", "cr2", "nef", "arw"),
+}
+# What tarfile raises at damaged headers: its own errors, and others where pax headers hold no numbers.
+_DAMAGE = (
+    tarfile.TarError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    struct.error,
+)
+_REMEDIES: dict[Group | None, str] = {  # for a file that is no tar
+    "compressed": "decompress it (compressed tars are not read: rows point into the file)",
+    "archive": "extract it, and pack a tar",
+    "pointer": "run `git lfs pull` for the tar itself",
+    "page": "fetch the tar itself",
+    "parquet": "scripts/pack_parquet.py makes tars of it",
+    "readable": "pack images into a tar",
+    "convert": "pack images into a tar",
+}
+_HIDDEN = re.compile(r"__[^/]*__(?:$|/)")  # names that webdataset skips
+
+
+class ImageMember(NamedTuple):
+    """One image: key and suffix of its name, and where its bytes lie in the tar."""
+
+    key: str
+    suffix: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What tars hold that is in no run; of several tars it adds up.
+
+    Attributes:
+        system_members: files that operating systems put there.
+        samples_without_image: samples that seem to be images by a suffix, or have a label, but no image that
+            images.image names.
+        suffixes_without_image: of the members of these samples.
+    """
+
+    system_members: int = 0
+    samples_without_image: int = 0
+    suffixes_without_image: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any]) -> Self:
+        """From the metadata of a published file, which may be older than these figures."""
+        return cls(
+            metadata.get("system_members", 0),
+            metadata.get("samples_without_image", 0),
+            frozenset(metadata.get("suffixes_without_image", ())),
+        )
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            self.system_members + other.system_members,
+            self.samples_without_image + other.samples_without_image,
+            self.suffixes_without_image | other.suffixes_without_image,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "system_members": self.system_members,
+            "samples_without_image": self.samples_without_image,
+            "suffixes_without_image": sorted(self.suffixes_without_image),
+        }
+
+
+class TarContents(NamedTuple):
+    """What a tar holds: its images in order, and what is in no run."""
+
+    images: list[ImageMember]
+    left_out: LeftOut
+
+
+def read_tar(tar: Path, images: Images) -> TarContents:
+    """The images of a tar, after every byte and every member of it has been accounted for.
+
+    Args:
+        tar: a local file.
+        images: which members are images.
+    Raises:
+        ShardError: the tar is not whole, or not every image in it would become exactly one sample.
+    """
+    members = [member for member in _read_headers(tar) if not member.isdir()]
+    own = [member for member in members if not is_system_member(member.name)]
+    found = _images_of(own, images)
+    lost = list(_samples_without_image(own, images))
+    return TarContents(found, LeftOut(len(members) - len(own), len(lost), frozenset().union(*lost)))
+
+
+def is_system_member(name: str) -> bool:
+    """Whether an operating system put this file beside the user's own, such as `._0001.jpg` of macOS."""
+    *folders, base = name.split("/")
+    return bool(_SYSTEM_FILES.fullmatch(base)) or any(_SYSTEM_FOLDERS.fullmatch(part) for part in [*folders, base])
+
+
+def _images_of(members: list[tarfile.TarInfo], images: Images) -> list[ImageMember]:
+    found: list[ImageMember] = []
+    seen: set[tuple[str, str]] = set()
+    suffixes_seen: set[str] = set()
+    done_keys: set[str] = set()
+    current: str | None = None
+    for member in members:
+        if not _is_text(member.name):
+            raise ShardError(f"{member.name!r} is no name in UTF-8; rename it")
+        key, suffix = _key_and_suffix(member.name)
+        if not member.isreg() or member.issparse():
+            raise ShardError(f"{member.name} is {_kind_of(member)}")
+        last_suffix = member.name.rpartition(".")[2].lower() if "." in member.name else ""
+        hidden = _HIDDEN.match(member.name) is not None
+        if last_suffix in images.image and (key is None or hidden or suffix not in images.image):
+            raise ShardError(
+                f"{member.name} ends in an image suffix but is no sample's image: a name is KEY.SUFFIX with one dot, "
+                "outside folders like __meta__; rename it, or set images.image to the suffixes that count"
+            )
+        if key is None or suffix is None or hidden:
+            continue
+        if key != current:
+            if key in done_keys:
+                raise ShardError(
+                    f"key {key} comes twice, the second time with {member.name}; rename one, or put its "
+                    "members side by side"
+                )
+            current = key
+            done_keys.add(key)
+        if (key, suffix) in seen:
+            raise ShardError(f"{member.name} comes twice; remove one")
+        seen.add((key, suffix))
+        suffixes_seen.add(suffix)
+        if suffix in images.image:
+            if found and found[-1].key == key:
+                raise ShardError(f"sample {key} has two images, .{found[-1].suffix} and .{suffix}; keep one")
+            found.append(ImageMember(key, suffix, member.offset_data, member.size))
+    if not found:
+        raise ShardError(
+            f"holds no image: suffixes seen: {', '.join(sorted(suffixes_seen)) or 'none'}; "
+            f"images.image names: {', '.join(images.image)}"
+        )
+    return found
+
+
+def _samples_without_image(members: Iterable[tarfile.TarInfo], images: Images) -> Iterator[set[str]]:
+    """The suffixes of each sample that has no image but seems to be meant as one; not of metadata alone."""
+    suffixes_of = defaultdict[str, set[str]](set)
+    for member in members:
+        key, suffix = _key_and_suffix(member.name)
+        if key is not None and suffix is not None and not _HIDDEN.match(member.name):
+            suffixes_of[key].add(suffix)
+    for suffixes in suffixes_of.values():
+        meant = images.label in suffixes or any(suffix.rpartition(".")[2] in _IMAGE_SUFFIXES for suffix in suffixes)
+        if meant and suffixes.isdisjoint(images.image):
+            yield suffixes
+
+
+def _kind_of(member: tarfile.TarInfo) -> str:
+    """What a member is that is no plain file, and what to do."""
+    if member.issparse():
+        return "stored as a sparse file; pack the tar again without --sparse"
+    kinds = {
+        tarfile.SYMTYPE: f"a link to {member.linkname}; pack its content instead (tar --dereference)",
+        tarfile.LNKTYPE: f"a link to {member.linkname}; pack its content instead (tar --hard-dereference)",
+        tarfile.CHRTYPE: "a special file (a device); leave it out of the tar",
+        tarfile.BLKTYPE: "a special file (a device); leave it out of the tar",
+        tarfile.FIFOTYPE: "a special file (a named pipe); leave it out of the tar",
+        b"V": "the tar's volume label, not a file; pack the tar again without --label",
+        b"M": "the rest of a file that another volume begins; pack one tar, without --multi-volume",
+        b"D": "a folder listing of an incremental backup; pack the tar again without --incremental",
+    }
+    other = f"a member of unknown type {member.type.decode('latin-1')!r}, not a plain file; pack its content instead"
+    return kinds.get(member.type, other)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # tarfile keeps bytes that are no UTF-8 as surrogates
+        return False
+    return True
+
+
+def _key_and_suffix(name: str) -> tuple[str | None, str | None]:
+    """Split at the first dot of the base name, as webdataset does; None where it sees no sample."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    return (folder + slash + stem, suffix.lower()) if stem and dot else (None, None)
+
+
+def _read_headers(tar: Path) -> list[tarfile.TarInfo]:
+    size = tar.stat().st_size
+    if size == 0:
+        raise ShardError("is empty (0 bytes); pack it again")
+    members: list[tarfile.TarInfo] = []
+    try:
+        with tarfile.open(tar, mode="r:") as archive:
+            members.extend(archive)  # keeps what came before an error
+            end = archive.offset
+    except _DAMAGE as error:
+        if members and members[-1].offset_data + members[-1].size > size:
+            raise ShardError(f"is truncated inside {members[-1].name}; copy or pack it again") from None
+        other = None if members else _what_else(tar)
+        raise ShardError(other or f"is not a whole plain tar ({error}); copy or pack it again") from None
+    _check_end(tar, end, size)
+    if not members:
+        raise ShardError("holds no members; pack it again")
+    return members
+
+
+def _what_else(tar: Path) -> str | None:
+    """What a file is that does not begin as a tar does, and what to do; None where that is not clear."""
+    with tar.open("rb") as file:
+        kind = known_kind(file.read(HEAD_BYTES))
+    if kind is None or kind.group == "tar":  # a tar with a damaged header
+        return None
+    return f"is no tar: the file is {kind.name}; {_REMEDIES.get(kind.group, 'fetch the tar again, or pack one')}"
+
+
+def _check_end(tar: Path, end: int, size: int) -> None:
+    """Reading stopped at `end`: there must be two zero blocks, and nothing but zeros to the end of the file."""
+    with tar.open("rb") as file:
+        file.seek(end)
+        if size - end < 2 * _BLOCK:
+            raise ShardError(
+                f"is truncated at byte {size}: the two zero blocks that end a tar are missing; copy or pack it again"
+            )
+        if any(file.read(_BLOCK)):
+            raise ShardError(f"has a damaged header at byte {end}; copy or pack it again")
+        position = end + _BLOCK
+        while part := file.read(_READ_BYTES):
+            if any(part):
+                raise ShardError(
+                    f"goes on after its end (byte {end}): something follows from byte {position} on, perhaps a second "
+                    "tar; pack them as one"
+                )
+            position += len(part)

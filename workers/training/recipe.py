@@ -1,0 +1,145 @@
+"""A training file to what trains: network, ablations, optimizer, schedule, mixup; timm's factories make them.
+
+Not covered: images and their augmentation (data.py, augmentation.py); the loop (loop.py).
+"""
+
+import copy
+from functools import partial
+from typing import Any, cast
+
+import timm.optim
+import timm.optim.muon
+import timm.scheduler
+import torch
+from timm.data import Mixup
+from torch import Tensor, nn
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.training import Training
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.networks.checkpoints import recognise
+from smoothcert.workers.networks.classifiers import build_classifier, has_tokens, load_classifier
+from smoothcert.workers.storage.store import Store
+from smoothcert.workers.training.augmentation import Draws
+from smoothcert.workers.votes.ablated_dense import AblatedDense
+from smoothcert.workers.votes.ablated_forward import AblatedForward
+from smoothcert.workers.votes.voters import smooth
+
+# timm's Muon orthogonalises in bfloat16 and has no option for it; processors without AMX crawl at that.
+timm.optim.muon.zeropower_via_newtonschulz = partial(timm.optim.muon.zeropower_via_newtonschulz, dtype=torch.float32)
+
+
+def geometries_of(training: Training) -> list[Geometry]:
+    """The ablations of a training file in order, then the whole image where some are shown whole."""
+    crop = training.preprocess.crop
+    geometries = [Geometry.of(ablation, crop, crop) for ablation in training.ablation]
+    return geometries + [Geometry.whole(crop, crop)] * (training.whole_share > 0)
+
+
+def draw_ablations(training: Training, geometries: list[Geometry], draws: Draws) -> Tensor:
+    """[images] int64: an ablation of each image, as AblatedForward numbers them."""
+    weights = torch.tensor([ablation.weight for ablation in training.ablation], dtype=torch.float64)
+    shares = weights / weights.sum() * (1 - training.whole_share)
+    which = torch.bucketize(torch.from_numpy(draws.ablation), shares.cumsum(0), right=True)
+    which = which.clamp(max=len(geometries) - 1)
+    sizes = torch.tensor([geometry.num_ablations for geometry in geometries])
+    starts = sizes.cumsum(0) - sizes
+    return starts[which] + (torch.from_numpy(draws.offset) * sizes[which]).long()
+
+
+def forward_of(training: Training, network: nn.Module) -> AblatedForward | AblatedDense:
+    """The network under its ablations: hidden tokens are left out where it has tokens."""
+    geometries = geometries_of(training)
+    if has_tokens(network):
+        keep_hidden = training.model.masked_tokens == "keep"
+        return AblatedForward(network, geometries, training.preprocess, keep_hidden=keep_hidden)
+    return AblatedDense(network, geometries, training.preprocess)
+
+
+def starting_network(training: Training, store: Store) -> nn.Module:
+    """Drawn at random, or from the checkpoint, with a new head where the training file says so.
+
+    Raises:
+        RequestError: timm has no such classifier, the weights are not that network's, or it could not vote later.
+    """
+    network = _network_of(training, store)
+    crop = training.preprocess.crop
+    smooth(
+        copy.deepcopy(network).eval().requires_grad_(False),
+        Geometry.of(training.validated_ablation, crop, crop),
+        preprocess=training.preprocess,
+        model=training.model.as_voter(),
+        device=torch.device("cpu"),
+    )
+    return network
+
+
+def _network_of(training: Training, store: Store) -> nn.Module:
+    model, preprocess = training.model, training.preprocess
+    drop_path = training.regularisation.drop_path
+    voter = model.as_voter()
+    if drop_path:  # not every classifier of timm knows it
+        voter = voter.model_copy(update={"options": voter.options | {"drop_path_rate": drop_path}})
+    if model.checkpoint is None:
+        return build_classifier(voter, preprocess.network_side)
+    if model.checkpoint_classes is not None:
+        voter = voter.model_copy(update={"classes": model.checkpoint_classes})
+    with store.local(model.checkpoint) as file:
+        key = recognise(file, model.checkpoint_key, url=model.checkpoint).key
+        network = load_classifier(voter, preprocess, file, key).requires_grad_(True)
+    if model.checkpoint_classes is not None:
+        cast("Any", network).reset_classifier(model.classes)  # every classifier of timm has it
+    return network
+
+
+def optimizer_of(training: Training, network: nn.Module) -> torch.optim.Optimizer:
+    """timm's optimizer of that name, over its groups of parameters.
+
+    Raises:
+        RequestError: timm does not know it, or its options.
+    """
+    chosen = training.optimizer
+    try:
+        return timm.optim.create_optimizer_v2(
+            network,
+            chosen.name,
+            lr=chosen.lr,
+            weight_decay=chosen.weight_decay,
+            momentum=chosen.momentum,
+            layer_decay=chosen.layer_decay,
+            **chosen.options,
+        )
+    except (ValueError, TypeError, AssertionError, RuntimeError, KeyError) as error:
+        raise RequestError(
+            f"optimizer: timm cannot make {chosen.name!r} with options {chosen.options}: "
+            f"{' '.join(str(error).split())}; see timm.optim.list_optimizers()"
+        ) from None
+
+
+def scheduler_of(training: Training, optimizer: torch.optim.Optimizer) -> timm.scheduler.scheduler.Scheduler:
+    """timm's schedule of that name; its `step` takes the epochs done, a fraction."""
+    chosen = training.schedule
+    scheduler, _ = timm.scheduler.create_scheduler_v2(
+        optimizer,
+        sched=chosen.name,
+        num_epochs=training.epochs,
+        decay_epochs=chosen.decay_epochs,
+        decay_rate=chosen.decay_rate,
+        min_lr=chosen.min_lr,
+        warmup_lr=chosen.warmup_lr,
+        warmup_epochs=chosen.warmup_epochs,
+    )
+    return scheduler
+
+
+def mixup_of(training: Training) -> Mixup | None:
+    """Mixup, cutmix, or one of both for each batch; None where the file asks for neither."""
+    chosen = training.regularisation
+    if not (chosen.mixup or chosen.cutmix):
+        return None
+    return Mixup(
+        mixup_alpha=chosen.mixup,
+        cutmix_alpha=chosen.cutmix,
+        label_smoothing=chosen.label_smoothing,
+        num_classes=training.model.classes,
+    )

@@ -1,0 +1,84 @@
+"""Held-out images: how often ablations are classified rightly, and what that is worth against patches.
+
+Votes and certificates are made by the code that certifies (votes/voters.py, certificates/rules.py).
+"""
+
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from smoothcert.manifests.training import Training
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.touched import Threat
+from smoothcert.workers.certificates.rules import Ballots, exact_rule
+from smoothcert.workers.training.data import LabelledImages
+from smoothcert.workers.training.processes import Peers
+from smoothcert.workers.votes.voters import smooth
+
+_IMAGES_TOGETHER = 16
+
+
+class Validated(NamedTuple):
+    """How far a validation is.
+
+    Attributes:
+        epoch: from 1.
+        images: this process has voted on, of `total`.
+    """
+
+    epoch: int
+    images: int
+    total: int
+
+
+class Validator:
+    """Held-out images, of which each process votes on its own.
+
+    Args:
+        training: the training file, which names them.
+        images: those of this process; one that cannot be read, or has no label, counts as misjudged.
+        peers: the processes.
+        device: where to vote.
+    """
+
+    def __init__(self, training: Training, images: LabelledImages, peers: Peers, device: torch.device) -> None:
+        crop = training.preprocess.crop
+        self._training, self._images, self._peers, self._device = training, images, peers, device
+        self._geometry = Geometry.of(training.validated_ablation, crop, crop)
+
+    def figures(self, network: nn.Module, epoch: int) -> Generator[Validated, None, dict[str, Any]]:
+        """Vote; return `ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`.
+
+        Args:
+            network: is taken over.
+            epoch: from 1; for what is told.
+        """
+        training, images = self._training, self._images
+        voter = smooth(
+            network.eval().requires_grad_(False),
+            self._geometry,
+            preprocess=training.preprocess,
+            model=training.model.as_voter(),
+            device=self._device,
+        )
+        votes = np.zeros((len(images.labels), self._geometry.num_ablations), np.int64)
+        for start in range(0, len(votes), _IMAGES_TOGETHER):
+            together = slice(start, start + _IMAGES_TOGETHER)
+            votes[together] = voter.votes(images.pixels[together]).classes.cpu().numpy()
+            yield Validated(epoch, min(together.stop, len(votes)), len(votes))
+        labels = images.labels.numpy()
+        ballots = Ballots.of(votes, classes=training.model.classes)
+        right = ballots.tally.prediction == labels
+        patches = training.validation.patches if training.validation is not None else ()
+        certified = [exact_rule(ballots, self._geometry, Threat(side, side)).certified & right for side in patches]
+        counts = [(votes == labels[:, None]).mean(axis=1).sum(), right.sum(), *(held.sum() for held in certified)]
+        total, *sums = self._peers.sums([len(labels) + images.left_out, *counts], self._device)
+        shares = [right / total for right in sums]
+        return {
+            "ablation_accuracy": shares[0],
+            "smoothed_accuracy": shares[1],
+            "certified_accuracy": {str(side): share for side, share in zip(patches, shares[2:], strict=True)},
+        }

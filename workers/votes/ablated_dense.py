@@ -1,0 +1,72 @@
+"""Ablations through a network that learns and computes every pixel, hidden ones black before normalisation.
+
+The face is that of AblatedForward (ablated_forward.py), which leaves hidden tokens out; here nothing can be left out.
+A batch norm learns from the images of one group, so its network depends on how many images are in one.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smoothcert.manifests.job import Preprocess
+from smoothcert.workers.ablations.geometry import Geometry
+
+
+class DenseGroup(NamedTuple):
+    """Images that go through the network together: [S] positions in the batch, and [S] the ablation of each."""
+
+    images: Tensor
+    ablations: Tensor
+
+
+class AblatedDense(nn.Module):
+    """A network and the ablations under which it learns, numbered as in AblatedForward.
+
+    Args:
+        network: any classifier of timm.
+        geometries: on images before they are upsampled.
+        preprocess: mean and std of the channels, and how often a pixel is repeated.
+    """
+
+    def __init__(self, network: nn.Module, geometries: Sequence[Geometry], preprocess: Preprocess) -> None:
+        super().__init__()
+        self.network = network
+        shown = [
+            (rows, columns) for geometry in geometries for rows in geometry.rows for columns in geometry.columns
+        ]  # in offset order
+        rows, columns = (torch.stack([torch.from_numpy(side) for side in sides]) for sides in zip(*shown, strict=True))
+        self._rows_AH, self._columns_AW = rows, columns
+        self._mean_C11, self._std_C11 = (
+            torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
+        )
+        self._upsample = preprocess.upsample
+
+    def to_device(self, device: torch.device) -> None:
+        """Move network and tables."""
+        self.network.to(device)
+        for name in ("_rows_AH", "_columns_AW", "_mean_C11", "_std_C11"):
+            setattr(self, name, getattr(self, name).to(device))
+
+    def groups(self, ablations: Tensor, *, at_most: int) -> Iterator[DenseGroup]:
+        """The batch in groups of at most so many images.
+
+        Args:
+            ablations: [images] int64, the number of each image's ablation.
+            at_most: images in a group.
+        """
+        images = torch.arange(len(ablations), device=ablations.device)
+        yield from map(DenseGroup, images.split(at_most), ablations.split(at_most))
+
+    def forward(self, pixels_NCHW: Tensor, group: DenseGroup) -> Tensor:
+        """[S, K] logits of the images of a group.
+
+        Args:
+            pixels_NCHW: [images, channels, height, width], 0 to 1, of the whole batch.
+            group: of this batch.
+        """
+        visible_S1HW = self._rows_AH[group.ablations, None, :, None] & self._columns_AW[group.ablations, None, None, :]
+        shown_SCHW = (pixels_NCHW[group.images] * visible_S1HW - self._mean_C11) / self._std_C11
+        return self.network(F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest"))

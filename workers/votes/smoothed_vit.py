@@ -1,0 +1,258 @@
+"""Images to votes: a Vision Transformer that computes only the tokens an ablation shows.
+
+An ablation that shows 19 of 224 columns has about 30 of 196 tokens, so leaving the hidden ones out saves
+six sevenths of the work. Ablations with equally many tokens are computed together, whatever their offset
+and image, so nothing is padded. In the last block only the rows that the head reads are computed.
+
+No operation here mixes sequences, so a vote depends on the pixels of its own ablation alone.
+
+    N images              A ablations of an image     S sequences: an ablation of an image each
+    T tokens of an image  n tokens that are shown     V pixel values of a token (C P P)
+    P side of a token     D width of the network      K classes             C channels of an image
+
+Covered: timm's VisionTransformer with class, distillation and register tokens and every pooling.
+Not covered: other families, whose tokens cannot be dropped (smoothed_dense.py); batching and votes (smoothed.py);
+loading (classifiers.py).
+Source: Salman et al. 2021, arXiv:2110.07719, section 4; pixels are hidden before normalisation, as there.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Attention, LayerScale, Mlp
+from timm.models import VisionTransformer
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from smoothcert.manifests.job import Model, Preprocess
+from smoothcert.workers.ablations.geometry import Geometry, TokenGroup
+from smoothcert.workers.votes.smoothed import Computed, Smoothed, upsampled
+
+# Tokens computed in one go: on a CPU what stays in its cache, on a GPU what keeps it busy. They bound the memory:
+# the widest moment of a block holds some 9 D numbers a token.
+_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 17}
+_SHORT = 64  # tokens; up to here plain matrix products beat fused attention on a CPU
+
+
+class _Group(NamedTuple):
+    """Ablations of equal token count, as tensors: G ablations, n tokens each."""
+
+    ablations: Tensor  # [G]
+    tokens: Tensor  # [G, n]
+    visible: Tensor  # [G, n, P, P] uint8, 1 where the pixel shows
+
+
+class SmoothedViT(Smoothed):
+    """A Vision Transformer that votes.
+
+    Args:
+        network: as classifiers.load_classifier returns it, float32 on the CPU; taken over and changed.
+        geometry: the ablations of an image, before it is upsampled.
+        preprocess: mean and std of the channels, and how often a pixel is repeated.
+        model: dtype of the blocks, and what becomes of hidden tokens.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        network: VisionTransformer,
+        geometry: Geometry,
+        *,
+        preprocess: Preprocess,
+        model: Model,
+        device: torch.device,
+    ) -> None:
+        super().__init__(
+            num_ablations=geometry.num_ablations,
+            num_classes=network.num_classes,
+            device=device,
+            at_once=_TOKENS_AT_ONCE[device.type],
+        )
+        self._network = network.to(device)
+        self._dtype = getattr(torch, model.dtype)
+        self._token_px = network.patch_embed.patch_size[0]
+        self._upsample = preprocess.upsample
+        geometry = geometry.upsampled(self._upsample)
+        keep_hidden = model.masked_tokens == "keep"
+        self._ablated = [
+            self._to_device(group) for group in geometry.token_groups(self._token_px, keep_hidden=keep_hidden)
+        ]
+        whole = Geometry.whole(geometry.height, geometry.width)
+        self._whole = [self._to_device(group) for group in whole.token_groups(self._token_px)]
+        self._fold_embedding(preprocess)
+        network.blocks.to(self._dtype)
+        for block in network.blocks:
+            _prepare(block)
+        network.norm_pre.to(self._dtype)
+
+    def one_logits(self, image: Tensor, ablation: Geometry, *, keep_hidden: bool) -> Tensor:
+        [group] = ablation.upsampled(self._upsample).token_groups(self._token_px, keep_hidden=keep_hidden)
+        return next(self._computed(image[None], [self._to_device(group)])).logits[0]
+
+    def _ablated_logits(self, images: Tensor) -> Iterator[Computed]:
+        return self._computed(images, self._ablated)
+
+    def _whole_logits(self, images: Tensor) -> Iterator[Computed]:
+        return self._computed(images, self._whole)
+
+    def _computed(self, images: Tensor, groups: list[_Group]) -> Iterator[Computed]:
+        pixels_NTV = self._tokens_of(images.to(self._device))
+        for group in groups:
+            members, tokens = group.tokens.shape
+            compute = partial(self._sequence_logits, pixels_NTV, group)
+            parts = self._in_parts(len(images) * members, tokens + self._network.num_prefix_tokens, compute)
+            for part_S, logits_SK in parts:
+                yield Computed(part_S // members, group.ablations[part_S % members], logits_SK)
+
+    @torch.inference_mode()
+    def _sequence_logits(self, pixels_NTV: Tensor, group: _Group, part_S: Tensor) -> Tensor:
+        members = len(group.ablations)
+        return self._classify(self._embed(pixels_NTV, part_S // members, group, part_S % members))
+
+    def _tokens_of(self, images_NHWC: Tensor) -> Tensor:
+        """The pixels of each token, [N, T, V] uint8, ordered as the weights of the embedding are."""
+        P = self._token_px
+        tokens = upsampled(images_NHWC, self._upsample).unfold(1, P, P).unfold(2, P, P)  # [N, rows, columns, C, P, P]
+        return tokens.flatten(3).flatten(1, 2).contiguous()
+
+    def _embed(self, pixels_NTV: Tensor, image_S: Tensor, group: _Group, member_S: Tensor) -> Tensor:
+        """Prefix tokens and the shown tokens, with their positions: [S, prefix + n, D] in the blocks' dtype."""
+        tokens_Sn = group.tokens[member_S]
+        shown_SnV = pixels_NTV[image_S[:, None], tokens_Sn]
+        visible_SnPP = group.visible[member_S]
+        shown_SnV = shown_SnV.unflatten(2, (-1, *visible_SnPP.shape[2:])).mul_(visible_SnPP[:, :, None]).flatten(2)
+        embedded_SnD = self._embed_norm(F.linear(shown_SnV.float(), self._embed_weight_DV, self._embed_bias_D))
+        embedded_SnD = embedded_SnD + self._positions_TD[tokens_Sn]
+        prefix = self._prefix_1pD.expand(len(image_S), -1, -1)
+        return self._network.norm_pre(torch.cat([prefix, embedded_SnD], dim=1).to(self._dtype))
+
+    def _classify(self, tokens_SnD: Tensor) -> Tensor:
+        """Embedded sequences to logits, [S, K]: timm's own modules; the final norm and the head in float32."""
+        network = self._network
+        read = rows_that_the_head_reads(network)
+        for block in network.blocks[:-1]:
+            tokens_SnD = _block(block, tokens_SnD, read=None)
+        tokens_SnD = _block(network.blocks[-1], tokens_SnD, read=read)
+        return network.forward_head(network.norm(tokens_SnD.float()))
+
+    def _to_device(self, group: TokenGroup) -> _Group:
+        visible_GnPP = group.rows[:, :, :, None] & group.columns[:, :, None, :]
+        return _Group(
+            torch.from_numpy(group.ablations).to(self._device),
+            torch.from_numpy(group.tokens).to(self._device),
+            torch.from_numpy(visible_GnPP).to(self._device, torch.uint8),
+        )
+
+    def _fold_embedding(self, preprocess: Preprocess) -> None:
+        """Make the embedding take raw pixels: W (x / 255 - mean) / std + b = W' x + b', so a hidden pixel is a 0.
+
+        It stays float32 for every dtype: 3 % of the work, and b' would lose digits in less.
+        """
+        network, embed = self._network, self._network.patch_embed
+        mean, std = torch.tensor([preprocess.mean, preprocess.std], device=self._device, dtype=torch.float64)
+        weight_DCPP = embed.proj.weight.double()
+        shift_D = (weight_DCPP * (mean / std)[:, None, None]).sum((1, 2, 3))
+        bias_D = torch.zeros_like(shift_D) if embed.proj.bias is None else embed.proj.bias.double()
+        self._embed_weight_DV = (weight_DCPP / (255 * std)[:, None, None]).flatten(1).float()
+        self._embed_bias_D = (bias_D - shift_D).float()
+        self._embed_norm = embed.norm
+        with torch.inference_mode():
+            self._prefix_1pD, self._positions_TD = positions_of(network)
+
+
+class _GELUInPlace(nn.GELU):
+    """Over its input, which nothing else reads: on a CPU another tensor of this size costs as much as the function."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.ops.aten.gelu.out(input, approximate=self.approximate, out=input)
+
+
+def positions_of(network: VisionTransformer) -> tuple[Tensor, Tensor]:
+    """Prefix tokens with their positions, [1, p, D], and the positions of all others, [T, D]."""
+    rows, columns = network.patch_embed.grid_size
+    shape = (rows, columns) if network.dynamic_img_size else (rows * columns,)
+    # timm adds positions to all tokens at once, so zeros in their place give prefix and positions alone.
+    zeros = network.patch_embed.proj.weight.new_zeros(1, *shape, network.embed_dim)
+    prefix_1pD, positions_1TD = network._pos_embed(zeros).split([network.num_prefix_tokens, rows * columns], dim=1)
+    return prefix_1pD, positions_1TD[0]
+
+
+def rows_that_the_head_reads(network: VisionTransformer) -> int | None:
+    """How many tokens from the front the head reads; None for all."""
+    if isinstance(network, VisionTransformerDistilled):
+        return 2
+    return 1 if network.global_pool == "token" else None
+
+
+@torch.no_grad()
+def _prepare(block: Any) -> None:
+    """Change a block so that `_block` can compute it over its input: the same function, up to rounding."""
+    if type(block) is not Block or type(block.attn) is not Attention:
+        return
+    _fold_scale(block.attn.proj, block.ls1)
+    block.ls1 = nn.Identity()
+    if type(block.mlp) is Mlp:
+        _fold_scale(block.mlp.fc2, block.ls2)
+        block.ls2 = nn.Identity()
+        if type(block.mlp.act) is nn.GELU:
+            block.mlp.act = _GELUInPlace(block.mlp.act.approximate)
+
+
+def _fold_scale(linear: nn.Linear, scale: nn.Module) -> None:
+    if isinstance(scale, LayerScale):
+        linear.weight.mul_(scale.gamma[:, None])
+        if linear.bias is not None:
+            linear.bias.mul_(scale.gamma)
+
+
+def _block(block: Any, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
+    """One transformer block, over its input; only the first `read` rows of its output are computed, None for all."""
+    if type(block) is not Block or type(block.attn) is not Attention:
+        return block(tokens_SnD)
+    mixed_SnD = _attention(block.attn, block.norm1(tokens_SnD), read=read)
+    rows_SnD = tokens_SnD[:, :read].contiguous()
+    _add_linear(rows_SnD, block.attn.proj, mixed_SnD)
+    normed_SnD, mlp = block.norm2(rows_SnD), block.mlp
+    if type(mlp) is Mlp:
+        _add_linear(rows_SnD, mlp.fc2, mlp.norm(mlp.act(mlp.fc1(normed_SnD))))
+    else:
+        rows_SnD += block.ls2(mlp(normed_SnD))
+    return rows_SnD
+
+
+def _add_linear(rows_SnD: Tensor, linear: nn.Linear, inputs_SnM: Tensor) -> None:
+    """rows += linear(inputs), without a copy of the bias or of the rows."""
+    if linear.bias is not None:
+        rows_SnD.add_(linear.bias)
+    rows_SnD.flatten(0, 1).addmm_(inputs_SnM.flatten(0, 1), linear.weight.t())
+
+
+def _attention(attention: Attention, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
+    """timm's Attention up to its projection, with queries from the first `read` tokens only; keys, values from all."""
+    heads = (attention.num_heads, attention.head_dim)
+    weight, bias = attention.qkv.weight, attention.qkv.bias
+    if read is None:
+        queries, keys, values = attention.qkv(tokens_SnD).unflatten(2, (3, *heads)).unbind(2)
+    else:
+        D = attention.attn_dim
+        queries = F.linear(tokens_SnD[:, :read], weight[:D], None if bias is None else bias[:D]).unflatten(2, heads)
+        keys_values = F.linear(tokens_SnD, weight[D:], None if bias is None else bias[D:])
+        keys, values = keys_values.unflatten(2, (2, *heads)).unbind(2)
+    queries, keys, values = (part.transpose(1, 2) for part in (queries, keys, values))
+    queries, keys = attention.q_norm(queries), attention.k_norm(keys)
+    mixed = _attend(queries, keys, values, attention.scale).transpose(1, 2).flatten(2)
+    mixed = attention.norm(mixed)
+    if attention.gate is not None:
+        mixed = mixed * attention.gate(tokens_SnD[:, :read]).sigmoid()
+    return mixed
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """[S, heads, rows, head width]."""
+    if queries.device.type == "cpu" and keys.shape[2] <= _SHORT:
+        return (queries * scale @ keys.transpose(2, 3)).softmax(dim=-1) @ values
+    return F.scaled_dot_product_attention(queries, keys, values)
