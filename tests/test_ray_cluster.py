@@ -180,7 +180,7 @@ def test_the_launcher_needs_no_more_than_its_policies_allow(cluster, aws):
 
 def test_the_policy_of_the_bucket_allows_what_the_store_calls():
     """Each call of workers/storage/s3_store.py is known here; the policies allow these, and nothing else of S3."""
-    source = (HOUSE / "workers" / "s3_store.py").read_text()
+    source = (HOUSE / "workers" / "storage" / "s3_store.py").read_text()
     assert set(re.findall(r"_client\.(\w+)\(", source)) == S3_CALLS.keys()
     needed = {action for call, actions in S3_CALLS.items() if call not in REPAIR_OR_FINETUNE for action in actions}
     assert policies()["smoothcert-bucket"] == needed
@@ -191,7 +191,7 @@ def test_the_policy_of_the_bucket_allows_what_the_store_calls():
 
 def test_what_is_mounted_exists(cluster):
     """Every source of file_mounts is in the repository, and the mounted job is a job."""
-    assert {"~/pipeline", "~/workers", "~/manifests", "~/constraints.txt", "~/job.yaml"} == cluster[
+    assert {"~/src", "~/pipeline", "~/workers", "~/manifests", "~/constraints.txt", "~/job.yaml"} == cluster[
         "file_mounts"
     ].keys()
     for source in cluster["file_mounts"].values():
@@ -229,8 +229,10 @@ def home(cluster, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     for target, source in cluster["file_mounts"].items():
-        copy = shutil.copytree if Path(source).is_dir() else shutil.copy
-        copy(source, home / target.removeprefix("~/"))
+        if Path(source).is_dir():
+            shutil.copytree(source, home / target.removeprefix("~/"), symlinks=True)  # as rsync does
+        else:
+            shutil.copy(source, home / target.removeprefix("~/"))
     shutil.copy("pipeline/certify_all.py", home)
     for package in ("pipeline", "workers", "manifests"):
         with (home / package / "__init__.py").open("a") as file:
@@ -275,7 +277,7 @@ def test_submit_runs_the_mounted_job(home, tmp_path):
     result = submit(home)
     assert result.returncode == 0, result.stderr
     assert len(list(tmp_path.glob("runs/*/votes/*.parquet"))) == 2
-    packages = {"manifests/__init__.py", "workers/__init__.py", "pipeline/__init__.py"}
+    packages = {f"src/smoothcert/{folder}/__init__.py" for folder in ("manifests", "workers", "pipeline")}
     assert list(importers(home).values()).count(packages) >= 2  # the driver, an actor
 
 
