@@ -14,7 +14,7 @@ def _know_the_package() -> None:
     """
     here = Path(__file__).resolve().parent
     house = here if (here / "src").is_dir() else here.parent
-    sys.path[0] = str(house / "src")
+    sys.path = [str(house / "src"), *(place for place in sys.path if Path(place).resolve() != here)]
 
 
 if __name__ == "__main__":

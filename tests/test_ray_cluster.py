@@ -17,6 +17,7 @@ import pytest
 import yaml
 from botocore.validate import ParamValidator
 from moto import mock_aws
+from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts import scripts as ray_commands
@@ -320,3 +321,18 @@ def test_the_rayjob_runs_this_ray(cluster):
 def test_no_key_is_written_in_the_guide():
     """Credentials come from instance profiles: nothing that looks like a key, and no way to write one down."""
     assert not re.search(r"AKIA[0-9A-Z]{12}|AWS_SECRET_ACCESS_KEY=|aws_secret_access_key", OPERATIONS)
+
+
+def test_job_submit_sends_the_whole_package(tmp_path):
+    """`ray job submit --working-dir .` packs links as what they lead to; what it sends runs by itself."""
+    packed, sent = tmp_path / "sent.zip", tmp_path / "sent"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=HOUSE, capture_output=True, text=True, check=True)
+    for name in filter(None, tracked.stdout.split("\0")):
+        (tmp_path / "clone" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HOUSE / name, tmp_path / "clone" / name, follow_symlinks=False)
+    create_package(str(tmp_path / "clone"), packed, include_gitignore=True)
+    shutil.unpack_archive(packed, sent)
+    script = [sys.executable, "-I", "pipeline/certify_all.py", "no-such-job.yaml"]
+    result = subprocess.run(script, cwd=sent, capture_output=True, text=True, check=False)
+    assert result.stderr.startswith("error: no-such-job.yaml: cannot read the job file")
+    assert (sent / "src" / "smoothcert" / "workers" / "certifier.py").is_file()
