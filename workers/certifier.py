@@ -42,7 +42,7 @@ from smoothcert.workers.runs import votes_table
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, TriedOut
 from smoothcert.workers.storage.store import AnyStore, sha256_of
 from smoothcert.workers.tars.images import decode, decoder_version
-from smoothcert.workers.tars.labels import LabelCounts
+from smoothcert.workers.tars.label_counts import LabelCounts
 from smoothcert.workers.tars.shard_reader import Sample, naming, read_samples
 from smoothcert.workers.tars.tar_headers import TarContents, read_tar
 from smoothcert.workers.votes.self_check import made_up_image
