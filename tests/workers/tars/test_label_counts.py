@@ -13,7 +13,7 @@ from tests.helpers.tars import images_field
 
 
 def _counts(labels: Any, *answers: Any, classes: int, first_label: int = 0) -> LabelCounts:
-    """Of labels as they stand in the tars."""
+    """Counts of labels as the tars have them."""
     images = images_field(first_label=first_label)
     read = [label_of({"cls": str(label).encode()}, images, classes) for label in labels]
     return LabelCounts.of(
@@ -40,8 +40,8 @@ def _predicted(truth: np.ndarray[Any, Any], accuracy: float, classes: int, seed:
 @pytest.mark.parametrize("accuracy", [0.0, 0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("classes", [2, 3, 10, 1000])
 @pytest.mark.parametrize("images", [8, 32, 2000])
-def test_right_labels_are_never_accused(images: int, classes: int, accuracy: float, seed: int) -> None:
-    """Neither of a good network nor of one that guesses, and not if some labels are one too high."""
+def test_right_labels_raise_no_alarm(images: int, classes: int, accuracy: float, seed: int) -> None:
+    """Whether the network is good or guesses, and even if a few labels are one too high."""
     truth = np.random.default_rng(seed).integers(0, classes, images)
     predictions = _predicted(truth, accuracy, classes, seed + 1000)
     assert _misnumbered(truth, predictions, classes=classes) is None
@@ -52,8 +52,10 @@ def test_right_labels_are_never_accused(images: int, classes: int, accuracy: flo
 @pytest.mark.parametrize("classes", [3, 10, 1000])
 @pytest.mark.parametrize("answer", [0, 1, -1])
 @pytest.mark.parametrize("order", [sorted, list])
-def test_a_network_that_says_one_class_is_no_evidence(order: Callable[[Any], Any], answer: int, classes: int) -> None:
-    """Nor are the first images of a sorted data set, which are all of one class or two."""
+def test_a_network_that_always_answers_one_class_raises_no_alarm(
+    order: Callable[[Any], Any], answer: int, classes: int
+) -> None:
+    """Nor do the first images of a sorted data set, which have one class or two."""
     truth = order(np.random.default_rng(0).integers(0, classes, 2000).tolist())[:32]
     assert _misnumbered(truth, np.full(32, answer % classes), classes=classes) is None
 
@@ -62,7 +64,7 @@ def test_a_network_that_says_one_class_is_no_evidence(order: Callable[[Any], Any
 @pytest.mark.parametrize("accuracy", [0.5, 0.9])
 @pytest.mark.parametrize("classes", [3, 10, 1000])
 def test_labels_from_1_are_recognised(classes: int, accuracy: float, seed: int) -> None:
-    """In the first 32 images, by what the network says of them; with first_label 1 they are the classes."""
+    """From the network's answers on 32 images. With first_label 1 the same labels are right."""
     truth = np.random.default_rng(seed).integers(0, classes, 32)
     predictions = _predicted(truth, accuracy, classes, seed + 1000)
     found = _misnumbered(truth + 1, predictions, classes=classes)
@@ -75,7 +77,7 @@ def test_labels_from_1_are_recognised(classes: int, accuracy: float, seed: int) 
 
 
 def test_labels_from_1_are_recognised_without_a_good_network() -> None:
-    """By the missing class 0 and the label above the highest, where there are images enough."""
+    """From the missing class 0 and the label above the highest, if there are enough images."""
     truth = np.arange(40) % 10
     assert _misnumbered(truth + 1, np.full(40, 3), classes=10) is not None
     assert _misnumbered(truth[:12] + 1, np.full(12, 3), classes=10) is None
@@ -90,7 +92,7 @@ def test_a_background_class_is_recognised() -> None:
 
 
 def test_counts_add_up() -> None:
-    """Counts of two parts are those of the whole, whatever the cut."""
+    """The counts of two parts sum to those of the whole, wherever it is cut."""
     labels = [0, 1, 2, 3, "cat", 1, 0, 4, 2, 2]
     predictions = np.array([0, 0, 1, 3, 1, -1, 1, 2, 2, 3])
     whole = _counts(labels, predictions, classes=4)
@@ -120,7 +122,7 @@ def test_the_clean_answer_is_enough() -> None:
 
 
 def test_a_wrong_first_label_is_recognised() -> None:
-    """The advice is never what the job has already."""
+    """The remedy is never the value that the job has already."""
     truth = np.arange(64) % 10
     found = _misnumbered(truth, truth, classes=10, first_label=1)
     assert found is not None

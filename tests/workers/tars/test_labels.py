@@ -36,8 +36,10 @@ def _read(tar: Path, **fields: object) -> list[Sample]:
         (None, None, "no member .cls"),
     ],
 )
-def test_label_of_a_member(tmp_path: Path, text: bytes | None, label: int | None, says: str | None) -> None:
-    """A label member gives a class index, or a row that says what is wrong with it; the image stays."""
+def test_a_label_member_holds_a_class_number(
+    tmp_path: Path, text: bytes | None, label: int | None, says: str | None
+) -> None:
+    """Any other text is an error of the row, which keeps its image."""
     members = [("a.png", png())] + ([] if text is None else [("a.cls", text)])
     (sample,) = _read(write_tar(tmp_path, tar_of(members)))
     assert (sample.label, sample.image) == (label, png())
@@ -60,16 +62,18 @@ def test_label_of_a_member(tmp_path: Path, text: bytes | None, label: int | None
         (None, None, "no member .json"),
     ],
 )
-def test_label_of_a_json_field(tmp_path: Path, text: bytes | None, label: int | None, says: str | None) -> None:
-    """`json:FIELD` gives the whole number in that field, or a row that says what is wrong with it."""
+def test_a_json_field_holds_a_class_number(
+    tmp_path: Path, text: bytes | None, label: int | None, says: str | None
+) -> None:
+    """With `json:FIELD` the label is the whole number in that field; anything else is an error of the row."""
     members = [("a.png", png())] + ([] if text is None else [("a.json", text)])
     (sample,) = _read(write_tar(tmp_path, tar_of(members)), label="json:y")
     assert sample.label == label
     assert sample.label_error is None if says is None else says in str(sample.label_error)
 
 
-def test_null_label_is_no_error(tmp_path: Path) -> None:
-    """With label null a sample has neither label nor error, whatever members it has."""
+def test_a_job_without_labels_has_no_label_errors(tmp_path: Path) -> None:
+    """Whatever members a sample has."""
     (sample,) = _read(write_tar(tmp_path, tar_of([("a.png", png()), ("a.cls", b"cat")])), label=None)
     assert (sample.label, sample.label_error) == (None, None)
 
@@ -77,8 +81,8 @@ def test_null_label_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "first_label", "found"), [(0, 0, 0), (9, 0, 9), (10, 1, 9), (1, 1, 0), (10, 0, None), (0, 1, None)]
 )
-def test_first_label(label: int, first_label: int, found: int | None) -> None:
-    """The lowest label is class 0; what lies outside is an error that names the label as it stands there."""
+def test_the_lowest_label_is_class_0(label: int, first_label: int, found: int | None) -> None:
+    """A label outside the classes is an error that shows the label as the tar has it."""
     number, error = label_of({"cls": str(label).encode()}, images_field(first_label=first_label), 10)
     assert number == found
     assert error == (

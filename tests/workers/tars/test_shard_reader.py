@@ -31,8 +31,8 @@ def _read(tar: Path, limit: int | None = None, **fields: object) -> list[Sample]
 
 @settings(max_examples=150, deadline=None)
 @given(SAMPLES, st.booleans())
-def test_round_trip(samples: list[tuple[str, str, bytes, int, bool]], padded: bool) -> None:
-    """What is packed is read: each key once and in order, with its bytes, its label and the place of its bytes."""
+def test_what_is_packed_is_read(samples: list[tuple[str, str, bytes, int, bool]], padded: bool) -> None:
+    """Each key once and in order, with its bytes, its label and the place of its bytes."""
     members = []
     for key, suffix, image, label, label_first in samples:
         pair = [(f"{key}.{suffix}", image), (f"{key}.cls", str(label).encode())]
@@ -48,14 +48,14 @@ def test_round_trip(samples: list[tuple[str, str, bytes, int, bool]], padded: bo
 
 
 @pytest.mark.parametrize(("limit", "read"), [(None, 5), (1, 1), (4, 4), (5, 5), (6, 5)])
-def test_limit(tmp_path: Path, limit: int | None, read: int) -> None:
-    """A limit gives the first so many samples, or all where there are fewer."""
+def test_a_limit_reads_the_first_samples(tmp_path: Path, limit: int | None, read: int) -> None:
+    """All samples, if the tar has fewer."""
     tar = write_tar(tmp_path, tar_of(labelled(5)))
     assert [sample.key for sample in _read(tar, limit)] == [f"{index:04d}" for index in range(read)]
 
 
 def test_samples_without_image_are_no_rows(tmp_path: Path) -> None:
-    """A sample of other members alone is passed over; rows are counted by images."""
+    """A sample without an image is left out, and index counts images alone."""
     members = [
         ("a.txt", b"hi"),
         ("b.png", png()),
