@@ -33,7 +33,7 @@ from rich.table import Table
 from benchmarks.arguments import ablation_of
 from smoothcert.manifests.job import Job, Storage
 from smoothcert.manifests.shards import Shard
-from smoothcert.workers.certifier import Certifier
+from smoothcert.workers.certifier import Assignment, Certifier
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
 from smoothcert.workers.storage.store import AnyStore, sha256_of
 from smoothcert.workers.tars.images import decode
@@ -112,7 +112,7 @@ def _certified(certifier: Certifier, tasks: Iterable[ShardTask]) -> Iterator[Sha
 
 
 def _engine_s(certifier: Certifier, pixels: torch.Tensor) -> float:
-    model, together = certifier._model, certifier._images_per_batch
+    model, together = certifier._runs[0].voter.model, certifier._pixels.images_per_batch
     start = time.perf_counter()
     for batch in pixels.split(together):
         model.votes(batch).classes.cpu()
@@ -140,14 +140,8 @@ def _tasks(tars: Sequence[Path], number: int = 0) -> list[ShardTask]:
 def _certifier(job: Job, run: Path, threads: int) -> Certifier:
     run.mkdir(parents=True)
     (run / "run.json").write_text("{}")
-    return Certifier(
-        job,
-        run_id="benchmark",
-        run_url=str(run),
-        checkpoint_sha256=sha256_of(Path(job.model.checkpoint)),
-        checkpoint_key=None,
-        threads=threads,
-    )
+    assignment = Assignment(job, "benchmark", str(run), sha256_of(Path(job.model.checkpoint)), None)
+    return Certifier([assignment], threads=threads)
 
 
 def _write_weights(architecture: str, file: Path) -> None:

@@ -11,7 +11,7 @@ from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.names import listed
 from smoothcert.workers.runs.shard_task import ShardTask, TriedOut
-from smoothcert.workers.tars.labels import NEARLY_ALL, LabelCounts
+from smoothcert.workers.tars.label_counts import NEARLY_ALL, LabelCounts
 
 _ENOUGH = 8  # images from which on "nearly all" says something
 _TO_CHECK = {"model_error": "the model, its weights and the preprocessing"}

@@ -59,16 +59,10 @@ class Plan:
 
     def certifier(self, threads: int) -> "Certifier":
         """What does the shards, with the model loaded; errors as of Certifier. Loads torch."""
-        from smoothcert.workers.certifier import Certifier
+        from smoothcert.workers.certifier import Assignment, Certifier
 
-        return Certifier(
-            self.job,
-            run_id=self.run.run_id,
-            run_url=self.run.url,
-            checkpoint_sha256=self.checkpoint_sha256,
-            checkpoint_key=self.checkpoint_key,
-            threads=threads,
-        )
+        assignment = Assignment(self.job, self.run.run_id, self.run.url, self.checkpoint_sha256, self.checkpoint_key)
+        return Certifier([assignment], threads=threads)
 
 
 def make_plan(job: Job) -> Plan:

@@ -19,7 +19,7 @@ from smoothcert.pipeline.console.looks import digits, facts, number_of, percent,
 from smoothcert.workers.runs.environment import environment_of
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
-from smoothcert.workers.tars.labels import LabelCounts
+from smoothcert.workers.tars.label_counts import LabelCounts
 from smoothcert.workers.tars.tar_headers import LeftOut
 
 _NUMBERS = ["label", "clean_prediction", "prediction", "max_certified_patch", "max_margin_certified_patch"]

@@ -1,5 +1,6 @@
-"""A shard's stages overlap: whatever takes long besides the votes, the model does not wait for it."""
+"""A shard's stages overlap, so that the model does not wait; several runs share the pixels of a shard."""
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,34 +9,43 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+import torch
 
-from smoothcert.manifests.errors import ShardError
+from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.job import load_job
-from smoothcert.pipeline.certify.plan import begin, make_plan
-from smoothcert.workers import certifier as certifier_module
-from smoothcert.workers.certifier import Certifier, _ahead
+from smoothcert.pipeline.certify.plan import Plan, begin, make_plan
+from smoothcert.workers.certifier import Assignment, Certifier
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
+from smoothcert.workers.runs.votes_table import METADATA_KEY
+from smoothcert.workers.storage.store import AnyStore
+from smoothcert.workers.tars import pixels
 from tests.helpers import jobs
 from tests.helpers.faults import rows_of, undisturbed_rows
+from tests.helpers.tars import tar_of, write_tar
 
 SHARDS, BATCHES, STAGE_S = 4, 3, 0.3
 
 
 @pytest.fixture
 def certifier(tmp_path: Path) -> tuple[Certifier, tuple[ShardTask, ...]]:
-    """Of the small job, a shard of which is three batches; and its shards."""
+    """A certifier of the small job, whose shards are three batches each; and its shards."""
     jobs.write_shards(tmp_path, SHARDS, images=2 * BATCHES)
     job = load_job(jobs.write_job(tmp_path, clean=False, execution={"images_per_batch": 2}), [])
     plan = make_plan(job)
     begin(plan)
     made = plan.certifier(threads=1)
-    made.introduce()  # torch's own start
+    made.introduce()  # torch's own start takes time, too
     return made, plan.tasks
 
 
+def voter_of(certifier: Certifier) -> Any:
+    return certifier._runs[0].voter
+
+
 def slowly(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, seconds: float) -> None:
-    """Let a method take longer, as on a machine that does the work elsewhere."""
+    """Let a function take longer, as if another machine did the work."""
     plain: Callable[..., Any] = getattr(owner, name)
 
     def slow(*args: Any, **options: Any) -> Any:
@@ -46,7 +56,7 @@ def slowly(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, seconds: floa
 
 
 def seconds_of(certifier: Certifier, tasks: tuple[ShardTask, ...], lanes: int) -> float:
-    """To certify shards, so many at a time."""
+    """How long it takes to certify shards, `lanes` at a time."""
     start = time.monotonic()
     with ThreadPoolExecutor(lanes) as threads:
         for steps in threads.map(lambda task: list(certifier.certify(task)), tasks):
@@ -56,11 +66,11 @@ def seconds_of(certifier: Certifier, tasks: tuple[ShardTask, ...], lanes: int) -
 
 
 def test_the_next_batch_is_decoded_while_one_is_computed(certifier, monkeypatch):
-    """Decoding that takes as long as the votes costs one batch at the start, and the report tells of no wait."""
+    """Decoding that takes as long as the votes costs one batch at the start, and the report shows no wait."""
     made, tasks = certifier
     rest_s = seconds_of(made, tasks[:1], lanes=1)
-    slowly(monkeypatch, made._model, "votes", STAGE_S)
-    slowly(monkeypatch, certifier_module, "decode", STAGE_S / 2)  # of each of two images
+    slowly(monkeypatch, voter_of(made).model, "votes", STAGE_S)
+    slowly(monkeypatch, pixels, "decode", STAGE_S / 2)  # of each of two images
     start = time.monotonic()
     *_, report = made.certify(tasks[1])
     assert time.monotonic() - start < rest_s + (BATCHES + BATCHES / 2 + 0.5) * STAGE_S
@@ -75,9 +85,9 @@ def test_a_shard_is_fetched_and_another_published_while_one_is_computed(certifie
     rest_s = SHARDS * seconds_of(made, tasks[:1], lanes=1)
     tasks = tuple(replace(task, index=task.index + SHARDS) for task in tasks)  # each to a new file
     votes_s, others_s = BATCHES * STAGE_S, STAGE_S * (BATCHES - 1) / 2
-    slowly(monkeypatch, made._model, "votes", STAGE_S)
-    slowly(monkeypatch, made._store, "publish", others_s)
-    plain = made._store.local
+    slowly(monkeypatch, voter_of(made).model, "votes", STAGE_S)
+    slowly(monkeypatch, made._runs[0].publication.store, "publish", others_s)
+    plain = made._pixels.store.local
 
     @contextmanager
     def fetched_slowly(url: str) -> Iterator[Path]:
@@ -85,40 +95,131 @@ def test_a_shard_is_fetched_and_another_published_while_one_is_computed(certifie
         with plain(url) as tar:
             yield tar
 
-    monkeypatch.setattr(made._store, "local", fetched_slowly)
+    monkeypatch.setattr(made._pixels.store, "local", fetched_slowly)
     alone_s, overlapped_s = SHARDS * (votes_s + 2 * others_s), SHARDS * votes_s + 2 * others_s
     seconds = seconds_of(made, tasks, lanes=2)
     assert overlapped_s <= seconds < rest_s + (overlapped_s + alone_s) / 2
 
 
-def test_two_shards_at_a_time_are_those_of_one(certifier, tmp_path):
-    """The files hold the same rows."""
+def test_two_shards_at_a_time_give_the_rows_of_one_at_a_time(certifier, tmp_path):
+    """Threads that share the model mix up no rows."""
     made, tasks = certifier
     seconds_of(made, tasks, lanes=2)
     there = rows_of(tmp_path / "runs")
     assert there == undisturbed_rows(tmp_path / "job.yaml", tmp_path / "again")
 
 
-def test_ahead_keeps_order_and_errors():
-    """Items come in order, an error where it happened; and an end that comes early is clean."""
-
-    def numbers() -> Iterator[int]:
-        yield from range(1, 6)
-        raise ValueError("after five")
-
-    ahead = _ahead(numbers(), 2)
-    assert [next(ahead) for _ in range(5)] == [1, 2, 3, 4, 5]
-    with pytest.raises(ValueError, match="after five"):
-        next(ahead)
-    ahead = _ahead(numbers(), 2)
-    assert next(ahead) == 1
-    ahead.close()
-
-
-def test_a_tar_without_all_that_its_index_promises_fails(certifier):
-    """An index file tells the number of images: one image less is not silently a smaller run."""
+def test_a_tar_with_fewer_images_than_its_index_lists_fails(certifier):
+    """An image that is missing does not make a smaller run in silence."""
     made, (task, *_) = certifier
-    images = list(made.certify(task))[-1].rows
+    *_, report = made.certify(task)
+    assert isinstance(report, ShardReport)
+    images = report.rows
     promised = replace(task, shard=replace(task.shard, images=images + 1))
     with pytest.raises(ShardError, match=f"it holds {images} images but its index file lists {images + 1}; fix the"):
         list(made.certify(promised))
+
+
+@pytest.fixture
+def two_plans(tmp_path: Path) -> tuple[Plan, Plan]:
+    """Two begun runs over the same tars, one of them with a damaged image: two models, and ablations of two kinds."""
+    (tmp_path / "tars").mkdir()
+    members = [*jobs.samples(0, 3), ("a.png", b"no image"), ("a.cls", b"1"), *jobs.samples(3, 2)]
+    write_tar(tmp_path / "tars", tar_of(members), "00.tar")
+    write_tar(tmp_path / "tars", tar_of(jobs.samples(5, 4)), "01.tar")
+    return plan_of(tmp_path, weights=1), plan_of(tmp_path, weights=2, ablation={"kind": "row", "size": 5, "stride": 3})
+
+
+def plan_of(folder: Path, *overrides: str, weights: int, **changes: object) -> Plan:
+    """A begun run of the small job with weights of its own."""
+    torch.manual_seed(weights)
+    state = torch.load(jobs.write_weights(folder / "weights.pt"))
+    torch.save({name: value * (1 + weights / 10) for name, value in state.items()}, folder / f"weights{weights}.pt")
+    job = jobs.write_job(folder, execution={"images_per_batch": 2}, **changes)
+    plan = make_plan(load_job(job, [f"model.checkpoint={folder}/weights{weights}.pt", *overrides]))
+    begin(plan)
+    return plan
+
+
+def assignment_of(plan: Plan, run_url: str | None = None) -> Assignment:
+    return Assignment(plan.job, plan.run.run_id, run_url or plan.run.url, plan.checkpoint_sha256, plan.checkpoint_key)
+
+
+def content_of(file: Path) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of all columns, and the metadata but for `seconds`."""
+    data = file.read_bytes()
+    footer_bytes = int.from_bytes(data[-8:-4], "little")
+    metadata = json.loads(pq.read_schema(file).metadata[METADATA_KEY])
+    return data[: -8 - footer_bytes], {name: value for name, value in metadata.items() if name != "seconds"}
+
+
+def test_two_runs_get_the_files_that_each_would_get_alone(two_plans, tmp_path):
+    """Two models vote on the same pixels; each run's files are the same as from a certifier of its own."""
+    together = Certifier([assignment_of(plan) for plan in two_plans], threads=1)
+    for task in two_plans[0].tasks:
+        *counts, first, second = together.certify(task)
+        assert counts == [*range(2, first.rows, 2), first.rows]
+        assert (first.rows, first.published) == (second.rows, second.published) == (counts[-1], True)
+    for plan in two_plans:
+        alone = tmp_path / "alone" / plan.run.run_id
+        alone.mkdir(parents=True)
+        (alone / "run.json").write_bytes((Path(plan.run.url) / "run.json").read_bytes())
+        certifier = Certifier([assignment_of(plan, str(alone))], threads=1)
+        for task in plan.tasks:
+            list(certifier.certify(task))
+            assert content_of(alone / task.file_name) == content_of(Path(plan.run.url) / task.file_name)
+    schemas = [pq.read_schema(Path(plan.run.url) / plan.tasks[0].file_name) for plan in two_plans]
+    assert [schema.field("votes").type.list_size for schema in schemas] == [16, 6]
+
+
+def test_two_runs_fetch_and_decode_a_shard_once(two_plans, monkeypatch):
+    """Pixels cost the same for two models as for one."""
+    together = Certifier([assignment_of(plan) for plan in two_plans], threads=1)
+    fetched, decoded = [], []
+    local, decode = AnyStore.local, pixels.decode
+    monkeypatch.setattr(AnyStore, "local", lambda store, url: fetched.append(url) or local(store, url))
+    monkeypatch.setattr(pixels, "decode", lambda data, preprocess: decoded.append(data) or decode(data, preprocess))
+    tasks = two_plans[0].tasks
+    rows = [list(together.certify(task))[-1].rows for task in tasks]
+    assert fetched == [task.shard.url for task in tasks]
+    assert (len(decoded), sum(rows)) == (10, 10)
+
+
+def test_a_file_that_another_writer_published_stays(two_plans):
+    """Of two runs one can be there already: its report says so, and the other is published."""
+    plan, (task, *_) = two_plans[0], two_plans[0].tasks
+    list(plan.certifier(threads=1).certify(task))
+    there = (Path(plan.run.url) / task.file_name).read_bytes()
+    together = Certifier([assignment_of(plan) for plan in two_plans], threads=1)
+    *_, first, second = together.certify(task)
+    assert (first.published, second.published) == (False, True)
+    assert (Path(plan.run.url) / task.file_name).read_bytes() == there
+
+
+def test_each_run_is_tried_out_and_introduced_with_its_own_model(two_plans):
+    """The canary and the comparison of actors are about one run."""
+    together = Certifier([assignment_of(plan) for plan in two_plans], threads=1)
+    task = two_plans[0].tasks[0]
+    for number, plan in enumerate(two_plans):
+        alone = plan.certifier(threads=1)
+        assert together.try_out(task, 5, run=number) == alone.try_out(task, 5)
+        assert (together.introduce(run=number).logits == alone.introduce().logits).all()
+    assert (together.introduce(run=0).logits != together.introduce(run=1).logits).any()
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("images.first_label=1", "images"),
+        ("images.version=other", "images"),
+        ("preprocess.resize=20", "preprocess.resize"),
+        ("preprocess.orient=true", "preprocess.orient"),
+        ("execution.images_per_batch=3", "execution.images_per_batch"),
+    ],
+)
+def test_runs_that_see_other_pixels_are_refused(tmp_path, override, key):
+    """One line names what differs."""
+    jobs.write_shards(tmp_path, 1)
+    plans = plan_of(tmp_path, weights=1), plan_of(tmp_path, override, weights=2)
+    with pytest.raises(RequestError, match=f"^{key}: jobs that share the pixels of their shards must agree"):
+        Certifier([assignment_of(plan) for plan in plans], threads=1)

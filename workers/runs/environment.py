@@ -1,13 +1,16 @@
-"""What makes votes besides code and weights: versions, decoder and device, as every file of votes records them."""
+"""What a machine votes with besides code and weights: versions, decoder and device, as every file records them.
+
+Not covered: finding them out (votes/machine.py).
+"""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
 ENVIRONMENT = ("versions", "decoder", "device")
-"""Keys of a file's metadata that say what made it."""
+"""Keys of a file's metadata that together are its environment."""
 
 
 def environment_of(metadata: Mapping[str, Any]) -> str:
-    """What made a file, or what an actor is, in one comparable line."""
+    """The environment in the metadata of a file, or of an actor, as one line that can be compared."""
     return json.dumps({key: metadata.get(key) for key in ENVIRONMENT}, sort_keys=True)

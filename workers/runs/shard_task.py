@@ -1,4 +1,4 @@
-"""What driver and workers say to each other. Light: the driver loads no torch."""
+"""What the driver and its actors tell each other. Loads no torch, because the driver does not."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,12 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.manifests.shards import Shard
-from smoothcert.workers.tars.labels import LabelCounts
+from smoothcert.workers.tars.label_counts import LabelCounts
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """A shard to certify: its place in the run, and how many of its images count (None for all)."""
+    """A shard to certify.
+
+    Attributes:
+        index: its place in the run.
+        shard: the tar.
+        limit: how many of its images count; None for all.
+    """
 
     index: int
     shard: Shard
@@ -22,18 +28,19 @@ class ShardTask:
 
     @property
     def file_name(self) -> str:
+        """Of its published file, relative to the run."""
         return f"votes/{self.index:05d}-{self.shard.name.removesuffix('.tar')}.parquet"
 
 
 @dataclass(frozen=True)
 class TriedOut:
-    """What came of the first images of a shard, of which nothing is published.
+    """What the model says of the first images of a shard. Nothing of it is published.
 
     Attributes:
         statuses: number of rows of each status.
-        first_without_votes: key and reason of the first image that has none.
-        labels: what their labels are like; of no images in a job without labels.
-        notices: what else the user should know of the job, a line each.
+        first_without_votes: key and reason of the first image without votes; None if all have votes.
+        labels: counts of their labels; of no images in a job without labels.
+        notices: what else the user should know about the job, a line each.
     """
 
     statuses: Counter[str]
@@ -44,13 +51,13 @@ class TriedOut:
 
 @dataclass(frozen=True)
 class Introduction:
-    """What an actor says of itself before its first shard, so that the driver can tell whether all vote alike.
+    """What an actor says of itself before its first shard. From it the driver decides whether all actors vote alike.
 
     Attributes:
         node: name of its machine.
         environment: versions, decoder and device, as recorded with every file.
         votes_version: of its code.
-        logits: [classes] float32, of an image that is the same everywhere.
+        logits: [classes] float32, of an image that is the same on every machine.
     """
 
     node: str
@@ -61,15 +68,15 @@ class Introduction:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What the driver hears of a finished shard.
+    """A shard that is done.
 
     Attributes:
         task: the shard.
         statuses: number of rows of each status.
         seconds: from fetching the tar to the published file.
-        turn_s: of these, those in which the model was this shard's.
-        waited_s: of these, spent waiting for decoded images.
-        published: False where another writer was first.
+        turn_s: of these, seconds for which the model was this shard's.
+        waited_s: of these, seconds spent waiting for decoded images.
+        published: False if another writer was first.
         node: name of the machine.
     """
 
@@ -83,4 +90,5 @@ class ShardReport:
 
     @property
     def rows(self) -> int:
+        """Number of rows."""
         return sum(self.statuses.values())

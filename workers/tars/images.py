@@ -1,10 +1,10 @@
-"""Bytes of an image file to the uint8 pixels that are certified.
+"""From the bytes of an image file to the uint8 pixels that are certified.
 
-The first frame, as RGB or gray of 8 bits; its EXIF orientation is ignored, as in the reference, unless the job has
-`preprocess.orient`; then Resize and CenterCrop as torchvision does them on PIL images.
+The first frame counts, as 8-bit RGB or gray. Its EXIF orientation is ignored, as in the reference, unless the job has
+`preprocess.orient`. Resize and crop are those of torchvision's Resize and CenterCrop on PIL images.
 
-Not covered: normalisation, which comes after pixels are hidden (smoothed_vit.py); what a file is that is no image
-(file_kinds.py).
+Not covered: normalisation, which comes after pixels are hidden (votes/); naming files that are not images
+(storage/file_kinds.py).
 """
 
 import io
@@ -24,16 +24,13 @@ from smoothcert.workers.storage.file_kinds import kind_of
 MAX_PIXELS = 64 * 1000**2
 """Larger images, before or after the resize, are refused before they are decoded."""
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit only warns; open_image checks ours
-
-# Colour profiles and texts of a PNG: Pillow takes 1 MiB of each, and 64 MiB of all, for an attack.
-PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 256 * 1024**2
-
-Image.init()  # formats load on demand, but Image.open fails on one named before it is loaded
-# Formats that Pillow decodes by itself: others, such as EPS, would start programs.
+_PNG_TEXT_BYTES = 256 * 1024**2
+_MAX_ERROR_CHARACTERS = 300
+# Pillow decodes these formats by itself. For others, such as EPS, it would start programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-_TURNS = {  # by EXIF's orientation; Pillow's exif_transpose would write the EXIF data anew, and fails at damaged ones
+# By EXIF orientation. Pillow's exif_transpose would write the EXIF data anew, and fails if they are damaged.
+_TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -49,8 +46,8 @@ class DecodedImage(NamedTuple):
 
     Attributes:
         width, height: as stored, in pixels.
-        pixels: [crop, crop, channels] uint8, or None with an error.
-        error: why there are no pixels.
+        pixels: [crop, crop, channels] uint8, or None if there is an error.
+        error: why there are no pixels, or None.
         rotated: whether its EXIF orientation says that the stored pixels are not upright.
     """
 
@@ -62,7 +59,7 @@ class DecodedImage(NamedTuple):
 
 
 def decode(data: bytes, preprocess: Preprocess) -> DecodedImage:
-    """Decode and preprocess one image; an image without pixels carries its ImageError instead."""
+    """Decode and preprocess one image. If that fails, the result holds the ImageError instead of pixels."""
     width = height = None
     try:
         image = _open(data)
@@ -75,10 +72,10 @@ def decode(data: bytes, preprocess: Preprocess) -> DecodedImage:
 
 
 def decode_whole(data: bytes, preprocess: Preprocess) -> Image.Image:
-    """The first frame of 8 bits in the job's channels, neither resized nor cropped.
+    """Decode the first frame to 8 bits in the job's channels, without resize and crop.
 
     Raises:
-        ImageError: it cannot be read, or is too large.
+        ImageError: the image cannot be read, or is too large.
     """
     image = _open(data)
     if image.width * image.height > MAX_PIXELS:
@@ -92,24 +89,36 @@ def pixels_of(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def image_of(pixels: NDArray[np.uint8]) -> Image.Image:
-    """The RGB or gray image of such pixels."""
+    """The RGB or gray image of pixels [height, width, channels]."""
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def decoder_version() -> str:
-    """Name and version of what decodes, recorded with every file of votes."""
+    """Name and version of the decoder, as every file of votes records them."""
     return f"Pillow {PIL.__version__}, libjpeg-turbo {features.version_feature('libjpeg_turbo')}"
 
 
 def _open(data: bytes) -> Image.Image:
+    _prepare_pillow()
     try:
         return Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError:
         raise ImageError("decode_error", f"{kind_of(data)}; images are {', '.join(_FORMATS)}") from None
     except MemoryError:
-        raise  # the machine's trouble, not the image's
+        raise  # a fault of the machine, not of the image
     except Exception as error:  # damaged headers raise almost anything, ValueError to struct.error
         raise ImageError("decode_error", _text(error)) from None
+
+
+def _prepare_pillow() -> None:
+    """Replace limits of Pillow's that would refuse good images. They hold for the whole process.
+
+    They are not put back after an image, because other threads decode at the same time.
+    """
+    Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is the limit; Pillow's own would only warn
+    # Pillow refuses PNGs with 1 MiB of text or colour profile, or 64 MiB together, as attacks.
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = _PNG_TEXT_BYTES
+    Image.init()  # Image.open does not load the formats that it is told to try
 
 
 def _check_size(width: int, height: int, preprocess: Preprocess) -> None:
@@ -131,7 +140,7 @@ def _check_size(width: int, height: int, preprocess: Preprocess) -> None:
 
 
 def _decoded(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Its pixels, 8 bits of RGB or gray."""
+    """Decode the pixels of an opened image, as 8-bit RGB or gray."""
     try:
         image.load()
         turn = _turn_of(image) if preprocess.orient else None
@@ -142,23 +151,23 @@ def _decoded(image: Image.Image, preprocess: Preprocess) -> Image.Image:
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:
-    """What makes a loaded image upright as its EXIF orientation says; None where it is as it is stored."""
+    """How to turn a loaded image upright, as its EXIF orientation says; None if it is upright already."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except MemoryError:
         raise
-    except Exception:  # damaged EXIF data raise almost anything; the pixels are good all the same
+    except Exception:  # damaged EXIF data raise almost anything, but the pixels are good
         return None
 
 
 def _in_mode(mode: str, image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BITS:
-        # Pillow would clip these at 255; the high byte is what it takes of 16-bit colour images.
+        # Pillow would clip these at 255. Of 16-bit colour images it takes the high bytes, too.
         high_bytes = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
         return Image.fromarray(high_bytes.astype(np.uint8)).convert(mode)
     if image.mode == "F":
         raise ImageError("decode_error", "floating-point pixels have no 8-bit meaning")
-    image.info.pop("transparency", None)  # dropped like any alpha channel
+    image.info.pop("transparency", None)  # dropped, like any alpha channel
     return image.convert(mode)
 
 
@@ -170,4 +179,4 @@ def _preprocess(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]
 
 
 def _text(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_ERROR_CHARACTERS]

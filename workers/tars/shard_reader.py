@@ -1,7 +1,7 @@
-"""A tar to samples, each image exactly once.
+"""Reads the samples of a tar, each image exactly once.
 
-Samples are grouped by webdataset's own iteration. Since it drops what it does not understand, the headers
-are checked first (tar_headers.py), and what webdataset yields must be what they promise.
+webdataset groups the members into samples. It drops what it does not understand. So the headers are checked first
+(tar_headers.py), and webdataset must yield exactly the images that they list.
 
 Not covered: decoding (images.py); labels (labels.py); which tars there are (manifests/shards.py).
 """
@@ -25,10 +25,10 @@ class Sample:
     """One image of a shard.
 
     Attributes:
-        key: name of its members up to the first dot.
+        key: the name of its members up to the first dot.
         index: its row, counted from 0 in tar order.
-        image: bytes of the image file.
-        image_offset: where they lie in the tar.
+        image: the bytes of the image file.
+        image_offset: where these begin in the tar, in bytes.
         label: the class, or None.
         label_error: what is wrong with the label, or None.
     """
@@ -44,14 +44,14 @@ class Sample:
 def read_samples(
     tar: Path, images: Images, *, classes: int, limit: int | None = None, contents: TarContents | None = None
 ) -> Iterator[Sample]:
-    """Check the whole tar, then give its samples in order.
+    """Check the whole tar, then yield its samples in order.
 
     Args:
         tar: a local file.
         images: which members are image and label.
         classes: labels are 0 to `classes` - 1.
-        limit: at most so many samples, None for all.
-        contents: of the tar, where the caller has read it.
+        limit: at most so many samples; None for all.
+        contents: what `read_tar` says of the tar, if the caller has asked already.
     Raises:
         ShardError: the tar is not whole, or not every image in it would become exactly one sample.
     """
@@ -67,13 +67,13 @@ def read_samples(
             sample = next(samples, None)
             if sample is None or sample["__key__"] != member.key or len(sample[member.suffix]) != member.size:
                 raise ShardError(f"image {member.key}.{member.suffix}: not read as its header says; pack the tar again")
-            label, label_error = label_of(sample, images, classes)
-            yield Sample(member.key, number, sample[member.suffix], member.offset, label, label_error)
+            label = label_of(sample, images, classes)
+            yield Sample(member.key, number, sample[member.suffix], member.offset, label.number, label.error)
 
 
 @contextmanager
 def naming(shard: Shard) -> Iterator[None]:
-    """Errors of a shard that say which."""
+    """Put the shard's name before the text of a ShardError."""
     try:
         yield
     except ShardError as error:

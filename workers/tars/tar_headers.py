@@ -1,10 +1,10 @@
 """The headers of a tar: which images it holds, and whether it is whole.
 
-Readers of tars drop things silently: what follows the first of two concatenated tars, everything after a
-damaged header, links, `__meta__/`, members whose name has a second dot. Here every byte of the file is
-accounted for, and each member with an image suffix is either one sample's image or an error by name. What is passed
-over is counted (LeftOut): files that operating systems add by themselves, as _SYSTEM_FILES and _SYSTEM_FOLDERS list
-them, and samples whose image has a suffix that images.image does not name.
+Readers of tars drop things silently: whatever follows the first of two concatenated tars, everything after a damaged
+header, links, `__meta__/`, members whose name has a second dot. Here every byte of the file is accounted for. Each
+member with an image suffix is the image of one sample, or an error names it. Two things are left out and counted
+(LeftOut): files that operating systems add (_SYSTEM_FILES, _SYSTEM_FOLDERS), and samples whose image has a suffix that
+images.image does not name.
 
 Loads no torch, so that the driver can count images. Not covered: reading the samples (shard_reader.py).
 """
@@ -41,7 +41,7 @@ _IMAGE_SUFFIXES = {
     *("avif", "avifs", "heic", "heif", "hif", "jxl", "jp2", "j2k", "jpf", "jpx", "ppm", "pgm", "pbm", "pnm", "pam"),
     *("tga", "ico", "qoi", "psd", "exr", "hdr", "dng", "cr2", "nef", "arw"),
 }
-# What tarfile raises at damaged headers: its own errors, and others where pax headers hold no numbers.
+# tarfile raises these for damaged headers: its own errors, and others if numbers in pax headers are damaged.
 _DAMAGE = (
     tarfile.TarError,
     ValueError,
@@ -52,7 +52,7 @@ _DAMAGE = (
     EOFError,
     struct.error,
 )
-_REMEDIES: dict[Group | None, str] = {  # for a file that is no tar
+_REMEDIES: dict[Group | None, str] = {  # for a file that is not a tar
     "compressed": "decompress it (compressed tars are not read: rows point into the file)",
     "archive": "extract it, and pack a tar",
     "pointer": "run `git lfs pull` for the tar itself",
@@ -65,7 +65,7 @@ _HIDDEN = re.compile(r"__[^/]*__(?:$|/)")  # names that webdataset skips
 
 
 class ImageMember(NamedTuple):
-    """One image: key and suffix of its name, and where its bytes lie in the tar."""
+    """One image: key and suffix of its name; offset and size of its bytes in the tar."""
 
     key: str
     suffix: str
@@ -73,15 +73,22 @@ class ImageMember(NamedTuple):
     size: int
 
 
+class _SampleName(NamedTuple):
+    """The name of a sample's member, in two parts."""
+
+    key: str
+    suffix: str
+
+
 @dataclass(frozen=True)
 class LeftOut:
-    """What tars hold that is in no run; of several tars it adds up.
+    """Counts of what is in the tars but not in the run. Several tars add up.
 
     Attributes:
-        system_members: files that operating systems put there.
-        samples_without_image: samples that seem to be images by a suffix, or have a label, but no image that
+        system_members: files that operating systems added.
+        samples_without_image: samples with a label or with the suffix of some image format, but without an image that
             images.image names.
-        suffixes_without_image: of the members of these samples.
+        suffixes_without_image: suffixes of the members of these samples.
     """
 
     system_members: int = 0
@@ -90,7 +97,7 @@ class LeftOut:
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> Self:
-        """From the metadata of a published file, which may be older than these figures."""
+        """From the metadata of a published file. Older files lack some of the figures."""
         return cls(
             metadata.get("system_members", 0),
             metadata.get("samples_without_image", 0),
@@ -113,14 +120,14 @@ class LeftOut:
 
 
 class TarContents(NamedTuple):
-    """What a tar holds: its images in order, and what is in no run."""
+    """What a tar holds: its images in order, and what is left out."""
 
     images: list[ImageMember]
     left_out: LeftOut
 
 
 def read_tar(tar: Path, images: Images) -> TarContents:
-    """The images of a tar, after every byte and every member of it has been accounted for.
+    """Read the headers of a tar and account for every byte and every member.
 
     Args:
         tar: a local file.
@@ -131,68 +138,83 @@ def read_tar(tar: Path, images: Images) -> TarContents:
     members = [member for member in _read_headers(tar) if not member.isdir()]
     own = [member for member in members if not is_system_member(member.name)]
     found = _images_of(own, images)
-    lost = list(_samples_without_image(own, images))
-    return TarContents(found, LeftOut(len(members) - len(own), len(lost), frozenset().union(*lost)))
+    left_out = list(_samples_without_image(own, images))
+    return TarContents(found, LeftOut(len(members) - len(own), len(left_out), frozenset().union(*left_out)))
 
 
 def is_system_member(name: str) -> bool:
-    """Whether an operating system put this file beside the user's own, such as `._0001.jpg` of macOS."""
+    """Whether an operating system added this file, as macOS adds `._0001.jpg`."""
     *folders, base = name.split("/")
     return bool(_SYSTEM_FILES.fullmatch(base)) or any(_SYSTEM_FOLDERS.fullmatch(part) for part in [*folders, base])
 
 
-def _images_of(members: list[tarfile.TarInfo], images: Images) -> list[ImageMember]:
+def _images_of(members: Iterable[tarfile.TarInfo], images: Images) -> list[ImageMember]:
+    """The image of each sample that has one, in tar order; every doubt is a ShardError."""
     found: list[ImageMember] = []
-    seen: set[tuple[str, str]] = set()
-    suffixes_seen: set[str] = set()
-    done_keys: set[str] = set()
-    current: str | None = None
+    suffixes_of: dict[str, set[str]] = {}
+    current_key: str | None = None
     for member in members:
-        if not _is_text(member.name):
-            raise ShardError(f"{member.name!r} is no name in UTF-8; rename it")
-        key, suffix = _key_and_suffix(member.name)
-        if not member.isreg() or member.issparse():
-            raise ShardError(f"{member.name} is {_kind_of(member)}")
-        last_suffix = member.name.rpartition(".")[2].lower() if "." in member.name else ""
-        hidden = _HIDDEN.match(member.name) is not None
-        if last_suffix in images.image and (key is None or hidden or suffix not in images.image):
-            raise ShardError(
-                f"{member.name} ends in an image suffix but is no sample's image: a name is KEY.SUFFIX with one dot, "
-                "outside folders like __meta__; rename it, or set images.image to the suffixes that count"
-            )
-        if key is None or suffix is None or hidden:
+        _require_plain_file(member)
+        _require_no_stray_image(member, images)
+        name = _sample_name(member.name)
+        if name is None:
             continue
-        if key != current:
-            if key in done_keys:
-                raise ShardError(
-                    f"key {key} comes twice, the second time with {member.name}; rename one, or put its "
-                    "members side by side"
-                )
-            current = key
-            done_keys.add(key)
-        if (key, suffix) in seen:
-            raise ShardError(f"{member.name} comes twice; remove one")
-        seen.add((key, suffix))
-        suffixes_seen.add(suffix)
-        if suffix in images.image:
-            if found and found[-1].key == key:
-                raise ShardError(f"sample {key} has two images, .{found[-1].suffix} and .{suffix}; keep one")
-            found.append(ImageMember(key, suffix, member.offset_data, member.size))
+        _require_new_name(member, name, suffixes_of, current_key)
+        current_key = name.key
+        suffixes_of.setdefault(name.key, set()).add(name.suffix)
+        if name.suffix in images.image:
+            if found and found[-1].key == name.key:
+                raise ShardError(f"sample {name.key} has two images, .{found[-1].suffix} and .{name.suffix}; keep one")
+            found.append(ImageMember(name.key, name.suffix, member.offset_data, member.size))
     if not found:
         raise ShardError(
-            f"holds no image: suffixes seen: {', '.join(sorted(suffixes_seen)) or 'none'}; "
+            f"holds no image: suffixes seen: {', '.join(sorted(set().union(*suffixes_of.values()))) or 'none'}; "
             f"images.image names: {', '.join(images.image)}"
         )
     return found
 
 
+def _require_plain_file(member: tarfile.TarInfo) -> None:
+    try:
+        member.name.encode()
+    except UnicodeEncodeError:  # tarfile keeps bytes that are not UTF-8 as surrogates
+        raise ShardError(f"{member.name!r} is not a name in UTF-8; rename it") from None
+    if not member.isreg() or member.issparse():
+        raise ShardError(f"{member.name} is {_kind_of(member)}")
+
+
+def _require_no_stray_image(member: tarfile.TarInfo, images: Images) -> None:
+    """Refuse a member that ends in an image suffix but cannot be the image of a sample."""
+    _, dot, last_suffix = member.name.rpartition(".")
+    if not dot or last_suffix.lower() not in images.image:
+        return
+    name = _sample_name(member.name)
+    if name is None or name.suffix not in images.image:
+        raise ShardError(
+            f"{member.name} ends in an image suffix but is not the image of a sample: a name is KEY.SUFFIX with one "
+            "dot, outside folders like __meta__; rename it, or set images.image to the suffixes that count"
+        )
+
+
+def _require_new_name(
+    member: tarfile.TarInfo, name: _SampleName, suffixes_of: Mapping[str, set[str]], current_key: str | None
+) -> None:
+    """Refuse a key whose members are not side by side, and a name that occurs twice."""
+    if name.key != current_key and name.key in suffixes_of:
+        raise ShardError(
+            f"key {name.key} occurs twice, the second time with {member.name}; rename one, or put its members side by "
+            "side"
+        )
+    if name.suffix in suffixes_of.get(name.key, ()):
+        raise ShardError(f"{member.name} occurs twice; remove one")
+
+
 def _samples_without_image(members: Iterable[tarfile.TarInfo], images: Images) -> Iterator[set[str]]:
-    """The suffixes of each sample that has no image but seems to be meant as one; not of metadata alone."""
+    """The suffixes of each sample that seems to be meant as an image but has none."""
     suffixes_of = defaultdict[str, set[str]](set)
     for member in members:
-        key, suffix = _key_and_suffix(member.name)
-        if key is not None and suffix is not None and not _HIDDEN.match(member.name):
-            suffixes_of[key].add(suffix)
+        if name := _sample_name(member.name):
+            suffixes_of[name.key].add(name.suffix)
     for suffixes in suffixes_of.values():
         meant = images.label in suffixes or any(suffix.rpartition(".")[2] in _IMAGE_SUFFIXES for suffix in suffixes)
         if meant and suffixes.isdisjoint(images.image):
@@ -200,7 +222,7 @@ def _samples_without_image(members: Iterable[tarfile.TarInfo], images: Images) -
 
 
 def _kind_of(member: tarfile.TarInfo) -> str:
-    """What a member is that is no plain file, and what to do."""
+    """What a member is that is not a plain file, and what to do."""
     if member.issparse():
         return "stored as a sparse file; pack the tar again without --sparse"
     kinds = {
@@ -217,19 +239,13 @@ def _kind_of(member: tarfile.TarInfo) -> str:
     return kinds.get(member.type, other)
 
 
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # tarfile keeps bytes that are no UTF-8 as surrogates
-        return False
-    return True
-
-
-def _key_and_suffix(name: str) -> tuple[str | None, str | None]:
-    """Split at the first dot of the base name, as webdataset does; None where it sees no sample."""
+def _sample_name(name: str) -> _SampleName | None:
+    """Split a name at the first dot of its base name, as webdataset does; None for members that webdataset skips."""
     folder, slash, base = name.rpartition("/")
     stem, dot, suffix = base.partition(".")
-    return (folder + slash + stem, suffix.lower()) if stem and dot else (None, None)
+    if not (stem and dot) or _HIDDEN.match(name):
+        return None
+    return _SampleName(folder + slash + stem, suffix.lower())
 
 
 def _read_headers(tar: Path) -> list[tarfile.TarInfo]:
@@ -239,12 +255,12 @@ def _read_headers(tar: Path) -> list[tarfile.TarInfo]:
     members: list[tarfile.TarInfo] = []
     try:
         with tarfile.open(tar, mode="r:") as archive:
-            members.extend(archive)  # keeps what came before an error
+            members.extend(archive)  # keeps the members before an error
             end = archive.offset
     except _DAMAGE as error:
         if members and members[-1].offset_data + members[-1].size > size:
             raise ShardError(f"is truncated inside {members[-1].name}; copy or pack it again") from None
-        other = None if members else _what_else(tar)
+        other = None if members else _other_kind(tar)
         raise ShardError(other or f"is not a whole plain tar ({error}); copy or pack it again") from None
     _check_end(tar, end, size)
     if not members:
@@ -252,17 +268,17 @@ def _read_headers(tar: Path) -> list[tarfile.TarInfo]:
     return members
 
 
-def _what_else(tar: Path) -> str | None:
-    """What a file is that does not begin as a tar does, and what to do; None where that is not clear."""
+def _other_kind(tar: Path) -> str | None:
+    """What a file is instead of a tar, and what to do; None if that is not clear."""
     with tar.open("rb") as file:
         kind = known_kind(file.read(HEAD_BYTES))
     if kind is None or kind.group == "tar":  # a tar with a damaged header
         return None
-    return f"is no tar: the file is {kind.name}; {_REMEDIES.get(kind.group, 'fetch the tar again, or pack one')}"
+    return f"is not a tar: the file is {kind.name}; {_REMEDIES.get(kind.group, 'fetch the tar again, or pack one')}"
 
 
 def _check_end(tar: Path, end: int, size: int) -> None:
-    """Reading stopped at `end`: there must be two zero blocks, and nothing but zeros to the end of the file."""
+    """At `end`, where reading stopped, there must be two zero blocks and then only zeros up to the end of the file."""
     with tar.open("rb") as file:
         file.seek(end)
         if size - end < 2 * _BLOCK:
@@ -275,7 +291,7 @@ def _check_end(tar: Path, end: int, size: int) -> None:
         while part := file.read(_READ_BYTES):
             if any(part):
                 raise ShardError(
-                    f"goes on after its end (byte {end}): something follows from byte {position} on, perhaps a second "
+                    f"goes on after its end (byte {end}): more data follow from byte {position} on, perhaps a second "
                     "tar; pack them as one"
                 )
             position += len(part)

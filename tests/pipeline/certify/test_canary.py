@@ -11,7 +11,7 @@ from smoothcert.manifests.job import Job, load_job
 from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.certify.canary import Canary
 from smoothcert.workers.runs.shard_task import ShardTask, TriedOut
-from smoothcert.workers.tars.labels import LabelCounts
+from smoothcert.workers.tars.label_counts import LabelCounts
 from tests.helpers import jobs
 
 

@@ -59,9 +59,9 @@ def load_classifier(*arguments):
     return network
 """
 OTHER_TORCH = """
-_environment_here = _environment
-def _environment(device):
-    here = _environment_here(device)
+_true_environment = environment_here
+def environment_here(device):
+    here = _true_environment(device)
     return here | {"versions": here["versions"] | {"torch": "1.0"}}
 """
 # A driver that has other things to do when it hears of the second node.

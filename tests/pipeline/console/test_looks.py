@@ -16,7 +16,7 @@ from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.console import looks
 from smoothcert.pipeline.overview.summary import Summary, table_of
-from smoothcert.workers.tars.labels import LabelCounts
+from smoothcert.workers.tars.label_counts import LabelCounts
 from smoothcert.workers.tars.tar_headers import LeftOut
 from tests.helpers import jobs
 from tests.helpers.finished_runs import RUNS, edit_json, finish

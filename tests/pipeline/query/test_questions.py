@@ -18,6 +18,7 @@ from smoothcert.pipeline.query.answers import AnswersFile
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.runs.votes_table import encode
 from smoothcert.workers.storage.store import sha256_of
+from tests.helpers.rows import row_of
 
 CROP, CLASSES, SIZE = 12, 4, 3
 JOB = {
@@ -76,7 +77,7 @@ def write_run(folder: Path, *, labelled: bool = True, shards: int = 2, published
             | ({"votes": votes[index], "margins": margins[index]} if index < 19 else {"status": "decode_error"})
             for index in range(20)
         ]
-        data = encode(rows, CROP, {"run_id": run.name, "shard": {"name": f"{number}.tar"}})
+        data = encode([row_of(**row) for row in rows], CROP, {"run_id": run.name, "shard": {"name": f"{number}.tar"}})
         (run / "votes" / f"{number:05d}-{number}.parquet").write_bytes(data)
     if published == shards:
         finish(run)
@@ -256,7 +257,7 @@ def test_by_class_without_classes(tmp_path):
     run = write_run(tmp_path, shards=1, published=0)
     row = {"key": "a", "shard": "0.tar", "index": 0, "image_offset": 0, "image_bytes": 1, "sha256": bytes(32)}
     row |= {"status": "label_error", "votes": [0] * CROP, "margins": [1.0] * CROP}
-    data = encode([row], CROP, {"run_id": run.name})
+    data = encode([row_of(**row)], CROP, {"run_id": run.name})
     (run / "votes" / "00000-0.parquet").write_bytes(data)
     result = CliRunner().invoke(app, ["query", str(run), "--patch=1", "--by=class"])
     assert "class" in result.stdout

@@ -27,6 +27,7 @@ from tests.helpers.finished_runs import (
     write,
 )
 from tests.helpers.house import HOUSE
+from tests.helpers.rows import row_of
 from tests.helpers.tars import tar_of, write_tar
 
 
@@ -80,14 +81,18 @@ def test_it_counts_as_the_engine_does(
     ]
     metadata = {"run_id": plan.run.run_id, "votes_version": 1, "geometry": ablation.model_dump() | {"crop": jobs.CROP}}
     metadata |= {"shard": {"name": "00.tar", "size": plan.tasks[0].shard.size}, "shard_sha256": "0" * 64}
-    plan.run.store.publish(plan.run.url, plan.tasks[0].file_name, votes_table.encode(rows, A, metadata))
+    plan.run.store.publish(
+        plan.run.url, plan.tasks[0].file_name, votes_table.encode([row_of(**row) for row in rows], A, metadata)
+    )
     report = verify(plan.run.url)
     assert (report.rows, report.problems) == (300, ())
     assert report.notices == ("unfinished: 1 of 1 shards are published",)
     for row in rows:
         row["max_certified_patch"] += 1
         row["max_margin_certified_patch"] -= 1
-    (Path(plan.run.url) / plan.tasks[0].file_name).write_bytes(votes_table.encode(rows, A, metadata))
+    (Path(plan.run.url) / plan.tasks[0].file_name).write_bytes(
+        votes_table.encode([row_of(**row) for row in rows], A, metadata)
+    )
     monkeypatch.setattr("smoothcert.pipeline.verify.verify._TOLD", 300)
     assert len(verify(plan.run.url).problems) == 600
 

@@ -3,7 +3,8 @@
 import hashlib
 import io
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothcert.workers.runs.votes_table import STATUSES, columns_sha256, encode, read_metadata, schema
+from smoothcert.workers.runs import votes_table
+from smoothcert.workers.runs.votes_table import STATUSES, columns_sha256, read_metadata, schema
+from tests.helpers.rows import row_of
 
-Row = dict[str, Any]
+Columns = dict[str, Any]
 ABLATIONS = 3
 INT32 = st.integers(-(2**31), 2**31 - 1)
 FLOAT32 = st.floats(width=32, allow_nan=False)
@@ -36,8 +39,8 @@ VALUES |= {name: st.none() | INT32 for name in schema(ABLATIONS).names if name n
 ROWS = st.lists(st.fixed_dictionaries(VALUES), max_size=6)
 
 
-def _example() -> list[Row]:
-    whole: Row = {
+def _example() -> list[Columns]:
+    whole: Columns = {
         "key": "a", "shard": "s.tar", "index": 0, "image_offset": 512, "image_bytes": 9, "sha256": b"\1" * 32,
         "status": "ok", "error": None, "label": 1, "width": 4, "height": 5, "clean_prediction": 1, "clean_margin": 0.5,
         "prediction": 1, "count": 2, "runner_up": 0, "runner_up_count": 1, "votes": [1, 1, 0],
@@ -47,17 +50,21 @@ def _example() -> list[Row]:
     return [whole, lost | {"key": "b", "index": 1, "status": "decode_error", "error": "broken"}]
 
 
+def _encode(rows: Sequence[Columns], metadata: dict[str, Any] | None = None) -> bytes:
+    return votes_table.encode([row_of(**row) for row in rows], ABLATIONS, metadata or {})
+
+
 def _read(data: bytes) -> pa.Table:
     return pq.read_table(io.BytesIO(data))
 
 
-def _checksum(rows: Sequence[Mapping[str, Any]]) -> str:
-    data = encode(rows, ABLATIONS, {})
+def _checksum(rows: Sequence[Columns]) -> str:
+    data = _encode(rows)
     return str(read_metadata(io.BytesIO(data))["columns_sha256"])
 
 
-def _checksum_by_hand(rows: Sequence[Row]) -> str:
-    """As the head of votes_table.py says it, with struct instead of numpy and Arrow."""
+def _checksum_by_hand(rows: Sequence[Columns]) -> str:
+    """As the head of votes_table.py defines it, with struct instead of numpy and Arrow."""
     codes = {"int32": "<i", "int64": "<q", "float": "<f", "uint16": "<H"}
     digest = hashlib.sha256()
     for field in schema(ABLATIONS):
@@ -77,24 +84,24 @@ def _checksum_by_hand(rows: Sequence[Row]) -> str:
 
 @settings(max_examples=60, deadline=None)
 @given(ROWS)
-def test_round_trip(rows: list[Row]) -> None:
-    """Every value is read as it was written, nulls as nulls, in order and in the schema's types."""
-    table = _read(encode(rows, ABLATIONS, {}))
+def test_every_value_is_read_as_it_was_written(rows: list[Columns]) -> None:
+    """Nulls stay nulls; order and types are those of the schema."""
+    table = _read(_encode(rows))
     assert table.to_pylist() == rows
     assert table.schema.equals(schema(ABLATIONS))
 
 
 @settings(max_examples=60, deadline=None)
 @given(ROWS.map(lambda rows: [row | {"clean_margin": abs(row["clean_margin"] or 1.0)} for row in rows]))
-def test_checksum_as_defined(rows: list[Row]) -> None:
+def test_the_checksum_is_as_defined(rows: list[Columns]) -> None:
     """The checksum is what its definition says, made here without numpy and Arrow."""
     assert _checksum(rows) == _checksum_by_hand(rows)
 
 
-def test_nulls_in_votes() -> None:
+def test_an_image_without_votes_has_nulls() -> None:
     """An image without votes has nulls, not zeros, and its neighbours keep theirs."""
     lost, whole = _example()[1], _example()[0]
-    table = _read(encode([lost, whole, lost], ABLATIONS, {}))
+    table = _read(_encode([lost, whole, lost]))
     assert table["votes"].to_pylist() == [None, [1, 1, 0], None]
     assert table["margins"].to_pylist() == [None, [0.25, 0.5, 4.0], None]
     assert table["prediction"].to_pylist() == [None, 1, None]
@@ -104,15 +111,61 @@ def test_numpy_values_are_taken() -> None:
     """Votes and margins come as numpy rows of the engine; they give the same file as lists."""
     whole = _example()[0]
     arrays = whole | {"votes": np.array(whole["votes"], np.int64), "margins": np.array(whole["margins"], np.float32)}
-    assert encode([arrays], ABLATIONS, {}) == encode([whole], ABLATIONS, {})
+    assert _encode([arrays]) == _encode([whole])
 
 
-@pytest.mark.parametrize("name", [field.name for field in schema(ABLATIONS) if not field.nullable])
-def test_required_columns(name: str) -> None:
-    """A row without key, shard, index, place, digest or status is not written."""
-    row = {key: value for key, value in _example()[0].items() if key != name}
+REQUIRED = [field.name for field in schema(ABLATIONS) if not field.nullable]
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_row_needs_its_required_columns(name: str) -> None:
+    """A row without key, shard, index, place, digest or status is not made; nor is one written in which it is None."""
+    with pytest.raises(TypeError, match=name):
+        row_of(**{key: value for key, value in _example()[0].items() if key != name})
     with pytest.raises((ValueError, pa.ArrowInvalid)):
-        encode([row], ABLATIONS, {})
+        _encode([_example()[0] | {name: None}])
+
+
+def test_the_schema_is_that_of_published_files() -> None:
+    """Files of older and newer versions can be read as one table: no name, type, place or null changes."""
+    text = pa.dictionary(pa.int32(), pa.string())
+    assert REQUIRED == ["key", "shard", "index", "image_offset", "image_bytes", "sha256", "status"]
+    assert [(field.name, field.type) for field in schema(224)] == [
+        ("key", pa.string()),
+        ("shard", text),
+        ("index", pa.int32()),
+        ("image_offset", pa.int64()),
+        ("image_bytes", pa.int32()),
+        ("sha256", pa.binary(32)),
+        ("status", text),
+        ("error", pa.string()),
+        ("label", pa.int32()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("clean_prediction", pa.int32()),
+        ("clean_margin", pa.float32()),
+        ("prediction", pa.int32()),
+        ("count", pa.int32()),
+        ("runner_up", pa.int32()),
+        ("runner_up_count", pa.int32()),
+        ("votes", pa.list_(pa.uint16(), 224)),
+        ("margins", pa.list_(pa.float32(), 224)),
+        ("max_certified_patch", pa.int32()),
+        ("max_margin_certified_patch", pa.int32()),
+    ]
+
+
+@pytest.mark.parametrize("name", ["predictions", "max_certified", "Votes", "rotated"])
+def test_a_mistyped_column_is_an_error(name: str) -> None:
+    """It does not become null in silence."""
+    with pytest.raises(TypeError, match=name):
+        row_of(**_example()[0], **{name: 1})
+
+
+def test_a_row_does_not_change() -> None:
+    """Each step makes a new row."""
+    with pytest.raises(FrozenInstanceError):
+        row_of(**_example()[0]).status = "ok"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +180,7 @@ def test_required_columns(name: str) -> None:
 def test_checksum_ignores_the_encoding(encoding: dict[str, Any]) -> None:
     """Written again with another compression, row group size or dictionary, the checksum is the same."""
     rows = [row | {"index": index} for index, row in enumerate(_example() * 10)]
-    table = _read(encode(rows, ABLATIONS, {}))
+    table = _read(_encode(rows))
     file = io.BytesIO()
     pq.write_table(table, file, **encoding)
     assert columns_sha256(pq.read_table(file)) == _checksum(rows)
@@ -136,7 +189,7 @@ def test_checksum_ignores_the_encoding(encoding: dict[str, Any]) -> None:
 def test_checksum_ignores_chunks() -> None:
     """How a table is cut into chunks does not change its checksum."""
     rows = _example() * 3
-    table = _read(encode(rows, ABLATIONS, {}))
+    table = _read(_encode(rows))
     pieces = pa.concat_tables([table.slice(0, 1), table.slice(1, 4), table.slice(5)])
     assert columns_sha256(pieces) == columns_sha256(table) == _checksum(rows)
 
@@ -172,8 +225,8 @@ def test_checksum_covers_the_order_of_rows() -> None:
     assert _checksum(_example()) != _checksum(_example()[::-1])
 
 
-def test_metadata() -> None:
+def test_metadata_is_read_as_it_was_given() -> None:
     """The metadata is read as it was given, with the checksum added."""
     given_metadata = {"run_id": "abc", "shard": {"name": "ä.tar", "size": 2**40}, "seconds": 1.5}
-    data = encode(_example(), ABLATIONS, given_metadata)
+    data = _encode(_example(), given_metadata)
     assert read_metadata(io.BytesIO(data)) == given_metadata | {"columns_sha256": columns_sha256(_read(data))}

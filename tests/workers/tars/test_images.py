@@ -1,7 +1,9 @@
-"""Bytes that are images become the pixels that torchvision makes of them; all others become an error by name."""
+"""Images become the pixels that torchvision makes of them; all other bytes become an error by name."""
 
 import io
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -66,18 +68,18 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED.keys())
-def test_damaged_image_is_a_row(data: bytes) -> None:
+def test_a_damaged_image_is_a_decode_error(data: bytes) -> None:
     """Bytes that do not decode whole are a decode_error with a reason, never an exception and never pixels."""
     assert _status(decode(data, SMALL)) == "decode_error"
 
 
-def test_size_is_known_of_a_cut_image() -> None:
+def test_a_cut_image_keeps_its_size() -> None:
     """Width and height of the header are given even where the pixels do not decode."""
     decoded = decode(JPEG[: len(JPEG) // 2], SMALL)
     assert (decoded.width, decoded.height) == (64, 64)
 
 
-def test_one_pixel() -> None:
+def test_one_pixel_fills_the_crop() -> None:
     """An image of one pixel is enlarged to the crop, all of its colour."""
     data = _file(Image.new("RGB", (1, 1), (10, 20, 30)), "PNG")
     decoded = decode(data, SMALL)
@@ -87,24 +89,24 @@ def test_one_pixel() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
-def test_lossless_formats(kind: str) -> None:
+def test_lossless_formats_keep_every_pixel(kind: str) -> None:
     """RGB of 8 bits in a lossless format comes back as it was."""
     assert (_pixels(decode(_file(Image.fromarray(_noise(8, 8)), kind), AS_IT_IS)) == _noise(8, 8)).all()
 
 
-def test_grayscale() -> None:
+def test_gray_becomes_three_equal_channels() -> None:
     """A gray image has its value in all three channels."""
     gray = _noise(8, 8, 1)
     assert (_pixels(decode(_file(Image.fromarray(gray), "PNG"), AS_IT_IS)) == gray[:, :, None]).all()
 
 
-def test_one_bit() -> None:
+def test_one_bit_is_black_and_white() -> None:
     """An image of one bit a pixel is black and white, not 0 and 1."""
     image = Image.fromarray(_noise(8, 8, 1)).point(lambda value: 255 * (value > 127)).convert("1")
     assert set(np.unique(_pixels(decode(_file(image, "PNG"), AS_IT_IS)))) == {0, 255}
 
 
-def test_cmyk() -> None:
+def test_cmyk_is_converted_as_pillow_does() -> None:
     """A CMYK JPEG, some of ImageNet's, is what Pillow converts it to: white where there is no ink."""
     plain = _pixels(decode(_file(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG"), AS_IT_IS))
     red = _pixels(decode(_file(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"), AS_IT_IS))
@@ -114,7 +116,7 @@ def test_cmyk() -> None:
 
 
 @pytest.mark.parametrize("transparency", [None, 0, bytes([0, 128, 255])])
-def test_palette(transparency: int | bytes | None) -> None:
+def test_a_palette_image_has_its_colours(transparency: int | bytes | None) -> None:
     """A palette image has its colours; transparency is dropped and gives no warning."""
     image = Image.new("P", (8, 8))
     image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
@@ -132,7 +134,7 @@ def test_alpha_is_dropped() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_sixteen_bit_gray(kind: str) -> None:
+def test_sixteen_bit_gray_is_scaled(kind: str) -> None:
     """16-bit gray is scaled to 8 bits, not clipped at 255."""
     gray = (np.arange(64, dtype=np.uint32).reshape(8, 8) * 1040).astype(np.uint16)
     pixels = _pixels(decode(_file(Image.fromarray(gray), kind), AS_IT_IS))
@@ -140,7 +142,7 @@ def test_sixteen_bit_gray(kind: str) -> None:
     assert pixels.max() == 255
 
 
-def test_sixteen_bit_colour() -> None:
+def test_sixteen_bit_colour_is_scaled_as_gray_is() -> None:
     """16-bit colour is scaled as 16-bit gray is."""
     colour = (np.arange(192, dtype=np.uint32).reshape(8, 8, 3) * 343).astype(">u2")
     header = b"P6 8 8 65535\n"
@@ -172,7 +174,7 @@ _UPRIGHT: dict[int, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {  # EXI
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", _UPRIGHT)
-def test_exif_orientation(orientation: int, kind: str) -> None:
+def test_exif_orientation_counts_only_with_orient(orientation: int, kind: str) -> None:
     """Pixels stay as stored, as in the reference, unless the job has `orient`; either way the image is counted."""
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -188,7 +190,7 @@ def test_exif_orientation(orientation: int, kind: str) -> None:
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
 @pytest.mark.parametrize("orient", [False, True])
-def test_meaningless_orientation(value: int, orient: bool) -> None:
+def test_a_meaningless_orientation_is_ignored(value: int, orient: bool) -> None:
     """An orientation that EXIF does not know is none, and never costs the image."""
     exif = Image.Exif()
     exif[0x0112] = value
@@ -227,6 +229,26 @@ def test_large_texts_and_profiles_cost_no_image(megabytes: int) -> None:
     data = _file(Image.fromarray(_noise(8, 8)), "PNG", icc_profile=large, pnginfo=texts)
     assert len(data) < len(large)
     assert (_pixels(decode(data, AS_IT_IS)) == _noise(8, 8)).all()
+
+
+PILLOWS_LIMITS = """
+import sys
+from PIL import Image, PngImagePlugin
+def limits():
+    return Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY, Image._initialized
+before = limits()
+from smoothcert.workers.tars.images import decode
+import smoothcert.workers.certifier, smoothcert.workers.training.loop
+assert limits() == before, limits()
+from smoothcert.manifests.job import Preprocess
+decode(b"", Preprocess())
+assert limits() != before
+"""
+
+
+def test_importing_leaves_pillow_as_it_is() -> None:
+    """A program that imports smoothcert and decodes images of its own keeps Pillow's limits."""
+    assert subprocess.run([sys.executable, "-c", PILLOWS_LIMITS], check=False).returncode == 0
 
 
 GRAY = Preprocess(resize=None, crop=8, mean=0.5, std=0.5)  # type: ignore[arg-type]

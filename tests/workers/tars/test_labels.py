@@ -1,119 +1,88 @@
-"""Labels that are not the network's classes are recognised, and labels that are never accused."""
+"""A label member gives a class, or the row says what is wrong with it."""
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
-import numpy as np
 import pytest
 
-from smoothcert.workers.tars.labels import LabelCounts, label_of
-from tests.helpers.tars import images_field
+from smoothcert.workers.tars.labels import label_of
+from smoothcert.workers.tars.shard_reader import Sample, read_samples
+from tests.helpers.tars import images_field, png, tar_of, write_tar
+
+CLASSES = 10
 
 
-def _counts(labels: Any, *answers: Any, classes: int, first_label: int = 0) -> LabelCounts:
-    """Of labels as they stand in the tars."""
-    images = images_field(first_label=first_label)
-    read = [label_of({"cls": str(label).encode()}, images, classes) for label in labels]
-    return LabelCounts.of(
-        [f"{number:04d}" for number in range(len(read))],
-        [error for _, error in read],
-        np.array([-1 if label is None else label for label, _ in read]),
-        [np.asarray(each) for each in answers],
-        images=images,
-        classes=classes,
-    )
+def _read(tar: Path, **fields: object) -> list[Sample]:
+    return list(read_samples(tar, images_field(**fields), classes=CLASSES))
 
 
-def _misnumbered(labels: Any, *answers: Any, classes: int, first_label: int = 0) -> str | None:
-    counts = _counts(labels, *answers, classes=classes, first_label=first_label)
-    return counts.misnumbered(images_field(first_label=first_label), classes)
+@pytest.mark.parametrize(
+    ("text", "label", "says"),
+    [
+        (b"7", 7, None),
+        (b" 7\n", 7, None),
+        (b"\xef\xbb\xbf7\r\n", 7, None),  # of Notepad
+        (b"0", 0, None),
+        (b"9", 9, None),
+        (b"10", None, "label 10 is not one of the 10 classes"),
+        (b"-1", None, "label -1 is not one of the 10 classes"),
+        (b"cat", None, ".cls is no class index"),
+        (b"1.5", None, ".cls is no class index"),
+        (b"1.0", None, ".cls is no class index"),
+        (b"n01440764", None, ".cls is no class index"),
+        (b"1_0", None, ".cls is no class index"),
+        ("\u0663".encode(), None, ".cls is no class index"),
+        (b"", None, ".cls is no class index"),
+        (b"\xff\xfe", None, ".cls is no class index"),
+        (None, None, "no member .cls"),
+    ],
+)
+def test_a_label_member_holds_a_class_number(
+    tmp_path: Path, text: bytes | None, label: int | None, says: str | None
+) -> None:
+    """Any other text is an error of the row, which keeps its image."""
+    members = [("a.png", png())] + ([] if text is None else [("a.cls", text)])
+    (sample,) = _read(write_tar(tmp_path, tar_of(members)))
+    assert (sample.label, sample.image) == (label, png())
+    assert sample.label_error is None if says is None else says in str(sample.label_error)
 
 
-def _predicted(truth: np.ndarray[Any, Any], accuracy: float, classes: int, seed: int) -> np.ndarray[Any, Any]:
-    generator = np.random.default_rng(seed)
-    return np.where(generator.random(len(truth)) < accuracy, truth, generator.integers(0, classes, len(truth)))
+@pytest.mark.parametrize(
+    ("text", "label", "says"),
+    [
+        (b'{"y": 3}', 3, None),
+        (b'{"y": "3"}', 3, None),
+        (b'{"y": 3.0}', None, "no whole number"),
+        (b'{"y": true}', None, "no whole number"),
+        (b'{"y": null}', None, "no whole number"),
+        (b'{"y": [3]}', None, "no whole number"),
+        (b'{"z": 3}', None, "json:y is no class index"),
+        (b"[3]", None, "json:y is no class index"),
+        (b"{", None, "json:y is no class index"),
+        (b'{"y": 10}', None, "label 10 is not one of the 10 classes"),
+        (None, None, "no member .json"),
+    ],
+)
+def test_a_json_field_holds_a_class_number(
+    tmp_path: Path, text: bytes | None, label: int | None, says: str | None
+) -> None:
+    """With `json:FIELD` the label is the whole number in that field; anything else is an error of the row."""
+    members = [("a.png", png())] + ([] if text is None else [("a.json", text)])
+    (sample,) = _read(write_tar(tmp_path, tar_of(members)), label="json:y")
+    assert sample.label == label
+    assert sample.label_error is None if says is None else says in str(sample.label_error)
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("accuracy", [0.0, 0.1, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize("classes", [2, 3, 10, 1000])
-@pytest.mark.parametrize("images", [8, 32, 2000])
-def test_right_labels_are_never_accused(images: int, classes: int, accuracy: float, seed: int) -> None:
-    """Neither of a good network nor of one that guesses, and not if some labels are one too high."""
-    truth = np.random.default_rng(seed).integers(0, classes, images)
-    predictions = _predicted(truth, accuracy, classes, seed + 1000)
-    assert _misnumbered(truth, predictions, classes=classes) is None
-    truth[: images // 100] = classes
-    assert _misnumbered(truth, predictions, classes=classes) is None
-
-
-@pytest.mark.parametrize("classes", [3, 10, 1000])
-@pytest.mark.parametrize("answer", [0, 1, -1])
-@pytest.mark.parametrize("order", [sorted, list])
-def test_a_network_that_says_one_class_is_no_evidence(order: Callable[[Any], Any], answer: int, classes: int) -> None:
-    """Nor are the first images of a sorted data set, which are all of one class or two."""
-    truth = order(np.random.default_rng(0).integers(0, classes, 2000).tolist())[:32]
-    assert _misnumbered(truth, np.full(32, answer % classes), classes=classes) is None
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("accuracy", [0.5, 0.9])
-@pytest.mark.parametrize("classes", [3, 10, 1000])
-def test_labels_from_1_are_recognised(classes: int, accuracy: float, seed: int) -> None:
-    """In the first 32 images, by what the network says of them; with first_label 1 they are the classes."""
-    truth = np.random.default_rng(seed).integers(0, classes, 32)
-    predictions = _predicted(truth, accuracy, classes, seed + 1000)
-    found = _misnumbered(truth + 1, predictions, classes=classes)
-    assert found is not None
-    assert found.startswith("labels seem to count from 1: ")
-    assert found.endswith("; set images.first_label: 1")
-    corrected = _counts(truth + 1, predictions, classes=classes, first_label=1)
-    assert corrected.misnumbered(images_field(first_label=1), classes) is None
-    assert (corrected.bad, corrected.usable) == (0, 32)
-
-
-def test_labels_from_1_are_recognised_without_a_good_network() -> None:
-    """By the missing class 0 and the label above the highest, where there are images enough."""
-    truth = np.arange(40) % 10
-    assert _misnumbered(truth + 1, np.full(40, 3), classes=10) is not None
-    assert _misnumbered(truth[:12] + 1, np.full(12, 3), classes=10) is None
-
-
-def test_a_background_class_is_recognised() -> None:
-    """A network whose class 0 is the background gives every image the class above its label."""
-    truth = np.arange(64) % 10
-    found = _misnumbered(truth, truth + 1, classes=11)
-    assert found is not None
-    assert found.startswith("the network's classes seem to count from 1")
-
-
-def test_counts_add_up() -> None:
-    """Counts of two parts are those of the whole, whatever the cut."""
-    labels = [0, 1, 2, 3, "cat", 1, 0, 4, 2, 2]
-    predictions = np.array([0, 0, 1, 3, 1, -1, 1, 2, 2, 3])
-    whole = _counts(labels, predictions, classes=4)
-    assert (whole.images, whole.usable, whole.bad, whole.zeros, whole.too_high_by_one, whole.agreements[0].right) == (
-        10,
-        8,
-        2,
-        2,
-        1,
-        3,
-    )
-    assert whole.first_bad == "0004: .cls is no class index: 'cat' is no whole number"
-    for cut in range(11):
-        parts = [_counts(labels[part], predictions[part], classes=4) for part in (slice(cut), slice(cut, None))]
-        total = parts[0] + parts[1]
-        assert replace(total, first_bad=whole.first_bad) == whole
-        assert total.first_bad is not None
+def test_a_job_without_labels_has_no_label_errors(tmp_path: Path) -> None:
+    """Whatever members a sample has."""
+    (sample,) = _read(write_tar(tmp_path, tar_of([("a.png", png()), ("a.cls", b"cat")])), label=None)
+    assert (sample.label, sample.label_error) == (None, None)
 
 
 @pytest.mark.parametrize(
     ("label", "first_label", "found"), [(0, 0, 0), (9, 0, 9), (10, 1, 9), (1, 1, 0), (10, 0, None), (0, 1, None)]
 )
-def test_first_label(label: int, first_label: int, found: int | None) -> None:
-    """The lowest label is class 0; what lies outside is an error that names the label as it stands there."""
+def test_the_lowest_label_is_class_0(label: int, first_label: int, found: int | None) -> None:
+    """A label outside the classes is an error that shows the label as the tar has it."""
     number, error = label_of({"cls": str(label).encode()}, images_field(first_label=first_label), 10)
     assert number == found
     assert error == (
@@ -121,24 +90,3 @@ def test_first_label(label: int, first_label: int, found: int | None) -> None:
         if found is not None
         else f"label {label} is not one of the 10 classes ({first_label} to {first_label + 9})"
     )
-
-
-def test_the_clean_answer_is_enough() -> None:
-    """A network that votes badly on ablations and well on whole images shows labels from 1, too."""
-    truth = np.arange(32)
-    assert _misnumbered(truth + 1, np.full(32, 7), classes=1000) is None
-    found = _misnumbered(truth + 1, np.full(32, 7), truth, classes=1000)
-    assert found is not None
-    assert found.startswith("labels seem to count from 1: of 32 images, the network's answer is the label in 0")
-
-
-def test_a_wrong_first_label_is_recognised() -> None:
-    """The advice is never what the job has already."""
-    truth = np.arange(64) % 10
-    found = _misnumbered(truth, truth, classes=10, first_label=1)
-    assert found is not None
-    assert found.startswith("labels seem to count from 0")
-    assert found.endswith("set images.first_label: 0")
-    found = _misnumbered(truth + 2, truth, classes=12, first_label=1)
-    assert found is not None
-    assert found.endswith("check images.first_label and model.classes")

@@ -31,8 +31,8 @@ def _read(tar: Path, limit: int | None = None, **fields: object) -> list[Sample]
 
 @settings(max_examples=150, deadline=None)
 @given(SAMPLES, st.booleans())
-def test_round_trip(samples: list[tuple[str, str, bytes, int, bool]], padded: bool) -> None:
-    """What is packed is read: each key once and in order, with its bytes, its label and the place of its bytes."""
+def test_what_is_packed_is_read(samples: list[tuple[str, str, bytes, int, bool]], padded: bool) -> None:
+    """Each key once and in order, with its bytes, its label and the place of its bytes."""
     members = []
     for key, suffix, image, label, label_first in samples:
         pair = [(f"{key}.{suffix}", image), (f"{key}.cls", str(label).encode())]
@@ -47,74 +47,15 @@ def test_round_trip(samples: list[tuple[str, str, bytes, int, bool]], padded: bo
     assert all(content[one.image_offset :][: len(one.image)] == one.image for one in read)
 
 
-@pytest.mark.parametrize(
-    ("text", "label", "says"),
-    [
-        (b"7", 7, None),
-        (b" 7\n", 7, None),
-        (b"\xef\xbb\xbf7\r\n", 7, None),  # of Notepad
-        (b"0", 0, None),
-        (b"9", 9, None),
-        (b"10", None, "label 10 is not one of the 10 classes"),
-        (b"-1", None, "label -1 is not one of the 10 classes"),
-        (b"cat", None, ".cls is no class index"),
-        (b"1.5", None, ".cls is no class index"),
-        (b"1.0", None, ".cls is no class index"),
-        (b"n01440764", None, ".cls is no class index"),
-        (b"1_0", None, ".cls is no class index"),
-        ("\u0663".encode(), None, ".cls is no class index"),
-        (b"", None, ".cls is no class index"),
-        (b"\xff\xfe", None, ".cls is no class index"),
-        (None, None, "no member .cls"),
-    ],
-)
-def test_label_of_a_member(tmp_path: Path, text: bytes | None, label: int | None, says: str | None) -> None:
-    """A label member gives a class index, or a row that says what is wrong with it; the image stays."""
-    members = [("a.png", png())] + ([] if text is None else [("a.cls", text)])
-    (sample,) = _read(write_tar(tmp_path, tar_of(members)))
-    assert (sample.label, sample.image) == (label, png())
-    assert sample.label_error is None if says is None else says in str(sample.label_error)
-
-
-@pytest.mark.parametrize(
-    ("text", "label", "says"),
-    [
-        (b'{"y": 3}', 3, None),
-        (b'{"y": "3"}', 3, None),
-        (b'{"y": 3.0}', None, "no whole number"),
-        (b'{"y": true}', None, "no whole number"),
-        (b'{"y": null}', None, "no whole number"),
-        (b'{"y": [3]}', None, "no whole number"),
-        (b'{"z": 3}', None, "json:y is no class index"),
-        (b"[3]", None, "json:y is no class index"),
-        (b"{", None, "json:y is no class index"),
-        (b'{"y": 10}', None, "label 10 is not one of the 10 classes"),
-        (None, None, "no member .json"),
-    ],
-)
-def test_label_of_a_json_field(tmp_path: Path, text: bytes | None, label: int | None, says: str | None) -> None:
-    """`json:FIELD` gives the whole number in that field, or a row that says what is wrong with it."""
-    members = [("a.png", png())] + ([] if text is None else [("a.json", text)])
-    (sample,) = _read(write_tar(tmp_path, tar_of(members)), label="json:y")
-    assert sample.label == label
-    assert sample.label_error is None if says is None else says in str(sample.label_error)
-
-
-def test_null_label_is_no_error(tmp_path: Path) -> None:
-    """With label null a sample has neither label nor error, whatever members it has."""
-    (sample,) = _read(write_tar(tmp_path, tar_of([("a.png", png()), ("a.cls", b"cat")])), label=None)
-    assert (sample.label, sample.label_error) == (None, None)
-
-
 @pytest.mark.parametrize(("limit", "read"), [(None, 5), (1, 1), (4, 4), (5, 5), (6, 5)])
-def test_limit(tmp_path: Path, limit: int | None, read: int) -> None:
-    """A limit gives the first so many samples, or all where there are fewer."""
+def test_a_limit_reads_the_first_samples(tmp_path: Path, limit: int | None, read: int) -> None:
+    """All samples, if the tar has fewer."""
     tar = write_tar(tmp_path, tar_of(labelled(5)))
     assert [sample.key for sample in _read(tar, limit)] == [f"{index:04d}" for index in range(read)]
 
 
 def test_samples_without_image_are_no_rows(tmp_path: Path) -> None:
-    """A sample of other members alone is passed over; rows are counted by images."""
+    """A sample without an image is left out, and index counts images alone."""
     members = [
         ("a.txt", b"hi"),
         ("b.png", png()),

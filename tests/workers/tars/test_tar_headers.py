@@ -1,4 +1,4 @@
-"""Every tar that is not whole, or would lose an image, is refused by name."""
+"""A tar that is not whole, or would lose an image, is refused, and the error says why."""
 
 import bz2
 import gzip
@@ -74,27 +74,27 @@ BAD = {
     "one of two dots": (tar_of([A, ("b.1.jpg", png())]), "b.1.jpg ends in an image suffix"),
     "no stem": (tar_of([A, (".jpg", png())]), ".jpg ends in an image suffix"),
     "hidden folder": (tar_of([A, ("__meta__/a.jpg", png())]), "__meta__/a.jpg ends in an image suffix"),
-    "name in Latin-1": (closed(SAMPLE + member("\udce9.png")), "is no name in UTF-8"),
+    "name in Latin-1": (closed(SAMPLE + member("\udce9.png")), "is not a name in UTF-8"),
     "empty file": (b"", "empty"),
     "no members": (closed(b""), "no members"),
     "only a folder": (closed(member("images", kind=tarfile.DIRTYPE)), "holds no image"),
     "no images": (tar_of([("a.cls", b"1"), ("a.json", b"{}")]), "cls, json"),
-    "text file": (b"These are no images, but a note about where they went.\n" * 40, "is no tar: the file is text"),
+    "text file": (b"These are no images, but a note about where they went.\n" * 40, "is not a tar: the file is text"),
     "short text file": (b"moved", "not a whole plain tar"),
-    "gzip": (gzip.compress(GOOD), "is no tar: the file is a gzip file; decompress it (compressed tars are not read"),
-    "bzip2": (bz2.compress(GOOD), "is no tar: the file is a compressed file; decompress it"),
-    "xz": (lzma.compress(GOOD), "is no tar: the file is a compressed file; decompress it"),
-    "zip": (b"PK\3\4" + bytes(600), "is no tar: the file is a zip archive; extract it, and pack a tar"),
-    "page": (b"<!DOCTYPE html><html>" + b" " * 600, "is no tar: the file is an HTML page"),
-    "Parquet": (b"PAR1" + bytes(600), "is no tar: the file is a Parquet file; scripts/pack_parquet.py makes tars"),
-    "image": (png(64, 64), "is no tar: the file is a PNG image; pack images into a tar"),
+    "gzip": (gzip.compress(GOOD), "is not a tar: the file is a gzip file; decompress it (compressed tars are not read"),
+    "bzip2": (bz2.compress(GOOD), "is not a tar: the file is a compressed file; decompress it"),
+    "xz": (lzma.compress(GOOD), "is not a tar: the file is a compressed file; decompress it"),
+    "zip": (b"PK\3\4" + bytes(600), "is not a tar: the file is a zip archive; extract it, and pack a tar"),
+    "page": (b"<!DOCTYPE html><html>" + b" " * 600, "is not a tar: the file is an HTML page"),
+    "Parquet": (b"PAR1" + bytes(600), "is not a tar: the file is a Parquet file; scripts/pack_parquet.py makes tars"),
+    "image": (png(64, 64), "is not a tar: the file is a PNG image; pack images into a tar"),
     "LFS pointer": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
-        "is no tar: the file is a Git LFS pointer; run `git lfs pull` for the tar itself",
+        "is not a tar: the file is a Git LFS pointer; run `git lfs pull` for the tar itself",
     ),
-    "same member twice": (tar_of([A, A]), "a.png comes twice"),
-    "same key twice, apart": (tar_of([A, B, ("a.cls", b"1")]), "key a comes twice"),
-    "same key twice with images": (tar_of([A, B, A]), "key a comes twice"),
+    "same member twice": (tar_of([A, A]), "a.png occurs twice"),
+    "same key twice, apart": (tar_of([A, B, ("a.cls", b"1")]), "key a occurs twice"),
+    "same key twice with images": (tar_of([A, B, A]), "key a occurs twice"),
     "two images in a sample": (tar_of([A, ("a.jpg", png())]), "two images"),
     "two images in a sample by case": (tar_of([A, ("a.PNG", png())]), "twice"),
 }
@@ -102,7 +102,7 @@ BAD = {
 
 @pytest.mark.parametrize(("content", "says"), BAD.values(), ids=BAD.keys())
 def test_bad_tar_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
-    """A tar that cannot be read whole is a ShardError that names the reason, before any sample is given."""
+    """The ShardError names the reason, and comes before any sample."""
     tar = write_tar(tmp_path, content)
     with pytest.raises(ShardError, match=re.escape(says)):
         read_tar(tar, IMAGES)
@@ -149,8 +149,8 @@ def test_offsets_hold_in_every_tar_format(tmp_path: Path, form: int) -> None:
     assert [whole[one.offset : one.offset + one.size] for one in found] == list(images.values())
 
 
-def test_what_is_no_sample_is_passed_over(tmp_path: Path) -> None:
-    """Folders, names without a dot, hidden metadata and a tar without padding do no harm."""
+def test_members_that_are_not_samples_do_no_harm(tmp_path: Path) -> None:
+    """Folders, names without a dot, hidden metadata; nor does a tar without padding."""
     folder = member("images", kind=tarfile.DIRTYPE)
     rest = b"".join(member(*one) for one in [("README", b"hello"), ("__index__/info.json", b"{}"), A, B])
     found = read_tar(write_tar(tmp_path, closed(folder + rest, padded=False)), IMAGES).images
@@ -173,8 +173,8 @@ SYSTEM = [
 ]
 
 
-def test_files_of_operating_systems_are_passed_over_and_counted(tmp_path: Path) -> None:
-    """What macOS, Windows and network drives put beside images makes no row, no error, and no other sample."""
+def test_files_of_operating_systems_are_left_out_and_counted(tmp_path: Path) -> None:
+    """Files that macOS, Windows and network drives add make no row and no error, and change no other sample."""
     own = [("a.png", png(seed=1)), ("a.cls", b"1"), ("d/b.png", png(seed=2)), ("d/b.cls", b"0")]
     for place in range(len(own) + 1):
         tar = write_tar(tmp_path, tar_of([*own[:place], *((name, b"\0\5\x16\7") for name in SYSTEM), *own[place:]]))
@@ -188,8 +188,8 @@ def test_files_of_operating_systems_are_passed_over_and_counted(tmp_path: Path) 
 @pytest.mark.parametrize(
     "name", ["_.png", "..png", "my.DS_Store.png", ".hidden.png", "thumbs.png", "lost/found.png", ".Trash-me/a.png"]
 )
-def test_names_that_only_look_like_these_are_not(tmp_path: Path, name: str) -> None:
-    """Such a file is a sample's image, or an error by name; never is it passed over."""
+def test_names_that_only_look_like_system_files_are_kept(tmp_path: Path, name: str) -> None:
+    """Such a file is the image of a sample, or an error names it."""
     tar = write_tar(tmp_path, tar_of([A, (name, png(seed=3))]))
     try:
         assert len(read_tar(tar, IMAGES).images) == 2
@@ -198,7 +198,7 @@ def test_names_that_only_look_like_these_are_not(tmp_path: Path, name: str) -> N
 
 
 def test_folders_of_operating_systems_are_not_counted(tmp_path: Path) -> None:
-    """The notice speaks of files."""
+    """Only files are, because the notice is about files."""
     folders = member("__MACOSX", kind=tarfile.DIRTYPE) + member("d/@eaDir", kind=tarfile.DIRTYPE)
     tar = write_tar(tmp_path, closed(folders + member("__MACOSX/._a.png", b"x") + SAMPLE))
     assert read_tar(tar, IMAGES).left_out == LeftOut(system_members=1)
@@ -206,7 +206,7 @@ def test_folders_of_operating_systems_are_not_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["bmp", "tiff", "tif", "jfif", "jpe", "gif", "avif", "heic", "BMP", "right.bmp"])
 def test_samples_whose_image_has_another_suffix_are_counted(tmp_path: Path, suffix: str) -> None:
-    """Wherever they stand, with a label or without; they make no row."""
+    """Wherever they are, with a label or without. They make no row."""
     members = [A, ("a.cls", b"1"), (f"b.{suffix}", b"x"), ("b.cls", b"1"), ("b.json", b"{}"), (f"d/c.{suffix}", b"x")]
     for tar in (tar_of(members), tar_of(members[2:] + members[:2])):
         contents = read_tar(write_tar(tmp_path, tar), IMAGES)
@@ -218,7 +218,7 @@ def test_samples_whose_image_has_another_suffix_are_counted(tmp_path: Path, suff
 
 
 def test_a_labelled_sample_without_image_is_counted(tmp_path: Path) -> None:
-    """Whatever its image is called, or if it is missing."""
+    """Whether its image has an unknown suffix or is missing."""
     tar = write_tar(tmp_path, tar_of([A, ("a.cls", b"1"), ("b.cls", b"1"), ("c.picture", b"x"), ("c.cls", b"1")]))
     assert read_tar(tar, IMAGES).left_out == LeftOut(0, 2, frozenset({"cls", "picture"}))
 
@@ -232,15 +232,15 @@ def test_a_labelled_sample_without_image_is_counted(tmp_path: Path) -> None:
         [("._b.bmp", b"x"), ("__MACOSX/b.bmp", b"x"), ("@eaDir/b.bmp", b"x")],  # files of operating systems
     ],
 )
-def test_what_else_tars_hold_is_not_mentioned(tmp_path: Path, rest: list[tuple[str, bytes]]) -> None:
-    """No sample without image is counted where none is missing."""
+def test_other_members_are_not_counted_as_samples_without_image(tmp_path: Path, rest: list[tuple[str, bytes]]) -> None:
+    """Metadata, further images of a sample, hidden members, and files of operating systems."""
     contents = read_tar(write_tar(tmp_path, tar_of([A, *rest])), IMAGES)
     assert [one.key for one in contents.images] == ["a"]
     assert contents.left_out.samples_without_image == 0
 
 
-def test_what_is_left_out_adds_up() -> None:
-    """Over tars, and through the metadata of their files, of which older ones lack some figures."""
+def test_counts_of_what_is_left_out_add_up() -> None:
+    """Over several tars, and after they were written to metadata. Older files lack some figures."""
     one, other = LeftOut(1, 2, frozenset({"bmp"})), LeftOut(3, 4, frozenset({"bmp", "cls"}))
     assert one + other == LeftOut(4, 6, frozenset({"bmp", "cls"}))
     assert LeftOut.of(json.loads(json.dumps(one.as_json()))) == one
@@ -248,7 +248,7 @@ def test_what_is_left_out_adds_up() -> None:
 
 
 def test_sparse_member_is_named(tmp_path: Path) -> None:
-    """GNU tar's sparse files are called that, with the remedy."""
+    """The error names GNU tar's option, with the remedy."""
     (tmp_path / "a.png").write_bytes(png() + bytes(1 << 20))
     subprocess.run(["truncate", "-s", "4M", tmp_path / "a.png"], check=True)
     subprocess.run(["tar", "--sparse", "-cf", tmp_path / "s.tar", "-C", tmp_path, "a.png"], check=True)
@@ -257,7 +257,7 @@ def test_sparse_member_is_named(tmp_path: Path) -> None:
 
 
 def test_images_image_says_what_an_image_is(tmp_path: Path) -> None:
-    """A suffix with dots counts once images.image names it, and other image files beside it do not."""
+    """A suffix with dots counts if images.image names it. Other images of the sample do not count then."""
     tar = write_tar(tmp_path, tar_of([("a.right.png", png(seed=1)), ("a.left.png", png(seed=2)), ("a.cls", b"1")]))
     found = read_tar(tar, images_field(image=["right.png"])).images
     assert [(one.key, one.suffix) for one in found] == [("a", "right.png")]

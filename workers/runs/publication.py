@@ -1,0 +1,100 @@
+"""Publishes the file of a shard, once: rows -> table -> file of a run.
+
+If another writer published the shard first, its file stays, and ours is dropped if both are about the same images.
+Votes may differ: machines of two kinds may disagree where margins are tiny.
+
+Not covered: the columns (votes_table.py); reading what is published (published.py).
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from smoothcert.manifests.errors import ShardError
+from smoothcert.manifests.identity import VOTES_VERSION
+from smoothcert.manifests.job import Job
+from smoothcert.workers.runs import votes_table
+from smoothcert.workers.runs.shard_task import ShardTask
+from smoothcert.workers.runs.votes_table import Row
+from smoothcert.workers.storage.store import Store
+from smoothcert.workers.tars.tar_headers import LeftOut
+
+
+class TarFacts(NamedTuple):
+    """What a file says of its tar as a whole.
+
+    Attributes:
+        sha256: of the tar, in hex.
+        left_out: what it holds that is in no run.
+        rotated_images: images whose EXIF orientation says that the stored pixels are not upright.
+    """
+
+    sha256: str
+    left_out: LeftOut
+    rotated_images: int
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where the files of a run go, and what all files of this machine say of themselves.
+
+    Attributes:
+        job: of the run.
+        run_id, run_url: of the run.
+        store: holds the run.
+        num_ablations: votes per image.
+        images_per_batch: images that were voted on together.
+        environment: versions, decoder and device.
+    """
+
+    job: Job
+    run_id: str
+    run_url: str
+    store: Store
+    num_ablations: int
+    images_per_batch: int
+    environment: Mapping[str, Any]
+
+    def publish(self, task: ShardTask, rows: Sequence[Row], tar: TarFacts, *, seconds: float) -> bool:
+        """Publish a shard, unless another writer did.
+
+        Args:
+            task: the shard.
+            rows: all of them, in tar order.
+            tar: the tar that they come from.
+            seconds: from fetching the tar to the certificates.
+        Returns:
+            Whether the file is ours.
+        Raises:
+            ShardError: the file that is there is about other images.
+        """
+        data = votes_table.encode(rows, self.num_ablations, self._metadata(task, tar, seconds))
+        published = self.store.publish(self.run_url, task.file_name, data)
+        if not published:
+            self._require_same_images(task, rows)
+        return published
+
+    def _metadata(self, task: ShardTask, tar: TarFacts, seconds: float) -> dict[str, Any]:
+        return {
+            "run_id": self.run_id,
+            "shard": {"name": task.shard.name, "size": task.shard.size, "fingerprint": task.shard.fingerprint},
+            "shard_sha256": tar.sha256,
+            "votes_version": VOTES_VERSION,
+            "geometry": {**self.job.ablation.model_dump(), "crop": self.job.preprocess.crop},
+            "images_per_batch": self.images_per_batch,
+            **tar.left_out.as_json(),
+            "rotated_images": tar.rotated_images,
+            "seconds": round(seconds, 3),
+            **self.environment,
+        }
+
+    def _require_same_images(self, task: ShardTask, rows: Sequence[Row]) -> None:
+        url = f"{self.run_url}/{task.file_name}"
+        file = io.BytesIO(self.store.read(url))
+        run_id = votes_table.read_metadata(file)["run_id"]
+        images = pq.read_table(file, columns=["key", "sha256"]).to_pylist()
+        if run_id != self.run_id or images != [{"key": row.key, "sha256": row.sha256} for row in rows]:
+            raise ShardError(f"{url} is there already, with other images; move it away")

@@ -1,0 +1,81 @@
+"""What a job asks of its model for each image: the votes, the whole image's class if asked, the certificates.
+
+    pixels of some images -> ImageVotes       on the device, a batch at a time
+    votes of a shard      -> Certificates     on the CPU, all images together
+
+Not covered: loading the model (voters.py); computing a vote (smoothed.py); rows and files (runs/).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smoothcert.manifests.job import Job
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.certificates.rules import Certificates, certify
+from smoothcert.workers.certificates.tally import count_votes
+from smoothcert.workers.votes.self_check import made_up_image
+from smoothcert.workers.votes.smoothed import Smoothed
+
+
+class ImageVotes(NamedTuple):
+    """What a model says of some images.
+
+    Attributes:
+        classes: [images, ablations] uint16, in offset order.
+        margins: [images, ablations] float32.
+        clean_classes: [images] int64, of the whole images; None if the job does not ask for them.
+        clean_margins: [images] float32, likewise.
+        finite: [images] bool, false where a logit of the image is not finite.
+    """
+
+    classes: NDArray[np.uint16]
+    margins: NDArray[np.float32]
+    clean_classes: NDArray[np.int64] | None
+    clean_margins: NDArray[np.float32] | None
+    finite: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class JobVoter:
+    """A job and its loaded model.
+
+    Attributes:
+        job: the job.
+        model: votes on images of the job's crop.
+        geometry: of the job's ablations.
+    """
+
+    job: Job
+    model: Smoothed
+    geometry: Geometry
+
+    def vote(self, pixels: Tensor) -> ImageVotes:
+        """Vote on images, [images, crop, crop, channels] uint8."""
+        votes = self.model.votes(pixels)
+        clean = self.model.clean_votes(pixels) if self.job.clean else None  # queued before the CPU waits for a result
+        margins = votes.margins.cpu().numpy()
+        classes = votes.classes.cpu().numpy().astype(np.uint16)
+        finite = np.isfinite(margins).all(axis=1)
+        if clean is None:
+            return ImageVotes(classes, margins, None, None, finite)
+        clean_margins = clean.margins[:, 0].cpu().numpy()
+        finite &= np.isfinite(clean_margins)
+        return ImageVotes(classes, margins, clean.classes[:, 0].cpu().numpy(), clean_margins, finite)
+
+    def predict(self, votes: NDArray[np.uint16]) -> NDArray[np.int32]:
+        """[images]: the class with the most votes, of votes [images, ablations]. Certificates take far longer."""
+        return count_votes(votes, classes=self.job.model.classes).prediction
+
+    def certify(self, votes: NDArray[np.uint16]) -> Certificates:
+        """Certificates of votes [images, ablations]."""
+        return certify(votes, self.geometry, classes=self.job.model.classes)
+
+    def sample_logits(self) -> NDArray[np.float32]:
+        """[classes]: the logits of an image that is the same on every machine."""
+        pixels = made_up_image(self.job.preprocess)[None]
+        logits: NDArray[np.float32] = self.model.clean_logits(pixels)[0, 0].cpu().numpy()
+        return logits
