@@ -34,10 +34,10 @@ from torch import Tensor
 from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.identity import VOTES_VERSION
 from smoothcert.manifests.job import Job, Preprocess
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.certificates.rules import certify
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.certificates.tally import count_votes
-from smoothcert.workers.networks.classifiers import load_classifier, preprocess_notice
+from smoothcert.workers.networks.classifiers import preprocess_notice
 from smoothcert.workers.runs import votes_table
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, TriedOut
 from smoothcert.workers.storage.store import AnyStore, sha256_of
@@ -47,7 +47,7 @@ from smoothcert.workers.tars.shard_reader import Sample, naming, read_samples
 from smoothcert.workers.tars.tar_headers import TarContents, read_tar
 from smoothcert.workers.votes.self_check import made_up_image
 from smoothcert.workers.votes.smoothed import Smoothed
-from smoothcert.workers.votes.voters import smooth
+from smoothcert.workers.votes.voters import load_voter
 
 _T = TypeVar("_T")
 Row = dict[str, Any]
@@ -93,7 +93,7 @@ class Certifier:
             )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         crop = job.preprocess.crop
-        self._geometry = Geometry.of(job.ablation, crop, crop)
+        self._ablations = ablations_of(job.ablation, crop, crop)
         with self._store.local(job.model.checkpoint) as checkpoint:
             if sha256_of(checkpoint) != checkpoint_sha256:
                 raise RequestError(f"{job.model.checkpoint} changed since the run was planned; start again")
@@ -173,7 +173,7 @@ class Certifier:
             "seconds": round(time.monotonic() - start, 3),
             **self._environment,
         }
-        data = votes_table.encode(rows, self._geometry.num_ablations, metadata)
+        data = votes_table.encode(rows, self._ablations.num_ablations, metadata)
         published = self._store.publish(self._run_url, task.file_name, data)
         if not published:
             self._accept_the_first(task, rows)
@@ -223,7 +223,7 @@ class Certifier:
         if batch.pixels is None:
             return batch.rows
         classes, margins = self._compute.submit(self._answers, batch.pixels).result()
-        A = self._geometry.num_ablations
+        A = self._ablations.num_ablations
         for place, position in enumerate(batch.readable):
             row = batch.rows[position]
             if not np.isfinite(margins[place]).all():
@@ -235,9 +235,7 @@ class Certifier:
         return batch.rows
 
     def _load(self, checkpoint: Path, checkpoint_key: str | None, device: torch.device) -> Smoothed:
-        job = self._job
-        network = load_classifier(job.model, job.preprocess, checkpoint, checkpoint_key)
-        return smooth(network, self._geometry, preprocess=job.preprocess, model=job.model, device=device)
+        return load_voter(self._job, checkpoint, checkpoint_key, device)
 
     def _answers(self, pixels: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Classes and margins of the ablations, and where it is asked for of the whole image, in a last column."""
@@ -252,7 +250,7 @@ class Certifier:
         if not voted:
             return
         votes = np.stack([row["votes"] for row in voted])
-        certificates = certify(votes, self._geometry, classes=self._job.model.classes)
+        certificates = family_of(self._job.ablation).certify(votes, self._ablations, classes=self._job.model.classes)
         for place, row in enumerate(voted):
             row |= {name: int(values[place]) for name, values in vars(certificates).items()}
 

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from smoothcert.manifests.training import Training
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.ablations.touched import Threat
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.rules import Ballots, exact_rule
 from smoothcert.workers.training.data import LabelledImages
 from smoothcert.workers.training.processes import Peers
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.voters import smooth
 
 _IMAGES_TOGETHER = 16
@@ -47,7 +48,7 @@ class Validator:
     def __init__(self, training: Training, images: LabelledImages, peers: Peers, device: torch.device) -> None:
         crop = training.preprocess.crop
         self._training, self._images, self._peers, self._device = training, images, peers, device
-        self._geometry = Geometry.of(training.validated_ablation, crop, crop)
+        self._ablations = ablations_of(training.validated_ablation, crop, crop)
 
     def figures(self, network: nn.Module, epoch: int) -> Generator[Validated, None, dict[str, Any]]:
         """Vote; return `ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`.
@@ -59,12 +60,12 @@ class Validator:
         training, images = self._training, self._images
         voter = smooth(
             network.eval().requires_grad_(False),
-            self._geometry,
+            self._ablations,
             preprocess=training.preprocess,
-            model=training.model.as_voter(),
+            format=Format.of(training.model),
             device=self._device,
         )
-        votes = np.zeros((len(images.labels), self._geometry.num_ablations), np.int64)
+        votes = np.zeros((len(images.labels), self._ablations.num_ablations), np.int64)
         for start in range(0, len(votes), _IMAGES_TOGETHER):
             together = slice(start, start + _IMAGES_TOGETHER)
             votes[together] = voter.votes(images.pixels[together]).classes.cpu().numpy()
@@ -73,7 +74,7 @@ class Validator:
         ballots = Ballots.of(votes, classes=training.model.classes)
         right = ballots.tally.prediction == labels
         patches = training.validation.patches if training.validation is not None else ()
-        certified = [exact_rule(ballots, self._geometry, Threat(side, side)).certified & right for side in patches]
+        certified = [exact_rule(ballots, self._ablations, Threat(side, side)).certified & right for side in patches]
         counts = [(votes == labels[:, None]).mean(axis=1).sum(), right.sum(), *(held.sum() for held in certified)]
         total, *sums = self._peers.sums([len(labels) + images.left_out, *counts], self._device)
         shares = [right / total for right in sums]

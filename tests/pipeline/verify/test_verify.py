@@ -15,8 +15,8 @@ from smoothcert.manifests.job import Ablation, load_job
 from smoothcert.pipeline.certify.plan import begin, make_plan
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.verify.verify import verify
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.certificates.rules import certify
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.majority import certify
 from smoothcert.workers.runs import votes_table
 from tests.helpers import jobs
 from tests.helpers.finished_runs import (
@@ -54,7 +54,7 @@ def test_it_counts_as_the_engine_does(
     ablation = Ablation(kind=kind, size=size, stride=stride, edges=edges)
     plan = make_plan(load_job(jobs.write_job(tmp_path), [f"ablation={ablation.model_dump()}", "model.classes=5"]))
     begin(plan)
-    geometry, random = Geometry.of(ablation, jobs.CROP, jobs.CROP), np.random.default_rng(size)
+    geometry, random = ablations_of(ablation, jobs.CROP, jobs.CROP), np.random.default_rng(size)
     A = geometry.num_ablations
     votes = np.where(
         random.random((300, A)) < random.random((300, 1)) ** 3,

@@ -15,18 +15,19 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from smoothcert.manifests.errors import RequestError, RunError
-from smoothcert.manifests.job import Storage
+from smoothcert.manifests.job import Model, Storage
 from smoothcert.manifests.shards import find_shards
 from smoothcert.manifests.training import Training
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.certificates.rules import certify
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.majority import certify
 from smoothcert.workers.networks.classifiers import load_classifier
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.training.augmentation import Draws
 from smoothcert.workers.training.curves import Figures
 from smoothcert.workers.training.data import read_images
 from smoothcert.workers.training.loop import train
-from smoothcert.workers.training.recipe import draw_ablations, geometries_of, starting_network
+from smoothcert.workers.training.recipe import ablations_to_learn, draw_ablations, starting_network
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 from tests.helpers.house import HOUSE
 from tests.helpers.jobs import CLASSES, CROP, samples, write_weights
@@ -217,12 +218,11 @@ def test_what_is_published_certifies_as_it_was_validated(tmp_path, changes):
     held_out = {"images": {"shards": "tars"}, "patches": [1, 3]}
     training = small_training(tmp_path, tars=(3, 20), ema=0.5, publish_as="float16", validation=held_out, **changes)
     figures = curve_of(training)[-1]
-    network = load_classifier(
-        training.model.as_voter(), training.preprocess, Path(training.url, "weights.safetensors"), None
-    )
-    geometry = Geometry.of(training.validated_ablation, CROP, CROP)
-    cpu, voter = torch.device("cpu"), training.model.as_voter()
-    engine = SmoothedViT(network, geometry, preprocess=training.preprocess, model=voter, device=cpu)
+    model = Model(**SETTINGS["model"] | changes.get("model", {}), checkpoint="weights.safetensors")
+    network = load_classifier(model, training.preprocess, Path(training.url, "weights.safetensors"), None)
+    geometry = ablations_of(training.validated_ablation, CROP, CROP)
+    cpu, form = torch.device("cpu"), Format.of(model)
+    engine = SmoothedViT(network, geometry, preprocess=training.preprocess, format=form, device=cpu)
     data = read_all(training)
     votes = engine.votes(data.pixels).classes.numpy()
     certificates = certify(votes, geometry, classes=CLASSES)
@@ -290,7 +290,7 @@ def test_a_mixture_is_drawn_by_its_weights(tmp_path):
     """Each ablation as often as its weight says, each offset of it equally often, so much shown whole."""
     ablation = [{"kind": "column", "size": 3, "weight": 3}, {"kind": "row", "size": 2, "edges": "inside"}]
     training = small_training(tmp_path, ablation=ablation, whole_share=0.2)
-    geometries = geometries_of(training)
+    geometries = ablations_to_learn(training)
     drawn = draw_ablations(training, geometries, Draws.of_epoch(0, 0, 31_000)).tolist()
     counts = Counter(drawn)
     assert [geometry.num_ablations for geometry in geometries] == [16, 15, 1]

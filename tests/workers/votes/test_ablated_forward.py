@@ -6,11 +6,12 @@ import pytest
 import timm
 import torch
 
-from smoothcert.manifests.job import Ablation, Model, Preprocess
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.manifests.job import Ablation, Preprocess
+from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.classifiers import has_tokens
 from smoothcert.workers.votes.ablated_dense import AblatedDense
 from smoothcert.workers.votes.ablated_forward import AblatedForward
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.voters import smooth
 
 CROP, CLASSES = 16, 3
@@ -65,13 +66,13 @@ def test_learns_on_all_pixels(upsample):
 
 
 def same_logits(network, preprocess, masked_tokens):
-    geometries = [Geometry.of(ablation, CROP, CROP) for ablation in ABLATIONS]
+    geometries = [ablations_of(ablation, CROP, CROP) for ablation in ABLATIONS]
     images = torch.randint(0, 256, (2, CROP, CROP, 3), dtype=torch.uint8)
-    model = Model(architecture="", checkpoint="", classes=CLASSES, masked_tokens=masked_tokens)
+    form = Format("a network", CLASSES, keep_hidden=masked_tokens == "keep")
     expected = torch.cat(
         [
             smooth(
-                copy.deepcopy(network), geometry, preprocess=preprocess, model=model, device=torch.device("cpu")
+                copy.deepcopy(network), geometry, preprocess=preprocess, format=form, device=torch.device("cpu")
             ).logits(images)
             for geometry in geometries
         ],
@@ -92,7 +93,7 @@ def test_the_gradient_is_that_of_the_whole_batch():
     Oracle: timm's own forward, one image at a time, on its shown tokens.
     """
     network, oracle = network_of("class token"), network_of("class token")
-    geometry = Geometry.of(ABLATIONS[0], CROP, CROP)
+    geometry = ablations_of(ABLATIONS[0], CROP, CROP)
     images = torch.randint(0, 256, (6, CROP, CROP, 3), dtype=torch.uint8)
     ablations, labels = torch.tensor([0, 1, 2, 9, 15, 4]), torch.tensor([0, 1, 2, 0, 1, 2])
     forward = AblatedForward(network, [geometry], PREPROCESS)
@@ -115,17 +116,17 @@ def test_the_gradient_is_that_of_the_whole_batch():
 
 def test_hidden_tokens_are_left_out():
     """Columns of 4 on tokens of 4 show one or two token columns: two groups, of 4 and 8 tokens."""
-    geometry = Geometry.of(Ablation(kind="column", size=4), CROP, CROP)
+    geometry = ablations_of(Ablation(kind="column", size=4), CROP, CROP)
     forward = AblatedForward(network_of("class token"), [geometry], PREPROCESS)
     groups = list(forward.groups(torch.arange(16), at_most=100))
-    assert [group.table.tokens.shape[1] for group in groups] == [4, 8]
+    assert [group.tokens.shape[1] for group in groups] == [4, 8]
     assert [group.images.tolist()[:3] for group in groups] == [[0, 4, 8], [1, 2, 3]]
 
 
 def test_regularisers_of_timm_work():
     """Dropout of positions and drop path change the logits in training, and only there."""
     network = network_of("class token", pos_drop_rate=0.5, drop_path_rate=0.5)
-    forward = AblatedForward(network, [Geometry.of(ABLATIONS[0], CROP, CROP)], PREPROCESS)
+    forward = AblatedForward(network, [ablations_of(ABLATIONS[0], CROP, CROP)], PREPROCESS)
     images, ablations = torch.randint(0, 256, (4, CROP, CROP, 3), dtype=torch.uint8), torch.arange(4)
     in_training = [logits_of(forward.train(), images, ablations) for _ in range(2)]
     in_use = [logits_of(forward.eval(), images, ablations) for _ in range(2)]

@@ -12,9 +12,11 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from smoothcert.manifests.job import Ablation, Model, Preprocess
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.networks.classifiers import build_classifier
 from smoothcert.workers.votes import smoothed_vit
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 from tests.helpers.house import SHARED
 
@@ -253,7 +255,7 @@ def test_golden_votes(kind: Kind, size: int, stride: int, device: str) -> None:
     model = Model(architecture="vit_tiny_patch16_224", checkpoint="golden", classes=10)
     network = weights.fill(build_classifier(model, 224)).float().eval().requires_grad_(False)
     geometry, where = _geometry(kind, size, stride, 224), torch.device(device)
-    engine = SmoothedViT(network, geometry, preprocess=Preprocess(), model=model, device=where)
+    engine = SmoothedViT(network, geometry, preprocess=Preprocess(), format=Format.of(model), device=where)
     votes = engine.votes(torch.from_numpy(golden["images"]))
     margins = golden[f"{kind}_margins"]
     np.testing.assert_allclose(votes.margins.cpu().numpy(), margins, atol=1e-3)
@@ -327,7 +329,7 @@ def _network(architecture: str, options: dict[str, Any], side: int) -> VisionTra
 
 def _engine(
     network: VisionTransformer,
-    geometry: Geometry,
+    geometry: Shown,
     *,
     dtype: str = "float32",
     masked_tokens: str = "drop",
@@ -335,21 +337,13 @@ def _engine(
 ) -> SmoothedViT:
     """Of a copy of the network, which the engine may change."""
     assert dtype in get_args(Model.model_fields["dtype"].annotation)
-    model = Model.model_validate(
-        {
-            "architecture": "x",
-            "checkpoint": "x",
-            "classes": _CLASSES,
-            "dtype": dtype,
-            "masked_tokens": masked_tokens,
-        }
-    )
+    form = Format("a network", _CLASSES, keep_hidden=masked_tokens == "keep", dtype=dtype)
     preprocess = Preprocess(upsample=upsample)
-    return SmoothedViT(copy.deepcopy(network), geometry, preprocess=preprocess, model=model, device=_CPU)
+    return SmoothedViT(copy.deepcopy(network), geometry, preprocess=preprocess, format=form, device=_CPU)
 
 
-def _geometry(kind: Kind, size: int, stride: int, side: int, edges: Literal["wrap", "inside"] = "wrap") -> Geometry:
-    return Geometry.of(Ablation(kind=kind, size=size, stride=stride, edges=edges), side, side)
+def _geometry(kind: Kind, size: int, stride: int, side: int, edges: Literal["wrap", "inside"] = "wrap") -> Shown:
+    return ablations_of(Ablation(kind=kind, size=size, stride=stride, edges=edges), side, side)
 
 
 def _images(count: int, side: int) -> Tensor:
