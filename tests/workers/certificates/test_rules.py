@@ -16,6 +16,7 @@ from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.ablations.touched import Touched
 from smoothcert.workers.certificates import rules as certificates
 from smoothcert.workers.certificates.rules import Ballots, exact_rule, margin_rule, slack_everywhere
+from tests.helpers.ablations import other_kinds
 from tests.helpers.votes import ballots_near_the_edge, geometries, threats, touched_by_hand
 
 Votes = NDArray[np.int64]
@@ -318,3 +319,17 @@ def test_votes_of_other_ablations_are_refused() -> None:
     ballots = Ballots.of(np.zeros((1, 5), np.int64), classes=2)
     with pytest.raises(ValueError, match="do not fit 4 ablations"):
         exact_rule(ballots, RowsTimesColumns.of(Ablation(kind="column", size=1), 4, 4), Threat(1, 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(list(other_kinds(8))), st.integers(1, 3), st.integers(2, 3), st.integers(0, 2**32 - 1))
+def test_the_exact_rule_holds_for_any_kind_of_ablation(kind: str, side: int, classes: int, seed: int) -> None:
+    """A rule knows a kind by the sets that it reaches: certified iff no attack on one of them succeeds."""
+    ablations, threat = other_kinds(8)[kind], Threat(side, side)
+    random = np.random.default_rng(seed)
+    shape = (6, ablations.num_ablations)
+    votes = np.where(random.random(shape) < 0.1, random.integers(0, classes, shape), random.integers(0, classes))
+    answer = exact_rule(Ballots.of(votes, classes=classes), ablations, threat)
+    reached = {frozenset(np.flatnonzero(one).tolist()) for one in ablations.reach(threat).sets}
+    for image, row in enumerate(votes.tolist()):
+        assert answer.certified[image] != any(attacker_wins(row, one, classes) for one in reached)

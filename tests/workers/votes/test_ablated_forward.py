@@ -13,10 +13,12 @@ from smoothcert.workers.votes.ablated_dense import AblatedDense
 from smoothcert.workers.votes.ablated_forward import AblatedForward
 from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.voters import smooth
+from tests.helpers.ablations import other_kinds
 
 CROP, CLASSES = 16, 3
 PREPROCESS = Preprocess(resize=None, crop=CROP)
 ABLATIONS = [Ablation(kind="column", size=3), Ablation(kind="row", size=6), Ablation(kind="block", size=5, stride=3)]
+KINDS = [ablations_of(ablation, CROP, CROP) for ablation in ABLATIONS]
 NETWORKS = {
     "class token": ("vit_tiny_patch16_224", {}),
     "mean of tokens": ("vit_tiny_patch16_224", {"global_pool": "avg", "class_token": False}),
@@ -65,8 +67,12 @@ def test_learns_on_all_pixels(upsample):
     same_logits(network, PREPROCESS.model_copy(update={"upsample": upsample}), "keep")
 
 
-def same_logits(network, preprocess, masked_tokens):
-    geometries = [ablations_of(ablation, CROP, CROP) for ablation in ABLATIONS]
+@pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
+def test_learns_on_any_kind_of_ablation(masked_tokens):
+    same_logits(network_of("class token"), PREPROCESS, masked_tokens, [*other_kinds(CROP).values()])
+
+
+def same_logits(network, preprocess, masked_tokens, kinds=KINDS):
     images = torch.randint(0, 256, (2, CROP, CROP, 3), dtype=torch.uint8)
     form = Format("a network", CLASSES, keep_hidden=masked_tokens == "keep")
     expected = torch.cat(
@@ -74,14 +80,14 @@ def same_logits(network, preprocess, masked_tokens):
             smooth(
                 copy.deepcopy(network), geometry, preprocess=preprocess, format=form, device=torch.device("cpu")
             ).logits(images)
-            for geometry in geometries
+            for geometry in kinds
         ],
         dim=1,
     )
     if has_tokens(network):
-        forward = AblatedForward(network, geometries, preprocess, keep_hidden=masked_tokens == "keep").eval()
+        forward = AblatedForward(network, kinds, preprocess, keep_hidden=masked_tokens == "keep").eval()
     else:
-        forward = AblatedDense(network, geometries, preprocess).eval()
+        forward = AblatedDense(network, kinds, preprocess).eval()
     total = expected.shape[1]
     each = images.repeat_interleave(total, dim=0)
     logits = logits_of(forward, each, torch.arange(total).repeat(2), at_most=7)
