@@ -47,9 +47,9 @@ from smoothcert.workers.training.data import (
 )
 from smoothcert.workers.training.processes import Peers
 from smoothcert.workers.training.recipe import (
-    ablations_to_learn,
     draw_ablations,
     forward_of,
+    geometries_of,
     mixup_of,
     optimizer_of,
     scheduler_of,
@@ -132,7 +132,7 @@ class _Trainer:
         seed_everything(training.seed)
         network = starting_network(training, store)
         self._network = network
-        self._kinds = ablations_to_learn(training)
+        self._geometries = geometries_of(training)
         self._forward = forward_of(training, network)
         self._forward.to_device(self.device)
         peers.share(network.state_dict().values())
@@ -264,7 +264,7 @@ class _Trainer:
         labels = batch.labels.to(self.device)
         pixels_NCHW = batch.pixels.to(self.device).permute(0, 3, 1, 2).float() / 255
         targets = self._mixed(pixels_NCHW, labels)
-        ablations = draw_ablations(training, self._kinds, batch.draws).to(self.device)
+        ablations = draw_ablations(training, self._geometries, batch.draws).to(self.device)
         smoothing = training.regularisation.label_smoothing if targets is labels else 0.0
         for group in self._forward.groups(ablations, at_most=training.execution.images_per_forward):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):

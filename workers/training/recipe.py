@@ -33,7 +33,7 @@ from smoothcert.workers.votes.voters import smooth
 timm.optim.muon.zeropower_via_newtonschulz = partial(timm.optim.muon.zeropower_via_newtonschulz, dtype=torch.float32)
 
 
-def ablations_to_learn(training: Training) -> list[Shown]:
+def geometries_of(training: Training) -> list[Shown]:
     """The ablations of a training file in order, then the whole image where some images are shown whole."""
     crop = training.preprocess.crop
     whole = [Masks.whole(crop, crop)] if training.whole_share > 0 else []
@@ -45,7 +45,7 @@ def draw_ablations(training: Training, kinds: Sequence[Shown], draws: Draws) -> 
 
     Args:
         training: says how often each kind is drawn.
-        kinds: of `ablations_to_learn`.
+        kinds: of `geometries_of`.
         draws: numbers from 0 to 1.
     """
     weights = torch.tensor([ablation.weight for ablation in training.ablation], dtype=torch.float64)
@@ -59,7 +59,7 @@ def draw_ablations(training: Training, kinds: Sequence[Shown], draws: Draws) -> 
 
 def forward_of(training: Training, network: nn.Module) -> AblatedForward | AblatedDense:
     """The network under its ablations: hidden tokens are left out where it has tokens."""
-    kinds = ablations_to_learn(training)
+    kinds = geometries_of(training)
     if has_tokens(network):
         keep_hidden = training.model.masked_tokens == "keep"
         return AblatedForward(network, kinds, training.preprocess, keep_hidden=keep_hidden)
