@@ -1,24 +1,15 @@
 """A network that learns under ablations: equal to the one that votes, and differentiable."""
 
-import copy
-
 import pytest
 import timm
 import torch
 
-from smoothcert.manifests.job import Ablation, Preprocess
+from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations.kinds import ablations_of
-from smoothcert.workers.networks.classifiers import has_tokens
-from smoothcert.workers.votes.ablated_dense import AblatedDense
 from smoothcert.workers.votes.ablated_forward import AblatedForward
-from smoothcert.workers.votes.format import Format
-from smoothcert.workers.votes.voters import smooth
 from tests.helpers.ablations import other_kinds
+from tests.helpers.learners import ABLATIONS, CLASSES, CROP, PREPROCESS, check_same_logits, logits_of
 
-CROP, CLASSES = 16, 3
-PREPROCESS = Preprocess(resize=None, crop=CROP)
-ABLATIONS = [Ablation(kind="column", size=3), Ablation(kind="row", size=6), Ablation(kind="block", size=5, stride=3)]
-KINDS = [ablations_of(ablation, CROP, CROP) for ablation in ABLATIONS]
 NETWORKS = {
     "class token": ("vit_tiny_patch16_224", {}),
     "mean of tokens": ("vit_tiny_patch16_224", {"global_pool": "avg", "class_token": False}),
@@ -39,59 +30,23 @@ def network_of(name, side=CROP, **options):
     return network.eval()
 
 
-def logits_of(forward, images, ablations, *, at_most=100):
-    """[images, classes], each image under its ablation."""
-    pixels = images.permute(0, 3, 1, 2).float() / 255
-    logits = torch.zeros(len(images), CLASSES)
-    for group in forward.groups(ablations, at_most=at_most):
-        logits = logits.index_put((group.images,), forward(pixels, group))
-    return logits
-
-
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_learns_on_what_votes(name, masked_tokens):
     """In eval mode the logits are those of the engine, for every ablation of a mixture."""
-    same_logits(network_of(name), PREPROCESS, masked_tokens)
+    check_same_logits(network_of(name), PREPROCESS, masked_tokens)
 
 
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
 def test_learns_on_upsampled_images(masked_tokens):
-    same_logits(network_of("class token", side=2 * CROP), PREPROCESS.model_copy(update={"upsample": 2}), masked_tokens)
-
-
-@pytest.mark.parametrize("upsample", [1, 2])
-def test_learns_on_all_pixels(upsample):
-    torch.manual_seed(0)
-    network = timm.create_model("resnet18", num_classes=CLASSES).eval()
-    same_logits(network, PREPROCESS.model_copy(update={"upsample": upsample}), "keep")
+    check_same_logits(
+        network_of("class token", side=2 * CROP), PREPROCESS.model_copy(update={"upsample": 2}), masked_tokens
+    )
 
 
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
 def test_learns_on_any_kind_of_ablation(masked_tokens):
-    same_logits(network_of("class token"), PREPROCESS, masked_tokens, [*other_kinds(CROP).values()])
-
-
-def same_logits(network, preprocess, masked_tokens, kinds=KINDS):
-    images = torch.randint(0, 256, (2, CROP, CROP, 3), dtype=torch.uint8)
-    form = Format("a network", CLASSES, keep_hidden=masked_tokens == "keep")
-    expected = torch.cat(
-        [
-            smooth(
-                copy.deepcopy(network), geometry, preprocess=preprocess, format=form, device=torch.device("cpu")
-            ).logits(images)
-            for geometry in kinds
-        ],
-        dim=1,
-    )
-    if has_tokens(network):
-        forward = AblatedForward(network, kinds, preprocess, keep_hidden=masked_tokens == "keep").eval()
-    else:
-        forward = AblatedDense(network, kinds, preprocess).eval()
-    total = expected.shape[1]
-    each = images.repeat_interleave(total, dim=0)
-    logits = logits_of(forward, each, torch.arange(total).repeat(2), at_most=7)
-    torch.testing.assert_close(logits.unflatten(0, (2, total)), expected, atol=1e-4, rtol=1e-4)
+    check_same_logits(network_of("class token"), PREPROCESS, masked_tokens, [*other_kinds(CROP).values()])
 
 
 def test_the_gradient_is_that_of_the_whole_batch():
