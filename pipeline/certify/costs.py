@@ -1,6 +1,6 @@
-"""What a job costs, reckoned before anything runs: tokens, matrix products, hours, bytes.
+"""What a job costs: an estimate of tokens, matrix products, hours and bytes before anything runs.
 
-Loads the network as an actor would, so that what does not fit shows here, and computes no vote.
+It loads and checks the network as an actor does, so a checkpoint that does not fit is found here. It computes no vote.
 A product of an n x a by an a x b matrix counts 2 n a b operations.
 """
 
@@ -47,7 +47,7 @@ class Costs(NamedTuple):
 
 
 def plan_table(job: Job, tflops: float) -> Costs:
-    """What a job costs, and what of it would fail.
+    """Estimate what a job costs, and find the shards that would fail.
 
     Args:
         job: the job.
@@ -60,32 +60,34 @@ def plan_table(job: Job, tflops: float) -> Costs:
     with plan.run.store.local(job.model.checkpoint) as checkpoint:
         network = load_classifier(job.model, job.preprocess, checkpoint, plan.checkpoint_key)
     ablations = ablations_of(job.ablation, crop, crop)
-    tokens, operations = _work_of(job, network, ablations)
+    work = _work_of(job, network, ablations)
     _refuse_misfit(job, network, ablations)
-    images, notices, failures = _count_images(plan)
-    todo = plan.todo
+    images = _count_images(plan)
+    notices = [*plan.notices, *images.notices, *filter(None, [preprocess_notice(job)])]
+    table = _table_of(plan, ablations.num_ablations, work, images.total, tflops)
+    return Costs(table, notices, images.failures, plan.run.url)
 
-    table = facts(job.name)
+
+def _table_of(plan: Plan, num_ablations: int, work: "_ImageWork", images: int | None, tflops: float) -> Table:
+    table, (tokens, operations) = facts(plan.job.name), work
     table.add_row("run id", plan.run.run_id)
     table.add_row("shards", f"{len(plan.tasks):,}")
-    table.add_row("  still to do", f"{len(todo):,}")
+    table.add_row("  still to do", f"{len(plan.todo):,}")
     table.add_row("images", "unknown" if images is None else f"{images:,}")
     table.add_row("checkpoint", plain(plan.checkpoint_layout))
-    table.add_row("ablations an image", f"{ablations.num_ablations:,}")
+    table.add_row("ablations an image", f"{num_ablations:,}")
     if tokens is not None:
-        table.add_row("tokens an ablation", f"{tokens / ablations.num_ablations:.2f}")
+        table.add_row("tokens an ablation", f"{tokens / num_ablations:.2f}")
         table.add_row("tokens an image", f"{tokens:,}")
     table.add_row("operations an image", "unknown" if operations is None else flop_text(operations))
     if images is not None:
-        share = sum(task.shard.size for task in todo) / max(1, sum(task.shard.size for task in plan.tasks))
+        share = sum(task.shard.size for task in plan.todo) / max(1, sum(task.shard.size for task in plan.tasks))
         if operations is not None:
             table.add_row("operations", flop_text(images * operations))
             seconds = share * images * operations / 1e12 / tflops
             table.add_row(f"time left at {tflops:g} TFLOP/s", span(seconds))
-        table.add_row("bytes out, about", f"{images * (ablations.num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW):,}")
-    if notice := preprocess_notice(job):
-        notices.append(notice)
-    return Costs(table, [*plan.notices, *notices], failures, plan.run.url)
+        table.add_row("bytes out, about", f"{images * (num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW):,}")
+    return table
 
 
 def _refuse_misfit(job: Job, network: nn.Module, ablations: Shown) -> None:
@@ -128,7 +130,7 @@ def dense_flop_of(network: nn.Module, side: int, channels: int = 3) -> int | Non
         try:
             network.eval()(torch.empty(1, channels, side, side))
         except (RuntimeError, TypeError, ValueError, AssertionError):
-            return None  # some look at their numbers, of which the meta device has none
+            return None  # some networks read numbers of their tensors; the meta device has none
     return int(counter.get_total_flops())
 
 
@@ -147,7 +149,7 @@ def flop_of(network: VisionTransformer, shown: int) -> int:
 
 
 class _Images(NamedTuple):
-    """Of the shards of a plan: how many images, None where that is not known; what else to say, and which fail."""
+    """The images of a plan: how many, None where that is not known; notices; and the shards that would fail."""
 
     total: int | None
     notices: list[str]
@@ -166,7 +168,11 @@ def _count_images(plan: Plan) -> _Images:
         except RunError as error:  # of a tar, or of its disk
             failures.append(f"shard {task.shard.name}: {error}")
     unknown = None in counts
-    notices = ["the number of images is in the tars alone; an index file beside them would tell it"] if unknown else []
+    notices = (
+        ["only the tars say how many images there are; an index file beside them would list the number"]
+        if unknown
+        else []
+    )
     notices += left_out_notices(left_out)
     total = None if unknown or failures else sum(count for count in counts if count is not None)
     return _Images(total, notices, failures)

@@ -1,7 +1,7 @@
 """`smoothcert query`: which predictions no patch can change, answered from the votes of a run.
 
-Any rectangle, several patches at once, a coarser stride, a tolerance of margins, either rule: all of it is
-computed from the votes in Parquet, without the model. Several values of each make a grid of questions.
+Any rectangle, several patches at once, a coarser stride, a tolerance of margins, any rule of the ablations' family: all
+answers come from the votes in Parquet, without the model. Several values of each option make a grid of questions.
 
 Not covered: whether the votes are right (verify.py), how answers are shown and written (answers.py).
 """
@@ -53,7 +53,7 @@ class Question(NamedTuple):
 
 @dataclass
 class Counts:
-    """Images of one class, or all: those that are certified, right, and both. Without votes an image is neither."""
+    """Images of one class, or of all: how many, certified, correct, and both. An image without votes is neither."""
 
     images: int = 0
     certified: int = 0
@@ -129,7 +129,7 @@ def questions_of(
 
 
 class Answered(NamedTuple):
-    """One question, the images with votes of one file."""
+    """The answer to one question for the images of one file that have votes."""
 
     answer: Answer
     prediction: NDArray[np.int32]
@@ -150,7 +150,7 @@ class Answered(NamedTuple):
 
 
 PerImage = Callable[[pa.Table, Question, Answered], None]
-"""Takes the rows of a file, a question and its answer for those with votes."""
+"""Takes the rows of a file, a question, and its answer for the rows that have votes."""
 
 
 class Answers(NamedTuple):
@@ -158,7 +158,7 @@ class Answers(NamedTuple):
 
     Attributes:
         run: that was asked.
-        results: one a question.
+        results: one for each question.
         by_class: whether classes were counted too.
         shards: how many were published when the run was read; the answers are of these.
         finished: whether _SUCCESS was there by then.

@@ -1,4 +1,4 @@
-"""A training file to what trains: network, ablations, optimizer, schedule, mixup; timm's factories make them.
+"""What a training file asks for: network, ablations, optimizer, schedule and mixup, made by timm's factories.
 
 Not covered: images and their augmentation (data.py, augmentation.py); the loop (loop.py).
 """
@@ -34,7 +34,7 @@ timm.optim.muon.zeropower_via_newtonschulz = partial(timm.optim.muon.zeropower_v
 
 
 def geometries_of(training: Training) -> list[Shown]:
-    """The ablations of a training file in order, then the whole image where some images are shown whole."""
+    """The ablations of a training file in order, then the whole image if some images are shown whole."""
     crop = training.preprocess.crop
     whole = [Masks.whole(crop, crop)] if training.whole_share > 0 else []
     return [*(ablations_of(ablation, crop, crop) for ablation in training.ablation), *whole]
@@ -58,7 +58,7 @@ def draw_ablations(training: Training, kinds: Sequence[Shown], draws: Draws) -> 
 
 
 def forward_of(training: Training, network: nn.Module) -> AblatedForward | AblatedDense:
-    """The network under its ablations: hidden tokens are left out where it has tokens."""
+    """The network under its ablations; if it has tokens, hidden ones are left out unless the file keeps them."""
     kinds = geometries_of(training)
     if has_tokens(network):
         keep_hidden = training.model.masked_tokens == "keep"

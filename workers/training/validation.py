@@ -1,6 +1,6 @@
-"""Held-out images: how often ablations are classified rightly, and what that is worth against patches.
+"""Held-out images: how often their ablations are classified correctly, and how many predictions are certified.
 
-Votes and certificates are made by the code that certifies (votes/voters.py, certificates/rules.py).
+The code that certifies also makes these votes and certificates (votes/voters.py, certificates/rules.py).
 """
 
 from collections.abc import Generator
@@ -23,11 +23,12 @@ _IMAGES_TOGETHER = 16
 
 
 class Validated(NamedTuple):
-    """How far a validation is.
+    """Progress of a validation.
 
     Attributes:
         epoch: from 1.
-        images: this process has voted on, of `total`.
+        images: on which this process has voted.
+        total: images of this process.
     """
 
     epoch: int
@@ -36,11 +37,11 @@ class Validated(NamedTuple):
 
 
 class Validator:
-    """Held-out images, of which each process votes on its own.
+    """Held-out images; each process votes on its share.
 
     Args:
         training: the training file, which names them.
-        images: those of this process; one that cannot be read, or has no label, counts as misjudged.
+        images: those of this process; an image that cannot be read, or has no label, counts as wrong.
         peers: the processes.
         device: where to vote.
     """
@@ -54,8 +55,8 @@ class Validator:
         """Vote; return `ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`.
 
         Args:
-            network: is taken over.
-            epoch: from 1; for what is told.
+            network: taken over and changed.
+            epoch: from 1; for the progress.
         """
         training, images = self._training, self._images
         voter = smooth(

@@ -70,7 +70,7 @@ def test_several_values_make_a_grid(tmp_path):
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_by_class(tmp_path, labelled):
+def test_classes_add_up_to_all_images(tmp_path, labelled):
     """Classes are labels, or predictions without labels, where nothing is right or wrong; they add up."""
     answers = ask(write_run(tmp_path, labelled=labelled), "--patch=1", "--by=class")
     total, *classes = answers

@@ -111,7 +111,7 @@ def test_exact_rule_against_every_assignment_of_eight(data: st.DataObject, class
 
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
-def test_slack_at_every_place(data: st.DataObject, classes: int, seed: int) -> None:
+def test_slack_at_every_place_is_counted_there(data: st.DataObject, classes: int, seed: int) -> None:
     """The slack at each place of one patch is what counting there gives."""
     geometry = data.draw(geometries(longest=6))
     threat = data.draw(threats(geometry, patches=1))
@@ -191,7 +191,7 @@ def test_one_geometry_answers_for_one_patch_and_for_two() -> None:
 
 
 @pytest.mark.parametrize("patches", [12, 10**9, 10**52])
-def test_any_number_of_patches(patches: int) -> None:
+def test_more_patches_than_places_add_nothing(patches: int) -> None:
     """More patches than places add nothing: all votes are lost, at once and exactly."""
     geometry = RowsTimesColumns.of(Ablation(kind="column", size=2), 12, 12)
     answer = exact_rule(Ballots.of(np.zeros((1, 12), int), classes=2), geometry, Threat(1, 1, patches))
@@ -221,7 +221,7 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(("votes", "classes", "certified"), BY_HAND)
-def test_by_hand(votes: list[int], classes: int, certified: bool) -> None:
+def test_examples_counted_by_hand_hold(votes: list[int], classes: int, certified: bool) -> None:
     """Leads and ties counted by hand on 10 columns of 2 pixels, under a patch of 1 pixel."""
     geometry = RowsTimesColumns.of(Ablation(kind="column", size=2), 10, 10)
     assert holds(np.array([votes]), classes, geometry, 1, 1) == certified
@@ -238,7 +238,7 @@ def test_classes_without_votes_are_rivals() -> None:
     assert held == [True, True, False]  # the tie of 2 against 2 stays with class 0
 
 
-def test_planted_17_against_6() -> None:
+def test_17_votes_against_6_fall_where_six_ablations_are_touched() -> None:
     """Where a formula says that 5 ablations are touched, 6 are; 17 votes against 6 then fall to a 32-pixel patch."""
     geometry = RowsTimesColumns.of(Ablation(kind="column", size=19, stride=10), 224, 224)
     votes = np.zeros((1, 23), np.int64)

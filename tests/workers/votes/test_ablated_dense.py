@@ -15,12 +15,12 @@ def _resnet():
 
 
 @pytest.mark.parametrize("upsample", [1, 2])
-def test_learns_on_all_pixels(upsample):
+def test_logits_are_those_of_the_engine(upsample):
     """In evaluation mode the logits are those of the engine, for every ablation of a mixture."""
     check_same_logits(_resnet(), PREPROCESS.model_copy(update={"upsample": upsample}), "keep")
 
 
-def test_learns_on_any_kind_of_ablation():
+def test_logits_are_those_of_the_engine_for_any_kind_of_ablation():
     """Also of kinds that are not rows times columns."""
     check_same_logits(_resnet(), PREPROCESS, "keep", [*other_kinds(CROP).values()])
 

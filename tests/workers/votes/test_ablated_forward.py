@@ -32,20 +32,20 @@ def network_of(name, side=CROP, **options):
 
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_learns_on_what_votes(name, masked_tokens):
+def test_logits_are_those_of_the_engine(name, masked_tokens):
     """In eval mode the logits are those of the engine, for every ablation of a mixture."""
     check_same_logits(network_of(name), PREPROCESS, masked_tokens)
 
 
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
-def test_learns_on_upsampled_images(masked_tokens):
+def test_logits_of_upsampled_images_are_those_of_the_engine(masked_tokens):
     check_same_logits(
         network_of("class token", side=2 * CROP), PREPROCESS.model_copy(update={"upsample": 2}), masked_tokens
     )
 
 
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
-def test_learns_on_any_kind_of_ablation(masked_tokens):
+def test_logits_are_those_of_the_engine_for_any_kind_of_ablation(masked_tokens):
     check_same_logits(network_of("class token"), PREPROCESS, masked_tokens, [*other_kinds(CROP).values()])
 
 
@@ -84,7 +84,7 @@ def test_hidden_tokens_are_left_out():
     assert [group.images.tolist()[:3] for group in groups] == [[0, 4, 8], [1, 2, 3]]
 
 
-def test_regularisers_of_timm_work():
+def test_regularisers_of_timm_work_in_training_alone():
     """Dropout of positions and drop path change the logits in training, and only there."""
     network = network_of("class token", pos_drop_rate=0.5, drop_path_rate=0.5)
     forward = AblatedForward(network, [ablations_of(ABLATIONS[0], CROP, CROP)], PREPROCESS)

@@ -70,7 +70,7 @@ def _engine(family: str, kind: Kind, size: int, stride: int, dtype: str = "float
 @pytest.mark.parametrize(
     ("kind", "size", "stride", "upsample"), [("column", 5, 7, 1), ("row", 4, 5, 2), ("block", 9, 9, 1)]
 )
-def test_equal_to_a_plain_loop(family: str, kind: Kind, size: int, stride: int, upsample: int) -> None:
+def test_logits_are_those_of_a_plain_loop(family: str, kind: Kind, size: int, stride: int, upsample: int) -> None:
     """An ablation's logits are those of timm's network on the blackened image, upsampled where the job says so."""
     side, network = _FAMILIES[family][2] // upsample, _network(family)
     engine, images = _engine(family, kind, size, stride, upsample=upsample), _images(2, side)
@@ -106,7 +106,7 @@ def test_a_vote_sees_its_own_ablation_alone(family: str, dtype: str, tolerance: 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 1e-1), ("float16", 1e-2)])
 @pytest.mark.parametrize("family", _FAMILIES)
-def test_half_precision_is_near(family: str, dtype: str, tolerance: float) -> None:
+def test_half_precision_is_near_float32(family: str, dtype: str, tolerance: float) -> None:
     """Logits are float32, finer than the network's format, and near those of a float32 network."""
     images = _images(2, _FAMILIES[family][2])
     logits = _engine(family, "column", 9, 9, dtype).logits(images)
@@ -147,7 +147,7 @@ def test_statistics_of_a_batch_are_refused() -> None:
         smooth(network, whole, preprocess=preprocess, format=Format.of(_model(family)), device=torch.device("cpu"))
 
 
-def test_there_are_no_tokens_to_drop() -> None:
+def test_dropping_tokens_that_are_not_there_is_refused() -> None:
     """One line says so, before any weights are read."""
     model = Model(architecture="resnet18", checkpoint="none", classes=_CLASSES)
     with pytest.raises(RequestError, match=r"^model\.masked_tokens: resnet18 .*no tokens to drop; set .*: keep$"):
@@ -171,7 +171,9 @@ def test_there_are_no_tokens_to_drop() -> None:
         ),
     ],
 )
-def test_what_cannot_classify_is_one_line(architecture: str, options: dict[str, Any], side: int, says: str) -> None:
+def test_a_network_that_cannot_classify_is_refused_in_one_line(
+    architecture: str, options: dict[str, Any], side: int, says: str
+) -> None:
     """A network that takes no such image, or gives no logits, is refused before the first image."""
     model = Model(architecture=architecture, options=options, checkpoint="none", classes=7, masked_tokens="keep")
     network = build_classifier(model, side).eval().requires_grad_(False)
