@@ -19,14 +19,13 @@ from rich.table import Table
 
 from smoothcert.manifests.job import Job, load_job
 from smoothcert.manifests.shards import find_shards
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.certificates.rules import Certificates, certify
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.majority import Certificates, certify
 from smoothcert.workers.networks.checkpoints import recognise
-from smoothcert.workers.networks.classifiers import load_classifier
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.tars.images import decode
 from smoothcert.workers.tars.shard_reader import read_samples
-from smoothcert.workers.votes.voters import smooth
+from smoothcert.workers.votes.voters import load_voter
 
 _TOGETHER = 50  # images
 
@@ -86,14 +85,11 @@ def _images(job: Job, count: int) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
 
 
 def _votes(job: Job, dtype: str, pixels: torch.Tensor) -> dict[str, np.ndarray[Any, Any]]:
-    store, crop = AnyStore(job.storage), job.preprocess.crop
-    with store.local(job.model.checkpoint) as checkpoint:
-        key = recognise(checkpoint, job.model.checkpoint_key).key
-        network = load_classifier(job.model, job.preprocess, checkpoint, key)
-    model = job.model.model_copy(update={"dtype": dtype})
+    job = job.model_copy(update={"model": job.model.model_copy(update={"dtype": dtype})})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    geometry = Geometry.of(job.ablation, crop, crop)
-    engine = smooth(network, geometry, preprocess=job.preprocess, model=model, device=device)
+    with AnyStore(job.storage).local(job.model.checkpoint) as checkpoint:
+        key = recognise(checkpoint, job.model.checkpoint_key).key
+        engine = load_voter(job, checkpoint, key, device)
     answers = [engine.votes(batch) for batch in pixels.split(_TOGETHER)]
     return {
         "classes": torch.cat([answer.classes for answer in answers]).cpu().numpy(),
@@ -103,7 +99,7 @@ def _votes(job: Job, dtype: str, pixels: torch.Tensor) -> dict[str, np.ndarray[A
 
 def _certificates(job: Job, classes: np.ndarray[Any, Any]) -> Certificates:
     crop = job.preprocess.crop
-    return certify(classes.astype(np.uint16), Geometry.of(job.ablation, crop, crop), classes=job.model.classes)
+    return certify(classes.astype(np.uint16), ablations_of(job.ablation, crop, crop), classes=job.model.classes)
 
 
 def _accuracies(job: Job, certificates: Certificates, labels: np.ndarray[Any, Any]) -> dict[str, float]:

@@ -25,9 +25,10 @@ from rich.console import Console
 from rich.table import Table
 
 from smoothcert.manifests.job import Ablation
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.ablations.touched import Threat
-from smoothcert.workers.certificates.rules import Ballots, certify, exact_rule
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.certificates.majority import certify
+from smoothcert.workers.certificates.rules import Ballots, exact_rule
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import open_run
 from smoothcert.workers.runs.votes_table import matrix_of
@@ -94,17 +95,17 @@ def _cases(run: str | None) -> Iterator[Case]:
 def measure(case: Case) -> Cost:
     """Seconds and memory of one case."""
     ablation = Ablation.model_validate(BLOCK if case.kind == "block" else COLUMN | {"stride": case.stride})
-    geometry = Geometry.of(ablation, SIDE, SIDE)
-    votes = _votes(case, geometry.num_ablations)
+    ablations = ablations_of(ablation, SIDE, SIDE)
+    votes = _votes(case, ablations.num_ablations)
     start = time.perf_counter()
-    certify(votes, geometry, classes=case.classes)
+    certify(votes, ablations, classes=case.classes)
     squares = time.perf_counter()
     ballots = Ballots.of(votes, classes=case.classes)
     for threat in RECTANGLES:
-        exact_rule(ballots, geometry, threat)
+        exact_rule(ballots, ablations, threat)
     end = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return Cost(geometry.num_ablations, squares - start, end - squares, peak)
+    return Cost(ablations.num_ablations, squares - start, end - squares, peak)
 
 
 def _votes(case: Case, ablations: int) -> NDArray[np.uint16]:

@@ -27,6 +27,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,8 +41,11 @@ from benchmarks.arguments import ablation_of
 from benchmarks.ceilings import blocks_gflops, products_gflops, synchronise
 from smoothcert.manifests.job import Model, Preprocess
 from smoothcert.pipeline.certify.costs import flop_of
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.shown import Masks, Shown
+from smoothcert.workers.ablations.tokens import token_groups
 from smoothcert.workers.networks.classifiers import build_classifier
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 
 _CROP = 224
@@ -60,23 +64,21 @@ class Way(NamedTuple):
 class Rival:
     """timm's network on masked and normalised pixels, as both rivals need them."""
 
-    def __init__(self, network: VisionTransformer, geometry: Geometry, dtype: torch.dtype, device: torch.device):
+    def __init__(self, network: VisionTransformer, shown: Shown, dtype: torch.dtype, device: torch.device):
         self.network, self.dtype, self.device = network.to(device, dtype), dtype, device
-        self._geometry = geometry
+        self.shown = shown
         mean, std = Preprocess().mean, Preprocess().std
         self._mean, self._std = (torch.tensor(value, device=device)[:, None, None] for value in (mean, std))
         self.tokens = {
             int(ablation): torch.from_numpy(tokens).to(device)
-            for group in geometry.token_groups(network.patch_embed.patch_size[0])
+            for group in token_groups(shown, network.patch_embed.patch_size[0])
             for ablation, tokens in zip(group.ablations, group.tokens, strict=True)
         }
 
     def _masked(self, pixels_NCHW: Tensor, offset: int) -> Tensor:
         """Black outside the ablation, then normalised."""
-        row, column = divmod(offset, self._geometry.grid[1])
-        visible_HW = np.logical_and.outer(self._geometry.rows[row], self._geometry.columns[column])
-        visible = torch.from_numpy(visible_HW).to(self.device)
-        return ((pixels_NCHW * visible - self._mean) / self._std).to(self.dtype)
+        visible_1HW = torch.from_numpy(self.shown.visible(np.array([offset]))).to(self.device)
+        return ((pixels_NCHW * visible_1HW - self._mean) / self._std).to(self.dtype)
 
     def _pixels(self, images: Tensor) -> Tensor:
         return images.to(self.device).permute(0, 3, 1, 2).float() / 255
@@ -145,17 +147,17 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
     torch.manual_seed(0)
     device = torch.device(args.device)
     model = Model(architecture=architecture, checkpoint="none", classes=1000, dtype=dtype)
-    geometry = Geometry.of(ablation_of(ablation), _CROP, _CROP)
+    ablations = ablations_of(ablation_of(ablation), _CROP, _CROP)
     network = build_classifier(model, _CROP).eval().requires_grad_(False)
     images = torch.randint(0, 256, (args.images, _CROP, _CROP, 3), dtype=torch.uint8)
-    rival = Rival(copy.deepcopy(network), geometry, getattr(torch, dtype), device)
+    rival = Rival(copy.deepcopy(network), ablations, getattr(torch, dtype), device)
     unused = copy.deepcopy(network)
-    ours = SmoothedViT(network, geometry, preprocess=Preprocess(), model=model, device=device)
-    shown = [len(rival.tokens[offset]) for offset in range(geometry.num_ablations)]
+    ours = SmoothedViT(network, ablations, preprocess=Preprocess(), format=Format.of(model, dtype), device=device)
+    shown = [len(rival.tokens[offset]) for offset in range(ablations.num_ablations)]
     flop = sum(flop_of(network, count) for count in shown)
-    dense_flop = geometry.num_ablations * flop_of(network, network.patch_embed.num_patches)
-    some, few = _spread(geometry.num_ablations, args.published), _spread(geometry.num_ablations, args.dense)
-    ways = [Way("ours", lambda: ours.votes(images).classes.cpu(), torch.arange(geometry.num_ablations), flop)]
+    dense_flop = ablations.num_ablations * flop_of(network, network.patch_embed.num_patches)
+    some, few = _spread(ablations.num_ablations, args.published), _spread(ablations.num_ablations, args.dense)
+    ways = [Way("ours", lambda: ours.votes(images).classes.cpu(), torch.arange(ablations.num_ablations), flop)]
     if len(some):
         ways.append(Way("published", lambda: rival.published(images, some).argmax(-1).cpu(), some, flop))
     if len(few):
@@ -174,12 +176,12 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
             synchronise(device)
             start = time.perf_counter()
             way.compute()
-            share = len(way.offsets) / geometry.num_ablations
+            share = len(way.offsets) / ablations.num_ablations
             seconds[way.name].append((time.perf_counter() - start) / share / args.images)
-    _check_votes(ours, rival, unused, images, geometry, model, some[:64], few[:8])
+    _check_votes(ours, rival, unused, images, Format.of(model, dtype), some[:64], few[:8])
     rates = {shape: statistics.median(each[shape] for each in products) for shape in products[0]}
     shape = max(rates, key=rates.__getitem__)
-    tokens = sum(shown) + geometry.num_ablations * network.num_prefix_tokens
+    tokens = sum(shown) + ablations.num_ablations * network.num_prefix_tokens
     return {
         "model": architecture,
         "ablation": ablation,
@@ -215,19 +217,18 @@ def _check_votes(
     rival: Rival,
     network: VisionTransformer,
     images: Tensor,
-    geometry: Geometry,
-    model: Model,
+    format: Format,
     some: Tensor,
     few: Tensor,
 ) -> None:
     """Both rivals vote as we do. Black tokens change a vote, so the dense votes are those of `keep`."""
     if len(some):
-        _check_equal(ours.logits(images[:4]).cpu()[:, some], rival.published(images[:4], some).cpu(), model.dtype)
-    if len(few) and geometry.grid[0] == 1:
-        keep = model.model_copy(update={"masked_tokens": "keep"})
-        timed = Geometry(geometry.rows, geometry.columns[few.numpy()])
-        kept = SmoothedViT(network, timed, preprocess=Preprocess(), model=keep, device=rival.device)
-        _check_equal(kept.logits(images[:4]).cpu(), rival.dense(images[:4], few).cpu(), model.dtype)
+        _check_equal(ours.logits(images[:4]).cpu()[:, some], rival.published(images[:4], some).cpu(), format.dtype)
+    if len(few):
+        keep = replace(format, keep_hidden=True)
+        timed = Masks(rival.shown.visible(few.numpy()))
+        kept = SmoothedViT(network, timed, preprocess=Preprocess(), format=keep, device=rival.device)
+        _check_equal(kept.logits(images[:4]).cpu(), rival.dense(images[:4], few).cpu(), format.dtype)
 
 
 def _check_equal(one_NAK: Tensor, other_NAK: Tensor, dtype: str) -> None:

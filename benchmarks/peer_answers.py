@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.peer_sides import Settings
 from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.touched import Touched
 from smoothcert.workers.certificates.tally import count_votes
 
 CLEAR = 1e-4
@@ -64,7 +65,7 @@ def compare(settings: Settings, ours: dict[str, NDArray[Any]], art: dict[str, ND
     tally = count_votes(votes, classes=classes)
     gap = tally.counts[:, 0] - tally.counts[:, 1]
     geometry = geometry_of(settings)
-    closed = 2 * np.array([geometry.max_touched(side, side) for side in sides.tolist()])
+    closed = 2 * np.array([Touched.everywhere(geometry, side, side).most for side in sides.tolist()])
     strict = gap[:, None] > closed
     margin = ours["margin"][:, None] >= sides
     differ = strict != art["certified"]

@@ -85,9 +85,10 @@ class Ours:
         import timm
 
         from smoothcert.manifests.job import Ablation, Model, Preprocess
-        from smoothcert.workers.ablations.geometry import Geometry
-        from smoothcert.workers.certificates.rules import certify
+        from smoothcert.workers.ablations.kinds import ablations_of
+        from smoothcert.workers.certificates.majority import certify
         from smoothcert.workers.networks.classifiers import load_classifier
+        from smoothcert.workers.votes.format import Format
         from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 
         model = Model(architecture=settings.architecture, checkpoint="none", classes=settings.classes)
@@ -97,11 +98,11 @@ class Ours:
         self.versions = {"timm": timm.__version__, "torch": torch.__version__}
         self.batch = len(images)
         self._images = torch.from_numpy(images)
-        geometry = Geometry.of(ablation, settings.crop, settings.crop)
+        ablations = ablations_of(ablation, settings.crop, settings.crop)
         self._engine = SmoothedViT(
-            network, geometry, preprocess=preprocess, model=model, device=torch.device(settings.device)
+            network, ablations, preprocess=preprocess, format=Format.of(model), device=torch.device(settings.device)
         )
-        self._certify = partial(certify, geometry=geometry, classes=settings.classes)
+        self._certify = partial(certify, ablations=ablations, classes=settings.classes)
         if settings.kind != "block":  # an image's blocks take too long to warm up
             self._certify(self._engine.votes(self._images[:1]).classes.cpu().numpy())
 

@@ -48,6 +48,8 @@ from benchmarks.peer_environment import make_environment
 from benchmarks.peer_sides import Settings
 from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
 from smoothcert.manifests.job import Images, Model, Preprocess
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.ablations.touched import reach
 from smoothcert.workers.networks.checkpoints import recognise
 from smoothcert.workers.networks.classifiers import build_classifier, load_classifier
 from smoothcert.workers.tars.images import decode
@@ -161,7 +163,7 @@ def measure(args: argparse.Namespace, log: Console) -> dict[str, Any]:
             device=args.device,
             peer_batch=args.peer_batch,
         )
-        geometry_of(settings).touched(args.patch, args.patch)  # or an error, before anything is made
+        reach(geometry_of(settings), Threat(args.patch, args.patch))  # or an error, before anything is made
         python = make_environment(args.environment.absolute(), log)
         file = Path(folder, "settings.json")
         settings.write(file)

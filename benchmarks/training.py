@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from rich.console import Console
@@ -36,7 +37,6 @@ from torch import Tensor
 
 from benchmarks.ceilings import synchronise
 from smoothcert.manifests.training import Training, load_training
-from smoothcert.workers.ablations.geometry import Geometry
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.training.augmentation import Augment, Draws
 from smoothcert.workers.training.recipe import geometries_of, optimizer_of, starting_network
@@ -78,9 +78,8 @@ class Rival(Learner):
 
     def __init__(self, training: Training, network: VisionTransformer, device: torch.device) -> None:
         super().__init__(training, network, device)
-        geometry: Geometry = geometries_of(training)[0]
-        rows, columns = torch.from_numpy(geometry.rows), torch.from_numpy(geometry.columns)
-        self._visible_AHW = (rows[:, None, :, None] & columns[None, :, None, :]).flatten(0, 1).to(device)
+        shown = geometries_of(training)[0]
+        self._visible_AHW = torch.from_numpy(shown.visible(np.arange(shown.num_ablations))).to(device)
         side = network.patch_embed.patch_size[0]
         self._shown_AT = self._visible_AHW.unfold(1, side, side).unfold(2, side, side).flatten(3).any(3).flatten(1)
         preprocess = training.preprocess

@@ -21,7 +21,6 @@ from smoothcert.manifests.job import (
     Auto,
     Count,
     Images,
-    Model,
     Network,
     Pixels,
     Preprocess,
@@ -47,17 +46,6 @@ class TrainedModel(Network):
     """File with the weights to start from; null starts from scratch."""
     checkpoint_classes: Annotated[int, Strict(), Field(ge=0)] | None = None
     """Classes of the checkpoint's head, which a new one replaces; 0: it has no head; null keeps the head."""
-
-    def as_voter(self) -> Model:
-        """The model as a job has it, in float32."""
-        return Model(
-            architecture=self.architecture,
-            options=self.options,
-            checkpoint=self.checkpoint or "",
-            ignore=self.ignore,
-            classes=self.classes,
-            masked_tokens=self.masked_tokens,
-        )
 
 
 class TrainedAblation(Ablation):

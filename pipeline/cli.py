@@ -20,6 +20,7 @@ import typer
 
 from smoothcert.manifests.errors import RequestError, SmoothcertError
 from smoothcert.manifests.job import Job, load_job, storage_of
+from smoothcert.manifests.rules import RuleName
 from smoothcert.manifests.yaml_file import anchored
 from smoothcert.pipeline.console.looks import console_of, say, show
 from smoothcert.workers.storage.disk import is_full, is_too_large, naming_a_full_disk, reason_of, remedy_for
@@ -60,11 +61,6 @@ RunFolder = Annotated[
     str,
     typer.Argument(metavar="RUN", help="Folder of a run: OUTPUT/RUN_ID.", show_default=False, callback=_place),
 ]
-
-
-class Rule(StrEnum):
-    exact = "exact"
-    margin = "margin"
 
 
 class By(StrEnum):
@@ -203,7 +199,7 @@ def query(
         list[float] | None, typer.Option(min=0, help="Votes of smaller margins count as the attacker's.")
     ] = None,
     rule: Annotated[
-        list[Rule] | None, typer.Option(help="exact: tight; margin: the published rule, made sound.")
+        list[RuleName] | None, typer.Option(help="exact: tight; margin: the published rule, made sound.")
     ] = None,
     by: Annotated[By | None, typer.Option(help="Also by label; by prediction where there are no labels.")] = None,
     parquet: Annotated[

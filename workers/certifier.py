@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -28,8 +27,8 @@ import torch
 from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.identity import VOTES_VERSION
 from smoothcert.manifests.job import Job
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.networks.classifiers import load_classifier, preprocess_notice
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.networks.classifiers import preprocess_notice
 from smoothcert.workers.rows import numbers, predictions, row_of, with_certificates, with_votes
 from smoothcert.workers.runs.publication import Publication, TarFacts
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, TriedOut
@@ -41,7 +40,7 @@ from smoothcert.workers.tars.shard_reader import naming
 from smoothcert.workers.votes.job_voter import JobVoter
 from smoothcert.workers.votes.machine import auto_images_per_batch, device_here, environment_here
 from smoothcert.workers.votes.smoothed import Smoothed
-from smoothcert.workers.votes.voters import smooth
+from smoothcert.workers.votes.voters import load_voter
 
 _T = TypeVar("_T")
 _BATCHES_AHEAD = 2
@@ -159,7 +158,7 @@ class Certifier:
             tar = TarFacts(shard.sha256(), shard.contents.left_out, voted.rotated_images)
         _require_all_images(task, len(voted.rows[0]))
         for run, rows in zip(self._runs, voted.rows, strict=True):
-            certified = with_certificates(rows, run.voter.certify)
+            certified = with_certificates(rows, run.voter.family, run.voter.certify)
             published = run.publication.publish(task, certified, tar, seconds=time.monotonic() - start)
             yield ShardReport(
                 task,
@@ -208,30 +207,25 @@ class Certifier:
                 f"output: {platform.node()} does not see {assignment.run_url}/run.json; use a folder that all machines "
                 "share"
             )
-        geometry = Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-        voter = JobVoter(job, self._load(assignment, geometry, store, device), geometry)
+        ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
+        voter = JobVoter(job, self._load(assignment, store, device), ablations)
         publication = Publication(
             job,
             assignment.run_id,
             assignment.run_url,
             store,
-            geometry.num_ablations,
+            ablations.num_ablations,
             self._pixels.images_per_batch,
             self._environment,
         )
         return _Prepared(voter, publication)
 
-    def _load(self, assignment: Assignment, geometry: Geometry, store: Store, device: torch.device) -> Smoothed:
+    def _load(self, assignment: Assignment, store: Store, device: torch.device) -> Smoothed:
         job = assignment.job
-
-        def load(checkpoint: Path) -> Smoothed:
-            network = load_classifier(job.model, job.preprocess, checkpoint, assignment.checkpoint_key)
-            return smooth(network, geometry, preprocess=job.preprocess, model=job.model, device=device)
-
         with store.local(job.model.checkpoint) as checkpoint:
             if sha256_of(checkpoint) != assignment.checkpoint_sha256:
                 raise RequestError(f"{job.model.checkpoint} changed since the run was planned; start again")
-            return self._computed(load, checkpoint)
+            return self._computed(load_voter, job, checkpoint, assignment.checkpoint_key, device)
 
 
 def _shared_pixels(jobs: Sequence[Job], threads: int, device: torch.device) -> PixelReader:

@@ -5,18 +5,17 @@ Not covered: the columns (runs/votes_table.py); voting and certifying (votes/job
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.workers.certificates.rules import Certificates
-from smoothcert.workers.runs.votes_table import LargestPatches, Prediction, Row
+from smoothcert.workers.certificates.families import RuleFamily
+from smoothcert.workers.runs.votes_table import Row
 from smoothcert.workers.tars.pixels import DecodedSample
 from smoothcert.workers.votes.job_voter import ImageVotes
 
 Votes = NDArray[np.uint16]
-_Columns = TypeVar("_Columns", Prediction, LargestPatches)
 
 
 def row_of(shard: str, sample: DecodedSample) -> Row:
@@ -47,20 +46,21 @@ def with_votes(row: Row, votes: ImageVotes, place: int) -> Row:
     return replace(row, clean_prediction=int(clean_class), clean_margin=float(clean_margin))
 
 
-def with_certificates(rows: Sequence[Row], certify: Callable[[Votes], Certificates]) -> list[Row]:
+def with_certificates(rows: Sequence[Row], family: RuleFamily, certify: Callable[[Votes], Any]) -> list[Row]:
     """The rows; those with votes get predictions and certificates.
 
     Args:
         rows: of a shard.
-        certify: gives the certificates of votes [images, ablations].
+        family: names the columns.
+        certify: gives the columns, [images] each, of votes [images, ablations].
     """
     done = list(rows)
     votes = _votes_by_position(rows)
     if votes:
         certificates = certify(np.stack(list(votes.values())))
         for place, position in enumerate(votes):
-            predicted = _columns_at(place, Prediction, certificates)
-            certified = _columns_at(place, LargestPatches, certificates)
+            predicted = _record_at(place, family.predicted, certificates)
+            certified = _record_at(place, family.certified, certificates)
             done[position] = replace(rows[position], predicted=predicted, certified=certified)
     return done
 
@@ -83,6 +83,6 @@ def _votes_by_position(rows: Sequence[Row]) -> dict[int, Votes]:
     return {position: row.votes for position, row in enumerate(rows) if row.votes is not None}
 
 
-def _columns_at(place: int, columns: type[_Columns], certificates: Certificates) -> _Columns:
-    """The columns of one image, by name."""
-    return columns(**{field.name: int(getattr(certificates, field.name)[place]) for field in fields(columns)})
+def _record_at(place: int, record: type[Any], columns: Any) -> Any:
+    """The columns of one image, as a record."""
+    return record(**{field.name: int(getattr(columns, field.name)[place]) for field in fields(record)})

@@ -1,6 +1,6 @@
-"""What a job costs, reckoned before anything runs: tokens, matrix products, hours, bytes.
+"""What a job costs: an estimate of tokens, matrix products, hours and bytes before anything runs.
 
-Loads the network as an actor would, so that what does not fit shows here, and computes no vote.
+It loads and checks the network as an actor does, so a checkpoint that does not fit is found here. It computes no vote.
 A product of an n x a by an a x b matrix counts 2 n a b operations.
 """
 
@@ -18,9 +18,12 @@ from smoothcert.manifests.job import Job
 from smoothcert.pipeline.certify.plan import Plan, expect, make_plan
 from smoothcert.pipeline.console.looks import facts, flop_text, plain, span
 from smoothcert.pipeline.overview.summary import left_out_notices
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.shown import Shown
+from smoothcert.workers.ablations.tokens import token_groups
 from smoothcert.workers.networks.classifiers import has_tokens, load_classifier, preprocess_notice
 from smoothcert.workers.tars.tar_headers import LeftOut
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.voters import smooth
 
 _BYTES_A_VOTE = 6  # uint16 and float32, little of which compresses
@@ -44,7 +47,7 @@ class Costs(NamedTuple):
 
 
 def plan_table(job: Job, tflops: float) -> Costs:
-    """What a job costs, and what of it would fail.
+    """Estimate what a job costs, and find the shards that would fail.
 
     Args:
         job: the job.
@@ -56,59 +59,60 @@ def plan_table(job: Job, tflops: float) -> Costs:
     crop = job.preprocess.crop
     with plan.run.store.local(job.model.checkpoint) as checkpoint:
         network = load_classifier(job.model, job.preprocess, checkpoint, plan.checkpoint_key)
-    geometry = Geometry.of(job.ablation, crop, crop)
-    _refuse_misfit(job, copy.deepcopy(network), geometry)
-    network = network.to("meta")
-    tokens, operations = _work_of(job, network, geometry)
-    images, notices, failures = _count_images(plan)
-    todo = plan.todo
+    ablations = ablations_of(job.ablation, crop, crop)
+    work = _work_of(job, network, ablations)
+    _refuse_misfit(job, network, ablations)
+    images = _count_images(plan)
+    notices = [*plan.notices, *images.notices, *filter(None, [preprocess_notice(job)])]
+    table = _table_of(plan, ablations.num_ablations, work, images.total, tflops)
+    return Costs(table, notices, images.failures, plan.run.url)
 
-    table = facts(job.name)
+
+def _table_of(plan: Plan, num_ablations: int, work: "_ImageWork", images: int | None, tflops: float) -> Table:
+    table, (tokens, operations) = facts(plan.job.name), work
     table.add_row("run id", plan.run.run_id)
     table.add_row("shards", f"{len(plan.tasks):,}")
-    table.add_row("  still to do", f"{len(todo):,}")
+    table.add_row("  still to do", f"{len(plan.todo):,}")
     table.add_row("images", "unknown" if images is None else f"{images:,}")
     table.add_row("checkpoint", plain(plan.checkpoint_layout))
-    table.add_row("ablations an image", f"{geometry.num_ablations:,}")
+    table.add_row("ablations an image", f"{num_ablations:,}")
     if tokens is not None:
-        table.add_row("tokens an ablation", f"{tokens / geometry.num_ablations:.2f}")
+        table.add_row("tokens an ablation", f"{tokens / num_ablations:.2f}")
         table.add_row("tokens an image", f"{tokens:,}")
     table.add_row("operations an image", "unknown" if operations is None else flop_text(operations))
     if images is not None:
-        share = sum(task.shard.size for task in todo) / max(1, sum(task.shard.size for task in plan.tasks))
+        share = sum(task.shard.size for task in plan.todo) / max(1, sum(task.shard.size for task in plan.tasks))
         if operations is not None:
             table.add_row("operations", flop_text(images * operations))
             seconds = share * images * operations / 1e12 / tflops
             table.add_row(f"time left at {tflops:g} TFLOP/s", span(seconds))
-        table.add_row("bytes out, about", f"{images * (geometry.num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW):,}")
-    if notice := preprocess_notice(job):
-        notices.append(notice)
-    return Costs(table, [*plan.notices, *notices], failures, plan.run.url)
+        table.add_row("bytes out, about", f"{images * (num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW):,}")
+    return table
 
 
-def _refuse_misfit(job: Job, network: nn.Module, geometry: Geometry) -> None:
-    """Build the engine, as an actor would, in the number format that every machine computes."""
-    model = job.model.model_copy(update={"dtype": "float32"})
-    smooth(network, geometry, preprocess=job.preprocess, model=model, device=torch.device("cpu"))
+def _refuse_misfit(job: Job, network: nn.Module, ablations: Shown) -> None:
+    """Build the engine as an actor does, in the number format that every machine has; the network is taken over."""
+    smooth(network, ablations, preprocess=job.preprocess, format=Format.of(job.model), device=torch.device("cpu"))
 
 
-class _Work(NamedTuple):
-    """Of one image; tokens are None where none are dropped, operations where they cannot be counted."""
+class _ImageWork(NamedTuple):
+    """The work for one image: tokens, None where none are dropped; operations, None where they cannot be counted."""
 
     tokens: int | None
     flop: int | None
 
 
-def _work_of(job: Job, network: nn.Module, geometry: Geometry) -> _Work:
+def _work_of(job: Job, network: nn.Module, ablations: Shown) -> _ImageWork:
     if not has_tokens(network):
-        flop = dense_flop_of(network, job.preprocess.network_side, job.preprocess.channels)
-        return _Work(None, None if flop is None else (geometry.num_ablations + job.clean) * flop)
+        weightless = copy.deepcopy(network).to("meta")
+        flop = dense_flop_of(weightless, job.preprocess.network_side, job.preprocess.channels)
+        return _ImageWork(None, None if flop is None else (ablations.num_ablations + job.clean) * flop)
     token_px = network.patch_embed.patch_size[0]
     keep_hidden = job.model.masked_tokens == "keep"
-    groups = geometry.upsampled(job.preprocess.upsample).token_groups(token_px, keep_hidden=keep_hidden)
+    groups = token_groups(ablations.upsampled(job.preprocess.upsample), token_px, keep_hidden=keep_hidden)
     sequences = [(len(group.ablations), group.tokens.shape[1]) for group in groups]
     whole = [(1, (job.preprocess.network_side // token_px) ** 2)] if job.clean else []
-    return _Work(
+    return _ImageWork(
         sum(count * shown for count, shown in sequences),
         sum(count * flop_of(network, shown) for count, shown in [*sequences, *whole]),
     )
@@ -126,7 +130,7 @@ def dense_flop_of(network: nn.Module, side: int, channels: int = 3) -> int | Non
         try:
             network.eval()(torch.empty(1, channels, side, side))
         except (RuntimeError, TypeError, ValueError, AssertionError):
-            return None  # some look at their numbers, of which the meta device has none
+            return None  # some networks read numbers of their tensors; the meta device has none
     return int(counter.get_total_flops())
 
 
@@ -145,7 +149,7 @@ def flop_of(network: VisionTransformer, shown: int) -> int:
 
 
 class _Images(NamedTuple):
-    """Of the shards of a plan: how many images, None where that is not known; what else to say, and which fail."""
+    """The images of a plan: how many, None where that is not known; notices; and the shards that would fail."""
 
     total: int | None
     notices: list[str]
@@ -164,7 +168,11 @@ def _count_images(plan: Plan) -> _Images:
         except RunError as error:  # of a tar, or of its disk
             failures.append(f"shard {task.shard.name}: {error}")
     unknown = None in counts
-    notices = ["the number of images is in the tars alone; an index file beside them would tell it"] if unknown else []
+    notices = (
+        ["only the tars say how many images there are; an index file beside them would list the number"]
+        if unknown
+        else []
+    )
     notices += left_out_notices(left_out)
     total = None if unknown or failures else sum(count for count in counts if count is not None)
     return _Images(total, notices, failures)

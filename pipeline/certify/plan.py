@@ -19,7 +19,7 @@ from smoothcert.manifests.errors import RequestError, RunError, ShardError
 from smoothcert.manifests.identity import VOTES_VERSION, identity_of, run_id_of
 from smoothcert.manifests.job import Images, Job
 from smoothcert.manifests.shards import Shard, find_shards
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.checkpoint_files import require_checkpoint
 from smoothcert.workers.networks.checkpoints import recognise
 from smoothcert.workers.runs.run import OF_A_SHARD, Run, damaged, find_run
@@ -72,7 +72,7 @@ def make_plan(job: Job) -> Plan:
         RequestError: something the job names is missing or cannot be used, or the data of an existing run changed.
         ShardError: with a limit, a tar whose images cannot be counted.
     """
-    Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
+    ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     store = AnyStore(job.storage)
     notices: list[str] = []
     shards = find_shards(job.images, store, notices.append)

@@ -1,7 +1,7 @@
 """`smoothcert query`: which predictions no patch can change, answered from the votes of a run.
 
-Any rectangle, several patches at once, a coarser stride, a tolerance of margins, either rule: all of it is
-computed from the votes in Parquet, without the model. Several values of each make a grid of questions.
+Any rectangle, several patches at once, a coarser stride, a tolerance of margins, any rule of the ablations' family: all
+answers come from the votes in Parquet, without the model. Several values of each option make a grid of questions.
 
 Not covered: whether the votes are right (verify.py), how answers are shown and written (answers.py).
 """
@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Job
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.ablations.touched import Threat
-from smoothcert.workers.certificates.rules import Answer, Ballots, exact_rule, margin_rule
+from smoothcert.workers.ablations.kinds import Ablations, ablations_of
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.certificates.families import family_of
+from smoothcert.workers.certificates.rules import Answer, Ballots
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.votes_table import matrix_of
 
-RULES = {"exact": exact_rule, "margin": margin_rule}
 _COLUMNS = ["key", "shard", "label", "votes", "margins"]
 _NO_CLASS = -1
 
@@ -53,7 +53,7 @@ class Question(NamedTuple):
 
 @dataclass
 class Counts:
-    """Images of one class, or all: those that are certified, right, and both. Without votes an image is neither."""
+    """Images of one class, or of all: how many, certified, correct, and both. An image without votes is neither."""
 
     images: int = 0
     certified: int = 0
@@ -102,12 +102,13 @@ def questions_of(
     tolerances: Sequence[float] = (),
     rules: Sequence[str] = (),
 ) -> list[Question]:
-    """Every combination of the values; what is left out is the job's, one patch, no tolerance, the exact rule.
+    """Every combination of the values; by default the job's patches and stride, one patch at a time, no tolerance, and
+    the first rule of the job's family.
 
     Raises:
-        RequestError: no patch, a patch that does not fit, a stride that the votes cannot answer.
+        RequestError: no patch, a patch that does not fit, a stride or a rule for which the votes have no answer.
     """
-    crop, own = job.preprocess.crop, job.ablation.stride
+    crop, own, known = job.preprocess.crop, job.ablation.stride, list(family_of(job.ablation).rules)
     patches = patches or [(side, side) for side in job.patches]
     if not patches:
         raise RequestError("--patch: name at least one, such as --patch 32; the job has no `patches`")
@@ -121,12 +122,14 @@ def questions_of(
         raise RequestError(f"--patches {many[0]}: must be 1 to {crop**2}, the pixels of the image")
     if endless := [tolerance for tolerance in tolerances if not 0 <= tolerance < math.inf]:
         raise RequestError(f"--tolerance {endless[0]}: must be a finite number from 0 on")
-    grid = product(patches, counts or [1], strides or [own], tolerances or [0.0], rules or ["exact"])
+    if unknown := [rule for rule in rules if rule not in known]:
+        raise RequestError(f"--rule {unknown[0]}: the run's ablations answer {' and '.join(known)} only; name one")
+    grid = product(patches, counts or [1], strides or [own], tolerances or [0.0], rules or known[:1])
     return [Question(*patch, count, stride, tolerance, rule) for patch, count, stride, tolerance, rule in grid]
 
 
 class Answered(NamedTuple):
-    """One question, the images with votes of one file."""
+    """The answer to one question for the images of one file that have votes."""
 
     answer: Answer
     prediction: NDArray[np.int32]
@@ -147,7 +150,7 @@ class Answered(NamedTuple):
 
 
 PerImage = Callable[[pa.Table, Question, Answered], None]
-"""Takes the rows of a file, a question and its answer for those with votes."""
+"""Takes the rows of a file, a question, and its answer for the rows that have votes."""
 
 
 class Answers(NamedTuple):
@@ -155,7 +158,7 @@ class Answers(NamedTuple):
 
     Attributes:
         run: that was asked.
-        results: one a question.
+        results: one for each question.
         by_class: whether classes were counted too.
         shards: how many were published when the run was read; the answers are of these.
         finished: whether _SUCCESS was there by then.
@@ -189,8 +192,8 @@ def query(
     """
     job, results, shards, labels = run.job, [Result(question) for question in questions], 0, 0
     finished = run.success() is not None  # before the files are read: it is written after them
-    finest = Geometry.of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-    geometries = {one.stride: finest.coarser(one.stride // job.ablation.stride) for one in questions}
+    finest = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
+    strides = {one.stride: finest.coarser(one.stride // job.ablation.stride) for one in questions}
     for file in read_published(run, _COLUMNS):
         shards += 1
         labels += len(file.rows) - file.rows["label"].null_count
@@ -199,7 +202,7 @@ def query(
             raise RunError(
                 f"{run.url}/{file.name} has other votes than run.json's job gives; `smoothcert verify` the run"
             )
-        for result, answered in _answer_all(job, geometries, voted, results):
+        for result, answered in _answer_all(job, strides, voted, results):
             answered.add_to(result, file.rows, by_class=by_class)
             if per_image is not None:
                 per_image(file.rows, result.question, answered)
@@ -207,21 +210,22 @@ def query(
 
 
 def _answer_all(
-    job: Job, geometries: Mapping[int, tuple[Geometry, Ints]], voted: pa.Table, results: Sequence[Result]
+    job: Job, strides: Mapping[int, tuple[Ablations, Ints]], voted: pa.Table, results: Sequence[Result]
 ) -> Iterator[tuple[Result, Answered]]:
+    rules = family_of(job.ablation).rules
     votes, margins = matrix_of(voted["votes"]), matrix_of(voted["margins"])
     label = None if job.images.label is None else _labels(voted)
     ballots: dict[tuple[int, float], Ballots] = {}
     for result in results:
         question = result.question
-        coarse, chosen = geometries[question.stride]
+        coarse, chosen = strides[question.stride]
         kind = question.stride, question.tolerance
         if kind not in ballots:
             # A margin that is no number is fragile, too.
             fragile = ~(margins[:, chosen].astype(float) >= question.tolerance) if question.tolerance else None
             ballots[kind] = Ballots.of(votes[:, chosen], classes=job.model.classes, fragile=fragile)
         counted = ballots[kind]
-        answer = RULES[question.rule](counted, coarse, Threat(question.height, question.width, question.patches))
+        answer = rules[question.rule](counted, coarse, Threat(question.height, question.width, question.patches))
         yield result, Answered(answer, counted.tally.prediction, label)
 
 

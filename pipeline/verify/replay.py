@@ -27,13 +27,11 @@ from pydantic import ValidationError
 from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.verify.verify import Findings, Heard, Row, Run, line_of
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.networks.classifiers import load_classifier
 from smoothcert.workers.storage.store import AnyStore, Store, sha256_of
 from smoothcert.workers.tars.images import decode
 from smoothcert.workers.tars.shard_reader import read_samples
 from smoothcert.workers.votes.smoothed import Smoothed
-from smoothcert.workers.votes.voters import smooth
+from smoothcert.workers.votes.voters import load_voter
 
 # Of margins. Logits up to 5, after six blocks, lie within 0.004 (float16) and 0.04 (bfloat16) of float32's. A margin
 # takes two of them, either machine may be off, and deeper networks more so. float32 margins of two kinds of devices
@@ -130,18 +128,11 @@ def _read(run: Run, name: str, columns: list[str], positions: Sequence[int] | No
 
 def _load(run: Run, job: Job, store: Store) -> Smoothed:
     """The job's model, as workers/certifier.py loads it."""
-    crop, recorded = job.preprocess.crop, run.record["checkpoint"]
+    recorded, device = run.record["checkpoint"], torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with store.local(job.model.checkpoint) as checkpoint:
         if sha256_of(checkpoint) != recorded["sha256"]:
             raise RequestError(f"{job.model.checkpoint} is not the checkpoint of the run (another SHA-256); restore it")
-        network = load_classifier(job.model, job.preprocess, checkpoint, recorded["key"])
-    return smooth(
-        network,
-        Geometry.of(job.ablation, crop, crop),
-        preprocess=job.preprocess,
-        model=job.model,
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-    )
+        return load_voter(job, checkpoint, recorded["key"], device)
 
 
 def _foreign(run: Run, name: str, tar: Path) -> str | None:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from smoothcert.manifests.job import Ablation, load_job
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.certify.plan import begin, make_plan
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.certificates.rules import certify
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.majority import certify
 from smoothcert.workers.runs import votes_table
 from tests.helpers import jobs
 from tests.helpers.tars import png, tar_of, write_tar
@@ -84,7 +84,7 @@ def edit_json(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
 
 def settle(row: Row, votes: list[int]) -> None:
     """Other votes with all that follows from them."""
-    certificates = certify(np.array([votes]), Geometry.of(COLUMN, jobs.CROP, jobs.CROP), classes=jobs.CLASSES)
+    certificates = certify(np.array([votes]), ablations_of(COLUMN, jobs.CROP, jobs.CROP), classes=jobs.CLASSES)
     row |= {"votes": votes} | {name: int(values[0]) for name, values in vars(certificates).items()}
 
 

@@ -3,7 +3,8 @@
 from dataclasses import fields
 from typing import Any
 
-from smoothcert.workers.runs.votes_table import LargestPatches, Prediction, Row
+from smoothcert.workers.certificates.majority import LargestPatches, Prediction
+from smoothcert.workers.runs.votes_table import Row
 
 
 def row_of(**columns: Any) -> Row:
@@ -11,5 +12,6 @@ def row_of(**columns: Any) -> Row:
     records: dict[str, Any] = {}
     for name, record in (("predicted", Prediction), ("certified", LargestPatches)):
         own = columns.keys() & {field.name for field in fields(record)}
-        records[name] = record(**{column: columns.pop(column) for column in own})
+        if own:
+            records[name] = record(**{field.name: columns.pop(field.name, None) for field in fields(record)})
     return Row(**columns, **records)

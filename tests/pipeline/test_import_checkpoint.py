@@ -24,9 +24,10 @@ from typer.testing import CliRunner, Result
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation, Model, Preprocess
 from smoothcert.pipeline.cli import app
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.checkpoints import recognise
 from smoothcert.workers.networks.classifiers import build_classifier, load_classifier
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 from tests.helpers import reference
 
@@ -49,9 +50,11 @@ def _network() -> nn.Module:
 
 def _logits(network: nn.Module) -> torch.Tensor:
     images = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    geometry = Geometry.of(Ablation(kind="column", size=4), 16, 16)
-    device = torch.device("cpu")
-    return SmoothedViT(network, geometry, preprocess=_PREPROCESS, model=_MODEL, device=device).logits(images)
+    geometry = ablations_of(Ablation(kind="column", size=4), 16, 16)
+    engine = SmoothedViT(
+        network, geometry, preprocess=_PREPROCESS, format=Format.of(_MODEL), device=torch.device("cpu")
+    )
+    return engine.logits(images)
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from smoothcert.manifests.job import Ablation
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.certificates.rules import certify
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.families import MAJORITY
+from smoothcert.workers.certificates.majority import LargestPatches, Prediction, certify
 from smoothcert.workers.rows import numbers, predictions, row_of, with_certificates, with_votes
-from smoothcert.workers.runs.votes_table import LargestPatches, Prediction
 from smoothcert.workers.tars.pixels import DecodedSample
 from smoothcert.workers.votes.job_voter import ImageVotes
 
-GEOMETRY = Geometry.of(Ablation(kind="column", size=1), 4, 4)
+ABLATIONS = ablations_of(Ablation(kind="column", size=1), 4, 4)
 VOTES = np.array([[1, 1, 1, 0], [2, 2, 2, 2], [0, 1, 0, 1]], np.uint16)
 MARGINS = np.arange(12, dtype=np.float32).reshape(3, 4)
 SAMPLE = DecodedSample(
@@ -69,20 +69,19 @@ def test_rows_with_votes_get_their_own_certificates():
     """Rows without votes between them change nothing."""
     lost = row_of("s.tar", SAMPLE)
     voted = [with_votes(lost, votes_of(clean=False), place) for place in range(3)]
-    done = with_certificates(
-        [lost, voted[0], lost, lost, voted[1], voted[2]], lambda votes: certify(votes, GEOMETRY, classes=3)
-    )
+    rows = [lost, voted[0], lost, lost, voted[1], voted[2]]
+    done = with_certificates(rows, MAJORITY, lambda votes: certify(votes, ABLATIONS, classes=3))
     assert [row.predicted for row in done] == [
-        Prediction(),
+        None,
         Prediction(1, 3, 0, 1),
-        Prediction(),
-        Prediction(),
+        None,
+        None,
         Prediction(2, 4, 0, 0),
         Prediction(0, 2, 1, 2),
     ]
-    assert [row.certified for row in done if row.votes is None] == [LargestPatches()] * 3
+    assert [row.certified for row in done if row.votes is None] == [None] * 3
     for place, row in enumerate(row for row in done if row.votes is not None):
-        alone = certify(VOTES[place : place + 1], GEOMETRY, classes=3)
+        alone = certify(VOTES[place : place + 1], ABLATIONS, classes=3)
         assert row.certified == LargestPatches(
             int(alone.max_certified_patch[0]), int(alone.max_margin_certified_patch[0])
         )
@@ -91,9 +90,9 @@ def test_rows_with_votes_get_their_own_certificates():
 def test_rows_without_votes_need_no_certificates():
     """Neither certificates nor predictions are asked for."""
     lost = row_of("s.tar", SAMPLE)
-    assert with_certificates([lost], pytest.fail) == [lost]
+    assert with_certificates([lost], MAJORITY, pytest.fail) == [lost]
     assert predictions([lost, lost], pytest.fail).tolist() == [-1, -1]
-    assert with_certificates([], pytest.fail) == []
+    assert with_certificates([], MAJORITY, pytest.fail) == []
 
 
 def test_predictions_stand_at_the_place_of_their_rows():

@@ -1,60 +1,34 @@
-"""Which ablations a patch, or several at once, can touch.
+"""Rows times columns: which sets of ablations a patch, or several at once, can touch.
 
-An attacker's patch at one place touches the set T of ablations that show one of its pixels. Rules ask for
-sums over T of weights that are never negative (certificates/rules.py), so of two sets of which one contains the
-other only the larger matters.
+A patch touches an ablation iff it meets the ablation's rows and meets its columns. The weights that rules sum over a
+set are never negative, so a set that lies within another one does not matter.
 
     one patch        its sets are contacts along the vertical axis times contacts along the horizontal one
     several patches  unions of one set each: listed, if that takes at most MAX_LISTED numbers; else the sum
                      over a union is bounded by the number of patches times the largest sum over one set
 
-Not covered: what ablations show (geometry.py). Source of the notion: Levine & Feizi 2020, arXiv:2002.10733.
+The sets are counted from the pixels. A formula for the number of touched ablations is wrong where ablations wrap around
+and the stride does not divide the side (docs/certificates.md).
+
+Not covered: what ablations show (geometry.py).
+Source of the notion: Levine & Feizi 2020, arXiv:2002.10733.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from math import comb
-from typing import NamedTuple, Protocol, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-Weights = NDArray[np.float32]
+from smoothcert.manifests.errors import RequestError
+from smoothcert.workers.ablations.geometry import Geometry, Ints
+from smoothcert.workers.ablations.shown import Bools
+from smoothcert.workers.ablations.threats import Reach, Threat, Weights
 
 MAX_LISTED = 1 << 24
 """Unions x ablations that are listed at most: two patches on 224 columns make up to 24,976 x 224."""
-
-
-class Threat(NamedTuple):
-    """The attacker's patches: as many as `patches`, of `height` x `width` pixels each, wherever they please."""
-
-    height: int
-    width: int
-    patches: int = 1
-
-
-class Reach(Protocol):
-    """The sets of ablations that a threat can touch.
-
-    Attributes:
-        is_bound: whether `sums` may be larger than what any place of the patches gives.
-        num_sets: how many sums an image has.
-        num_ablations: how many weights.
-    """
-
-    @property
-    def is_bound(self) -> bool: ...
-    @property
-    def num_sets(self) -> int: ...
-    @property
-    def num_ablations(self) -> int: ...
-    def sums(self, weights: Weights) -> Weights:
-        """[images, sets]: for [images, ablations] weights of 0 or more, their sum over each set."""
-
-    def places(self, sets: Ints) -> Ints:
-        """[n, patches, 2]: top and left pixel of patches that touch each of the n sets."""
 
 
 @dataclass(frozen=True)
@@ -75,15 +49,20 @@ class Touched:
     is_bound: bool = False
 
     @classmethod
-    def everywhere(cls, rows: Bools, columns: Bools, height: int, width: int) -> Self:
+    def everywhere(cls, geometry: Geometry, height: int, width: int) -> Self:
         """A contact for each pixel row and column at which the patch can start.
 
         Args:
-            rows: [vertical offsets, image height], the pixel rows that each shows.
-            columns: [horizontal offsets, image width].
-            height, width: of the patch, in pixels.
+            geometry: of the ablations.
+            height, width: of the patch, in pixels; 1 to the image's.
+        Raises:
+            RequestError: the patch is larger than the image.
         """
-        vertical, horizontal = _met(rows, height), _met(columns, width)
+        if not (1 <= height <= geometry.height and 1 <= width <= geometry.width):
+            raise RequestError(
+                f"patch {height} x {width}: must be 1 x 1 to {geometry.height} x {geometry.width}, the image"
+            )
+        vertical, horizontal = _met(geometry.rows, height), _met(geometry.columns, width)
         return cls(vertical, horizontal, np.arange(len(vertical)), np.arange(len(horizontal)))
 
     @property
@@ -93,6 +72,11 @@ class Touched:
     @property
     def num_ablations(self) -> int:
         return self.vertical.shape[1] * self.horizontal.shape[1]
+
+    @property
+    def most(self) -> int:
+        """D: the size of the largest set."""
+        return int(self.vertical.sum(axis=1).max() * self.horizontal.sum(axis=1).max())
 
     def maximal(self) -> Self:
         """Without contacts that another contains."""
@@ -171,10 +155,20 @@ class BoundedUnions:
         return np.full((len(sets), self.patches, 2), -1)
 
 
-def reach_of(one: Touched, patches: int) -> Reach:
-    """The largest sets that `patches` patches touch, given those of one patch."""
-    one = one.maximal()
-    patches = min(patches, one.num_sets)  # with a patch at each set, another adds nothing
+def reach(geometry: Geometry, threat: Threat) -> Reach:
+    """The largest sets that a threat touches; errors as of `Touched.everywhere`."""
+    return _reach_of_one(geometry, threat) if threat.patches == 1 else _reach_of_several(geometry, threat)
+
+
+@lru_cache(maxsize=1024)  # a search for the largest square asks for many, again and again
+def _reach_of_one(geometry: Geometry, threat: Threat) -> Touched:
+    return Touched.everywhere(geometry, threat.height, threat.width).maximal()
+
+
+@lru_cache(maxsize=8)  # up to 64 MiB each
+def _reach_of_several(geometry: Geometry, threat: Threat) -> Reach:
+    one = _reach_of_one(geometry, threat._replace(patches=1))
+    patches = min(threat.patches, one.num_sets)  # with a patch at each set, another adds nothing
     if patches == 1:
         return one
     if comb(one.num_sets, patches) * one.num_ablations <= MAX_LISTED:

@@ -1,4 +1,4 @@
-"""Votes to certificates: are there patches that change the prediction?
+"""The rules of majority votes: are there patches that change the prediction?
 
 Notation of docs/certificates.md. n_c counts the votes for class c, p is the prediction (most votes, the
 lowest class on a tie), T the ablations that the patches touch, F the fragile votes, which count as touched
@@ -12,37 +12,25 @@ and the prediction is certified iff neither holds for any rival, at any place. T
 difference of the two sides: certified iff it is 0 or more. Classes without votes are rivals too; the lowest
 of them is the strongest.
 
-Not covered: which sets patches touch (touched.py); counting (tally.py).
+Not covered: which sets patches touch (ablations/); counting (tally.py); the largest certified patch (largest.py).
 Source: Levine & Feizi 2020, arXiv:2002.10733, section 3, for the margin rule.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.ablations.touched import Reach, Threat, Weights
+from smoothcert.workers.ablations.kinds import Ablations
+from smoothcert.workers.ablations.threats import Reach, Threat, Weights
 from smoothcert.workers.certificates.tally import NOBODY, Tally, count_votes
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 _NUMBERS_AT_ONCE = 1 << 22  # in a table [images, sets]: bounds the memory
-
-
-@dataclass(frozen=True)
-class Certificates:
-    """What is stored of each image, [images] each; the names are those of the Parquet columns."""
-
-    prediction: NDArray[np.int32]
-    count: NDArray[np.int32]
-    runner_up: NDArray[np.int32]
-    runner_up_count: NDArray[np.int32]
-    max_certified_patch: Ints
-    max_margin_certified_patch: Ints
 
 
 class Answer(NamedTuple):
@@ -104,109 +92,47 @@ class Ballots:
         return (self.votes == self.tally.prediction[:, None]) + np.float32(1)
 
 
-def certify(votes: NDArray[np.integer], geometry: Geometry, *, classes: int) -> Certificates:
-    """Count the votes and find the largest certified squares.
-
-    Args:
-        votes: [images, ablations], the class of each vote, in offset order.
-        geometry: of the ablations.
-        classes: K, the number of classes, at least 2.
-    Raises:
-        ValueError: votes do not fit the geometry or the number of classes.
-    """
-    ballots = Ballots.of(votes, classes=classes)
-    return Certificates(
-        ballots.tally.classes[:, 0],
-        ballots.tally.counts[:, 0],
-        ballots.tally.classes[:, 1],
-        ballots.tally.counts[:, 1],
-        largest_certified(exact_rule, ballots, geometry, squares(geometry)),
-        largest_certified(margin_rule, ballots, geometry, squares(geometry)),
-    )
+Rule = Callable[[Ballots, Ablations, Threat], Answer]
 
 
-def exact_rule(ballots: Ballots, geometry: Geometry, threat: Threat) -> Answer:
+def exact_rule(ballots: Ballots, ablations: Ablations, threat: Threat) -> Answer:
     """Whether any content of the patches, at any place, changes the prediction: tight, unless it is a bound.
 
     Args:
         ballots: the votes.
-        geometry: of the ablations.
+        ablations: that voted.
         threat: the patches.
     Raises:
         RequestError: the patch is larger than the image.
-        ValueError: votes do not fit the geometry.
+        ValueError: there are not as many votes as ablations.
     """
-    return _answer(_exact_slack, ballots, geometry, threat)
+    return _answer(_exact_slack, ballots, ablations, threat)
 
 
-def margin_rule(ballots: Ballots, geometry: Geometry, threat: Threat) -> Answer:
-    """The published rule, made sound: never certifies what the exact rule does not. Arguments as there."""
-    return _answer(_margin_slack, ballots, geometry, threat)
+def margin_rule(ballots: Ballots, ablations: Ablations, threat: Threat) -> Answer:
+    """The published rule, made sound: it certifies nothing that the exact rule does not. Arguments as there."""
+    return _answer(_margin_slack, ballots, ablations, threat)
 
 
-Rule = Callable[[Ballots, Geometry, Threat], Answer]
-
-
-def largest_certified(rule: Rule, ballots: Ballots, geometry: Geometry, threats: Sequence[Threat]) -> Ints:
-    """[images]: how many of the threats are certified, up to the first that is not.
-
-    A certificate implies that of every smaller rectangle, so a bisection finds it.
+def slack_everywhere(ballots: Ballots, reach: Reach) -> Ints:
+    """[images, sets]: the slack of the exact rule at each set, of which the smallest is the slack of the image.
 
     Args:
-        rule: exact_rule or margin_rule.
         ballots: the votes.
-        geometry: of the ablations.
-        threats: in ascending order, each containing the one before, such as `squares`.
+        reach: of one patch at all its places, such as `Touched.everywhere`.
     """
-    largest = np.zeros(len(ballots), int)
-
-    def bisect(images: Ints, low: int, high: int) -> None:
-        """All `images` hold at `low` and fail above `high`."""
-        if low == high or not len(images):
-            largest[images] = low
-            return
-        middle = (low + high + 1) // 2
-        holds = rule(ballots.of_images(images), geometry, threats[middle - 1]).certified
-        bisect(images[holds], middle, high)
-        bisect(images[~holds], low, middle - 1)
-
-    bisect(np.arange(len(ballots)), 0, len(threats))
-    return largest
-
-
-def squares(geometry: Geometry) -> list[Threat]:
-    """1 x 1, 2 x 2, ... up to the image's shorter side."""
-    return [Threat(side, side) for side in range(1, min(geometry.height, geometry.width) + 1)]
-
-
-def wide_strips(geometry: Geometry) -> list[Threat]:
-    """As wide as the image, 1, 2, ... pixels high: the largest certified height whatever the width."""
-    return [Threat(height, geometry.width) for height in range(1, geometry.height + 1)]
-
-
-def high_strips(geometry: Geometry) -> list[Threat]:
-    """As high as the image, 1, 2, ... pixels wide: the largest certified width whatever the height."""
-    return [Threat(geometry.height, width) for width in range(1, geometry.width + 1)]
-
-
-def slack_everywhere(ballots: Ballots, geometry: Geometry, height: int, width: int) -> Ints:
-    """The exact rule's slack at each place of one patch: [images, H - height + 1, W - width + 1].
-
-    Arguments and errors as of `exact_rule`; the smallest of an image is the slack that it gives.
-    """
-    touched = geometry.touched(height, width)
-    slack = np.full((len(ballots), touched.num_sets), np.iinfo(int).min)
-    for part in _parts(len(ballots), touched):
-        slack[part] = _slacks(ballots.of_images(part), touched, all_sets=True)
-    return slack.reshape(len(ballots), len(touched.vertical), len(touched.horizontal))
+    slack = np.full((len(ballots), reach.num_sets), np.iinfo(int).min)
+    for part in _parts(len(ballots), reach):
+        slack[part] = _slacks(ballots.of_images(part), reach, all_sets=True)
+    return slack
 
 
 def _answer(
-    slack_of: Callable[[Ballots, Reach], tuple[Ints, Ints]], ballots: Ballots, geometry: Geometry, threat: Threat
+    slack_of: Callable[[Ballots, Reach], tuple[Ints, Ints]], ballots: Ballots, ablations: Ablations, threat: Threat
 ) -> Answer:
-    if ballots.votes.shape[1] != geometry.num_ablations:
-        raise ValueError(f"{ballots.votes.shape[1]} votes an image do not fit {geometry.num_ablations} ablations")
-    reach = geometry.reach(threat)
+    if ballots.votes.shape[1] != ablations.num_ablations:
+        raise ValueError(f"{ballots.votes.shape[1]} votes an image do not fit {ablations.num_ablations} ablations")
+    reach = ablations.reach(threat)
     slack, sets = np.full((2, len(ballots)), np.iinfo(int).min)  # what is not answered is not certified
     for part in _parts(len(ballots), reach):
         slack[part], sets[part] = slack_of(ballots.of_images(part), reach)

@@ -57,7 +57,7 @@ def count_votes(votes: NDArray[np.integer], *, classes: int) -> Tally:
     runs = np.flatnonzero(first)
     counts = np.diff(runs, append=votes.size)
 
-    # One number an entry, so that a plain sort ranks by count, then by class; what is no entry comes last.
+    # Each class becomes one number, so that a plain sort ranks by count, then by class; unused places come last.
     keys: NDArray[np.int64] = np.full(votes.shape, np.iinfo(np.int64).max)
     keys.flat[runs] = (ablations - counts) * classes + ordered.flat[runs]
     distinct = first.sum(axis=1)

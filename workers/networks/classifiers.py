@@ -13,7 +13,7 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Job, Model, Preprocess
+from smoothcert.manifests.job import Job, Model, Network, Preprocess
 from smoothcert.workers.networks.fitting import fit_of
 from smoothcert.workers.networks.misfits import Misfit, describe
 from smoothcert.workers.networks.normaliser import check_normalisers
@@ -41,11 +41,11 @@ def load_classifier(model: Model, preprocess: Preprocess, checkpoint: Path, chec
     return network.float().eval().requires_grad_(False)
 
 
-def build_classifier(model: Model, side: int) -> nn.Module:
+def build_classifier(model: Network, side: int) -> nn.Module:
     """The network with arbitrary weights.
 
     Args:
-        model: of the job.
+        model: of a job or a training.
         side: of the images it is for, in pixels: crop x upsample.
     Raises:
         RequestError: timm has no such classifier, cannot build it for this size, or it has no tokens to drop.
@@ -84,7 +84,7 @@ def has_tokens(network: nn.Module) -> TypeGuard[VisionTransformer]:
     return isinstance(network, VisionTransformer) and isinstance(network.patch_embed, PatchEmbed)
 
 
-def _create(model: Model, side: int) -> nn.Module:
+def _create(model: Network, side: int) -> nn.Module:
     try:
         return timm.create_model(model.architecture, num_classes=model.classes, img_size=side, **model.options)
     except TypeError as error:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from smoothcert.manifests.errors import ShardError
 from smoothcert.manifests.identity import VOTES_VERSION
 from smoothcert.manifests.job import Job
+from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.runs import votes_table
 from smoothcert.workers.runs.shard_task import ShardTask
 from smoothcert.workers.runs.votes_table import Row
@@ -71,7 +72,8 @@ class Publication:
         Raises:
             ShardError: the file that is there is about other images.
         """
-        data = votes_table.encode(rows, self.num_ablations, self._metadata(task, tar, seconds))
+        family, metadata = family_of(self.job.ablation), self._metadata(task, tar, seconds)
+        data = votes_table.encode(rows, self.num_ablations, family, metadata)
         published = self.store.publish(self.run_url, task.file_name, data)
         if not published:
             self._require_same_images(task, rows)

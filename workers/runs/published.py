@@ -1,6 +1,7 @@
 """The published files of a run, read and checked to be this run's.
 
-Not covered: whether their content is right (pipeline/verify/), what it amounts to (pipeline/overview/, pipeline/query/).
+Not covered: whether their content is right (pipeline/verify/), and what it amounts to (pipeline/overview/,
+pipeline/query/).
 """
 
 import hashlib
@@ -17,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.manifests.errors import RunError
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.runs.run import Run, damaged
 from smoothcert.workers.runs.votes_table import read_metadata, schema
 
@@ -58,7 +60,7 @@ def read_published(run: Run, columns: Sequence[str]) -> Iterator[PublishedFile]:
         _read,
         run,
         columns=columns,
-        expected=schema(Geometry.of(run.job.ablation, crop, crop).num_ablations),
+        expected=schema(ablations_of(run.job.ablation, crop, crop).num_ablations, family_of(run.job.ablation)),
         hashes=None if success is None else success["files"],
     )
     published = run.published()

@@ -1,6 +1,7 @@
 """The Parquet table of votes: one row per image, in tar order; its columns, its checksum, its file.
 
-A row is a Row until it becomes part of a table. The schema is read from the fields of Row, so the two cannot differ.
+A row is a Row until it becomes part of a table. The schema is read from the fields of Row and of the records in it, so
+the two cannot differ.
 
 The checksum covers values, not encodings, so any tool can recompute it: SHA-256 over, for each column in
 schema order, its name in UTF-8 and a zero byte; one byte per row, 1 where the value is present; then the values,
@@ -14,14 +15,16 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields
 from operator import attrgetter
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from smoothcert.workers.certificates.families import RuleFamily
 
 METADATA_KEY = b"smoothcert"
 STATUSES = ("ok", "too_large", "decode_error", "size_error", "model_error", "label_error")
@@ -30,31 +33,13 @@ _TEXT = pa.dictionary(pa.int32(), pa.string())
 _OptionalInt32 = Annotated[int | None, pa.int32()]
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """Columns of what the smoothed classifier says; null without votes."""
-
-    prediction: _OptionalInt32 = None
-    count: _OptionalInt32 = None
-    runner_up: _OptionalInt32 = None
-    runner_up_count: _OptionalInt32 = None
-
-
-@dataclass(frozen=True, slots=True)
-class LargestPatches:
-    """Columns of what is certified: the sides of the largest squares, by either rule; null without votes."""
-
-    max_certified_patch: _OptionalInt32 = None
-    max_margin_certified_patch: _OptionalInt32 = None
-
-
 @dataclass(frozen=True, slots=True, eq=False)  # arrays have no single answer to ==
 class Row:
     """One image. Each field is a column, in this order, or a record of several columns.
 
     The annotation of a field names the column's type in Parquet; lists get the length A. A column is nullable if its
-    field has a default. What Prediction and LargestPatches hold depends on the kind of ablation; all other columns
-    are the same for every kind.
+    field has a default. `predicted` and `certified` are records of several columns, as the rule family of the job's
+    ablation defines them (certificates/families.py); None without votes.
     """
 
     key: Annotated[str, pa.string()]
@@ -70,29 +55,31 @@ class Row:
     height: _OptionalInt32 = None
     clean_prediction: _OptionalInt32 = None
     clean_margin: Annotated[float | None, pa.float32()] = None
-    predicted: Prediction = Prediction()
+    predicted: Any = None
     votes: Annotated[NDArray[np.uint16] | None, pa.list_(pa.uint16())] = None
     margins: Annotated[NDArray[np.float32] | None, pa.list_(pa.float32())] = None
-    certified: LargestPatches = LargestPatches()
+    certified: Any = None
 
 
-def schema(num_ablations: int) -> pa.Schema:
-    """The columns for A = `num_ablations` votes per image."""
-    return pa.schema([field for _, field in _columns(Row, num_ablations)])
+def schema(num_ablations: int, family: RuleFamily) -> pa.Schema:
+    """The columns of a rule family, for A = `num_ablations` votes per image."""
+    return pa.schema([column.field for column in _columns(num_ablations, family)])
 
 
-def encode(rows: Sequence[Row], num_ablations: int, metadata: Mapping[str, Any]) -> bytes:
+def encode(rows: Sequence[Row], num_ablations: int, family: RuleFamily, metadata: Mapping[str, Any]) -> bytes:
     """A Parquet file of the rows.
 
     Args:
         rows: in tar order.
         num_ablations: A, the length of votes and margins.
+        family: of the run; `predicted` and `certified` of the rows are its records.
         metadata: JSON values, kept under the file's key `smoothcert` with the checksum added.
     Raises:
         pyarrow.ArrowInvalid: a required value is None.
     """
-    arrays = [pa.array([value_of(row) for row in rows], field.type) for value_of, field in _columns(Row, num_ablations)]
-    table = pa.table(arrays, schema=schema(num_ablations))
+    columns = list(_columns(num_ablations, family))
+    arrays = [pa.array([column.value_of(row) for row in rows], column.field.type) for column in columns]
+    table = pa.table(arrays, schema=schema(num_ablations, family))
     described = {**metadata, "columns_sha256": columns_sha256(table)}
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(described, sort_keys=True)})
     file = io.BytesIO()
@@ -100,24 +87,34 @@ def encode(rows: Sequence[Row], num_ablations: int, metadata: Mapping[str, Any])
     return file.getvalue()
 
 
-def _columns(record: Any, num_ablations: int, path: str = "") -> Iterator[tuple[Callable[[Row], Any], pa.Field]]:
-    """The columns of a record's fields: what takes the value from a row, and the column.
+class _Column(NamedTuple):
+    """A column, and what takes its value from a row."""
 
-    Args:
-        record: Row, or the type of a record in it.
-        num_ablations: A, the length of lists.
-        path: from a row to the record, such as `predicted.`.
-    """
-    hints = get_type_hints(record, include_extras=True)
-    for field in fields(record):
-        hint = hints[field.name]
-        if is_dataclass(hint):
-            yield from _columns(hint, num_ablations, f"{path}{field.name}.")
+    field: pa.Field
+    value_of: Callable[[Row], Any]
+
+
+def _columns(num_ablations: int, family: RuleFamily) -> Iterator[_Column]:
+    """The fields of Row in order; a record gives a column for each of its own fields."""
+    records = {"predicted": family.predicted, "certified": family.certified}
+    hints = get_type_hints(Row, include_extras=True)
+    for field in fields(Row):
+        if field.name in records:
+            yield from (_column_of(field.name, inner.name) for inner in fields(records[field.name]))
             continue
-        _, kind = get_args(hint)
+        _, kind = get_args(hints[field.name])
         kind = pa.list_(kind.value_type, num_ablations) if pa.types.is_list(kind) else kind
-        nullable = field.default is not MISSING
-        yield attrgetter(path + field.name), pa.field(field.name, kind, nullable=nullable)
+        yield _Column(pa.field(field.name, kind, nullable=field.default is not MISSING), attrgetter(field.name))
+
+
+def _column_of(record: str, name: str) -> _Column:
+    """A column of a record; null in rows without the record."""
+
+    def value_of(row: Row) -> Any:
+        there = getattr(row, record)
+        return None if there is None else getattr(there, name)
+
+    return _Column(pa.field(name, pa.int32()), value_of)
 
 
 def read_metadata(file: Any) -> dict[str, Any]:

@@ -294,7 +294,7 @@ class _Trainer:
         return torch.cat([targets, mixup_target(labels[even:], targets.shape[1], smoothing=smoothing)])
 
     def _as_published(self) -> nn.Module:
-        network = build_classifier(self._training.model.as_voter(), self._training.preprocess.network_side)
+        network = build_classifier(self._training.model, self._training.preprocess.network_side)
         network.load_state_dict(self.weights())
         return network
 

@@ -1,9 +1,10 @@
-"""A training file to what trains: network, ablations, optimizer, schedule, mixup; timm's factories make them.
+"""What a training file asks for: network, ablations, optimizer, schedule and mixup, made by timm's factories.
 
 Not covered: images and their augmentation (data.py, augmentation.py); the loop (loop.py).
 """
 
 import copy
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -15,45 +16,54 @@ from timm.data import Mixup
 from torch import Tensor, nn
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Model
 from smoothcert.manifests.training import Training
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.shown import Masks, Shown
 from smoothcert.workers.networks.checkpoints import recognise
 from smoothcert.workers.networks.classifiers import build_classifier, has_tokens, load_classifier
 from smoothcert.workers.storage.store import Store
 from smoothcert.workers.training.augmentation import Draws
 from smoothcert.workers.votes.ablated_dense import AblatedDense
 from smoothcert.workers.votes.ablated_forward import AblatedForward
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.voters import smooth
 
 # timm's Muon orthogonalises in bfloat16 and has no option for it; processors without AMX crawl at that.
 timm.optim.muon.zeropower_via_newtonschulz = partial(timm.optim.muon.zeropower_via_newtonschulz, dtype=torch.float32)
 
 
-def geometries_of(training: Training) -> list[Geometry]:
-    """The ablations of a training file in order, then the whole image where some are shown whole."""
+def geometries_of(training: Training) -> list[Shown]:
+    """The ablations of a training file in order, then the whole image if some images are shown whole."""
     crop = training.preprocess.crop
-    geometries = [Geometry.of(ablation, crop, crop) for ablation in training.ablation]
-    return geometries + [Geometry.whole(crop, crop)] * (training.whole_share > 0)
+    whole = [Masks.whole(crop, crop)] if training.whole_share > 0 else []
+    return [*(ablations_of(ablation, crop, crop) for ablation in training.ablation), *whole]
 
 
-def draw_ablations(training: Training, geometries: list[Geometry], draws: Draws) -> Tensor:
-    """[images] int64: an ablation of each image, as AblatedForward numbers them."""
+def draw_ablations(training: Training, kinds: Sequence[Shown], draws: Draws) -> Tensor:
+    """[images] int64: an ablation for each image, numbered as in VisiblePixels.
+
+    Args:
+        training: says how often each kind is drawn.
+        kinds: of `geometries_of`.
+        draws: numbers from 0 to 1.
+    """
     weights = torch.tensor([ablation.weight for ablation in training.ablation], dtype=torch.float64)
     shares = weights / weights.sum() * (1 - training.whole_share)
     which = torch.bucketize(torch.from_numpy(draws.ablation), shares.cumsum(0), right=True)
-    which = which.clamp(max=len(geometries) - 1)
-    sizes = torch.tensor([geometry.num_ablations for geometry in geometries])
+    which = which.clamp(max=len(kinds) - 1)
+    sizes = torch.tensor([kind.num_ablations for kind in kinds])
     starts = sizes.cumsum(0) - sizes
     return starts[which] + (torch.from_numpy(draws.offset) * sizes[which]).long()
 
 
 def forward_of(training: Training, network: nn.Module) -> AblatedForward | AblatedDense:
-    """The network under its ablations: hidden tokens are left out where it has tokens."""
-    geometries = geometries_of(training)
+    """The network under its ablations; if it has tokens, hidden ones are left out unless the file keeps them."""
+    kinds = geometries_of(training)
     if has_tokens(network):
         keep_hidden = training.model.masked_tokens == "keep"
-        return AblatedForward(network, geometries, training.preprocess, keep_hidden=keep_hidden)
-    return AblatedDense(network, geometries, training.preprocess)
+        return AblatedForward(network, kinds, training.preprocess, keep_hidden=keep_hidden)
+    return AblatedDense(network, kinds, training.preprocess)
 
 
 def starting_network(training: Training, store: Store) -> nn.Module:
@@ -66,29 +76,28 @@ def starting_network(training: Training, store: Store) -> nn.Module:
     crop = training.preprocess.crop
     smooth(
         copy.deepcopy(network).eval().requires_grad_(False),
-        Geometry.of(training.validated_ablation, crop, crop),
+        ablations_of(training.validated_ablation, crop, crop),
         preprocess=training.preprocess,
-        model=training.model.as_voter(),
+        format=Format.of(training.model),
         device=torch.device("cpu"),
     )
     return network
 
 
 def _network_of(training: Training, store: Store) -> nn.Module:
-    model, preprocess = training.model, training.preprocess
+    chosen, preprocess = training.model, training.preprocess
     drop_path = training.regularisation.drop_path
-    voter = model.as_voter()
-    if drop_path:  # not every classifier of timm knows it
-        voter = voter.model_copy(update={"options": voter.options | {"drop_path_rate": drop_path}})
-    if model.checkpoint is None:
-        return build_classifier(voter, preprocess.network_side)
-    if model.checkpoint_classes is not None:
-        voter = voter.model_copy(update={"classes": model.checkpoint_classes})
+    options = chosen.options | ({"drop_path_rate": drop_path} if drop_path else {})  # not every classifier knows it
+    if chosen.checkpoint is None:
+        return build_classifier(chosen.model_copy(update={"options": options}), preprocess.network_side)
+    model = Model.model_validate(chosen.model_dump(exclude={"checkpoint_classes"}) | {"options": options})
+    if chosen.checkpoint_classes is not None:
+        model = model.model_copy(update={"classes": chosen.checkpoint_classes})
     with store.local(model.checkpoint) as file:
         key = recognise(file, model.checkpoint_key, url=model.checkpoint).key
-        network = load_classifier(voter, preprocess, file, key).requires_grad_(True)
-    if model.checkpoint_classes is not None:
-        cast("Any", network).reset_classifier(model.classes)  # every classifier of timm has it
+        network = load_classifier(model, preprocess, file, key).requires_grad_(True)
+    if chosen.checkpoint_classes is not None:
+        cast("Any", network).reset_classifier(chosen.classes)  # every classifier of timm has it
     return network
 
 

@@ -1,6 +1,6 @@
-"""Held-out images: how often ablations are classified rightly, and what that is worth against patches.
+"""Held-out images: how often their ablations are classified correctly, and how many predictions are certified.
 
-Votes and certificates are made by the code that certifies (votes/voters.py, certificates/rules.py).
+The code that certifies also makes these votes and certificates (votes/voters.py, certificates/rules.py).
 """
 
 from collections.abc import Generator
@@ -11,22 +11,24 @@ import torch
 from torch import nn
 
 from smoothcert.manifests.training import Training
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.ablations.touched import Threat
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.rules import Ballots, exact_rule
 from smoothcert.workers.training.data import LabelledImages
 from smoothcert.workers.training.processes import Peers
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.voters import smooth
 
 _IMAGES_TOGETHER = 16
 
 
 class Validated(NamedTuple):
-    """How far a validation is.
+    """Progress of a validation.
 
     Attributes:
         epoch: from 1.
-        images: this process has voted on, of `total`.
+        images: on which this process has voted.
+        total: images of this process.
     """
 
     epoch: int
@@ -35,11 +37,11 @@ class Validated(NamedTuple):
 
 
 class Validator:
-    """Held-out images, of which each process votes on its own.
+    """Held-out images; each process votes on its share.
 
     Args:
         training: the training file, which names them.
-        images: those of this process; one that cannot be read, or has no label, counts as misjudged.
+        images: those of this process; an image that cannot be read, or has no label, counts as wrong.
         peers: the processes.
         device: where to vote.
     """
@@ -47,24 +49,24 @@ class Validator:
     def __init__(self, training: Training, images: LabelledImages, peers: Peers, device: torch.device) -> None:
         crop = training.preprocess.crop
         self._training, self._images, self._peers, self._device = training, images, peers, device
-        self._geometry = Geometry.of(training.validated_ablation, crop, crop)
+        self._ablations = ablations_of(training.validated_ablation, crop, crop)
 
     def figures(self, network: nn.Module, epoch: int) -> Generator[Validated, None, dict[str, Any]]:
         """Vote; return `ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`.
 
         Args:
-            network: is taken over.
-            epoch: from 1; for what is told.
+            network: taken over and changed.
+            epoch: from 1; for the progress.
         """
         training, images = self._training, self._images
         voter = smooth(
             network.eval().requires_grad_(False),
-            self._geometry,
+            self._ablations,
             preprocess=training.preprocess,
-            model=training.model.as_voter(),
+            format=Format.of(training.model),
             device=self._device,
         )
-        votes = np.zeros((len(images.labels), self._geometry.num_ablations), np.int64)
+        votes = np.zeros((len(images.labels), self._ablations.num_ablations), np.int64)
         for start in range(0, len(votes), _IMAGES_TOGETHER):
             together = slice(start, start + _IMAGES_TOGETHER)
             votes[together] = voter.votes(images.pixels[together]).classes.cpu().numpy()
@@ -73,7 +75,7 @@ class Validator:
         ballots = Ballots.of(votes, classes=training.model.classes)
         right = ballots.tally.prediction == labels
         patches = training.validation.patches if training.validation is not None else ()
-        certified = [exact_rule(ballots, self._geometry, Threat(side, side)).certified & right for side in patches]
+        certified = [exact_rule(ballots, self._ablations, Threat(side, side)).certified & right for side in patches]
         counts = [(votes == labels[:, None]).mean(axis=1).sum(), right.sum(), *(held.sum() for held in certified)]
         total, *sums = self._peers.sums([len(labels) + images.left_out, *counts], self._device)
         shares = [right / total for right in sums]

@@ -1,7 +1,7 @@
-"""Ablations through a network that learns and computes every pixel, hidden ones black before normalisation.
+"""Ablations through a network that learns and computes every pixel; hidden pixels are black before normalisation.
 
-The face is that of AblatedForward (ablated_forward.py), which leaves hidden tokens out; here nothing can be left out.
-A batch norm learns from the images of one group, so its network depends on how many images are in one.
+AblatedForward (ablated_forward.py) has the same methods and leaves hidden tokens out, which this network cannot.
+A batch norm learns from the images of one group, so the network depends on how many images a group has.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smoothcert.manifests.job import Preprocess
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.shown import Shown
+from smoothcert.workers.votes.visible import VisiblePixels
 
 
 class DenseGroup(NamedTuple):
@@ -23,22 +24,19 @@ class DenseGroup(NamedTuple):
 
 
 class AblatedDense(nn.Module):
-    """A network and the ablations under which it learns, numbered as in AblatedForward.
+    """A network and the ablations under which it learns, numbered as in VisiblePixels.
 
     Args:
         network: any classifier of timm.
-        geometries: on images before they are upsampled.
+        kinds: ablations of images before they are upsampled.
         preprocess: mean and std of the channels, and how often a pixel is repeated.
     """
 
-    def __init__(self, network: nn.Module, geometries: Sequence[Geometry], preprocess: Preprocess) -> None:
+    def __init__(self, network: nn.Module, kinds: Sequence[Shown], preprocess: Preprocess) -> None:
         super().__init__()
         self.network = network
-        shown = [
-            (rows, columns) for geometry in geometries for rows in geometry.rows for columns in geometry.columns
-        ]  # in offset order
-        rows, columns = (torch.stack([torch.from_numpy(side) for side in sides]) for sides in zip(*shown, strict=True))
-        self._rows_AH, self._columns_AW = rows, columns
+        self._kinds = kinds
+        self._visible = VisiblePixels(kinds, torch.device("cpu"))
         self._mean_C11, self._std_C11 = (
             torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
         )
@@ -47,8 +45,8 @@ class AblatedDense(nn.Module):
     def to_device(self, device: torch.device) -> None:
         """Move network and tables."""
         self.network.to(device)
-        for name in ("_rows_AH", "_columns_AW", "_mean_C11", "_std_C11"):
-            setattr(self, name, getattr(self, name).to(device))
+        self._visible = VisiblePixels(self._kinds, device)
+        self._mean_C11, self._std_C11 = self._mean_C11.to(device), self._std_C11.to(device)
 
     def groups(self, ablations: Tensor, *, at_most: int) -> Iterator[DenseGroup]:
         """The batch in groups of at most so many images.
@@ -67,6 +65,6 @@ class AblatedDense(nn.Module):
             pixels_NCHW: [images, channels, height, width], 0 to 1, of the whole batch.
             group: of this batch.
         """
-        visible_S1HW = self._rows_AH[group.ablations, None, :, None] & self._columns_AW[group.ablations, None, None, :]
+        visible_S1HW = self._visible.of(group.ablations)[:, None]
         shown_SCHW = (pixels_NCHW[group.images] * visible_S1HW - self._mean_C11) / self._std_C11
         return self.network(F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest"))

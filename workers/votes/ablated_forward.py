@@ -1,10 +1,10 @@
 """Ablations through a network that learns: hidden tokens cost nothing in training either.
 
-Each image has an ablation of its own. Those that show equally many tokens go through the network together, so
-nothing is padded; a batch is then a few groups, and the gradient of its loss the sum of the groups' gradients.
+Each image has an ablation of its own. Images whose ablations show equally many tokens go through the network together,
+so nothing is padded. A batch is then a few groups, and the gradient of its loss is the sum of the groups' gradients.
 
-The forward is differentiable and goes through timm's own modules, so dropout, drop path and the like do what they
-do in timm. In eval mode its logits are those of SmoothedViT, which computes many ablations of each image instead.
+The forward pass is differentiable and goes through timm's own modules, so dropout, drop path and the like do what they
+do in timm. In evaluation mode its logits are those of SmoothedViT, which computes many ablations of each image instead.
 
     S sequences: an image with its ablation each     n tokens that are shown    T tokens of an image
     P side of a token                                D width of the network     K classes
@@ -24,34 +24,26 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from smoothcert.manifests.job import Preprocess
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.shown import Shown
+from smoothcert.workers.ablations.tokens import token_groups
 from smoothcert.workers.votes.smoothed_vit import positions_of, rows_that_the_head_reads
+from smoothcert.workers.votes.visible import VisiblePixels
 
 
 class Group(NamedTuple):
-    """Images of a batch whose ablations show equally many tokens: [S] positions in the batch, and in their table."""
+    """Images of a batch whose ablations show equally many tokens."""
 
-    images: Tensor
-    table: "_Table"
-    rows: Tensor
-
-
-class _Table(NamedTuple):
-    """Ablations of n tokens each, of all geometries together."""
-
-    tokens: Tensor  # [G, n]
-    rows: Tensor  # [G, n, P] bool, the pixel rows that show
-    columns: Tensor  # [G, n, P] bool
+    images: Tensor  # [S] positions in the batch
+    ablations: Tensor  # [S] the ablation of each
+    tokens: Tensor  # [S, n] the tokens that it shows
 
 
 class AblatedForward(nn.Module):
-    """A network and the ablations under which it learns.
-
-    Ablations are numbered through: those of the first geometry in offset order, then those of the next.
+    """A network and the ablations under which it learns, numbered as in VisiblePixels.
 
     Args:
         network: any VisionTransformer that classifiers.build_classifier gives; its `pos_drop` is taken over.
-        geometries: on images before they are upsampled.
+        kinds: ablations of images before they are upsampled.
         preprocess: mean and std of the channels, and how often a pixel is repeated.
         keep_hidden: compute every token.
     """
@@ -59,7 +51,7 @@ class AblatedForward(nn.Module):
     def __init__(
         self,
         network: VisionTransformer,
-        geometries: Sequence[Geometry],
+        kinds: Sequence[Shown],
         preprocess: Preprocess,
         *,
         keep_hidden: bool = False,
@@ -70,15 +62,18 @@ class AblatedForward(nn.Module):
         self._pos_drop, network.pos_drop = network.pos_drop, nn.Identity()
         self._token_px = network.patch_embed.patch_size[0]
         self._upsample = preprocess.upsample
-        geometries = [geometry.upsampled(self._upsample) for geometry in geometries]
-        self._tables, self._table_of, self._row_of = _tables(geometries, self._token_px, keep_hidden=keep_hidden)
+        self._kinds = kinds
+        self._visible = VisiblePixels(kinds, torch.device("cpu"))
+        large = [kind.upsampled(self._upsample) for kind in kinds]
+        self._tables, self._table_of, self._row_of = _tables(large, self._token_px, keep_hidden=keep_hidden)
         mean, std = torch.tensor([preprocess.mean, preprocess.std])
         self._scale_C11, self._shift_C11 = (1 / std)[:, None, None], (mean / std)[:, None, None]
 
     def to_device(self, device: torch.device) -> None:
         """Move network and tables."""
         self.network.to(device)
-        self._tables = [_Table(*(part.to(device) for part in table)) for table in self._tables]
+        self._visible = VisiblePixels(self._kinds, device)
+        self._tables = [table.to(device) for table in self._tables]
         self._table_of, self._row_of = self._table_of.to(device), self._row_of.to(device)
         self._scale_C11, self._shift_C11 = self._scale_C11.to(device), self._shift_C11.to(device)
 
@@ -93,7 +88,7 @@ class AblatedForward(nn.Module):
         for number, table in enumerate(self._tables):
             for images in torch.nonzero(table_of == number)[:, 0].split(at_most):
                 if len(images):
-                    yield Group(images, table, self._row_of[ablations[images]])
+                    yield Group(images, ablations[images], table[self._row_of[ablations[images]]])
 
     def forward(self, pixels_NCHW: Tensor, group: Group) -> Tensor:
         """[S, K] logits of the images of a group.
@@ -105,10 +100,8 @@ class AblatedForward(nn.Module):
         network = self.network
         embedded_SnD = self._embed(pixels_NCHW, group)
         prefix_1pD, positions_TD = positions_of(network)
-        tokens_SnD = torch.cat(
-            [prefix_1pD.expand(len(group.images), -1, -1), embedded_SnD + positions_TD[group.table.tokens[group.rows]]],
-            dim=1,
-        )
+        prefix_SpD = prefix_1pD.expand(len(group.images), -1, -1)
+        tokens_SnD = torch.cat([prefix_SpD, embedded_SnD + positions_TD[group.tokens]], dim=1)
         tokens_SnD = network.norm_pre(network.patch_drop(self._pos_drop(tokens_SnD)))
         for block in network.blocks[:-1]:
             tokens_SnD = block(tokens_SnD)
@@ -117,13 +110,12 @@ class AblatedForward(nn.Module):
 
     def _embed(self, pixels_NCHW: Tensor, group: Group) -> Tensor:
         """The shown tokens, [S, n, D]: gathered first, then embedded."""
-        P, table = self._token_px, group.table
-        pixels_SCHW = F.interpolate(pixels_NCHW[group.images], scale_factor=self._upsample, mode="nearest")
-        tokens_STCPP = pixels_SCHW.unfold(2, P, P).unfold(3, P, P).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
-        each_S1 = torch.arange(len(group.images), device=pixels_SCHW.device)[:, None]
-        shown_SnCPP = tokens_STCPP[each_S1, table.tokens[group.rows]]
-        visible_SnPP = table.rows[group.rows, :, :, None] & table.columns[group.rows, :, None, :]
-        normal_SnCPP = (shown_SnCPP * visible_SnPP[:, :, None]) * self._scale_C11 - self._shift_C11
+        P = self._token_px
+        shown_SCHW = pixels_NCHW[group.images] * self._visible.of(group.ablations)[:, None]
+        large_SCHW = F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest")
+        tokens_STCPP = large_SCHW.unfold(2, P, P).unfold(3, P, P).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+        each_S1 = torch.arange(len(group.images), device=large_SCHW.device)[:, None]
+        normal_SnCPP = tokens_STCPP[each_S1, group.tokens] * self._scale_C11 - self._shift_C11
         projection = self.network.patch_embed.proj
         embedded_SnD = F.linear(normal_SnCPP.flatten(2), projection.weight.flatten(1), projection.bias)
         return self.network.patch_embed.norm(embedded_SnD)
@@ -138,24 +130,21 @@ def _last_block(network: VisionTransformer, tokens_SnD: Tensor) -> Tensor:
     return tokens_SnD + block.drop_path2(block.ls2(block.mlp(block.norm2(tokens_SnD))))
 
 
-def _tables(geometries: Sequence[Geometry], token_px: int, *, keep_hidden: bool) -> tuple[list[_Table], Tensor, Tensor]:
-    """A table for each token count; of every ablation its table and its row there."""
-    total = sum(geometry.num_ablations for geometry in geometries)
-    table_of, row_of = np.zeros((2, total), np.int64)
-    parts: dict[int, list[tuple[np.ndarray, ...]]] = {}
-    counts: dict[int, int] = {}
+def _tables(kinds: Sequence[Shown], token_px: int, *, keep_hidden: bool) -> tuple[list[Tensor], Tensor, Tensor]:
+    """For each token count a table of the tokens that ablations show, [G, n]; and of every ablation its table and its
+    row there.
+    """
+    tokens: dict[int, list[np.ndarray]] = {}
+    ablations: dict[int, list[np.ndarray]] = {}
     first = 0
-    for geometry in geometries:
-        for group in geometry.token_groups(token_px, keep_hidden=keep_hidden):
-            count = group.tokens.shape[1]
-            start = counts.get(count, 0)
-            row_of[first + group.ablations] = start + np.arange(len(group.ablations))
-            table_of[first + group.ablations] = count
-            counts[count] = start + len(group.ablations)
-            parts.setdefault(count, []).append((group.tokens, group.rows, group.columns))
-        first += geometry.num_ablations
-    tables = []
-    for number, count in enumerate(sorted(parts)):
-        tables.append(_Table(*(torch.from_numpy(np.concatenate(part)) for part in zip(*parts[count], strict=True))))
-        table_of[table_of == count] = -1 - number  # negative: not a count that comes later
-    return tables, torch.from_numpy(-1 - table_of), torch.from_numpy(row_of)
+    for kind in kinds:
+        for group in token_groups(kind, token_px, keep_hidden=keep_hidden):
+            tokens.setdefault(group.tokens.shape[1], []).append(group.tokens)
+            ablations.setdefault(group.tokens.shape[1], []).append(first + group.ablations)
+        first += kind.num_ablations
+    table_of, row_of = np.zeros((2, first), np.int64)
+    for number, count in enumerate(sorted(ablations)):
+        those = np.concatenate(ablations[count])
+        table_of[those], row_of[those] = number, np.arange(len(those))
+    tables = [torch.from_numpy(np.concatenate(tokens[count])) for count in sorted(tokens)]
+    return tables, torch.from_numpy(table_of), torch.from_numpy(row_of)

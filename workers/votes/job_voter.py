@@ -1,21 +1,21 @@
 """What a job asks of its model for each image: the votes, the whole image's class if asked, the certificates.
 
     pixels of some images -> ImageVotes       on the device, a batch at a time
-    votes of a shard      -> Certificates     on the CPU, all images together
+    votes of a shard      -> certificates     on the CPU, all images together
 
 Not covered: loading the model (voters.py); computing a vote (smoothed.py); rows and files (runs/).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from smoothcert.manifests.job import Job
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.certificates.rules import Certificates, certify
+from smoothcert.workers.ablations.kinds import Ablations
+from smoothcert.workers.certificates.families import RuleFamily, family_of
 from smoothcert.workers.certificates.tally import count_votes
 from smoothcert.workers.votes.self_check import made_up_image
 from smoothcert.workers.votes.smoothed import Smoothed
@@ -46,12 +46,12 @@ class JobVoter:
     Attributes:
         job: the job.
         model: votes on images of the job's crop.
-        geometry: of the job's ablations.
+        ablations: of the job.
     """
 
     job: Job
     model: Smoothed
-    geometry: Geometry
+    ablations: Ablations
 
     def vote(self, pixels: Tensor) -> ImageVotes:
         """Vote on images, [images, crop, crop, channels] uint8."""
@@ -70,9 +70,14 @@ class JobVoter:
         """[images]: the class with the most votes, of votes [images, ablations]. Certificates take far longer."""
         return count_votes(votes, classes=self.job.model.classes).prediction
 
-    def certify(self, votes: NDArray[np.uint16]) -> Certificates:
-        """Certificates of votes [images, ablations]."""
-        return certify(votes, self.geometry, classes=self.job.model.classes)
+    @property
+    def family(self) -> RuleFamily:
+        """The rules for the job's kind of ablation."""
+        return family_of(self.job.ablation)
+
+    def certify(self, votes: NDArray[np.uint16]) -> Any:
+        """The columns that the family stores, [images] each, of votes [images, ablations]."""
+        return self.family.certify(votes, self.ablations, classes=self.job.model.classes)
 
     def sample_logits(self) -> NDArray[np.float32]:
         """[classes]: the logits of an image that is the same on every machine."""

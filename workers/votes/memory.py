@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process."""
+"""Keep freed memory in the process, because asking the system for it again is slow."""
 
 import ctypes
 
@@ -7,11 +7,11 @@ _MOST = (1 << 31) - 1
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, for good; with other C libraries than glibc nothing changes.
+    """Let this process keep what it frees from now on. Only glibc can do this; other C libraries are left as they are.
 
-    glibc gives large blocks back to the system as they are freed. Layers free and ask for the same few megabytes all
-    the time, and the system clears them, page by page, each time: up to a third of the time of a small network on a
-    CPU. What the process holds is then its peak, not its present need.
+    glibc returns large blocks to the system when they are freed. Layers free and request the same few megabytes again
+    and again, and the system clears every page each time. That takes up to a third of the time of a small network on a
+    CPU. The process then holds its peak memory until it ends.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,7 +1,7 @@
-"""A base classifier and the ablations on which it votes, whatever it computes them with.
+"""A base classifier that votes on ablations: what all engines share.
 
-A vote depends on the pixels of its own ablation and on nothing else. So ablations of all images can be computed in any
-company, and are computed so many together as the memory has room for.
+A vote depends on the pixels of its own ablation and on nothing else. So ablations of different images can be computed
+together, as many as memory allows.
 
     N images              A ablations of an image     S sequences: an ablation of an image each
     K classes
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.votes.memory import keep_freed_memory
 
 
@@ -34,7 +34,7 @@ class Votes(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """Some sequences."""
+    """The logits of some sequences, and the image and ablation of each."""
 
     images: Tensor  # [S] int64
     ablations: Tensor  # [S] int64
@@ -48,7 +48,7 @@ class Smoothed(ABC):
         num_ablations: of an image.
         num_classes: of the base classifier.
         device: where to compute.
-        at_once: how much is computed in one go, in units of what `_in_parts` is told a sequence costs.
+        at_once: how much is computed in one go, in the unit of the costs that `_in_parts` gets.
     """
 
     def __init__(self, *, num_ablations: int, num_classes: int, device: torch.device, at_once: int) -> None:
@@ -81,13 +81,13 @@ class Smoothed(ABC):
         return self._logits(self._whole_logits(images), len(images), 1)
 
     @abstractmethod
-    def one_logits(self, image: Tensor, ablation: Geometry, *, keep_hidden: bool) -> Tensor:
+    def one_logits(self, image: Tensor, ablation: Shown, *, keep_hidden: bool) -> Tensor:
         """[classes] float32 of one image under one ablation, which need not be one of those that vote.
 
         Args:
             image: [height, width, channels] uint8.
-            ablation: a geometry of one ablation, before it is upsampled.
-            keep_hidden: compute hidden tokens, too, of black pixels; an engine that drops none always does.
+            ablation: one ablation, before it is upsampled.
+            keep_hidden: compute hidden tokens, too, with black pixels; an engine that drops none always does.
         """
 
     @abstractmethod
@@ -101,8 +101,8 @@ class Smoothed(ABC):
     def _in_parts(
         self, sequences: int, cost: int, compute: Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Positions of sequences and what is computed of them: as few parts as the memory has room for, of equal size,
-        for a small rest would be slow.
+        """Positions of sequences and their logits, in as few parts as memory allows. Parts have equal sizes, because a
+        small last one would be slow.
 
         Args:
             sequences: how many there are.
@@ -139,7 +139,7 @@ class Smoothed(ABC):
 
 
 def without_tf32() -> None:
-    """float32 is float32, on every GPU."""
+    """Compute float32 in full precision on every GPU."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False  # of convolutions
 

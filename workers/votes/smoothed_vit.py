@@ -1,4 +1,4 @@
-"""Images to votes: a Vision Transformer that computes only the tokens an ablation shows.
+"""Images to votes with a Vision Transformer that computes only the tokens an ablation shows.
 
 An ablation that shows 19 of 224 columns has about 30 of 196 tokens, so leaving the hidden ones out saves
 six sevenths of the work. Ablations with equally many tokens are computed together, whatever their offset
@@ -28,8 +28,10 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from smoothcert.manifests.job import Model, Preprocess
-from smoothcert.workers.ablations.geometry import Geometry, TokenGroup
+from smoothcert.manifests.job import Preprocess
+from smoothcert.workers.ablations.shown import Masks, Shown
+from smoothcert.workers.ablations.tokens import token_groups, visible_pixels
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed import Computed, Smoothed, upsampled
 
 # Tokens computed in one go: on a CPU what stays in its cache, on a GPU what keeps it busy. They bound the memory:
@@ -50,48 +52,42 @@ class SmoothedViT(Smoothed):
     """A Vision Transformer that votes.
 
     Args:
-        network: as classifiers.load_classifier returns it, float32 on the CPU; taken over and changed.
-        geometry: the ablations of an image, before it is upsampled.
+        network: in evaluation mode, float32; taken over and changed.
+        shown: the ablations of an image, before it is upsampled.
         preprocess: mean and std of the channels, and how often a pixel is repeated.
-        model: dtype of the blocks, and what becomes of hidden tokens.
+        format: of the network.
         device: where to compute.
     """
 
     def __init__(
         self,
         network: VisionTransformer,
-        geometry: Geometry,
+        shown: Shown,
         *,
         preprocess: Preprocess,
-        model: Model,
+        format: Format,
         device: torch.device,
     ) -> None:
         super().__init__(
-            num_ablations=geometry.num_ablations,
-            num_classes=network.num_classes,
+            num_ablations=shown.num_ablations,
+            num_classes=format.classes,
             device=device,
             at_once=_TOKENS_AT_ONCE[device.type],
         )
         self._network = network.to(device)
-        self._dtype = getattr(torch, model.dtype)
+        self._dtype = getattr(torch, format.dtype)
         self._token_px = network.patch_embed.patch_size[0]
         self._upsample = preprocess.upsample
-        geometry = geometry.upsampled(self._upsample)
-        keep_hidden = model.masked_tokens == "keep"
-        self._ablated = [
-            self._to_device(group) for group in geometry.token_groups(self._token_px, keep_hidden=keep_hidden)
-        ]
-        whole = Geometry.whole(geometry.height, geometry.width)
-        self._whole = [self._to_device(group) for group in whole.token_groups(self._token_px)]
+        self._ablated = self._groups(shown, keep_hidden=format.keep_hidden)
+        self._whole = self._groups(Masks.whole(shown.height, shown.width), keep_hidden=True)
         self._fold_embedding(preprocess)
         network.blocks.to(self._dtype)
         for block in network.blocks:
             _prepare(block)
         network.norm_pre.to(self._dtype)
 
-    def one_logits(self, image: Tensor, ablation: Geometry, *, keep_hidden: bool) -> Tensor:
-        [group] = ablation.upsampled(self._upsample).token_groups(self._token_px, keep_hidden=keep_hidden)
-        return next(self._computed(image[None], [self._to_device(group)])).logits[0]
+    def one_logits(self, image: Tensor, ablation: Shown, *, keep_hidden: bool) -> Tensor:
+        return next(self._computed(image[None], self._groups(ablation, keep_hidden=keep_hidden))).logits[0]
 
     def _ablated_logits(self, images: Tensor) -> Iterator[Computed]:
         return self._computed(images, self._ablated)
@@ -139,13 +135,16 @@ class SmoothedViT(Smoothed):
         tokens_SnD = _block(network.blocks[-1], tokens_SnD, read=read)
         return network.forward_head(network.norm(tokens_SnD.float()))
 
-    def _to_device(self, group: TokenGroup) -> _Group:
-        visible_GnPP = group.rows[:, :, :, None] & group.columns[:, :, None, :]
-        return _Group(
-            torch.from_numpy(group.ablations).to(self._device),
-            torch.from_numpy(group.tokens).to(self._device),
-            torch.from_numpy(visible_GnPP).to(self._device, torch.uint8),
-        )
+    def _groups(self, shown: Shown, *, keep_hidden: bool) -> list[_Group]:
+        shown = shown.upsampled(self._upsample)
+        return [
+            _Group(
+                torch.from_numpy(group.ablations).to(self._device),
+                torch.from_numpy(group.tokens).to(self._device),
+                torch.from_numpy(visible_pixels(shown, group, self._token_px)).view(torch.uint8).to(self._device),
+            )
+            for group in token_groups(shown, self._token_px, keep_hidden=keep_hidden)
+        ]
 
     def _fold_embedding(self, preprocess: Preprocess) -> None:
         """Make the embedding take raw pixels: W (x / 255 - mean) / std + b = W' x + b', so a hidden pixel is a 0.

@@ -1,4 +1,4 @@
-"""`smoothcert plan`: what it reckons, and what it says of the model."""
+"""`smoothcert plan`: its estimates, and what it says about the model."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ _RESNET: dict[str, Any] = {
     ("architecture", "options"),
     [("vit_tiny_patch16_224", {}), ("deit_small_distilled_patch16_224", {}), ("vit_tiny_patch16_224", {"depth": 3})],
 )
-def test_two_ways_to_count_agree(architecture: str, options: dict[str, Any]) -> None:
+def test_the_formula_agrees_with_the_counter_of_torch(architecture: str, options: dict[str, Any]) -> None:
     """torch's counter and the formula give the same operations for a VisionTransformer that drops nothing."""
     model = Model(architecture=architecture, options=options, checkpoint="none", classes=1000)
     with torch.device("meta"):
@@ -58,7 +58,7 @@ def _cells(table: Table) -> dict[str, str]:
     return dict(zip(names, values, strict=True))
 
 
-def test_upsampling_costs_tokens(tmp_path: Path) -> None:
+def test_upsampled_images_cost_the_tokens_of_large_ones(tmp_path: Path) -> None:
     """An image of half the side, upsampled twice, takes the tokens of the larger image with ablations as wide."""
     (tmp_path / "small").mkdir()
     (tmp_path / "large").mkdir()
@@ -72,7 +72,7 @@ def test_upsampling_costs_tokens(tmp_path: Path) -> None:
         assert small[name] == large[name]
 
 
-def test_a_network_without_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_without_tokens_has_operations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its operations are counted, its tokens are not; where nothing can be counted the plan says so."""
     network = timm.create_model("resnet18", num_classes=jobs.CLASSES, **_RESNET["options"])
     torch.save(network.state_dict(), tmp_path / "resnet.pt")
@@ -95,7 +95,7 @@ def test_tokens_that_are_not_there_cannot_be_dropped(tmp_path: Path) -> None:
         _rows(tmp_path, model=_RESNET | {"masked_tokens": "drop"})
 
 
-def test_the_layout_of_the_checkpoint_is_told(tmp_path: Path) -> None:
+def test_the_plan_names_the_layout_of_the_checkpoint(tmp_path: Path) -> None:
     """In words; and what an actor would refuse is refused: here a normaliser that is not the job's."""
     with torch.random.fork_rng():
         network = timm.create_model("vit_tiny_patch16_224", img_size=16, num_classes=jobs.CLASSES, **jobs.OPTIONS)
@@ -121,7 +121,7 @@ def test_every_shard_that_would_fail_is_named(tmp_path: Path) -> None:
     assert (result.exit_code, "failed" in result.output) == (0, False)
 
 
-def test_what_the_tars_hold_besides_is_told(tmp_path: Path) -> None:
+def test_the_plan_counts_what_the_tars_hold_besides_images(tmp_path: Path) -> None:
     """In the words of `certify`, once for all tars."""
     jobs.write_shards(tmp_path, shards=1)
     besides = [("x.bmp", b"x"), ("x.cls", b"1"), ("y.TIFF", b"x"), ("._a.png", b"x"), ("readme.txt", b"x")]

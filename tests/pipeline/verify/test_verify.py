@@ -15,8 +15,9 @@ from smoothcert.manifests.job import Ablation, load_job
 from smoothcert.pipeline.certify.plan import begin, make_plan
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.verify.verify import verify
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.certificates.rules import certify
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.families import MAJORITY
+from smoothcert.workers.certificates.majority import certify
 from smoothcert.workers.runs import votes_table
 from tests.helpers import jobs
 from tests.helpers.finished_runs import (
@@ -55,7 +56,7 @@ def test_it_counts_as_the_engine_does(
     ablation = Ablation(kind=kind, size=size, stride=stride, edges=edges)
     plan = make_plan(load_job(jobs.write_job(tmp_path), [f"ablation={ablation.model_dump()}", "model.classes=5"]))
     begin(plan)
-    geometry, random = Geometry.of(ablation, jobs.CROP, jobs.CROP), np.random.default_rng(size)
+    geometry, random = ablations_of(ablation, jobs.CROP, jobs.CROP), np.random.default_rng(size)
     A = geometry.num_ablations
     votes = np.where(
         random.random((300, A)) < random.random((300, 1)) ** 3,
@@ -82,7 +83,9 @@ def test_it_counts_as_the_engine_does(
     metadata = {"run_id": plan.run.run_id, "votes_version": 1, "geometry": ablation.model_dump() | {"crop": jobs.CROP}}
     metadata |= {"shard": {"name": "00.tar", "size": plan.tasks[0].shard.size}, "shard_sha256": "0" * 64}
     plan.run.store.publish(
-        plan.run.url, plan.tasks[0].file_name, votes_table.encode([row_of(**row) for row in rows], A, metadata)
+        plan.run.url,
+        plan.tasks[0].file_name,
+        votes_table.encode([row_of(**row) for row in rows], A, MAJORITY, metadata),
     )
     report = verify(plan.run.url)
     assert (report.rows, report.problems) == (300, ())
@@ -91,7 +94,7 @@ def test_it_counts_as_the_engine_does(
         row["max_certified_patch"] += 1
         row["max_margin_certified_patch"] -= 1
     (Path(plan.run.url) / plan.tasks[0].file_name).write_bytes(
-        votes_table.encode([row_of(**row) for row in rows], A, metadata)
+        votes_table.encode([row_of(**row) for row in rows], A, MAJORITY, metadata)
     )
     monkeypatch.setattr("smoothcert.pipeline.verify.verify._TOLD", 300)
     assert len(verify(plan.run.url).problems) == 600

@@ -1,6 +1,6 @@
 """Both rules against an attacker that tries everything, and examples counted by hand."""
 
-from itertools import combinations_with_replacement, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,77 +11,16 @@ from numpy.typing import NDArray
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations import touched
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.ablations.touched import Threat
+from smoothcert.workers.ablations.kinds import RowsTimesColumns
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.ablations.touched import Touched
 from smoothcert.workers.certificates import rules as certificates
-from smoothcert.workers.certificates.rules import (
-    Ballots,
-    Certificates,
-    certify,
-    exact_rule,
-    high_strips,
-    largest_certified,
-    margin_rule,
-    slack_everywhere,
-    squares,
-    wide_strips,
-)
+from smoothcert.workers.certificates.rules import Ballots, exact_rule, margin_rule, slack_everywhere
+from tests.helpers.ablations import other_kinds
+from tests.helpers.votes import ballots_near_the_edge, geometries, threats, touched_by_hand
 
 Votes = NDArray[np.int64]
-Places = dict[tuple[tuple[int, int], ...], frozenset[int]]
 TRIED = 5  # touched votes of which every assignment is tried; of more, every count of them
-TABLES = 8  # of votes, an example
-
-
-@st.composite
-def geometries(draw: st.DrawFn, longest: int = 8, largest: int = 4) -> Geometry:
-    """Any ablation on an image of at most `longest` pixels a side."""
-    a_side = st.integers(min(5, longest), longest) | st.integers(1, longest)
-    height, width = draw(a_side), draw(a_side)
-    kind = draw(st.sampled_from(["column", "row", "block"]))
-    side = {"column": width, "row": height, "block": min(height, width)}[kind]
-    size = draw(st.integers(1, min(side, largest)))
-    stride = min(draw(st.integers(1, 3) | st.integers(1, longest)), side)
-    edges = draw(st.sampled_from(["wrap", "inside"]))
-    return Geometry.of(Ablation(kind=kind, size=size, stride=stride, edges=edges), height, width)
-
-
-@st.composite
-def threats(draw: st.DrawFn, geometry: Geometry, patches: int = 2) -> Threat:
-    """Patches that fit the image, small ones more often."""
-    side = st.integers(1, 3) | st.integers(1, 8)
-    return Threat(min(draw(side), geometry.height), min(draw(side), geometry.width), draw(st.integers(1, patches)))
-
-
-def ballots_near_the_edge(geometry: Geometry, threat: Threat, classes: int, seed: int) -> Ballots:
-    """Votes of which many are certified narrowly, and many narrowly not; half of them with fragile votes."""
-    random = np.random.default_rng(seed)
-    shape = (8 * TABLES, geometry.num_ablations)
-    leader = random.integers(0, classes, (shape[0], 1))
-    votes = np.where(random.random(shape) < random.random((shape[0], 1)), leader, random.integers(0, classes, shape))
-    fragile = random.random(shape) < 0.1 if seed % 2 else None
-    ballots = Ballots.of(votes, classes=classes, fragile=fragile)
-    slack = exact_rule(ballots, geometry, threat).slack
-    held, broken = np.flatnonzero(slack >= 0), np.flatnonzero(slack < 0)
-    nearest = [held[slack[held].argsort()][: TABLES // 2], broken[slack[broken].argsort()[::-1]][: TABLES // 2]]
-    chosen = np.concatenate(nearest)
-    return ballots.of_images(np.concatenate([chosen, random.integers(0, shape[0], TABLES - len(chosen))]))
-
-
-def touched_by_hand(geometry: Geometry, threat: Threat) -> Places:
-    """For every place of the patches the ablations that show a pixel of them."""
-    shown = np.array([np.outer(rows, columns) for rows in geometry.rows for columns in geometry.columns])
-    places = product(range(geometry.height - threat.height + 1), range(geometry.width - threat.width + 1))
-    one = {
-        (y, x): frozenset(
-            np.flatnonzero(shown[:, y : y + threat.height, x : x + threat.width].any(axis=(1, 2))).tolist()
-        )
-        for y, x in places
-    }
-    return {
-        several: frozenset().union(*(one[place] for place in several))
-        for several in combinations_with_replacement(one, threat.patches)
-    }
 
 
 def predicted(votes: list[int], classes: int) -> int:
@@ -126,7 +65,7 @@ def cases(ballots: Ballots) -> list[tuple[list[int], frozenset[int]]]:
     ]
 
 
-def check_against_the_attacker(geometry: Geometry, threat: Threat, classes: int, seed: int, tried: int) -> None:
+def check_against_the_attacker(geometry: RowsTimesColumns, threat: Threat, classes: int, seed: int, tried: int) -> None:
     ballots = ballots_near_the_edge(geometry, threat, classes, seed)
     places = touched_by_hand(geometry, threat)
     exact, margin = exact_rule(ballots, geometry, threat), margin_rule(ballots, geometry, threat)
@@ -172,15 +111,16 @@ def test_exact_rule_against_every_assignment_of_eight(data: st.DataObject, class
 
 @settings(max_examples=150, deadline=None)
 @given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
-def test_slack_at_every_place(data: st.DataObject, classes: int, seed: int) -> None:
+def test_slack_at_every_place_is_counted_there(data: st.DataObject, classes: int, seed: int) -> None:
     """The slack at each place of one patch is what counting there gives."""
     geometry = data.draw(geometries(longest=6))
     threat = data.draw(threats(geometry, patches=1))
     ballots = ballots_near_the_edge(geometry, threat, classes, seed)
-    slack = slack_everywhere(ballots, geometry, threat.height, threat.width)
+    slack = slack_everywhere(ballots, Touched.everywhere(geometry, threat.height, threat.width))
+    across = geometry.width - threat.width + 1
     for image, (votes, fragile) in enumerate(cases(ballots)):
         for ((y, x),), one in touched_by_hand(geometry, threat).items():
-            assert slack[image, y, x] == slack_by_hand(votes, one | fragile, classes)
+            assert slack[image, y * across + x] == slack_by_hand(votes, one | fragile, classes)
 
 
 @settings(max_examples=150, deadline=None)
@@ -194,46 +134,14 @@ def test_bound_for_many_patches_is_sound(data: st.DataObject, classes: int, seed
         ballots = ballots_near_the_edge(geometry, threat, classes, seed)
         listed = {rule: rule(ballots, geometry, threat) for rule in (exact_rule, margin_rule)}
         patch.setattr(touched, "MAX_LISTED", 0)
-        fresh = Geometry(geometry.rows, geometry.columns)  # a geometry keeps what it has listed
+        fresh = RowsTimesColumns(geometry.rows, geometry.columns)  # a geometry keeps what it has listed
         bound = {rule: rule(ballots, fresh, threat) for rule in (exact_rule, margin_rule)}
     for rule, answer in bound.items():
-        one_set = geometry.touched(threat.height, threat.width).maximal().num_sets == 1
+        one_set = Touched.everywhere(geometry, threat.height, threat.width).maximal().num_sets == 1
         assert answer.is_bound != one_set  # more patches add nothing there
         assert one_set or (answer.places == -1).all()
         assert (answer.slack <= listed[rule].slack).all()
     assert (bound[exact_rule].certified | ~bound[margin_rule].certified).all()
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
-def test_largest_are_those_of_a_linear_search(data: st.DataObject, classes: int, seed: int) -> None:
-    """Largest squares and strips are what trying each in turn finds: a certificate implies all smaller ones."""
-    geometry = data.draw(geometries(longest=7))
-    family = data.draw(st.sampled_from([squares, wide_strips, high_strips]))(geometry)
-    ballots = ballots_near_the_edge(geometry, family[data.draw(st.integers(0, len(family) - 1))], classes, seed)
-    for rule in (exact_rule, margin_rule):
-        held = np.array([rule(ballots, geometry, threat).certified for threat in family])
-        assert (held == held.cumprod(axis=0)).all()
-        assert largest_certified(rule, ballots, geometry, family).tolist() == held.sum(axis=0).tolist()
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.data(), st.integers(1, 4))
-def test_coarser_stride_is_a_run_at_that_stride(data: st.DataObject, times: int) -> None:
-    """The coarser geometry is that of a run at its stride, and the positions are those of its ablations."""
-    ablation = Ablation(
-        kind=data.draw(st.sampled_from(["column", "row", "block"])),
-        size=data.draw(st.integers(1, 5)),
-        stride=data.draw(st.integers(1, 3)),
-        edges=data.draw(st.sampled_from(["wrap", "inside"])),
-    )
-    fine = Geometry.of(ablation, 9, 7)
-    coarse, positions = fine.coarser(times)
-    anew = Geometry.of(ablation.model_copy(update={"stride": times * ablation.stride}), 9, 7)
-    assert (coarse.rows.tolist(), coarse.columns.tolist()) == (anew.rows.tolist(), anew.columns.tolist())
-    shown = [np.outer(rows, columns) for rows in fine.rows for columns in fine.columns]
-    for position, expected in zip(positions, (np.outer(r, c) for r in anew.rows for c in anew.columns), strict=True):
-        assert (shown[position] == expected).all()
 
 
 @settings(max_examples=100, deadline=None)
@@ -261,56 +169,37 @@ def test_fragile_votes_allow_for_other_rounding(data: st.DataObject, classes: in
 @pytest.mark.parametrize("numbers_at_once", [1, 60, 1000])
 def test_parts_cover_all_images(monkeypatch: pytest.MonkeyPatch, numbers_at_once: int) -> None:
     """However many images are worked on together, each gets the answer that it gets alone."""
-    geometry = Geometry.of(Ablation(kind="column", size=2), 7, 7)
+    geometry = RowsTimesColumns.of(Ablation(kind="column", size=2), 7, 7)
     votes = (np.random.default_rng(0).random((300, 7)) ** 3 * 4).astype(np.int64)
     ballots = Ballots.of(votes, classes=5)
     together = [rule(ballots, geometry, Threat(2, 2)) for rule in (exact_rule, margin_rule)]
-    everywhere = slack_everywhere(ballots, geometry, 2, 2)
+    everywhere = slack_everywhere(ballots, Touched.everywhere(geometry, 2, 2))
     monkeypatch.setattr(certificates, "_NUMBERS_AT_ONCE", numbers_at_once)
     for rule, answer in zip((exact_rule, margin_rule), together, strict=True):
         assert rule(ballots, geometry, Threat(2, 2)).slack.tolist() == answer.slack.tolist()
-    assert (slack_everywhere(ballots, geometry, 2, 2) == everywhere).all()
+    assert (slack_everywhere(ballots, Touched.everywhere(geometry, 2, 2)) == everywhere).all()
     assert together[0].certified.any()
     assert not together[0].certified.all()
 
 
 def test_one_geometry_answers_for_one_patch_and_for_two() -> None:
     """What is kept of a geometry for one patch is not taken for two."""
-    geometry = Geometry.of(Ablation(kind="column", size=2), 12, 12)
+    geometry = RowsTimesColumns.of(Ablation(kind="column", size=2), 12, 12)
     ballots = Ballots.of(np.array([[0] * 9 + [1] * 3]), classes=2)
     slack = [int(exact_rule(ballots, geometry, Threat(1, 1, patches)).slack[0]) for patches in (1, 2, 1, 3, 2)]
     assert slack[0] == slack[2] > slack[1] == slack[4] > slack[3]
 
 
 @pytest.mark.parametrize("patches", [12, 10**9, 10**52])
-def test_any_number_of_patches(patches: int) -> None:
+def test_more_patches_than_places_add_nothing(patches: int) -> None:
     """More patches than places add nothing: all votes are lost, at once and exactly."""
-    geometry = Geometry.of(Ablation(kind="column", size=2), 12, 12)
+    geometry = RowsTimesColumns.of(Ablation(kind="column", size=2), 12, 12)
     answer = exact_rule(Ballots.of(np.zeros((1, 12), int), classes=2), geometry, Threat(1, 1, patches))
     assert answer.slack.tolist() == [12 - 24]
     assert not answer.is_bound
 
 
-def _columns(certificates: Certificates) -> dict[str, list[int]]:
-    return {name: values.tolist() for name, values in vars(certificates).items()}
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.data())
-def test_images_do_not_matter_to_each_other(data: st.DataObject) -> None:
-    """Certificates of many images at once, more than are worked on together, are those of each image alone."""
-    geometry = Geometry.of(Ablation(kind="column", size=2), 7, 7)
-    seed = data.draw(st.integers(0, 2**32 - 1))
-    votes = (np.random.default_rng(seed).random((300, 7)) ** 3 * 4).astype(np.int64)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(certificates, "_NUMBERS_AT_ONCE", 1000)  # some 70 images
-        together = certify(votes, geometry, classes=5)
-    for one in data.draw(st.lists(st.integers(0, 299), min_size=1, max_size=3)):
-        alone = certify(votes[one : one + 1], geometry, classes=5)
-        assert _columns(alone) == {name: values[one : one + 1] for name, values in _columns(together).items()}
-
-
-def holds(votes: Votes, classes: int, geometry: Geometry, height: int, width: int) -> bool:
+def holds(votes: Votes, classes: int, geometry: RowsTimesColumns, height: int, width: int) -> bool:
     """The exact rule for one image and one patch."""
     return bool(exact_rule(Ballots.of(votes, classes=classes), geometry, Threat(height, width)).certified[0])
 
@@ -332,15 +221,15 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(("votes", "classes", "certified"), BY_HAND)
-def test_by_hand(votes: list[int], classes: int, certified: bool) -> None:
+def test_examples_counted_by_hand_hold(votes: list[int], classes: int, certified: bool) -> None:
     """Leads and ties counted by hand on 10 columns of 2 pixels, under a patch of 1 pixel."""
-    geometry = Geometry.of(Ablation(kind="column", size=2), 10, 10)
+    geometry = RowsTimesColumns.of(Ablation(kind="column", size=2), 10, 10)
     assert holds(np.array([votes]), classes, geometry, 1, 1) == certified
 
 
 def test_classes_without_votes_are_rivals() -> None:
     """Three votes for class 1: another class of none needs two of them, and class 0 also wins the tie that it makes."""
-    geometry = Geometry.of(Ablation(kind="column", size=1), 4, 4)
+    geometry = RowsTimesColumns.of(Ablation(kind="column", size=1), 4, 4)
     votes = np.array([[1, 1, 1, 1]])
     held = [holds(votes, classes, geometry, 1, width) for classes in (2, 9) for width in (1, 2, 3)]
     assert held == [True, False, False] * 2
@@ -349,27 +238,18 @@ def test_classes_without_votes_are_rivals() -> None:
     assert held == [True, True, False]  # the tie of 2 against 2 stays with class 0
 
 
-def test_runner_up_of_a_unanimous_image() -> None:
-    """Where all votes agree, the runner-up is the lowest other class, with no votes."""
-    geometry = Geometry.of(Ablation(kind="column", size=1), 4, 4)
-    found = certify(np.array([[0] * 4, [2] * 4]), geometry, classes=3)
-    assert found.prediction.tolist() == [0, 2]
-    assert found.runner_up.tolist() == [1, 0]
-    assert found.runner_up_count.tolist() == [0, 0]
-
-
-def test_planted_17_against_6() -> None:
+def test_17_votes_against_6_fall_where_six_ablations_are_touched() -> None:
     """Where a formula says that 5 ablations are touched, 6 are; 17 votes against 6 then fall to a 32-pixel patch."""
-    geometry = Geometry.of(Ablation(kind="column", size=19, stride=10), 224, 224)
+    geometry = RowsTimesColumns.of(Ablation(kind="column", size=19, stride=10), 224, 224)
     votes = np.zeros((1, 23), np.int64)
     votes[0, 8:14] = 1
     ballots = Ballots.of(votes, classes=2)
-    assert (geometry.num_ablations, geometry.max_touched(32, 32)) == (23, 6)
+    assert (geometry.num_ablations, Touched.everywhere(geometry, 32, 32).most) == (23, 6)
     assert ballots.tally.leads[0, 1] == 11
     assert 2 * 5 <= 11 < 2 * 6
     assert margin_rule(ballots, geometry, Threat(32, 32)).slack.tolist() == [-1]
     assert not exact_rule(ballots, geometry, Threat(32, 32)).certified[0]
-    strip = Geometry.of(Ablation(kind="column", size=19, stride=10), 1, 224)
+    strip = RowsTimesColumns.of(Ablation(kind="column", size=19, stride=10), 1, 224)
     reached = touched_by_hand(strip, Threat(1, 32)).values()
     assert any(attacker_wins(votes[0].tolist(), one, 2, tried=6) for one in reached)
 
@@ -379,9 +259,9 @@ def published_formula(size: int, stride: int, side: int) -> int:
     return -(-(side + size - 1) // stride)
 
 
-def falls_though_the_formula_certifies(geometry: Geometry, formula: int, side: int) -> bool:
+def falls_though_the_formula_certifies(geometry: RowsTimesColumns, formula: int, side: int) -> bool:
     """Whether some votes for two classes pass the published test, and an attacker changes the prediction."""
-    if geometry.max_touched(1, side) <= formula:
+    if Touched.everywhere(geometry, 1, side).most <= formula:
         return False
     reached = set(touched_by_hand(geometry, Threat(1, side)).values())
     return any(
@@ -398,7 +278,7 @@ def test_smallest_counterexample_to_the_published_formula() -> None:
         for width in (1, 2, 3)
         for size, stride, side in product(range(1, width + 1), repeat=3)
         if falls_though_the_formula_certifies(
-            Geometry.of(Ablation(kind="column", size=size, stride=stride), 1, width),
+            RowsTimesColumns.of(Ablation(kind="column", size=size, stride=stride), 1, width),
             published_formula(size, stride, side),
             side,
         )
@@ -412,46 +292,44 @@ def test_the_published_formula_holds_where_strides_are_even(width: int, data: st
     """Without wrap-around, or with a stride that divides the width, no patch touches more than the formula says."""
     size, side, stride = (data.draw(st.integers(1, width)) for _ in range(3))
     edges = "inside" if width % stride else data.draw(st.sampled_from(["wrap", "inside"]))
-    geometry = Geometry.of(Ablation(kind="column", size=size, stride=stride, edges=edges), 1, width)
-    assert geometry.max_touched(1, side) <= published_formula(size, stride, side)
+    geometry = RowsTimesColumns.of(Ablation(kind="column", size=size, stride=stride, edges=edges), 1, width)
+    assert Touched.everywhere(geometry, 1, side).most <= published_formula(size, stride, side)
 
 
 def test_one_of_several_runners_up_is_not_enough() -> None:
     """Classes 0 and 2 tie as runner-up: the test against class 2 alone passes, and class 0 takes the prediction."""
-    geometry = Geometry.of(Ablation(kind="column", size=1), 1, 2)
+    geometry = RowsTimesColumns.of(Ablation(kind="column", size=1), 1, 2)
     votes = np.array([[1, 1]])
     counts = [0, 2, 0]
-    assert counts[1] == counts[2] + 2 * geometry.max_touched(1, 1)  # and 1 < 2: one runner-up passes
+    assert counts[1] == counts[2] + 2 * Touched.everywhere(geometry, 1, 1).most  # and 1 < 2: one runner-up passes
     assert attacker_wins([1, 1], frozenset({0}), 3)
     assert not holds(votes, 3, geometry, 1, 1)
     assert not margin_rule(Ballots.of(votes, classes=3), geometry, Threat(1, 1)).certified[0]
 
 
-def test_patch_larger_than_the_image_is_refused() -> None:
+def test_a_patch_larger_than_the_image_is_refused() -> None:
     """A patch that does not fit into the image is a RequestError, not a certificate."""
     votes = np.zeros((1, 4), np.int64)
     with pytest.raises(RequestError, match="patch 5 x 1"):
-        holds(votes, 2, Geometry.of(Ablation(kind="column", size=1), 4, 4), 5, 1)
+        holds(votes, 2, RowsTimesColumns.of(Ablation(kind="column", size=1), 4, 4), 5, 1)
 
 
-def test_votes_of_another_geometry_are_refused() -> None:
-    """Votes that are not one an ablation are a defect, never certified."""
-    votes = np.zeros((1, 5), np.int64)
+def test_votes_of_other_ablations_are_refused() -> None:
+    """Votes that are not one for each ablation are a defect, never certified."""
+    ballots = Ballots.of(np.zeros((1, 5), np.int64), classes=2)
     with pytest.raises(ValueError, match="do not fit 4 ablations"):
-        certify(votes, Geometry.of(Ablation(kind="column", size=1), 4, 4), classes=2)
+        exact_rule(ballots, RowsTimesColumns.of(Ablation(kind="column", size=1), 4, 4), Threat(1, 1))
 
 
-def test_no_images() -> None:
-    """Of no images there are no certificates, and no error."""
-    geometry = Geometry.of(Ablation(kind="column", size=1), 4, 4)
-    found = _columns(certify(np.zeros((0, 4), np.int64), geometry, classes=2))
-    assert list(found.values()) == [[]] * 6
-
-
-def test_narrow_votes_are_counted_right() -> None:
-    """Votes as 16-bit numbers, the type of the table, give the same certificates as wide ones."""
-    geometry = Geometry.of(Ablation(kind="column", size=2), 8, 8)
-    votes = np.random.default_rng(0).integers(0, 65536, (40, 8)) // 30000 * 30000
-    wide = certify(votes, geometry, classes=65536)
-    narrow = certify(votes.astype(np.uint16), geometry, classes=65536)
-    assert _columns(narrow) == _columns(wide)
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(list(other_kinds(8))), st.integers(1, 3), st.integers(2, 3), st.integers(0, 2**32 - 1))
+def test_the_exact_rule_holds_for_any_kind_of_ablation(kind: str, side: int, classes: int, seed: int) -> None:
+    """A rule knows a kind by the sets that it reaches: certified iff no attack on one of them succeeds."""
+    ablations, threat = other_kinds(8)[kind], Threat(side, side)
+    random = np.random.default_rng(seed)
+    shape = (6, ablations.num_ablations)
+    votes = np.where(random.random(shape) < 0.1, random.integers(0, classes, shape), random.integers(0, classes))
+    answer = exact_rule(Ballots.of(votes, classes=classes), ablations, threat)
+    reached = {frozenset(np.flatnonzero(one).tolist()) for one in ablations.reach(threat).sets}
+    for image, row in enumerate(votes.tolist()):
+        assert answer.certified[image] != any(attacker_wins(row, one, classes) for one in reached)

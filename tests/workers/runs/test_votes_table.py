@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smoothcert.workers.certificates.families import MAJORITY
 from smoothcert.workers.runs import votes_table
 from smoothcert.workers.runs.votes_table import STATUSES, columns_sha256, read_metadata, schema
 from tests.helpers.rows import row_of
@@ -35,7 +36,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "votes": st.none() | st.lists(st.integers(0, 65535), min_size=ABLATIONS, max_size=ABLATIONS),
     "margins": st.none() | st.lists(FLOAT32, min_size=ABLATIONS, max_size=ABLATIONS),
 }
-VALUES |= {name: st.none() | INT32 for name in schema(ABLATIONS).names if name not in VALUES}
+VALUES |= {name: st.none() | INT32 for name in schema(ABLATIONS, MAJORITY).names if name not in VALUES}
 ROWS = st.lists(st.fixed_dictionaries(VALUES), max_size=6)
 
 
@@ -51,7 +52,7 @@ def _example() -> list[Columns]:
 
 
 def _encode(rows: Sequence[Columns], metadata: dict[str, Any] | None = None) -> bytes:
-    return votes_table.encode([row_of(**row) for row in rows], ABLATIONS, metadata or {})
+    return votes_table.encode([row_of(**row) for row in rows], ABLATIONS, MAJORITY, metadata or {})
 
 
 def _read(data: bytes) -> pa.Table:
@@ -67,7 +68,7 @@ def _checksum_by_hand(rows: Sequence[Columns]) -> str:
     """As the head of votes_table.py defines it, with struct instead of numpy and Arrow."""
     codes = {"int32": "<i", "int64": "<q", "float": "<f", "uint16": "<H"}
     digest = hashlib.sha256()
-    for field in schema(ABLATIONS):
+    for field in schema(ABLATIONS, MAJORITY):
         values = [row.get(field.name) for row in rows]
         digest.update(field.name.encode() + b"\0" + bytes(value is not None for value in values))
         for value in values:
@@ -88,7 +89,7 @@ def test_every_value_is_read_as_it_was_written(rows: list[Columns]) -> None:
     """Nulls stay nulls; order and types are those of the schema."""
     table = _read(_encode(rows))
     assert table.to_pylist() == rows
-    assert table.schema.equals(schema(ABLATIONS))
+    assert table.schema.equals(schema(ABLATIONS, MAJORITY))
 
 
 @settings(max_examples=60, deadline=None)
@@ -114,7 +115,7 @@ def test_numpy_values_are_taken() -> None:
     assert _encode([arrays]) == _encode([whole])
 
 
-REQUIRED = [field.name for field in schema(ABLATIONS) if not field.nullable]
+REQUIRED = [field.name for field in schema(ABLATIONS, MAJORITY) if not field.nullable]
 
 
 @pytest.mark.parametrize("name", REQUIRED)
@@ -130,7 +131,7 @@ def test_the_schema_is_that_of_published_files() -> None:
     """Files of older and newer versions can be read as one table: no name, type, place or null changes."""
     text = pa.dictionary(pa.int32(), pa.string())
     assert REQUIRED == ["key", "shard", "index", "image_offset", "image_bytes", "sha256", "status"]
-    assert [(field.name, field.type) for field in schema(224)] == [
+    assert [(field.name, field.type) for field in schema(224, MAJORITY)] == [
         ("key", pa.string()),
         ("shard", text),
         ("index", pa.int32()),
@@ -203,7 +204,7 @@ OTHER_VALUES: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", schema(ABLATIONS).names)
+@pytest.mark.parametrize("name", schema(ABLATIONS, MAJORITY).names)
 def test_checksum_covers_every_value(name: str) -> None:
     """Another value in any one column, or a null where zeros were, is another checksum."""
     rows = _example()
@@ -213,7 +214,7 @@ def test_checksum_covers_every_value(name: str) -> None:
     elif isinstance(value, str):
         others = [f"{value}x"]
     else:
-        others = [value + 7, *([0, None] if schema(ABLATIONS).field(name).nullable else [])]
+        others = [value + 7, *([0, None] if schema(ABLATIONS, MAJORITY).field(name).nullable else [])]
         row = row | {name: value + 3}  # so that 0 is another value
         rows[0] = row
     checksums = [_checksum(rows), *(_checksum([row | {name: other}, rows[1]]) for other in others)]

@@ -15,19 +15,12 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from smoothcert.manifests.errors import RequestError, RunError
-from smoothcert.manifests.job import Storage
-from smoothcert.manifests.shards import find_shards
 from smoothcert.manifests.training import Training
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.certificates.rules import certify
-from smoothcert.workers.networks.classifiers import load_classifier
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.training.augmentation import Draws
 from smoothcert.workers.training.curves import Figures
-from smoothcert.workers.training.data import read_images
 from smoothcert.workers.training.loop import train
-from smoothcert.workers.training.recipe import draw_ablations, geometries_of, starting_network
-from smoothcert.workers.votes.smoothed_vit import SmoothedViT
+from smoothcert.workers.training.recipe import draw_ablations, geometries_of
 from tests.helpers.house import HOUSE
 from tests.helpers.jobs import CLASSES, CROP, samples, write_weights
 from tests.helpers.tars import tar_of, write_tar
@@ -209,31 +202,6 @@ _GRAY = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, _GRAY], ids=["colour", "gray"])
-def test_what_is_published_certifies_as_it_was_validated(tmp_path, changes):
-    """The weights are a job's checkpoint; figures of the last epoch are those of the published file.
-    Oracle: certify() as the pipeline calls it.
-    """
-    held_out = {"images": {"shards": "tars"}, "patches": [1, 3]}
-    training = small_training(tmp_path, tars=(3, 20), ema=0.5, publish_as="float16", validation=held_out, **changes)
-    figures = curve_of(training)[-1]
-    network = load_classifier(
-        training.model.as_voter(), training.preprocess, Path(training.url, "weights.safetensors"), None
-    )
-    geometry = Geometry.of(training.validated_ablation, CROP, CROP)
-    cpu, voter = torch.device("cpu"), training.model.as_voter()
-    engine = SmoothedViT(network, geometry, preprocess=training.preprocess, model=voter, device=cpu)
-    data = read_all(training)
-    votes = engine.votes(data.pixels).classes.numpy()
-    certificates = certify(votes, geometry, classes=CLASSES)
-    right = certificates.prediction == data.labels.numpy()
-    assert figures.ablation_accuracy == pytest.approx((votes == data.labels.numpy()[:, None]).mean())
-    assert figures.smoothed_accuracy == pytest.approx(right.mean())
-    for side in (1, 3):
-        held = right & (certificates.max_certified_patch >= side)
-        assert figures.certified_accuracy[str(side)] == pytest.approx(held.mean())
-
-
 @pytest.mark.parametrize(
     "augmentation",
     [{"crop": "pad", "padding": 2, "flip": 0.5}, {"crop": "resized"}, {"color_jitter": 0.4, "random": "rand-m6-n2"}],
@@ -242,20 +210,6 @@ def test_gray_images_are_augmented(tmp_path, augmentation):
     """A gray network learns under every kind of augmentation."""
     training = small_training(tmp_path, augmentation=augmentation, epochs=1, cache=False, **_GRAY)
     assert np.isfinite(curve_of(training)[-1].train_loss)
-
-
-def test_a_network_that_could_not_vote_is_not_trained(tmp_path, monkeypatch):
-    """What an engine would refuse after the training is refused before it."""
-    plain = SmoothedViT._classify
-    monkeypatch.setattr(SmoothedViT, "_classify", lambda self, tokens: plain(self, tokens) + 1)
-    with pytest.raises(RequestError, match=r"^model: votes would not be those of vit_tiny_patch16_224"):
-        curve_of(small_training(tmp_path))
-
-
-def read_all(training):
-    store = AnyStore(training.storage)
-    shards = find_shards(training.images, store)
-    return read_images(shards, training.images, training.preprocess, CLASSES, store)
 
 
 def test_what_is_complete_is_not_done_again(tmp_path):
@@ -316,29 +270,6 @@ def test_it_goes_on_from_a_checkpoint_with_a_new_head(tmp_path):
             assert len(value) == CLASSES
         else:
             torch.testing.assert_close(value, start[key], atol=1e-6, rtol=0)
-
-
-def test_it_starts_from_weights_without_a_head(tmp_path):
-    """As self-supervised training leaves them."""
-    start = torch.load(write_weights(tmp_path / "start.pt", classes=7), weights_only=True)
-    body = {key: value for key, value in start.items() if not key.startswith("head.")}
-    torch.save(body, tmp_path / "body.pt")
-    options = {"patch_size": 4, "depth": 1, "embed_dim": 32, "num_heads": 2}
-    model = {"architecture": "vit_tiny_patch16_224", "classes": CLASSES, "checkpoint": str(tmp_path / "body.pt")}
-    training = small_training(tmp_path, model=model | {"options": options, "checkpoint_classes": 0})
-    network = starting_network(training, AnyStore(training.storage))
-    assert all(torch.equal(network.state_dict()[key], value) for key, value in body.items())
-    assert network.head.weight.shape == (CLASSES, 32)
-
-
-def test_networks_without_stochastic_depth_can_be_built(tmp_path):
-    """drop_path is handed on only where it is set, and is told only where timm has it."""
-    model = {"architecture": "dla46_c", "classes": CLASSES, "masked_tokens": "keep"}
-    changes = {"model": model, "preprocess": {"resize": None, "crop": CROP, "upsample": 4}}
-    assert starting_network(small_training(tmp_path, **changes), AnyStore(Storage())).num_classes == CLASSES
-    stochastic = small_training(tmp_path, **changes, regularisation={"drop_path": 0.1})
-    with pytest.raises(RequestError, match="drop_path_rate"):
-        starting_network(stochastic, AnyStore(Storage()))
 
 
 def test_a_mistake_does_not_take_the_name(tmp_path):

@@ -2,10 +2,16 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
-from smoothcert.workers.training.recipe import optimizer_of
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Storage
+from smoothcert.workers.storage.store import AnyStore
+from smoothcert.workers.training.recipe import optimizer_of, starting_network
+from smoothcert.workers.votes.smoothed_vit import SmoothedViT
+from tests.helpers.jobs import CLASSES, CROP, write_weights
 from tests.helpers.trainings import small_training
 
 
@@ -33,3 +39,34 @@ def test_muon_orthogonalises_in_float32(tmp_path: Path) -> None:
     optimizer.step()
 
     torch.testing.assert_close(weights.detach().double(), expected, rtol=0, atol=1e-6)
+
+
+def test_a_network_that_could_not_vote_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an engine would refuse after the training is refused before it."""
+    plain = SmoothedViT._classify
+    monkeypatch.setattr(SmoothedViT, "_classify", lambda self, tokens: plain(self, tokens) + 1)
+    with pytest.raises(RequestError, match=r"^model: votes would not be those of vit_tiny_patch16_224"):
+        starting_network(small_training(tmp_path), AnyStore(Storage()))
+
+
+def test_it_starts_from_weights_without_a_head(tmp_path: Path) -> None:
+    """As self-supervised training leaves them."""
+    start = torch.load(write_weights(tmp_path / "start.pt", classes=7), weights_only=True)
+    body = {key: value for key, value in start.items() if not key.startswith("head.")}
+    torch.save(body, tmp_path / "body.pt")
+    options = {"patch_size": 4, "depth": 1, "embed_dim": 32, "num_heads": 2}
+    model = {"architecture": "vit_tiny_patch16_224", "classes": CLASSES, "checkpoint": str(tmp_path / "body.pt")}
+    training = small_training(tmp_path, model=model | {"options": options, "checkpoint_classes": 0})
+    network = starting_network(training, AnyStore(training.storage))
+    assert all(torch.equal(network.state_dict()[key], value) for key, value in body.items())
+    assert network.head.weight.shape == (CLASSES, 32)
+
+
+def test_networks_without_stochastic_depth_are_built(tmp_path: Path) -> None:
+    """timm gets drop_path only where the file sets it; a network of timm without it refuses it by name."""
+    model = {"architecture": "dla46_c", "classes": CLASSES, "masked_tokens": "keep"}
+    changes = {"model": model, "preprocess": {"resize": None, "crop": CROP, "upsample": 4}}
+    assert starting_network(small_training(tmp_path, **changes), AnyStore(Storage())).num_classes == CLASSES
+    stochastic = small_training(tmp_path, **changes, regularisation={"drop_path": 0.1})
+    with pytest.raises(RequestError, match="drop_path_rate"):
+        starting_network(stochastic, AnyStore(Storage()))

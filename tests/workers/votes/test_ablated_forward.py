@@ -1,21 +1,15 @@
 """A network that learns under ablations: equal to the one that votes, and differentiable."""
 
-import copy
-
 import pytest
 import timm
 import torch
 
-from smoothcert.manifests.job import Ablation, Model, Preprocess
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.networks.classifiers import has_tokens
-from smoothcert.workers.votes.ablated_dense import AblatedDense
+from smoothcert.manifests.job import Ablation
+from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.votes.ablated_forward import AblatedForward
-from smoothcert.workers.votes.voters import smooth
+from tests.helpers.ablations import other_kinds
+from tests.helpers.learners import ABLATIONS, CLASSES, CROP, PREPROCESS, check_same_logits, logits_of
 
-CROP, CLASSES = 16, 3
-PREPROCESS = Preprocess(resize=None, crop=CROP)
-ABLATIONS = [Ablation(kind="column", size=3), Ablation(kind="row", size=6), Ablation(kind="block", size=5, stride=3)]
 NETWORKS = {
     "class token": ("vit_tiny_patch16_224", {}),
     "mean of tokens": ("vit_tiny_patch16_224", {"global_pool": "avg", "class_token": False}),
@@ -36,55 +30,23 @@ def network_of(name, side=CROP, **options):
     return network.eval()
 
 
-def logits_of(forward, images, ablations, *, at_most=100):
-    """[images, classes], each image under its ablation."""
-    pixels = images.permute(0, 3, 1, 2).float() / 255
-    logits = torch.zeros(len(images), CLASSES)
-    for group in forward.groups(ablations, at_most=at_most):
-        logits = logits.index_put((group.images,), forward(pixels, group))
-    return logits
-
-
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_learns_on_what_votes(name, masked_tokens):
+def test_logits_are_those_of_the_engine(name, masked_tokens):
     """In eval mode the logits are those of the engine, for every ablation of a mixture."""
-    same_logits(network_of(name), PREPROCESS, masked_tokens)
+    check_same_logits(network_of(name), PREPROCESS, masked_tokens)
 
 
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
-def test_learns_on_upsampled_images(masked_tokens):
-    same_logits(network_of("class token", side=2 * CROP), PREPROCESS.model_copy(update={"upsample": 2}), masked_tokens)
-
-
-@pytest.mark.parametrize("upsample", [1, 2])
-def test_learns_on_all_pixels(upsample):
-    torch.manual_seed(0)
-    network = timm.create_model("resnet18", num_classes=CLASSES).eval()
-    same_logits(network, PREPROCESS.model_copy(update={"upsample": upsample}), "keep")
-
-
-def same_logits(network, preprocess, masked_tokens):
-    geometries = [Geometry.of(ablation, CROP, CROP) for ablation in ABLATIONS]
-    images = torch.randint(0, 256, (2, CROP, CROP, 3), dtype=torch.uint8)
-    model = Model(architecture="", checkpoint="", classes=CLASSES, masked_tokens=masked_tokens)
-    expected = torch.cat(
-        [
-            smooth(
-                copy.deepcopy(network), geometry, preprocess=preprocess, model=model, device=torch.device("cpu")
-            ).logits(images)
-            for geometry in geometries
-        ],
-        dim=1,
+def test_logits_of_upsampled_images_are_those_of_the_engine(masked_tokens):
+    check_same_logits(
+        network_of("class token", side=2 * CROP), PREPROCESS.model_copy(update={"upsample": 2}), masked_tokens
     )
-    if has_tokens(network):
-        forward = AblatedForward(network, geometries, preprocess, keep_hidden=masked_tokens == "keep").eval()
-    else:
-        forward = AblatedDense(network, geometries, preprocess).eval()
-    total = expected.shape[1]
-    each = images.repeat_interleave(total, dim=0)
-    logits = logits_of(forward, each, torch.arange(total).repeat(2), at_most=7)
-    torch.testing.assert_close(logits.unflatten(0, (2, total)), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
+def test_logits_are_those_of_the_engine_for_any_kind_of_ablation(masked_tokens):
+    check_same_logits(network_of("class token"), PREPROCESS, masked_tokens, [*other_kinds(CROP).values()])
 
 
 def test_the_gradient_is_that_of_the_whole_batch():
@@ -92,7 +54,7 @@ def test_the_gradient_is_that_of_the_whole_batch():
     Oracle: timm's own forward, one image at a time, on its shown tokens.
     """
     network, oracle = network_of("class token"), network_of("class token")
-    geometry = Geometry.of(ABLATIONS[0], CROP, CROP)
+    geometry = ablations_of(ABLATIONS[0], CROP, CROP)
     images = torch.randint(0, 256, (6, CROP, CROP, 3), dtype=torch.uint8)
     ablations, labels = torch.tensor([0, 1, 2, 9, 15, 4]), torch.tensor([0, 1, 2, 0, 1, 2])
     forward = AblatedForward(network, [geometry], PREPROCESS)
@@ -115,17 +77,17 @@ def test_the_gradient_is_that_of_the_whole_batch():
 
 def test_hidden_tokens_are_left_out():
     """Columns of 4 on tokens of 4 show one or two token columns: two groups, of 4 and 8 tokens."""
-    geometry = Geometry.of(Ablation(kind="column", size=4), CROP, CROP)
+    geometry = ablations_of(Ablation(kind="column", size=4), CROP, CROP)
     forward = AblatedForward(network_of("class token"), [geometry], PREPROCESS)
     groups = list(forward.groups(torch.arange(16), at_most=100))
-    assert [group.table.tokens.shape[1] for group in groups] == [4, 8]
+    assert [group.tokens.shape[1] for group in groups] == [4, 8]
     assert [group.images.tolist()[:3] for group in groups] == [[0, 4, 8], [1, 2, 3]]
 
 
-def test_regularisers_of_timm_work():
+def test_regularisers_of_timm_work_in_training_alone():
     """Dropout of positions and drop path change the logits in training, and only there."""
     network = network_of("class token", pos_drop_rate=0.5, drop_path_rate=0.5)
-    forward = AblatedForward(network, [Geometry.of(ABLATIONS[0], CROP, CROP)], PREPROCESS)
+    forward = AblatedForward(network, [ablations_of(ABLATIONS[0], CROP, CROP)], PREPROCESS)
     images, ablations = torch.randint(0, 256, (4, CROP, CROP, 3), dtype=torch.uint8), torch.arange(4)
     in_training = [logits_of(forward.train(), images, ablations) for _ in range(2)]
     in_use = [logits_of(forward.eval(), images, ablations) for _ in range(2)]

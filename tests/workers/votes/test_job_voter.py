@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from smoothcert.manifests.job import Job, load_job
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.certificates.rules import certify
-from smoothcert.workers.networks.classifiers import load_classifier
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.majority import certify
 from smoothcert.workers.votes.job_voter import JobVoter
 from smoothcert.workers.votes.self_check import made_up_image
-from smoothcert.workers.votes.voters import smooth
+from smoothcert.workers.votes.voters import load_voter
 from tests.helpers import jobs
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, jobs.CROP, jobs.CROP, 3), dtype=np.uint8))
@@ -21,10 +20,8 @@ IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, jobs.CRO
 def voter_of(folder: Path, **changes: object) -> JobVoter:
     """Of the small job."""
     job: Job = load_job(jobs.write_job(folder, **changes))
-    geometry = Geometry.of(job.ablation, jobs.CROP, jobs.CROP)
-    network = load_classifier(job.model, job.preprocess, folder / "weights.pt", None)
-    model = smooth(network, geometry, preprocess=job.preprocess, model=job.model, device=torch.device("cpu"))
-    return JobVoter(job, model, geometry)
+    model = load_voter(job, folder / "weights.pt", None, torch.device("cpu"))
+    return JobVoter(job, model, ablations_of(job.ablation, jobs.CROP, jobs.CROP))
 
 
 @pytest.mark.parametrize("clean", [False, True])
@@ -59,10 +56,10 @@ def test_an_image_with_a_logit_that_is_not_finite_is_marked(tmp_path, monkeypatc
 
 
 def test_certificates_and_predictions_are_those_of_the_rules(tmp_path):
-    """For the job's geometry and number of classes."""
+    """For the job's ablations and number of classes."""
     voter = voter_of(tmp_path)
-    votes = np.random.default_rng(1).integers(0, 2, (5, voter.geometry.num_ablations)).astype(np.uint16)
-    expected = certify(votes, voter.geometry, classes=jobs.CLASSES)
+    votes = np.random.default_rng(1).integers(0, 2, (5, voter.ablations.num_ablations)).astype(np.uint16)
+    expected = certify(votes, voter.ablations, classes=jobs.CLASSES)
     for name, values in vars(voter.certify(votes)).items():
         assert (values == getattr(expected, name)).all()
     assert (voter.predict(votes) == expected.prediction).all()

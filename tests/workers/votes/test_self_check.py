@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation, Model, Preprocess
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.classifiers import build_classifier
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed import Smoothed
 from smoothcert.workers.votes.voters import smooth
 
@@ -79,8 +80,9 @@ def _network(model: Model) -> nn.Module:
 
 
 def _smooth(network: nn.Module, model: Model, preprocess: Preprocess) -> Smoothed:
-    geometry = Geometry.of(Ablation(kind="column", size=5, stride=3), _SIDE, _SIDE)
-    return smooth(network, geometry, preprocess=preprocess, model=model, device=torch.device("cpu"))
+    geometry = ablations_of(Ablation(kind="column", size=5, stride=3), _SIDE, _SIDE)
+    form = Format.of(model, model.dtype)
+    return smooth(network, geometry, preprocess=preprocess, format=form, device=torch.device("cpu"))
 
 
 def test_every_option_is_tried() -> None:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation, Model, Preprocess
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.shown import Masks
 from smoothcert.workers.networks.classifiers import build_classifier
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed import Smoothed
 from smoothcert.workers.votes.smoothed_dense import SmoothedDense
 from smoothcert.workers.votes.voters import smooth
@@ -54,12 +56,12 @@ def _network(family: str) -> nn.Module:
 
 def _engine(family: str, kind: Kind, size: int, stride: int, dtype: str = "float32", upsample: int = 1) -> Smoothed:
     side = _FAMILIES[family][2] // upsample
-    geometry = Geometry.of(Ablation(kind=kind, size=size, stride=stride), side, side)
+    geometry = ablations_of(Ablation(kind=kind, size=size, stride=stride), side, side)
     return smooth(
         copy.deepcopy(_network(family)),
         geometry,
         preprocess=Preprocess(resize=None, crop=side, upsample=upsample),
-        model=_model(family, dtype),
+        format=Format.of(_model(family, dtype), dtype),
         device=torch.device("cpu"),
     )
 
@@ -68,7 +70,7 @@ def _engine(family: str, kind: Kind, size: int, stride: int, dtype: str = "float
 @pytest.mark.parametrize(
     ("kind", "size", "stride", "upsample"), [("column", 5, 7, 1), ("row", 4, 5, 2), ("block", 9, 9, 1)]
 )
-def test_equal_to_a_plain_loop(family: str, kind: Kind, size: int, stride: int, upsample: int) -> None:
+def test_logits_are_those_of_a_plain_loop(family: str, kind: Kind, size: int, stride: int, upsample: int) -> None:
     """An ablation's logits are those of timm's network on the blackened image, upsampled where the job says so."""
     side, network = _FAMILIES[family][2] // upsample, _network(family)
     engine, images = _engine(family, kind, size, stride, upsample=upsample), _images(2, side)
@@ -104,7 +106,7 @@ def test_a_vote_sees_its_own_ablation_alone(family: str, dtype: str, tolerance: 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 1e-1), ("float16", 1e-2)])
 @pytest.mark.parametrize("family", _FAMILIES)
-def test_half_precision_is_near(family: str, dtype: str, tolerance: float) -> None:
+def test_half_precision_is_near_float32(family: str, dtype: str, tolerance: float) -> None:
     """Logits are float32, finer than the network's format, and near those of a float32 network."""
     images = _images(2, _FAMILIES[family][2])
     logits = _engine(family, "column", 9, 9, dtype).logits(images)
@@ -140,12 +142,12 @@ def test_statistics_of_a_batch_are_refused() -> None:
     network, side = _network(family), _FAMILIES[family][2]
     network.get_submodule("bn1").register_buffer("running_mean", None)
     network.get_submodule("bn1").register_buffer("running_var", None)
-    geometry, preprocess = Geometry.whole(side, side), Preprocess(resize=None, crop=side)
-    with pytest.raises(RequestError, match=r"^model: bn1 of resnet18 takes statistics of a batch.*"):
-        smooth(network, geometry, preprocess=preprocess, model=_model(family), device=torch.device("cpu"))
+    whole, preprocess = Masks.whole(side, side), Preprocess(resize=None, crop=side)
+    with pytest.raises(RequestError, match=r"^model: bn1 of resnet18 with options .* takes statistics of a batch"):
+        smooth(network, whole, preprocess=preprocess, format=Format.of(_model(family)), device=torch.device("cpu"))
 
 
-def test_there_are_no_tokens_to_drop() -> None:
+def test_dropping_tokens_that_are_not_there_is_refused() -> None:
     """One line says so, before any weights are read."""
     model = Model(architecture="resnet18", checkpoint="none", classes=_CLASSES)
     with pytest.raises(RequestError, match=r"^model\.masked_tokens: resnet18 .*no tokens to drop; set .*: keep$"):
@@ -155,18 +157,30 @@ def test_there_are_no_tokens_to_drop() -> None:
 @pytest.mark.parametrize(
     ("architecture", "options", "side", "says"),
     [
-        ("xcit_nano_12_p16_224", {"depth": 1, "global_pool": ""}, 32, r"gives \[1, 5, 7\] for an image, not 7 logits"),
-        ("resnet18", {"global_pool": ""}, 32, r"resnet18 cannot classify 32 x 32 pixels in float32: "),
+        (
+            "xcit_nano_12_p16_224",
+            {"depth": 1, "global_pool": ""},
+            32,
+            r"gives \[1, 5, 7\] for an image, not 7 logits; ",
+        ),
+        (
+            "resnet18",
+            {"global_pool": ""},
+            32,
+            r"resnet18 with .* cannot classify an image of 32 x 32 pixels in float32: ",
+        ),
     ],
 )
-def test_what_cannot_classify_is_one_line(architecture: str, options: dict[str, Any], side: int, says: str) -> None:
+def test_a_network_that_cannot_classify_is_refused_in_one_line(
+    architecture: str, options: dict[str, Any], side: int, says: str
+) -> None:
     """A network that takes no such image, or gives no logits, is refused before the first image."""
     model = Model(architecture=architecture, options=options, checkpoint="none", classes=7, masked_tokens="keep")
     network = build_classifier(model, side).eval().requires_grad_(False)
-    geometry = Geometry.of(Ablation(kind="column", size=4), side, side)
+    geometry = ablations_of(Ablation(kind="column", size=4), side, side)
     preprocess = Preprocess(resize=None, crop=side)
     with pytest.raises(RequestError, match=says) as error:
-        smooth(network, geometry, preprocess=preprocess, model=model, device=torch.device("cpu"))
+        smooth(network, geometry, preprocess=preprocess, format=Format.of(model), device=torch.device("cpu"))
     assert "\n" not in str(error.value)
 
 

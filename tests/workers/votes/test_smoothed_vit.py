@@ -12,9 +12,11 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from smoothcert.manifests.job import Ablation, Model, Preprocess
-from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.networks.classifiers import build_classifier
 from smoothcert.workers.votes import smoothed_vit
+from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 from tests.helpers.house import SHARED
 
@@ -86,7 +88,7 @@ def test_dropping_is_exact_for_every_shape(kind: Kind, size: int, stride: int) -
 
 
 @pytest.mark.parametrize("edges", ["wrap", "inside"])
-def test_ablations_inside_the_edges(edges: Literal["wrap", "inside"]) -> None:
+def test_ablations_inside_the_edges_do_not_wrap(edges: Literal["wrap", "inside"]) -> None:
     """Only ablations that go around the edge differ between the two edges."""
     _check_drop(_network("vit_tiny_patch16_224", _SMALL, 64), "column", 19, 7, 64, edges)
 
@@ -161,7 +163,7 @@ def test_a_vote_does_not_see_hidden_pixels(dtype: str, tolerance: float, masked_
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 5e-2), ("float16", 5e-3)])
 @pytest.mark.parametrize("family", ["class token", "registers, average pooling"])
-def test_half_precision_is_near(family: str, dtype: str, tolerance: float) -> None:
+def test_half_precision_is_near_float32(family: str, dtype: str, tolerance: float) -> None:
     """Blocks in bfloat16 give the logits of float32 to about two digits, in float16 to about three."""
     architecture, options, side = _FAMILIES[family]
     network, geometry, images = _network(architecture, options, side), _geometry("column", 9, 7, side), _images(2, side)
@@ -191,7 +193,7 @@ def test_the_last_block_may_be_pruned(family: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(("family", "rows"), [("class token", 1), ("distilled", 2), ("attention pooling", None)])
-def test_rows_that_the_head_reads(family: str, rows: int | None) -> None:
+def test_heads_read_the_rows_that_they_pool(family: str, rows: int | None) -> None:
     """A head on the class token reads one row, a distilled one two, a pooling one all."""
     assert smoothed_vit.rows_that_the_head_reads(_network(*_FAMILIES[family])) == rows
 
@@ -243,7 +245,7 @@ def test_ties_go_to_the_lowest_class() -> None:
     "device",
     ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))],
 )
-def test_golden_votes(kind: Kind, size: int, stride: int, device: str) -> None:
+def test_votes_are_the_golden_votes(kind: Kind, size: int, stride: int, device: str) -> None:
     """Votes are those that timm's modules gave one ablation at a time, on another machine."""
     spec = importlib.util.spec_from_file_location("golden_weights", _GOLDEN / "weights.py")
     assert spec is not None and spec.loader is not None
@@ -253,7 +255,7 @@ def test_golden_votes(kind: Kind, size: int, stride: int, device: str) -> None:
     model = Model(architecture="vit_tiny_patch16_224", checkpoint="golden", classes=10)
     network = weights.fill(build_classifier(model, 224)).float().eval().requires_grad_(False)
     geometry, where = _geometry(kind, size, stride, 224), torch.device(device)
-    engine = SmoothedViT(network, geometry, preprocess=Preprocess(), model=model, device=where)
+    engine = SmoothedViT(network, geometry, preprocess=Preprocess(), format=Format.of(model), device=where)
     votes = engine.votes(torch.from_numpy(golden["images"]))
     margins = golden[f"{kind}_margins"]
     np.testing.assert_allclose(votes.margins.cpu().numpy(), margins, atol=1e-3)
@@ -327,7 +329,7 @@ def _network(architecture: str, options: dict[str, Any], side: int) -> VisionTra
 
 def _engine(
     network: VisionTransformer,
-    geometry: Geometry,
+    geometry: Shown,
     *,
     dtype: str = "float32",
     masked_tokens: str = "drop",
@@ -335,21 +337,13 @@ def _engine(
 ) -> SmoothedViT:
     """Of a copy of the network, which the engine may change."""
     assert dtype in get_args(Model.model_fields["dtype"].annotation)
-    model = Model.model_validate(
-        {
-            "architecture": "x",
-            "checkpoint": "x",
-            "classes": _CLASSES,
-            "dtype": dtype,
-            "masked_tokens": masked_tokens,
-        }
-    )
+    form = Format("a network", _CLASSES, keep_hidden=masked_tokens == "keep", dtype=dtype)
     preprocess = Preprocess(upsample=upsample)
-    return SmoothedViT(copy.deepcopy(network), geometry, preprocess=preprocess, model=model, device=_CPU)
+    return SmoothedViT(copy.deepcopy(network), geometry, preprocess=preprocess, format=form, device=_CPU)
 
 
-def _geometry(kind: Kind, size: int, stride: int, side: int, edges: Literal["wrap", "inside"] = "wrap") -> Geometry:
-    return Geometry.of(Ablation(kind=kind, size=size, stride=stride, edges=edges), side, side)
+def _geometry(kind: Kind, size: int, stride: int, side: int, edges: Literal["wrap", "inside"] = "wrap") -> Shown:
+    return ablations_of(Ablation(kind=kind, size=size, stride=stride, edges=edges), side, side)
 
 
 def _images(count: int, side: int) -> Tensor:

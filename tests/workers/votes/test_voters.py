@@ -1,4 +1,4 @@
-"""A network without tokens goes the whole way, from a job file to rows."""
+"""A job's network, from its checkpoint to votes: the engine that fits it, and rows of networks of other kinds."""
 
 import re
 from io import BytesIO
@@ -11,7 +11,14 @@ import torch
 from PIL import Image
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Preprocess, load_job
+from smoothcert.manifests.job import Ablation, Preprocess, load_job
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.networks.classifiers import load_classifier
+from smoothcert.workers.votes import voters
+from smoothcert.workers.votes.format import Format
+from smoothcert.workers.votes.smoothed_dense import SmoothedDense
+from smoothcert.workers.votes.smoothed_vit import SmoothedViT
+from smoothcert.workers.votes.voters import load_voter, smooth
 from tests.helpers import jobs
 from tests.helpers.faults import undisturbed_rows
 from tests.helpers.tars import png, tar_of, write_tar
@@ -100,3 +107,39 @@ def test_channels_that_do_not_fit_are_one_line(
     preprocess = {"resize": None, "crop": jobs.CROP, "mean": mean, "std": [0.5] * len(mean)}
     with pytest.raises(RequestError, match=re.escape(says)):
         load_job(jobs.write_job(tmp_path, model=model, preprocess=preprocess))
+
+
+_NETWORKS = {
+    "tokens": ("vit_tiny_patch16_224", jobs.OPTIONS, "drop", SmoothedViT),
+    "no tokens": ("resnet18", _OPTIONS, "keep", SmoothedDense),
+}
+
+
+@pytest.mark.parametrize("name", _NETWORKS)
+def test_a_network_gets_the_engine_that_fits_it_and_is_not_copied(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 the engine takes the network itself over; another number format needs one exact copy beside it."""
+    architecture, options, masked_tokens, engine = _NETWORKS[name]
+    sized = {"img_size": jobs.CROP} if name == "tokens" else {}
+    network = timm.create_model(architecture, num_classes=jobs.CLASSES, **options, **sized).eval().requires_grad_(False)
+    ablations = ablations_of(Ablation(kind="column", size=4), jobs.CROP, jobs.CROP)
+    form = Format("a network", jobs.CLASSES, keep_hidden=masked_tokens == "keep")
+    monkeypatch.setattr(voters.copy, "deepcopy", lambda _: pytest.fail("the network is copied"))
+    preprocess = Preprocess(resize=None, crop=jobs.CROP)
+    voter = smooth(network, ablations, preprocess=preprocess, format=form, device=torch.device("cpu"))
+    assert isinstance(voter, engine)
+    assert voter._network is network
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_loaded_voter_votes_as_the_network_of_its_checkpoint(tmp_path: Path, dtype: str) -> None:
+    """Whole images have the class of timm's network with these weights, on the job's ablations and preprocessing."""
+    job = load_job(jobs.write_job(tmp_path), [f"model.dtype={dtype}"])
+    checkpoint = Path(job.model.checkpoint)
+    network = load_classifier(job.model, job.preprocess, checkpoint, None)
+    voter = load_voter(job, checkpoint, None, torch.device("cpu"))
+    images = torch.randint(0, 256, (8, jobs.CROP, jobs.CROP, 3), dtype=torch.uint8)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (job.preprocess.mean, job.preprocess.std))
+    expected = network((images.permute(0, 3, 1, 2) / 255 - mean) / std)
+    tolerance = 1e-4 if dtype == "float32" else 0.05 * expected.abs().max().item()
+    torch.testing.assert_close(voter.clean_logits(images)[:, 0], expected, rtol=0, atol=tolerance)
+    assert voter.votes(images).classes.shape == (8, jobs.CROP)

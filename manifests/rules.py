@@ -1,0 +1,10 @@
+"""The names of all rules, as queries use them. The rules themselves: workers/certificates/families.py."""
+
+from enum import StrEnum
+
+
+class RuleName(StrEnum):
+    exact = "exact"
+    """Tight: certifies whatever can be certified from the votes."""
+    margin = "margin"
+    """The published rule, made sound."""

@@ -1,0 +1,141 @@
+"""How answers are shown and written: tables and notices for people, a file with a row for each image."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from smoothcert.pipeline.cli import app
+from smoothcert.pipeline.query.answers import AnswersFile
+from smoothcert.workers.ablations import touched
+from smoothcert.workers.certificates.families import MAJORITY
+from smoothcert.workers.runs.votes_table import encode
+from tests.helpers.known_votes import CROP, ask, holds, known_votes, write_run
+from tests.helpers.rows import row_of
+
+
+def test_answers_for_each_image(tmp_path):
+    """The Parquet file has a row for each question and image, agrees with the counts, and says of which run it is."""
+    run, out = write_run(tmp_path, shards=3), tmp_path / "answers.parquet"
+    answers = ask(run, "--patch=1", "--patch=2", f"--parquet={out}")
+    file = pq.ParquetFile(out)
+    said = {"run_id": run.name, "job": "known votes", "checkpoint_sha256": "0" * 64}
+    said |= {"complete": False, "partial": False, "shards": [2, 3]}
+    assert json.loads(file.metadata.metadata[b"smoothcert"]) == said
+    assert all(said.items() <= answer.items() for answer in answers)
+    rows = file.read().to_pylist()
+    assert len(rows) == 2 * 40
+    voted = [row for row in rows if row["prediction"] is not None]
+    assert len(voted) == 2 * 38
+    assert not any(row["certified"] or row["slack"] or row["weakest"] for row in rows if row["prediction"] is None)
+    for answer in answers:
+        own = [row for row in rows if [row["patch_height"], row["patch_width"]] == answer["patch"]]
+        assert sum(row["certified"] for row in own) == answer["certified"]
+        assert sum(row["certified"] and row["prediction"] == row["label"] for row in own) == answer["certified_correct"]
+        assert sum(row["certified"] for row in own) / len(own) == answer["certified"] / answer["images"]
+        assert all(row["certified"] == (row["slack"] >= 0) for row in own if row in voted)
+    assert [path.name for path in tmp_path.iterdir() if "answers" in path.name] == ["answers.parquet"]
+
+
+def test_an_unfinished_run_is_answered_with_a_notice(tmp_path):
+    """What is published is answered, and the notice says how much that is; a run without files has no images."""
+    run = write_run(tmp_path, shards=3)
+    result = CliRunner().invoke(app, ["query", str(run), "--patch=1"])
+    assert result.exit_code == 0
+    assert "answers are of 2 of 3 shards" in result.stderr
+    (nothing,) = ask(write_run(tmp_path / "b", published=0), "--patch=1")
+    assert (nothing["images"], nothing["certified"]) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("published", "success", "complete", "marks"),
+    [
+        (2, True, True, []),
+        (2, False, False, ["UNFINISHED: 2 of 2 shards, no _SUCCESS"]),  # every file is there, and yet
+        (1, False, False, ["UNFINISHED: 1 of 2 shards, no _SUCCESS"]),
+        (1, True, False, ["UNFINISHED: 1 of 2 shards"]),
+        (0, False, False, ["UNFINISHED: 0 of 2 shards, no _SUCCESS"]),
+    ],
+)
+def test_the_title_names_the_run_and_says_whether_it_is_finished(tmp_path, published, success, complete, marks):
+    """The title names job, run and model, and says UNFINISHED unless _SUCCESS and all files are there; so does JSON."""
+    run = write_run(tmp_path)
+    for file in sorted((run / "votes").iterdir())[published:]:
+        file.unlink()
+    if not success:
+        (run / "_SUCCESS").unlink()
+    title = CliRunner().invoke(app, ["query", str(run), "--patch=1"]).stdout.splitlines()[0]
+    assert title == ", ".join(["known votes", f"run {run.name}", "model unused, SHA-256 " + "0" * 12, *marks])
+    (answer,) = ask(run, "--patch=1")
+    assert answer["complete"] is complete
+
+
+def test_a_finished_partial_run_says_partial(finished_partial):
+    """In its title and in JSON; it is complete."""
+    result = CliRunner().invoke(app, ["query", str(finished_partial), "--patch=1"])
+    assert (result.exit_code, "UNFINISHED" in result.stdout) == (0, False)
+    assert ", PARTIAL: the first 9 images" in result.stdout.splitlines()[0]
+    (answer,) = ask(finished_partial, "--patch=1")
+    assert (answer["complete"], answer["partial"]) == (True, True)
+
+
+def test_by_class_without_classes(tmp_path):
+    """Where no image has a label the classes that were asked for are missing, and a notice says so."""
+    run = write_run(tmp_path, shards=1, published=0)
+    row = {"key": "a", "shard": "0.tar", "index": 0, "image_offset": 0, "image_bytes": 1, "sha256": bytes(32)}
+    row |= {"status": "label_error", "votes": [0] * CROP, "margins": [1.0] * CROP}
+    data = encode([row_of(**row)], CROP, MAJORITY, {"run_id": run.name})
+    (run / "votes" / "00000-0.parquet").write_bytes(data)
+    result = CliRunner().invoke(app, ["query", str(run), "--patch=1", "--by=class"])
+    assert "class" in result.stdout
+    assert "1 image has no class" in result.stderr
+    assert "100.00 %" in result.stdout  # it has votes, and all are of one class
+
+
+def test_a_bound_says_so(tmp_path, monkeypatch):
+    """Patches of too many places are answered by a bound, in the table and in JSON."""
+    monkeypatch.setattr(touched, "MAX_LISTED", 0)
+    run = write_run(tmp_path)
+    (answer,) = ask(run, "--patch=1", "--patches=9")
+    assert answer["is_bound"]
+    result = CliRunner().invoke(app, ["query", str(run), "--patch=1", "--patches=9"])
+    assert ">= " in result.stdout
+    assert "sound bound" in result.stderr
+
+
+def test_the_votes_of_a_run_are_never_overwritten(tmp_path):
+    """Answers go to a new file only: not over the votes, nor over earlier answers."""
+    run = write_run(tmp_path)
+    votes = run / "votes" / "00000-0.parquet"
+    before = votes.read_bytes()
+    result = CliRunner().invoke(app, ["query", str(run), "--patch=1", f"--parquet={votes}"])
+    assert result.exit_code == 2
+    assert votes.read_bytes() == before
+
+
+def test_weakest_places_are_where_the_slack_is(tmp_path):
+    """The places named for each image are inside the frame, one a patch, and decide."""
+    run, out = write_run(tmp_path), tmp_path / "answers.parquet"
+    ask(run, "--patch=5x2", "--patches=1", "--patches=2", f"--parquet={out}")
+    for row in pq.read_table(out).to_pylist():
+        if row["prediction"] is None:
+            continue
+        assert len(row["weakest"]) == row["patches"]
+        assert all(top <= CROP - 5 and left <= CROP - 2 for top, left in row["weakest"])
+        votes, _ = known_votes(int(row["key"][0]), 20)
+        cast = votes[int(row["key"].split("-")[1])].tolist()
+        lefts = [left for _, left in row["weakest"]]
+        assert holds(cast, lefts, 2, set(), 1) == row["certified"]
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("within")])
+def test_an_answers_file_leaves_nothing_on_a_full_disk(tmp_path, fault):
+    """Closed and removed in every case, also where only the last bytes find no room."""
+    (tmp_path / ".x.parquet.part").symlink_to("/dev/full")
+    file = AnswersFile(tmp_path / "x.parquet")
+    with pytest.raises(OSError, match="No space left"), file:
+        if fault is not None:
+            raise fault
+    assert file._file.closed
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,28 @@
+"""Every kind that a job can name is in the tables, once."""
+
+from typing import get_args
+
+import pytest
+
+from smoothcert.manifests.job import Ablation
+from smoothcert.workers.ablations import kinds
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.threats import Threat
+
+_NAMES = get_args(Ablation.model_fields["kind"].annotation)
+
+
+def test_every_kind_of_the_job_file_is_built() -> None:
+    """The table has the names that a job file accepts, and no others."""
+    assert tuple(kinds._KINDS) == _NAMES
+
+
+@pytest.mark.parametrize(("kind", "count"), [("column", 8), ("row", 6), ("block", 48)])
+def test_a_kind_has_its_ablations_and_their_sets(kind: str, count: int) -> None:
+    """One ablation an offset; a patch of one pixel touches two offsets along each axis that has any."""
+    ablations = ablations_of(Ablation.model_validate({"kind": kind, "size": 2}), 6, 8)
+    assert (ablations.height, ablations.width, ablations.num_ablations) == (6, 8, count)
+    reach = ablations.reach(Threat(1, 1))
+    assert (reach.num_sets, reach.num_ablations) == (count, count)
+    coarse, positions = ablations.coarser(2)
+    assert coarse.num_ablations == len(positions)

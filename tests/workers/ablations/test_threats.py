@@ -1,0 +1,31 @@
+"""What every reach promises, whatever it is made of."""
+
+import numpy as np
+import pytest
+
+from smoothcert.manifests.job import Ablation
+from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.threats import Reach, Threat
+from tests.helpers.ablations import other_kinds
+
+
+def _reaches(monkeypatch: pytest.MonkeyPatch) -> list[Reach]:
+    blocks = ablations_of(Ablation(kind="block", size=3, stride=2), 8, 8)
+    listed = [blocks.reach(Threat(2, 2, patches)) for patches in (1, 2)]
+    monkeypatch.setattr(touched, "MAX_LISTED", 0)
+    bound = blocks.reach(Threat(2, 2, 3))
+    return [*listed, bound, *(kind.reach(Threat(2, 2)) for kind in other_kinds(8).values())]
+
+
+def test_sums_and_places_have_the_shapes_that_rules_expect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum for each image and set; a place for each patch, inside the image where it is not a bound."""
+    reaches = _reaches(monkeypatch)
+    assert [reach.is_bound for reach in reaches[:3]] == [False, False, True]
+    for reach in reaches:
+        ones = np.ones((3, reach.num_ablations), np.float32)
+        assert reach.sums(ones).shape == (3, reach.num_sets)
+        assert (reach.sums(2 * ones) == 2 * reach.sums(ones)).all()
+        places = reach.places(np.array([0, reach.num_sets - 1]))
+        assert (len(places), places.shape[2]) == (2, 2)
+        assert (places == -1).all() if reach.is_bound else ((places >= 0) & (places <= 6)).all()

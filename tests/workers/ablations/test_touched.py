@@ -1,0 +1,98 @@
+"""The sets of ablations that patches touch, against a count of pixels, one by one."""
+
+from collections import Counter
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Ablation
+from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.ablations.touched import Touched, reach
+from tests.helpers.ablations import Pixels, settings_of, shown_by_hand
+
+
+def touched_by_hand(shown: list[Pixels], height: int, width: int, patch: tuple[int, int]) -> set[frozenset[int]]:
+    """For every place of the patch the ablations that show a pixel of it."""
+    places = product(range(height - patch[0] + 1), range(width - patch[1] + 1))
+    return {
+        frozenset(
+            position
+            for position, pixels in enumerate(shown)
+            if any((top + y, left + x) in pixels for y in range(patch[0]) for x in range(patch[1]))
+        )
+        for top, left in places
+    }
+
+
+def _sets(touched: Touched) -> list[frozenset[int]]:
+    return [
+        frozenset(np.flatnonzero(np.outer(vertical, horizontal)).tolist())
+        for vertical in touched.vertical
+        for horizontal in touched.horizontal
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(settings_of(tuple(range(1, 10))), st.data())
+def test_sets_are_those_that_patches_touch(setting: tuple[Ablation, int, int], data: st.DataObject) -> None:
+    """The pairs of contacts are the sets that patches touch, pixel by pixel; D is the size of the largest.
+
+    Without the contacts that others contain, the sets that no other contains are left, each once.
+    """
+    ablation, height, width = setting
+    patch = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
+    geometry = Geometry.of(ablation, height, width)
+    touched = Touched.everywhere(geometry, *patch)
+    expected = touched_by_hand(shown_by_hand(*setting), height, width, patch)
+    assert set(_sets(touched)) == expected
+    assert Counter(_sets(touched.maximal())) == Counter(
+        one for one in expected if not any(one < other for other in expected)
+    )
+    assert touched.most == max(len(one) for one in expected)
+
+
+@pytest.mark.parametrize("patch", [(0, 1), (1, 0), (10, 1), (1, 8), (-1, 1)])
+def test_a_patch_that_does_not_fit_is_refused(patch: tuple[int, int]) -> None:
+    """A patch without pixels, or larger than the image, is a RequestError."""
+    with pytest.raises(RequestError, match="must be 1 x 1 to 9 x 7"):
+        reach(Geometry.of(Ablation(kind="column", size=2), 9, 7), Threat(*patch))
+
+
+def test_formula_for_the_touched_is_wrong() -> None:
+    """On 224 pixels with b = 19, D is 6 at stride 10 and m = 32, and 18 of 60 settings differ from the formula."""
+    settings = list(product(range(1, 21), (23, 32, 39)))
+    touched = {
+        (stride, m): Touched.everywhere(
+            Geometry.of(Ablation(kind="column", size=19, stride=stride), 224, 224), m, m
+        ).most
+        for stride, m in settings
+    }
+    assert touched[10, 32] == 6
+    assert len(settings) == 60
+    assert sum(touched[stride, m] != -(-(m + 19 - 1) // stride) for stride, m in settings) == 18
+
+
+@settings(max_examples=100, deadline=None)
+@given(settings_of(tuple(range(1, 6))), st.data())
+def test_sums_are_over_the_unions_that_several_patches_touch(
+    setting: tuple[Ablation, int, int], data: st.DataObject
+) -> None:
+    """The largest sum over two patches is that over all pairs of places; a bound is never below it."""
+    _, height, width = setting
+    patch = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
+    one = touched_by_hand(shown_by_hand(*setting), height, width, patch)
+    weights = np.random.default_rng(0).integers(0, 3, (4, Geometry.of(*setting).num_ablations)).astype(np.float32)
+    expected = np.max([weights[:, list(a | b)].sum(axis=1) for a in one for b in one], axis=0)
+    listed = reach(Geometry.of(*setting), Threat(*patch, patches=2))
+    assert not listed.is_bound
+    assert listed.sums(weights).max(axis=1).tolist() == expected.tolist()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(touched, "MAX_LISTED", 0)
+        bound = reach(Geometry.of(*setting), Threat(*patch, patches=2))
+    assert (bound.sums(weights).max(axis=1) >= expected).all()

@@ -1,0 +1,59 @@
+"""The kinds of ablations: each is listed once, here.
+
+A kind is a class with the members of `Ablations`. Engines, certificates, queries and tables know these members alone,
+so a new kind needs a module of its own and an entry in the table below.
+
+    rows times columns   columns, rows and blocks: geometry.py says what they show, touched.py what threats touch
+"""
+
+from typing import Protocol, Self
+
+from smoothcert.manifests.job import Ablation
+from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations.geometry import Geometry, Ints
+from smoothcert.workers.ablations.shown import Shown
+from smoothcert.workers.ablations.threats import Reach, Threat
+
+
+class Ablations(Shown, Protocol):
+    """The ablations of an image: what each shows, and which of them a threat touches."""
+
+    def coarser(self, times: int) -> tuple[Self, Ints]:
+        """The ablations of a stride `times` as long, and the positions of their votes.
+
+        Args:
+            times: 1 or more.
+        """
+
+    def reach(self, threat: Threat) -> Reach:
+        """The largest sets of ablations that a threat can touch.
+
+        Raises:
+            RequestError: the patch is larger than the image.
+        """
+
+
+class RowsTimesColumns(Geometry):
+    """Columns, rows or blocks."""
+
+    def reach(self, threat: Threat) -> Reach:
+        return touched.reach(self, threat)
+
+
+_KINDS: dict[str, type[RowsTimesColumns]] = {
+    "column": RowsTimesColumns,
+    "row": RowsTimesColumns,
+    "block": RowsTimesColumns,
+}
+
+
+def ablations_of(ablation: Ablation, height: int, width: int) -> Ablations:
+    """The ablations that a job names.
+
+    Args:
+        ablation: of the job.
+        height, width: of the image after the crop, in pixels.
+    Raises:
+        RequestError: the ablation is larger than the image.
+    """
+    return _KINDS[ablation.kind].of(ablation, height, width)

@@ -1,0 +1,111 @@
+"""What ablations show. Engines know no more of an ablation kind than this.
+
+A kind keeps small tables instead of a mask for each ablation, since 50,000 masks of 224 x 224 pixels take 2.5 GB. It
+expands as many masks as are asked for. The tables may lie on a device: a kind indexes and combines them with operators
+that numpy arrays and torch tensors share, so this room loads no torch.
+
+Not covered: which sets of ablations a threat touches (threats.py); which tokens ablations show (tokens.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+Array = Any
+"""A numpy array, or a torch tensor; those of one call are alike."""
+
+
+class Shown(Protocol):
+    """The ablations of an image, in the order of their votes.
+
+    Attributes:
+        height, width: of the image, in pixels.
+        num_ablations: how many there are.
+        middle: position of an ablation from the middle, by which an engine is checked.
+        tables: what `visible` reads.
+    """
+
+    @property
+    def height(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def num_ablations(self) -> int: ...
+    @property
+    def middle(self) -> int: ...
+    @property
+    def tables(self) -> tuple[Array, ...]: ...
+    def visible(self, ablations: Array, tables: Sequence[Array] | None = None) -> Array:
+        """[n, height, width] bool: the pixels that some ablations show.
+
+        Args:
+            ablations: [n] positions.
+            tables: `self.tables`, perhaps moved to a device; None for numpy arrays.
+        """
+
+    def visible_tokens(self, token_px: int) -> Bools:
+        """[ablations, tokens]: whether a token has a visible pixel; tokens are row-major.
+
+        Args:
+            token_px: side of a token; divides height and width.
+        """
+
+    def upsampled(self, times: int) -> "Shown":
+        """The same ablations in the same order where every pixel is repeated `times` along both sides."""
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """A few ablations, given pixel by pixel.
+
+    Attributes:
+        masks: [ablations, height, width], the pixels shown.
+    """
+
+    masks: Bools
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> Self:
+        """One ablation that hides nothing."""
+        return cls(np.ones((1, height, width), bool))
+
+    @classmethod
+    def one_of(cls, shown: Shown, ablation: int) -> Self:
+        """One ablation of several."""
+        return cls(shown.visible(np.array([ablation])))
+
+    @property
+    def height(self) -> int:
+        return self.masks.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.masks.shape[2]
+
+    @property
+    def num_ablations(self) -> int:
+        return len(self.masks)
+
+    @property
+    def middle(self) -> int:
+        return len(self.masks) // 2
+
+    @property
+    def tables(self) -> tuple[Array, ...]:
+        return (self.masks,)
+
+    def visible(self, ablations: Array, tables: Sequence[Array] | None = None) -> Array:
+        (masks,) = tables or self.tables
+        return masks[ablations]
+
+    def visible_tokens(self, token_px: int) -> Bools:
+        rows, columns = self.height // token_px, self.width // token_px
+        tiles = self.masks.reshape(-1, rows, token_px, columns, token_px)
+        return tiles.any(axis=(2, 4)).reshape(-1, rows * columns)
+
+    def upsampled(self, times: int) -> Self:
+        return type(self)(self.masks.repeat(times, axis=1).repeat(times, axis=2))

@@ -1,0 +1,65 @@
+"""Rule families: what a kind of ablation stores of each image, and which questions its votes answer.
+
+A kind of ablation belongs to one family. A new family needs a module with its rules and its stored columns, and an
+entry in the table below.
+
+    majority   columns, rows and blocks: the class with the most votes (majority.py, rules.py)
+
+The table of votes takes its columns from here (runs/votes_table.py).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.rules import RuleName
+from smoothcert.workers.ablations.kinds import Ablations
+from smoothcert.workers.certificates import majority
+from smoothcert.workers.certificates.rules import Rule, exact_rule, margin_rule
+
+
+class Certify(Protocol):
+    """Compute what a family stores: an object whose attributes are the columns, [images] each."""
+
+    def __call__(self, votes: NDArray[np.integer], ablations: Ablations, *, classes: int) -> Any: ...
+
+
+@dataclass(frozen=True)
+class RuleFamily:
+    """Rules that share their votes.
+
+    Attributes:
+        predicted: dataclass of the columns that an image has before its votes; int32 each.
+        certified: dataclass of the columns after its votes; int32 each.
+        certify: votes to all these columns.
+        rules: the questions that a query can ask; the first is asked unless another is named.
+    """
+
+    predicted: type[Any]
+    certified: type[Any]
+    certify: Certify
+    rules: Mapping[str, Rule]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(field.name for record in (self.predicted, self.certified) for field in fields(record))
+
+
+MAJORITY = RuleFamily(
+    predicted=majority.Prediction,
+    certified=majority.LargestPatches,
+    certify=majority.certify,
+    rules={RuleName.exact: exact_rule, RuleName.margin: margin_rule},
+)
+
+_FAMILIES = {"column": MAJORITY, "row": MAJORITY, "block": MAJORITY}
+
+
+def family_of(ablation: Ablation) -> RuleFamily:
+    """The family of a job's ablation."""
+    return _FAMILIES[ablation.kind]

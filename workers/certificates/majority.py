@@ -1,0 +1,67 @@
+"""Majority votes: the columns that are stored of each image beside its votes.
+
+The prediction is the class with the most votes. The sides of the largest certified squares by the exact rule and by the
+margin rule are stored, so that tables need no votes.
+
+Not covered: the rules themselves (rules.py).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoothcert.workers.ablations.kinds import Ablations
+from smoothcert.workers.certificates.largest import largest_certified, squares
+from smoothcert.workers.certificates.rules import Ballots, Ints, exact_rule, margin_rule
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Columns of an image: what the smoothed classifier says."""
+
+    prediction: int
+    count: int
+    runner_up: int
+    runner_up_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class LargestPatches:
+    """Columns of an image: the sides of the largest certified squares, by either rule."""
+
+    max_certified_patch: int
+    max_margin_certified_patch: int
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """The same columns of many images, [images] each."""
+
+    prediction: NDArray[np.int32]
+    count: NDArray[np.int32]
+    runner_up: NDArray[np.int32]
+    runner_up_count: NDArray[np.int32]
+    max_certified_patch: Ints
+    max_margin_certified_patch: Ints
+
+
+def certify(votes: NDArray[np.integer], ablations: Ablations, *, classes: int) -> Certificates:
+    """Count the votes and find the largest certified squares.
+
+    Args:
+        votes: [images, ablations], the class of each vote, in offset order.
+        ablations: that voted.
+        classes: K, the number of classes, at least 2.
+    Raises:
+        ValueError: there are not as many votes as ablations, or one is for no class.
+    """
+    ballots = Ballots.of(votes, classes=classes)
+    return Certificates(
+        ballots.tally.classes[:, 0],
+        ballots.tally.counts[:, 0],
+        ballots.tally.classes[:, 1],
+        ballots.tally.counts[:, 1],
+        largest_certified(exact_rule, ballots, ablations, squares(ablations)),
+        largest_certified(margin_rule, ballots, ablations, squares(ablations)),
+    )
