@@ -39,6 +39,7 @@ from smoothcert.workers.certificates.rules import certify
 from smoothcert.workers.certificates.tally import count_votes
 from smoothcert.workers.networks.classifiers import load_classifier, preprocess_notice
 from smoothcert.workers.runs import votes_table
+from smoothcert.workers.runs.layout import RUN_JSON
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, TriedOut
 from smoothcert.workers.storage.store import AnyStore, sha256_of
 from smoothcert.workers.tars.images import decode, decoder_version
@@ -87,9 +88,9 @@ class Certifier:
         self._compute = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (threads,))
         self._job, self._run_id, self._run_url = job, run_id, run_url
         self._store = AnyStore(job.storage)
-        if self._store.find(f"{run_url}/run.json") is None:
+        if self._store.find(f"{run_url}/{RUN_JSON}") is None:
             raise RequestError(
-                f"output: {run_url}/run.json is not seen by {platform.node()}; use a folder that all machines share"
+                f"output: {run_url}/{RUN_JSON} is not seen by {platform.node()}; use a folder that all machines share"
             )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         crop = job.preprocess.crop

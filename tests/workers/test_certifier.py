@@ -12,7 +12,8 @@ import pytest
 
 from smoothcert.manifests.errors import ShardError
 from smoothcert.manifests.job import load_job
-from smoothcert.pipeline.certify.plan import begin, make_plan
+from smoothcert.pipeline.certify.begin import begin
+from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.workers import certifier as certifier_module
 from smoothcert.workers.certifier import Certifier, _ahead
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask

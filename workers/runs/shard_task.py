@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.manifests.shards import Shard
+from smoothcert.workers.runs.layout import votes_file
 from smoothcert.workers.tars.labels import LabelCounts
 
 
@@ -22,7 +23,7 @@ class ShardTask:
 
     @property
     def file_name(self) -> str:
-        return f"votes/{self.index:05d}-{self.shard.name.removesuffix('.tar')}.parquet"
+        return votes_file(self.index, self.shard.name)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from smoothcert.manifests.job import Ablation, load_job
-from smoothcert.pipeline.certify.plan import begin, make_plan
+from smoothcert.pipeline.certify.begin import begin
+from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.verify.verify import verify
 from smoothcert.workers.ablations.geometry import Geometry
