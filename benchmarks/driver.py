@@ -20,12 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 from smoothcert.manifests.job import Job, Storage
+from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.certify import fleet
 from smoothcert.pipeline.certify.diary import Diary
 from smoothcert.pipeline.certify.plan import Plan
 from smoothcert.pipeline.certify.progress import Lines
 from smoothcert.pipeline.cluster.connection import connect
 from smoothcert.pipeline.cluster.resources import Share
+from smoothcert.workers.runs.records import CheckpointRecord, RunRecord, ShardRecord
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
 from smoothcert.workers.storage.store import AnyStore
@@ -88,14 +90,16 @@ def measure(shards: int, actors: int, folder: Path) -> dict[str, float]:
 
 
 def _plan(shards: int, folder: Path) -> Plan:
-    record = {
-        "run_id": "fake",
-        "partial": False,
-        "shards": [
-            {"name": f"{n:06d}.tar", "url": f"{n:06d}.tar", "size": 1, "fingerprint": "", "images": None, "limit": None}
-            for n in range(shards)
-        ],
-    }
+    tars = [Shard(f"{n:06d}.tar", f"{n:06d}.tar", 1, "") for n in range(shards)]
+    record = RunRecord(
+        run_id="fake",
+        name="driver",
+        partial=False,
+        identity={},
+        job=JOB,
+        checkpoint=CheckpointRecord(sha256="", key=None),
+        shards=tuple(ShardRecord.of(tar, limit=None) for tar in tars),
+    )
     run = Run(str(folder), record, AnyStore(Storage()))
     return Plan(Job.model_validate(JOB), run, "", None, "", run.tasks, run.tasks)
 

@@ -177,7 +177,8 @@ def runs(
     storage: StorageSettings = None,
 ) -> int:
     """List the runs of an output: which id is which job, and how complete it is."""
-    from smoothcert.pipeline.overview.status import runs_of, show_runs
+    from smoothcert.pipeline.overview.runs_list import runs_of
+    from smoothcert.pipeline.overview.tables import show_runs
 
     found, damaged = runs_of(output, storage_of(storage or ()))
     show_runs(found, console_of())
@@ -279,12 +280,13 @@ def verify(
 @_command
 def status(run: RunFolder, storage: StorageSettings = None) -> None:
     """Show how far a run has come; reads storage alone, from any machine."""
-    from smoothcert.pipeline.overview.status import status_table
+    from smoothcert.pipeline.overview.status import status_of
+    from smoothcert.pipeline.overview.tables import status_table
     from smoothcert.workers.runs.run import open_run
 
     opened = open_run(run, storage_of(storage or ()))
     console = console_of()
-    show(console, status_table(opened))
+    show(console, status_table(status_of(opened)))
     say(console, opened.url)
 
 

@@ -30,6 +30,7 @@ from smoothcert.manifests.job import Job
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.classifiers import preprocess_notice
 from smoothcert.workers.rows import numbers, predictions, row_of, with_certificates, with_votes
+from smoothcert.workers.runs.layout import RUN_JSON
 from smoothcert.workers.runs.publication import Publication, TarFacts
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, TriedOut
 from smoothcert.workers.runs.votes_table import Row
@@ -202,10 +203,10 @@ class Certifier:
 
     def _prepare(self, assignment: Assignment, device: torch.device) -> _Prepared:
         job, store = assignment.job, AnyStore(assignment.job.storage)
-        if store.find(f"{assignment.run_url}/run.json") is None:
+        if store.find(f"{assignment.run_url}/{RUN_JSON}") is None:
             raise RequestError(
-                f"output: {platform.node()} does not see {assignment.run_url}/run.json; use a folder that all machines "
-                "share"
+                f"output: {platform.node()} does not see {assignment.run_url}/{RUN_JSON}; use a folder that all "
+                "machines share"
             )
         ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
         voter = JobVoter(job, self._load(assignment, store, device), ablations)

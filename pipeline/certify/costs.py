@@ -15,9 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.job import Job
-from smoothcert.pipeline.certify.plan import Plan, expect, make_plan
+from smoothcert.pipeline.certify.image_counts import expect
+from smoothcert.pipeline.certify.plan import Plan, make_plan
 from smoothcert.pipeline.console.looks import facts, flop_text, plain, span
-from smoothcert.pipeline.overview.summary import left_out_notices
+from smoothcert.pipeline.overview.notices import left_out_notices
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.ablations.tokens import token_groups

@@ -1,26 +1,32 @@
 """The driver: certify a whole dataset, from a job file to Parquet.
 
-The way of a run: plan, write run.json, try the model out, hand the shards to the fleet, check what is
-published against the plan, write _SUCCESS, print the table. State lives in storage alone, so after any
-interruption the same command continues the run.
+It plans, writes run.json, tries the model on a few images, hands the shards to the fleet, checks what is published
+against the plan, writes _SUCCESS and prints the table. State lives in storage alone, so after any interruption the same
+command continues the run.
 """
 
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from rich.console import Console
 
 from smoothcert.manifests.errors import RunError, SmoothcertError
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.certify.alike import Alike
+from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.events import Event
-from smoothcert.pipeline.certify.plan import Plan, begin, count_images, make_plan
+from smoothcert.pipeline.certify.image_counts import count_images
+from smoothcert.pipeline.certify.plan import Plan, make_plan
 from smoothcert.pipeline.certify.progress import progress_of
 from smoothcert.pipeline.console.looks import console_of, number_of, say, show
-from smoothcert.pipeline.overview.summary import Summary, left_out_notices, summarise, table_of
+from smoothcert.pipeline.overview.notices import faults_of, notices_of
+from smoothcert.pipeline.overview.summary import Summary, summarise
+from smoothcert.pipeline.overview.tables import summary_table
+from smoothcert.workers.runs.layout import SUCCESS
+from smoothcert.workers.runs.records import SuccessRecord
 from smoothcert.workers.runs.shard_task import Introduction, ShardTask
 
 if TYPE_CHECKING:
@@ -47,44 +53,40 @@ def certify_all(
     plan = make_plan(job)
     for notice in plan.notices:
         say(console, f"notice: {notice}")
-    todo = plan.todo
-    finished = not todo and plan.run.success() is not None
-    begins = not finished and begin(plan, unsafe_overwrite=unsafe_overwrite)  # a finished run is only read
-    rate, failures = None, list[str]()
-    published = _summarise(plan).environments if strict_versions else ()
-    alike = Alike(plan.run, job.model.dtype, strict=strict_versions, published=published)
-    if todo:
-        diary = _work(plan, todo, console, alike, shared=not begins)
-        rate, failures = diary.images_per_second, diary.failures
-    elif finished:
-        say(console, f"nothing to do: run {plan.run.run_id} is complete")
-    summary = _summarise(plan)
-    complete = not _missing(plan, summary)
+    rate, failures = _certify_missing(plan, console, strict=strict_versions, unsafe_overwrite=unsafe_overwrite)
+    summary = summarise(plan.run, job)
+    complete = len(summary.files) == len(plan.tasks)
     if complete:
         _finish(plan, summary)
     if json_to is not None:
         print(json.dumps(_as_json(plan, summary, rate, complete=complete)), file=json_to)
-    faults = list(_faults(plan, summary))
-    show(console, table_of(summary, job, _title(plan, complete=complete), rate))
+    faults = list(faults_of(summary, job))
+    show(console, summary_table(summary, job, _title(plan, complete=complete), rate))
     for line in [*(f"failed: {reason}" for reason in [*failures, *faults]), *_remarks(plan, summary)]:
         say(console, line)
     say(console, plan.run.url)
     return 0 if complete and not faults else 1
 
 
-def _summarise(plan: Plan) -> Summary:
-    return summarise(plan.run, plan.job)
+class _Outcome(NamedTuple):
+    """What this driver did: images a second, None if there was nothing to do; and a line per shard that failed."""
+
+    images_per_second: float | None
+    failures: list[str]
 
 
-def _faults(plan: Plan, summary: Summary) -> Iterator[str]:
-    """Why figures of a complete run are not to be trusted, a line each."""
-    job = plan.job
-    if summary.unusable > job.max_error_share * summary.images:
-        kinds = ((summary.without_votes, "votes"), (summary.labels.bad, "usable label"))
-        what = " and ".join(f"{count} of {summary.images} images have no {kind}" for count, kind in kinds if count)
-        yield f"{what}, more than max_error_share ({job.max_error_share:g}) allows: see the columns status and error"
-    if misnumbered := summary.labels.misnumbered(job.images, job.model.classes):
-        yield f"images.label: {misnumbered}"
+def _certify_missing(plan: Plan, console: Console, *, strict: bool, unsafe_overwrite: bool) -> _Outcome:
+    """Certify the shards that are not published."""
+    finished = not plan.todo and plan.run.success() is not None
+    begins = not finished and begin(plan, unsafe_overwrite=unsafe_overwrite)  # a finished run is only read
+    published = summarise(plan.run, plan.job).environments if strict else ()
+    alike = Alike(plan.run, plan.job.model.dtype, strict=strict, published=published)
+    if plan.todo:
+        diary = _work(plan, plan.todo, console, alike, shared=not begins)
+        return _Outcome(diary.images_per_second, diary.failures)
+    if finished:
+        say(console, f"nothing to do: run {plan.run.run_id} is complete")
+    return _Outcome(None, [])
 
 
 def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike, *, shared: bool) -> "Diary":
@@ -125,10 +127,6 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
     return diary
 
 
-def _missing(plan: Plan, summary: Summary) -> int:
-    return len(plan.tasks) - len(summary.files)
-
-
 def _finish(plan: Plan, summary: Summary) -> None:
     """Write _SUCCESS; every shard is published.
 
@@ -136,14 +134,18 @@ def _finish(plan: Plan, summary: Summary) -> None:
         RunError: it is there and names other files.
     """
     run = plan.run
-    if run.success() is None:
-        success = {"rows": summary.images, "shards": len(run.tasks), **summary.as_json(), "files": summary.files}
-        run.store.publish(run.url, "_SUCCESS", json.dumps(success, indent=1, sort_keys=True).encode())
-    there = (run.success() or {}).get("files")
-    if there != summary.files:
-        changed = sorted(name for name in summary.files if (there or {}).get(name) != summary.files[name])
+    success = run.success()
+    if success is None:
+        record = SuccessRecord(
+            rows=summary.images, shards=len(run.tasks), files=summary.files, **summary.figures().as_json()
+        )
+        run.store.publish(run.url, SUCCESS, record.encode())
+        success = run.success()
+    files = {} if success is None else success.files
+    if files != summary.files:
+        changed = sorted(name for name in summary.files if files.get(name) != summary.files[name])
         raise RunError(
-            f"{run.url}/_SUCCESS does not agree with {', '.join(changed) or 'the published files'}: changed after "
+            f"{run.url}/{SUCCESS} does not agree with {', '.join(changed) or 'the published files'}: changed after "
             "the run was complete; restore the files, or `smoothcert repair` the run and run the same command again"
         )
 
@@ -154,7 +156,7 @@ def _as_json(plan: Plan, summary: Summary, rate: float | None, *, complete: bool
         "path": plan.run.url,
         "complete": complete,
         "partial": plan.run.partial,
-        **summary.as_json(),
+        **summary.figures().as_json(),
         "images_per_second": rate,
     }
 
@@ -165,12 +167,9 @@ def _title(plan: Plan, *, complete: bool) -> str:
 
 
 def _remarks(plan: Plan, summary: Summary) -> Iterator[str]:
-    """What a reader of the table must know besides."""
-    if len(summary.environments) > 1:
-        made = "; ".join(f"{count} files by {environment}" for environment, count in summary.environments.items())
-        yield f"notice: mixed versions or devices, votes of tiny margins may depend on them: {made}"
-    yield from (f"notice: {notice}" for notice in left_out_notices(summary.left_out))
-    if missing := _missing(plan, summary):
+    """What a reader of the table must know besides, a line each."""
+    yield from (f"notice: {notice}" for notice in notices_of(summary))
+    if missing := len(plan.tasks) - len(summary.files):
         yield (
             f"{missing:,} of {len(plan.tasks):,} shards are missing. Finished shards are kept: run the same "
             "command again to try the missing ones. A repaired tar usually has another size: it makes another run, "

@@ -1,55 +1,47 @@
-"""The figures of a run, read from its published files, and the table that shows them.
+"""The figures of a run, read from its published files.
 
-Certificates of squares follow from the two max columns, because a certificate implies that of every smaller
-square; so the patches of the table can change without a new run.
+Certificates of squares follow from the two max columns, because a certificate implies that of every smaller square. So
+the patches of the table can change without a new run.
+
+Not covered: how the figures look (tables.py), and what a reader must know besides (notices.py).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from rich.table import Table
 
 from smoothcert.manifests.job import Job
-from smoothcert.pipeline.console.looks import digits, facts, number_of, percent, plain
 from smoothcert.workers.runs.environment import environment_of
-from smoothcert.workers.runs.published import read_published
+from smoothcert.workers.runs.published import PublishedFile, read_published
+from smoothcert.workers.runs.records import CertifiedRecord, FiguresRecord
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.tars.label_counts import LabelCounts
 from smoothcert.workers.tars.tar_headers import LeftOut
 
 _NUMBERS = ["label", "clean_prediction", "prediction", "max_certified_patch", "max_margin_certified_patch"]
-_LISTED = 10  # suffixes in a message
 _COLUMNS = ["key", "status", "error", *_NUMBERS]
 
 
 @dataclass(frozen=True)
-class CertifiedShare:
-    """A square patch and the share of images certified against it by either rule; in a labelled job of those that are
-    right, too, or None where no label can be used.
-    """
-
-    patch: tuple[int, int]
-    exact: float | None
-    margin: float | None
-
-
-@dataclass(frozen=True)
 class Summary:
-    """Figures of the published files; an accuracy is a count over all rows, those without votes included.
+    """Figures of the published files; an accuracy is a share of all rows, those without votes included.
 
     Attributes:
-        images: rows.
-        status: rows of each status.
-        labelled: whether the job has labels; else `certified` holds certified shares.
-        labels: what the labels are like; of no images where the job has none.
-        first_without_votes: key and reason of the first image that has none.
+        images: number of rows.
+        status: number of rows of each status.
+        labelled: whether the job has labels; otherwise `certified` holds certified shares.
+        labels: what the labels are like; empty if the job has none.
+        clean_accuracy, smoothed_accuracy: None without usable labels.
+        certified: shares for each patch of the job.
+        without_votes: number of rows without votes.
+        first_without_votes: key and reason of the first of these.
         files: SHA-256 of each published file.
-        environments: number of files from each environment (alike.environment_of).
+        environments: number of files from each environment (environment_of).
         rotated: images whose EXIF orientation says that the stored pixels are not upright.
         left_out: what the tars hold that is not in the run.
     """
@@ -60,7 +52,7 @@ class Summary:
     labels: LabelCounts
     clean_accuracy: float | None
     smoothed_accuracy: float | None
-    certified: tuple[CertifiedShare, ...]
+    certified: tuple[CertifiedRecord, ...]
     without_votes: int
     first_without_votes: str | None
     files: dict[str, str]
@@ -73,20 +65,21 @@ class Summary:
         """Images that say nothing: those without votes and, in a labelled job, those whose label is an error."""
         return self.without_votes + self.labels.bad
 
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "images": self.images,
-            "status": self.status,
-            "clean_accuracy": self.clean_accuracy,
-            "smoothed_accuracy": self.smoothed_accuracy,
-            "bad_labels": self.labels.bad,
-            "first_bad_label": self.labels.first_bad,
-            "rotated_images": self.rotated,
-            **self.left_out.as_json(),
-            "certified": [
-                {"patch": list(share.patch), "exact": share.exact, "margin": share.margin} for share in self.certified
-            ],
-        }
+    def figures(self) -> FiguresRecord:
+        """The figures that _SUCCESS and `certify --json` give."""
+        return FiguresRecord(
+            images=self.images,
+            status=self.status,
+            clean_accuracy=self.clean_accuracy,
+            smoothed_accuracy=self.smoothed_accuracy,
+            bad_labels=self.labels.bad,
+            first_bad_label=self.labels.first_bad,
+            rotated_images=self.rotated,
+            system_members=self.left_out.system_members,
+            samples_without_image=self.left_out.samples_without_image,
+            suffixes_without_image=tuple(sorted(self.left_out.suffixes_without_image)),
+            certified=self.certified,
+        )
 
 
 def summarise(run: Run, job: Job) -> Summary:
@@ -98,60 +91,63 @@ def summarise(run: Run, job: Job) -> Summary:
     Raises:
         RunError: a file is damaged, or not one of this run's.
     """
-    status, environments, counts = Counter[str](), Counter[str](), Counter[str]()
-    files, labels, left_out, labelled = {}, LabelCounts(), LeftOut(), job.images.label is not None
-    first_without_votes: str | None = None
+    sums = _Sums()
     for file in read_published(run, _COLUMNS):  # one at a time: there may be a hundred thousand
-        files[file.name] = file.sha256
-        environments[environment_of(file.metadata)] += 1
-        status.update(file.rows["status"].to_pylist())
-        counts.update(_counts(file.rows, job.patches, labelled=labelled))
-        counts["rotated_images"] += file.metadata.get("rotated_images", 0)
-        left_out += LeftOut.of(file.metadata)
-        first_without_votes = first_without_votes or _first_without_votes(file.rows)
+        sums.add(file, job)
+    return _summary_of(sums, job)
+
+
+@dataclass
+class _Sums:
+    """Counts over files; attributes as in Summary, and in `counts` what shares are made of."""
+
+    status: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    labels: LabelCounts = field(default_factory=LabelCounts)
+    first_without_votes: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    environments: Counter[str] = field(default_factory=Counter)
+    rotated: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    def add(self, file: PublishedFile, job: Job) -> None:
+        labelled = job.images.label is not None
+        self.files[file.name] = file.sha256
+        self.environments[environment_of(file.metadata.environment)] += 1
+        self.status.update(file.rows["status"].to_pylist())
+        self.counts.update(_counts(file.rows, job.patches, labelled=labelled))
+        self.rotated += file.metadata.rotated_images
+        self.left_out += file.metadata.left_out
+        self.first_without_votes = self.first_without_votes or _first_without_votes(file.rows)
         if labelled:
-            labels += _label_counts(file.rows, job)
-    meant = labels.usable or not labelled
+            self.labels += _label_counts(file.rows, job)
+
+
+def _summary_of(sums: _Sums, job: Job) -> Summary:
+    images, labelled = sums.status.total(), job.images.label is not None
+    has_shares = sums.labels.usable or not labelled
 
     def share(what: str) -> float | None:
-        return counts[what] / max(1, status.total()) if meant else None
+        return sums.counts[what] / max(1, images) if has_shares else None
 
     return Summary(
-        images=status.total(),
-        status=dict(status),
+        images=images,
+        status=dict(sums.status),
         labelled=labelled,
-        labels=labels,
+        labels=sums.labels,
         clean_accuracy=share("clean") if labelled and job.clean else None,
         smoothed_accuracy=share("smoothed") if labelled else None,
         certified=tuple(
-            CertifiedShare((side, side), share(f"exact {side}"), share(f"margin {side}")) for side in job.patches
+            CertifiedRecord(patch=(side, side), exact=share(f"exact {side}"), margin=share(f"margin {side}"))
+            for side in job.patches
         ),
-        without_votes=counts["without votes"],
-        first_without_votes=first_without_votes,
-        files=files,
-        environments=dict(environments),
-        rotated=counts["rotated_images"],
-        left_out=left_out,
+        without_votes=sums.counts["without votes"],
+        first_without_votes=sums.first_without_votes,
+        files=sums.files,
+        environments=dict(sums.environments),
+        rotated=sums.rotated,
+        left_out=sums.left_out,
     )
-
-
-def left_out_notices(left_out: LeftOut) -> Iterator[str]:
-    """What the tars hold that is not in the run, a line each; `plan` and `certify` print the same."""
-    if left_out.system_members:
-        were = "was" if left_out.system_members == 1 else "were"
-        yield (
-            f"{number_of(left_out.system_members, 'file')} that operating systems add to folders, such as ._NAME or "
-            f".DS_Store, {were} skipped in the tars"
-        )
-    if count := left_out.samples_without_image:
-        have, are = ("has", "is") if count == 1 else ("have", "are")
-        suffixes = sorted(left_out.suffixes_without_image)
-        more = f" and {len(suffixes) - _LISTED} more" if len(suffixes) > _LISTED else ""
-        yield (
-            f"{number_of(count, 'sample')} in the tars {have} no member that images.image names (suffixes: "
-            f"{', '.join(suffixes[:_LISTED])}{more}) and {are} not in the run; add the suffixes that are images to "
-            "images.image"
-        )
 
 
 def _first_without_votes(rows: pa.Table) -> str | None:
@@ -181,34 +177,6 @@ def _counts(rows: pa.Table, patches: Sequence[int], *, labelled: bool) -> dict[s
     for side in patches:
         kinds |= {f"exact {side}": right & (exact >= side), f"margin {side}": right & (margin >= side)}
     return {name: int(rows_of_kind.sum()) for name, rows_of_kind in kinds.items()}
-
-
-def table_of(summary: Summary, job: Job, title: str, images_per_second: float | None) -> Table:
-    """What is printed at the end of a run; an accuracy that does not exist is a dash."""
-    table = facts(title, columns=2)
-    errors = {status: count for status, count in summary.status.items() if status != "ok"}
-    kinds = ", ".join(f"{count:,} {status}" for status, count in sorted(errors.items()))
-    table.add_row("images", f"{summary.images:,}", "")
-    table.add_row("errors", f"{sum(errors.values()):,}", kinds)
-    if summary.without_votes:
-        table.add_row("without votes", f"{summary.without_votes:,}", plain(str(summary.first_without_votes)))
-    if summary.labels.bad:
-        table.add_row("bad labels", f"{summary.labels.bad:,}", plain(str(summary.labels.first_bad)))
-    if summary.rotated:
-        treatment = "turned upright" if job.preprocess.orient else "taken as stored"
-        table.add_row("rotated by EXIF", f"{summary.rotated:,}", treatment)
-    table.add_row("clean accuracy", percent(summary.clean_accuracy), "")
-    table.add_row("smoothed accuracy", percent(summary.smoothed_accuracy), "")
-    if summary.certified:
-        table.add_section()
-        table.add_row("certified accuracy" if summary.labelled else "certified share", "exact", "margin rule")
-    for share in summary.certified:
-        height, width = share.patch
-        table.add_row(f"  patch {height} x {width}", percent(share.exact), percent(share.margin))
-    if images_per_second is not None:
-        table.add_section()
-        table.add_row("images/s", digits(images_per_second), "")
-    return table
 
 
 def _with_absent(column: pa.ChunkedArray, absent: int) -> np.ndarray[Any, np.dtype[np.int64]]:

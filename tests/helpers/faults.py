@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 import torch
 
 from smoothcert.manifests.job import load_job
-from smoothcert.pipeline.certify.plan import begin, make_plan
+from smoothcert.pipeline.certify.begin import begin
+from smoothcert.pipeline.certify.plan import make_plan
 from tests.helpers import jobs
 from tests.helpers.house import HOUSE
 

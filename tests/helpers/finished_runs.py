@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.manifests.job import Ablation, load_job
+from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.driver import certify_all
-from smoothcert.pipeline.certify.plan import begin, make_plan
+from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.majority import certify
 from smoothcert.workers.runs import votes_table

@@ -15,7 +15,8 @@ import torch
 
 from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.job import load_job
-from smoothcert.pipeline.certify.plan import Plan, begin, make_plan
+from smoothcert.pipeline.certify.begin import begin
+from smoothcert.pipeline.certify.plan import Plan, make_plan
 from smoothcert.workers.certifier import Assignment, Certifier
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
 from smoothcert.workers.runs.votes_table import METADATA_KEY

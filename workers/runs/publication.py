@@ -18,6 +18,8 @@ from smoothcert.manifests.identity import VOTES_VERSION
 from smoothcert.manifests.job import Job
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.runs import votes_table
+from smoothcert.workers.runs.published import parse_metadata
+from smoothcert.workers.runs.records import FileMetadata, ShardFileRecord
 from smoothcert.workers.runs.shard_task import ShardTask
 from smoothcert.workers.runs.votes_table import Row
 from smoothcert.workers.storage.store import Store
@@ -79,24 +81,24 @@ class Publication:
             self._require_same_images(task, rows)
         return published
 
-    def _metadata(self, task: ShardTask, tar: TarFacts, seconds: float) -> dict[str, Any]:
-        return {
-            "run_id": self.run_id,
-            "shard": {"name": task.shard.name, "size": task.shard.size, "fingerprint": task.shard.fingerprint},
-            "shard_sha256": tar.sha256,
-            "votes_version": VOTES_VERSION,
-            "geometry": {**self.job.ablation.model_dump(), "crop": self.job.preprocess.crop},
-            "images_per_batch": self.images_per_batch,
+    def _metadata(self, task: ShardTask, tar: TarFacts, seconds: float) -> FileMetadata:
+        return FileMetadata(
+            run_id=self.run_id,
+            shard=ShardFileRecord(name=task.shard.name, size=task.shard.size, fingerprint=task.shard.fingerprint),
+            shard_sha256=tar.sha256,
+            votes_version=VOTES_VERSION,
+            geometry={**self.job.ablation.model_dump(), "crop": self.job.preprocess.crop},
+            images_per_batch=self.images_per_batch,
             **tar.left_out.as_json(),
-            "rotated_images": tar.rotated_images,
-            "seconds": round(seconds, 3),
+            rotated_images=tar.rotated_images,
+            seconds=round(seconds, 3),
             **self.environment,
-        }
+        )
 
     def _require_same_images(self, task: ShardTask, rows: Sequence[Row]) -> None:
         url = f"{self.run_url}/{task.file_name}"
-        file = io.BytesIO(self.store.read(url))
-        run_id = votes_table.read_metadata(file)["run_id"]
-        images = pq.read_table(file, columns=["key", "sha256"]).to_pylist()
+        data = self.store.read(url)
+        run_id = parse_metadata(data, url).run_id
+        images = pq.read_table(io.BytesIO(data), columns=["key", "sha256"]).to_pylist()
         if run_id != self.run_id or images != [{"key": row.key, "sha256": row.sha256} for row in rows]:
             raise ShardError(f"{url} is there already, with other images; move it away")

@@ -1,6 +1,6 @@
-"""The published files of a run, read and checked to be this run's.
+"""Read the published files of votes of a run, and check that they belong to it.
 
-Not covered: whether their content is right (pipeline/verify/), and what it amounts to (pipeline/overview/,
+Not covered: whether their content is right (pipeline/verify/); the figures they give (pipeline/overview/,
 pipeline/query/).
 """
 
@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,33 +19,36 @@ import pyarrow.parquet as pq
 from smoothcert.manifests.errors import RunError
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.families import family_of
-from smoothcert.workers.runs.run import Run, damaged
-from smoothcert.workers.runs.votes_table import read_metadata, schema
+from smoothcert.workers.runs.json_file import damaged, parse
+from smoothcert.workers.runs.records import FileMetadata
+from smoothcert.workers.runs.run import Run
+from smoothcert.workers.runs.votes_table import METADATA_KEY, schema
 
-_AT_ONCE = 8  # S3 answers a read after some 20 ms
+_READERS = 8  # S3 answers a read after some 20 ms
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One shard's file.
+    """The file of votes of one shard.
 
     Attributes:
         name: relative to the run.
         sha256: of the file's bytes, in hex.
-        metadata: what it says of itself.
-        rows: the columns asked for, dictionaries as plain strings.
+        metadata: what the file says of itself.
+        rows: the requested columns, dictionaries as plain strings.
     """
 
     name: str
     sha256: str
-    metadata: dict[str, Any]
+    metadata: FileMetadata
     rows: pa.Table
 
 
 def read_published(run: Run, columns: Sequence[str]) -> Iterator[PublishedFile]:
-    """The files that are there, in the order of the run's shards.
+    """Yield the files that are there, in the order of the run's shards.
 
-    A file is what it was when it was published: its hash is that of _SUCCESS, or its pages have their checksums.
+    No damage is read as votes: in a complete run the file's hash is that of _SUCCESS, otherwise its pages have their
+    checksums.
 
     Args:
         run: the run.
@@ -61,40 +63,62 @@ def read_published(run: Run, columns: Sequence[str]) -> Iterator[PublishedFile]:
         run,
         columns=columns,
         expected=schema(ablations_of(run.job.ablation, crop, crop).num_ablations, family_of(run.job.ablation)),
-        hashes=None if success is None else success["files"],
+        hashes=None if success is None else success.files,
     )
     published = run.published()
     names = (task.file_name for task in run.tasks if task.file_name in published)
-    with ThreadPoolExecutor(_AT_ONCE) as readers:
-        reading = deque(readers.submit(read, name) for name in islice(names, 2 * _AT_ONCE))
+    with ThreadPoolExecutor(_READERS) as readers:
+        reading = deque(readers.submit(read, name) for name in islice(names, 2 * _READERS))
         while reading:
             yield reading.popleft().result()
             reading.extend(readers.submit(read, name) for name in islice(names, 1))
 
 
+def parse_metadata(data: bytes, url: str) -> FileMetadata:
+    """Read the metadata of a file of votes.
+
+    Args:
+        data: the file.
+        url: of the file, for the error.
+    Raises:
+        RunError: the file is damaged, or is not a file of votes.
+    """
+    try:
+        metadata = pq.read_schema(io.BytesIO(data)).metadata or {}
+    except (pa.ArrowException, OSError, ValueError) as error:  # what Arrow raises for damage
+        raise RunError(damaged(url, error)) from None
+    if METADATA_KEY not in metadata:
+        raise RunError(damaged(url, "it has no metadata of smoothcert"))
+    return parse(FileMetadata, metadata[METADATA_KEY], url)
+
+
 def _read(
     run: Run, name: str, *, columns: Sequence[str], expected: pa.Schema, hashes: Mapping[str, str] | None
 ) -> PublishedFile:
-    data = run.store.read(f"{run.url}/{name}")
+    url = f"{run.url}/{name}"
+    data = run.store.read(url)
     sha256 = hashlib.sha256(data).hexdigest()
+    if hashes is not None and hashes.get(name) != sha256:
+        raise RunError(damaged(url, "its SHA-256 is not the one in _SUCCESS"))
+    metadata = parse_metadata(data, url)
+    if metadata.run_id != run.run_id:
+        raise RunError(damaged(url, f"it belongs to run {metadata.run_id}"))
+    return PublishedFile(name, sha256, metadata, _as_strings(_read_rows(data, url, columns, expected)))
+
+
+def _read_rows(data: bytes, url: str, columns: Sequence[str], expected: pa.Schema) -> pa.Table:
     try:
-        if hashes is not None and hashes.get(name) != sha256:
-            raise ValueError("its SHA-256 is not the one in _SUCCESS")
-        metadata = read_metadata(io.BytesIO(data))
-        if metadata["run_id"] != run.run_id:
-            raise ValueError(f"it belongs to run {metadata['run_id']}")
         file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
         if (file.schema_arrow.names, file.schema_arrow.types) != (expected.names, expected.types):
             raise ValueError("its columns are not those of the job in run.json")
         # Without Arrow's threads: a process that ends at once has been seen to abort on them.
-        rows = file.read(list(columns), use_threads=False)
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        raise RunError(damaged(f"{run.url}/{name}", error)) from None
-    return PublishedFile(name, sha256, metadata, _plain(rows))
+        return file.read(list(columns), use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:  # what Arrow raises for damage
+        raise RunError(damaged(url, error)) from None
 
 
-def _plain(rows: pa.Table) -> pa.Table:
-    """Each file has dictionaries of its own: strings can be put together."""
+def _as_strings(rows: pa.Table) -> pa.Table:
+    """Dictionaries differ from file to file; strings can be concatenated."""
     for place, field in enumerate(rows.schema):
         if pa.types.is_dictionary(field.type):
             rows = rows.set_column(place, field.name, rows[field.name].cast(field.type.value_type))

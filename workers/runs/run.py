@@ -1,88 +1,74 @@
-"""What a run is on disk: its files by name, what run.json and _SUCCESS say, and how complete it is.
+"""A run on disk: where it is, what run.json and _SUCCESS say, and how complete it is.
 
-    OUTPUT/RUN_ID/run.json                       the job, its identity, the shards; written first, once
-    OUTPUT/RUN_ID/votes/00000-NAME.parquet       one a shard, published once, whole
-    OUTPUT/RUN_ID/_SUCCESS                       figures and the SHA-256 of every file; written last
-
-State lives in storage alone. Not covered: making a run (pipeline/certify/); reading the votes (published.py).
+State lives in storage alone. Not covered: the names of the files (layout.py) and what they hold (records.py); making a
+run (pipeline/certify/); reading the votes (published.py).
 """
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
-from smoothcert.manifests.errors import RequestError, RunError
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import identity_of, run_id_of
 from smoothcert.manifests.job import Job, Storage
 from smoothcert.manifests.names import listed
-from smoothcert.manifests.shards import Shard, instead_of
+from smoothcert.manifests.shards import instead_of
+from smoothcert.workers.runs.json_file import parse
+from smoothcert.workers.runs.layout import RUN_JSON, SUCCESS, VOTES
+from smoothcert.workers.runs.records import RunRecord, SuccessRecord
 from smoothcert.workers.runs.shard_task import ShardTask
 from smoothcert.workers.storage.store import AnyStore, Store
 
-_LOOKED_THROUGH = 20  # folders in which an error looks for runs
-OF_A_SHARD = ("name", "url", "size", "fingerprint", "images")
+_MAX_SEARCHED_FOLDERS = 20
 
 
 @dataclass(frozen=True)
 class Run:
-    """Results of one identity: where they are and how complete.
+    """The results of one identity.
 
     Attributes:
         url: OUTPUT/RUN_ID.
         record: what run.json says.
-        store: that holds it.
+        store: that holds the run.
     """
 
     url: str
-    record: Mapping[str, Any]
+    record: RunRecord
     store: Store
 
     @property
     def run_id(self) -> str:
-        return str(self.record["run_id"])
+        return self.record.run_id
 
     @property
     def name(self) -> str:
-        return str(self.record["name"])
+        return self.record.name
 
     @property
     def partial(self) -> bool:
-        return bool(self.record["partial"])
+        return self.record.partial
 
     @property
     def checkpoint_sha256(self) -> str:
-        return str(self.record["checkpoint"]["sha256"])
+        return self.record.checkpoint.sha256
 
     @cached_property
     def job(self) -> Job:
         """The job that began the run.
 
         Raises:
-            RequestError: run.json holds none that this version understands, or one that did not give the run its id.
+            RequestError: this version does not understand the job, or the job does not give the run's id.
         """
         try:
-            job = Job.model_validate(self.record["job"])
-            checkpoint, identity = self.record["checkpoint"], dict(self.record["identity"])
-            given = identity_of(
-                job,
-                [_shard(entry) for entry in self.record["shards"]],
-                checkpoint_sha256=checkpoint["sha256"],
-                checkpoint_key=checkpoint["key"],
-                limit=job.images.limit if self.partial else None,
-            )
+            job = Job.model_validate(self.record.job)
         except ValidationError as error:
-            where = ".".join(map(str, error.errors()[0]["loc"]))
-            raise RequestError(f"{self.url}/run.json: its job is not valid, first at {where}; restore it") from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise RequestError(f"{self.url}/run.json is damaged ({error!r}); restore it") from None
-        if given | {"votes_version": identity.get("votes_version")} != identity or run_id_of(identity) != self.run_id:
+            field = ".".join(map(str, error.errors()[0]["loc"]))
+            raise RequestError(f"{self.url}/{RUN_JSON}: its job is not valid, first at {field}; restore it") from None
+        if not _gives_its_id(self.record, job):
             raise RequestError(
-                f"{self.url}/run.json contradicts itself: its job does not give the id {self.run_id} (`smoothcert "
+                f"{self.url}/{RUN_JSON} contradicts itself: its job does not give the id {self.run_id} (`smoothcert "
                 "verify` says where); restore it"
             )
         return job
@@ -91,14 +77,14 @@ class Run:
     def tasks(self) -> tuple[ShardTask, ...]:
         """The shards of which at least one image counts, in order."""
         return tuple(
-            ShardTask(index, _shard(shard), shard["limit"])
-            for index, shard in enumerate(self.record["shards"])
-            if shard["limit"] != 0
+            ShardTask(index, entry.shard, entry.limit)
+            for index, entry in enumerate(self.record.shards)
+            if entry.limit != 0
         )
 
     def published(self) -> set[str]:
         """Names of the published files, relative to the run."""
-        return {f"votes/{Path(entry.url).name}" for entry in self.store.files(f"{self.url}/votes")}
+        return {f"{VOTES}/{Path(entry.url).name}" for entry in self.store.files(f"{self.url}/{VOTES}")}
 
     def is_published(self, task: ShardTask) -> bool:
         return self.store.find(f"{self.url}/{task.file_name}") is not None
@@ -107,24 +93,19 @@ class Run:
         published = self.published()
         return tuple(task for task in self.tasks if task.file_name not in published)
 
-    def success(self) -> dict[str, Any] | None:
-        """What _SUCCESS says, or None where the run has none.
+    def success(self) -> SuccessRecord | None:
+        """What _SUCCESS says, or None if the run has none.
 
         Raises:
             RunError: it is damaged.
         """
-        url = f"{self.url}/_SUCCESS"
+        url = f"{self.url}/{SUCCESS}"
         if self.store.find(url) is None:
             return None
-        try:
-            success = json.loads(self.store.read(url))
-            _ = dict(success["files"]), int(success["rows"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(damaged(url, error)) from None
-        return dict(success)
+        return parse(SuccessRecord, self.store.read(url), url)
 
     def complete(self) -> bool:
-        """Whether every shard is published and _SUCCESS says so.
+        """Whether _SUCCESS exists and every shard is published.
 
         Raises:
             RunError: _SUCCESS is damaged.
@@ -132,52 +113,50 @@ class Run:
         return self.success() is not None and not self.missing()
 
 
-def _shard(entry: Mapping[str, Any]) -> Shard:
-    return Shard(**{name: entry[name] for name in OF_A_SHARD})
-
-
-def damaged(url: str, error: Exception) -> str:
-    """What to say of a published file that cannot be read."""
-    said = " ".join(str(error).split())
-    return f"{url} is damaged ({said}); `smoothcert repair` the run, then run the same command again"
+def _gives_its_id(record: RunRecord, job: Job) -> bool:
+    """Whether the job gives the recorded identity, and that identity the run's id."""
+    given = identity_of(
+        job,
+        [entry.shard for entry in record.shards],
+        checkpoint_sha256=record.checkpoint.sha256,
+        checkpoint_key=record.checkpoint.key,
+        limit=job.images.limit if record.partial else None,
+    )
+    given["votes_version"] = record.identity.get("votes_version")  # of the code that began the run
+    return given == record.identity and run_id_of(record.identity) == record.run_id
 
 
 def find_run(url: str, store: Store) -> Run | None:
-    """The run at a URL, or None where there is no run.json.
+    """The run at a URL, or None if there is no run.json.
 
     Raises:
-        RequestError: its run.json cannot be read.
+        RequestError: its run.json is damaged.
     """
-    record_url = f"{url}/run.json"
+    record_url = f"{url}/{RUN_JSON}"
     if store.find(record_url) is None:
         return None
-    try:
-        run = Run(url, json.loads(store.read(record_url)), store)
-        _ = run.tasks, run.run_id, run.name, run.partial
-    except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{record_url} is damaged ({error!r}); move the run away and start again") from None
-    return run
+    return Run(url, parse(RunRecord, store.read(record_url), record_url), store)
 
 
 def open_run(url: str, storage: Storage = Storage()) -> Run:  # noqa: B008  frozen
     """The run at a URL that a user named, reached as `storage` says.
 
     Raises:
-        RequestError: there is none.
+        RequestError: there is none, or its run.json is damaged.
     """
     url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
     store = AnyStore(storage)
     run = find_run(url, store)
     if run is None:
-        raise RequestError(f"{url}: no run here, {_instead_of_run(url, store)}")
+        raise RequestError(f"{url}: no run here: {_instead_of_run(url, store)}")
     return run
 
 
 def _instead_of_run(url: str, store: Store) -> str:
-    """Why there is none, and which there are."""
+    """Why there is no run, and which runs there are nearby."""
     if store.listing(url, most=1) is None:
-        return f"for there is no such folder; {instead_of(url, store)}"
-    below = store.folders(url)[:_LOOKED_THROUGH]
-    if runs := [folder for folder in below if store.find(f"{folder}/run.json") is not None]:
-        return f"but in folders of it; name one: {url}/RUN_ID with RUN_ID of {listed(Path(run).name for run in runs)}"
-    return "for there is no run.json; name OUTPUT/RUN_ID (`smoothcert runs OUTPUT` lists them)"
+        return f"the folder does not exist; {instead_of(url, store)}"
+    folders = store.folders(url)[:_MAX_SEARCHED_FOLDERS]
+    if runs := [Path(folder).name for folder in folders if store.find(f"{folder}/{RUN_JSON}") is not None]:
+        return f"its folders hold some; name {url}/RUN_ID, where RUN_ID is one of {listed(runs)}"
+    return f"there is no {RUN_JSON}; name OUTPUT/RUN_ID (`smoothcert runs OUTPUT` lists them)"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.manifests.shards import Shard
+from smoothcert.workers.runs.layout import votes_file
 from smoothcert.workers.tars.label_counts import LabelCounts
 
 
@@ -29,7 +30,7 @@ class ShardTask:
     @property
     def file_name(self) -> str:
         """Of its published file, relative to the run."""
-        return f"votes/{self.index:05d}-{self.shard.name.removesuffix('.tar')}.parquet"
+        return votes_file(self.index, self.shard.name)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ Not covered: what the values mean (votes/, certificates/); publishing the file (
 
 import hashlib
 import io
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from smoothcert.workers.certificates.families import RuleFamily
+from smoothcert.workers.runs.records import FileMetadata
 
 METADATA_KEY = b"smoothcert"
 STATUSES = ("ok", "too_large", "decode_error", "size_error", "model_error", "label_error")
@@ -66,22 +66,22 @@ def schema(num_ablations: int, family: RuleFamily) -> pa.Schema:
     return pa.schema([column.field for column in _columns(num_ablations, family)])
 
 
-def encode(rows: Sequence[Row], num_ablations: int, family: RuleFamily, metadata: Mapping[str, Any]) -> bytes:
+def encode(rows: Sequence[Row], num_ablations: int, family: RuleFamily, metadata: FileMetadata) -> bytes:
     """A Parquet file of the rows.
 
     Args:
         rows: in tar order.
         num_ablations: A, the length of votes and margins.
         family: of the run; `predicted` and `certified` of the rows are its records.
-        metadata: JSON values, kept under the file's key `smoothcert` with the checksum added.
+        metadata: what the file says of itself; the checksum of the columns is added.
     Raises:
         pyarrow.ArrowInvalid: a required value is None.
     """
     columns = list(_columns(num_ablations, family))
     arrays = [pa.array([column.value_of(row) for row in rows], column.field.type) for column in columns]
     table = pa.table(arrays, schema=schema(num_ablations, family))
-    described = {**metadata, "columns_sha256": columns_sha256(table)}
-    table = table.replace_schema_metadata({METADATA_KEY: json.dumps(described, sort_keys=True)})
+    described = metadata.model_copy(update={"columns_sha256": columns_sha256(table)})
+    table = table.replace_schema_metadata({METADATA_KEY: described.encode()})
     file = io.BytesIO()
     pq.write_table(table, file, compression="zstd", write_page_checksum=True)
     return file.getvalue()
@@ -115,19 +115,6 @@ def _column_of(record: str, name: str) -> _Column:
         return None if there is None else getattr(there, name)
 
     return _Column(pa.field(name, pa.int32()), value_of)
-
-
-def read_metadata(file: Any) -> dict[str, Any]:
-    """The metadata that `encode` got, with the checksum; `file` is a path or file object.
-
-    Raises:
-        ValueError: the file is damaged, or smoothcert did not write it.
-    """
-    try:
-        metadata: dict[str, Any] = json.loads(pq.read_schema(file).metadata[METADATA_KEY])
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:  # Arrow's words for damage
-        raise ValueError(" ".join(str(error).split())) from None
-    return metadata
 
 
 def matrix_of(column: pa.ChunkedArray) -> NDArray[Any]:

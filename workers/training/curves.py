@@ -1,4 +1,4 @@
-"""Figures of a training, an epoch each, and their picture."""
+"""The figures of a training, one set per epoch, and their picture."""
 
 import io
 from collections.abc import Sequence
@@ -8,18 +8,18 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known after an epoch; accuracies are shares from 0 to 1, None where nothing was measured.
+    """What is known after an epoch; accuracies are shares from 0 to 1, None if nothing was measured.
 
     Attributes:
         epoch: epochs done.
         lr: learning rate of the last step.
-        train_loss, train_accuracy: of the epoch's images as they were learned from; no accuracy of mixed images.
-        images: learned from in the epoch.
-        left_out: could not be learned from.
+        train_loss, train_accuracy: of the epoch's images as the network saw them; mixed images have no accuracy.
+        images: number of images of the epoch.
+        left_out: images that cannot be used.
         seconds: of the epoch, without validation.
-        ablation_accuracy: share of the held-out images' votes that are right.
+        ablation_accuracy: share of the votes on held-out images that are right.
         smoothed_accuracy: share of held-out images whose most frequent vote is right.
-        certified_accuracy: share of those that no square patch can change, by the side of the patch.
+        certified_accuracy: share of held-out images that stay right under any square patch, by its side in pixels.
     """
 
     epoch: int
@@ -37,7 +37,7 @@ class Figures:
         return asdict(self)
 
     def line(self, epochs: int) -> str:
-        """For people, on one line."""
+        """The figures on one line, for people."""
         parts = [f"loss {self.train_loss:.3f}"]
         parts += [] if self.train_accuracy is None else [f"train {self.train_accuracy:.1%}"]
         if self.ablation_accuracy is not None and self.smoothed_accuracy is not None:
@@ -49,7 +49,14 @@ class Figures:
 
 
 def picture_of(curve: Sequence[Figures], title: str) -> bytes | None:
-    """Loss and accuracies over the epochs as PNG; None where matplotlib is not installed."""
+    """Draw loss and accuracies over the epochs.
+
+    Args:
+        curve: the figures, in order.
+        title: of the picture.
+    Returns:
+        A PNG; None if matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -59,6 +66,19 @@ def picture_of(curve: Sequence[Figures], title: str) -> bytes | None:
     picture.suptitle(title)
     loss.plot([figures.epoch for figures in curve], [figures.train_loss for figures in curve])
     loss.set(xlabel="epoch", ylabel="training loss")
+    series = _accuracies(curve)
+    for name, points in series.items():
+        accuracy.plot(*zip(*points, strict=True), marker="." if len(points) < 20 else None, label=name)
+    accuracy.set(xlabel="epoch", ylabel="accuracy, %")
+    if series:
+        picture.legend(loc="outside right center")  # lines are everywhere else
+    file = io.BytesIO()
+    picture.savefig(file, format="png", dpi=120, metadata={"Software": None})
+    return file.getvalue()
+
+
+def _accuracies(curve: Sequence[Figures]) -> dict[str, list[tuple[int, float]]]:
+    """Epoch and percentage of each point, by the name of the line."""
     series: dict[str, list[tuple[int, float]]] = {}
     for figures in curve:
         values = {
@@ -70,11 +90,4 @@ def picture_of(curve: Sequence[Figures], title: str) -> bytes | None:
         for name, value in values.items():
             if value is not None:
                 series.setdefault(name, []).append((figures.epoch, 100 * value))
-    for name, points in series.items():
-        accuracy.plot(*zip(*points, strict=True), marker="." if len(points) < 20 else None, label=name)
-    accuracy.set(xlabel="epoch", ylabel="accuracy, %")
-    if series:
-        picture.legend(loc="outside right center")  # lines are everywhere else
-    file = io.BytesIO()
-    picture.savefig(file, format="png", dpi=120, metadata={"Software": None})
-    return file.getvalue()
+    return series

@@ -94,7 +94,7 @@ def train(training: Training) -> Iterator[Step | Validated | Figures]:
     if peers.is_first:
         run.refuse_others(identity)
         if not training.cache:
-            counts = run.record().get("images") or count_images(shards, training.images, store)
+            counts = run.image_counts() or count_images(shards, training.images, store)
     counts, epochs_done, complete = peers.from_first((counts, run.epochs_done(), run.is_complete()))
     if complete:
         yield from run.curve()[-1:]

@@ -1,13 +1,15 @@
-"""What a training is in storage: where it goes on from, and what it leaves.
+"""A training in storage: what it continues from, and what it leaves.
 
     OUTPUT/NAME/training.json                        the training file, and what determines the weights; written first
     OUTPUT/NAME/checkpoints/epoch-0012.pt            all that the next epoch starts from
-    OUTPUT/NAME/checkpoints/epoch-0012.png, .jsonl   the curve so far: a picture, and a line an epoch
+    OUTPUT/NAME/checkpoints/epoch-0012.png, .jsonl   the curve so far: a picture, and one line per epoch
     OUTPUT/NAME/curve.png, curve.jsonl               the whole curve
     OUTPUT/NAME/weights.safetensors                  for `model.checkpoint` of a job; written last
 
-Each file is published once, whole. A checkpoint is removed when the next one is there. Nothing random is in it:
+Each file is published once, whole. A checkpoint is removed when the next one is there. It holds no random state:
 generators are seeded anew in each step (augmentation.py, loop.py).
+
+Not covered: what training.json holds (workers/runs/records.py); the figures of the curve (curves.py).
 """
 
 import io
@@ -22,9 +24,12 @@ from torch import Tensor
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.training import Training, differences
+from smoothcert.workers.runs.json_file import parse
+from smoothcert.workers.runs.records import TrainingRecord
 from smoothcert.workers.storage.store import Store
 from smoothcert.workers.training.curves import Figures, picture_of
 
+_TRAINING_JSON, _CHECKPOINTS, _CURVE, _WEIGHTS = "training.json", "checkpoints", "curve", "weights.safetensors"
 _CHECKPOINT = re.compile(r"epoch-(\d+)\.\w+")
 
 
@@ -41,50 +46,54 @@ class TrainingRun:
         self.url = training.url
 
     def begin(self, identity: dict[str, Any], counts: Sequence[int] | None) -> None:
-        """Publish training.json, or go on where it is there already.
+        """Publish training.json, or continue the training if it is there already.
 
         Args:
             identity: what determines the weights.
-            counts: images of each tar, where they were counted.
+            counts: number of images of each tar, if they were counted.
         Raises:
-            RequestError: the folder holds another training.
+            RequestError: the folder holds another training, or training.json is damaged.
         """
-        record = {"training": self._training.model_dump(mode="json"), "identity": identity, "images": counts}
-        if not self._store.publish(self.url, "training.json", json.dumps(record, indent=1).encode()):
+        record = TrainingRecord(
+            training=self._training.model_dump(mode="json"),
+            identity=identity,
+            images=None if counts is None else tuple(counts),
+        )
+        if not self._store.publish(self.url, _TRAINING_JSON, record.encode()):
             self.refuse_others(identity)
 
     def refuse_others(self, identity: dict[str, Any]) -> None:
-        """Raise a RequestError where the folder holds another training."""
-        record = self.record()
-        if record and (changed := differences(record["identity"], identity)):
+        """Raise a RequestError if the folder holds another training."""
+        record = self._record()
+        if record is not None and (changed := differences(record.identity, identity)):
             raise RequestError(
                 f"{self.url} was begun with other {', '.join(changed)}; put the old values back, or use another name"
             )
 
-    def record(self) -> dict[str, Any]:
-        """What training.json says; empty where there is none."""
-        url = f"{self.url}/training.json"
-        return json.loads(self._store.read(url)) if self._store.find(url) else {}
+    def image_counts(self) -> list[int] | None:
+        """The number of images of each tar, as training.json has it; None if they are not counted yet."""
+        record = self._record()
+        return None if record is None or record.images is None else list(record.images)
 
     def is_complete(self) -> bool:
         return self._store.find(self.weights_url) is not None
 
     @property
     def weights_url(self) -> str:
-        return f"{self.url}/weights.safetensors"
+        return f"{self.url}/{_WEIGHTS}"
 
     def epochs_done(self) -> int:
-        """Of the newest checkpoint; 0 for none."""
-        names = (entry.url.rpartition("/")[2] for entry in self._store.files(f"{self.url}/checkpoints"))
+        """The epochs of the newest checkpoint; 0 if there is none."""
+        names = (entry.url.rpartition("/")[2] for entry in self._store.files(f"{self.url}/{_CHECKPOINTS}"))
         return max((_epochs_in(name) for name in names if name.endswith(".pt")), default=0)
 
     def load(self, epochs: int) -> dict[str, Any]:
         """The state of a checkpoint.
 
         Raises:
-            RequestError: it is not seen from here.
+            RequestError: the file is not there.
         """
-        url = f"{self.url}/checkpoints/{_name(epochs)}.pt"
+        url = f"{self.url}/{_CHECKPOINTS}/{_name(epochs)}.pt"
         if self._store.find(url) is None:
             raise RequestError(f"output: {url} is not seen by this machine; use a folder that all machines share")
         # To the CPU: the network and the optimizer take what they need to where they need it.
@@ -95,22 +104,29 @@ class TrainingRun:
         epochs = curve[-1].epoch
         data = io.BytesIO()
         torch.save(state, data)
-        self._publish_curve(f"checkpoints/{_name(epochs)}", curve)
-        self._store.publish(self.url, f"checkpoints/{_name(epochs)}.pt", data.getvalue())
-        for entry in self._store.files(f"{self.url}/checkpoints"):
+        self._publish_curve(f"{_CHECKPOINTS}/{_name(epochs)}", curve)
+        self._store.publish(self.url, f"{_CHECKPOINTS}/{_name(epochs)}.pt", data.getvalue())
+        for entry in self._store.files(f"{self.url}/{_CHECKPOINTS}"):
             if _epochs_in(entry.url.rpartition("/")[2]) < epochs:
                 self._store.remove(entry.url)
 
     def finish(self, weights: dict[str, Tensor], curve: Sequence[Figures]) -> None:
         """Publish the curve, then the weights."""
-        self._publish_curve("curve", curve)
-        self._store.publish(self.url, "weights.safetensors", safetensors.torch.save(weights))
+        self._publish_curve(_CURVE, curve)
+        self._store.publish(self.url, _WEIGHTS, safetensors.torch.save(weights))
         self._store.sweep(self.url)
 
     def curve(self) -> list[Figures]:
-        """Of a training that is complete."""
-        lines = self._store.read(f"{self.url}/curve.jsonl").decode().splitlines()
+        """The whole curve of a complete training."""
+        lines = self._store.read(f"{self.url}/{_CURVE}.jsonl").decode().splitlines()
         return [Figures(**json.loads(line)) for line in lines]
+
+    def _record(self) -> TrainingRecord | None:
+        """What training.json says, or None if there is none."""
+        url = f"{self.url}/{_TRAINING_JSON}"
+        if self._store.find(url) is None:
+            return None
+        return parse(TrainingRecord, self._store.read(url), url)
 
     def _publish_curve(self, name: str, curve: Sequence[Figures]) -> None:
         lines = "".join(json.dumps(figures.as_json()) + "\n" for figures in curve)

@@ -5,10 +5,12 @@ import pytest
 
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Storage
-from smoothcert.pipeline.certify.alike import Alike, environment_of
+from smoothcert.pipeline.certify.alike import Alike
+from smoothcert.workers.runs.environment import environment_of
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import Introduction
 from smoothcert.workers.storage.store import AnyStore
+from tests.helpers.records import run_record
 
 ENVIRONMENT = {"versions": {"torch": "2.15.0"}, "decoder": "Pillow 13", "device": "cpu x86_64"}
 LOGITS = np.linspace(-3, 3, 10, dtype=np.float32)
@@ -16,7 +18,7 @@ LOGITS = np.linspace(-3, 3, 10, dtype=np.float32)
 
 @pytest.fixture
 def run(tmp_path):
-    return Run(str(tmp_path / "run"), {}, AnyStore(Storage()))
+    return Run(str(tmp_path / "run"), run_record(), AnyStore(Storage()))
 
 
 def actor(logits=LOGITS, *, environment=ENVIRONMENT, votes_version=1):
@@ -80,5 +82,5 @@ def test_the_first_actor_of_all_drivers_counts(run):
     later.check(actor(LOGITS + np.float32(1e-4)))
     run.store.move(f"{run.url}/introduction.json", f"{run.url}/away")
     run.store.publish(run.url, "introduction.json", b"{}")
-    with pytest.raises(RunError, match="damaged"):
+    with pytest.raises(RunError, match=r"introduction\.json is damaged \(node is missing\); move it away and run"):
         Alike(run, "float32", strict=False).check(actor())

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 import torch
 
-from smoothcert.workers.runs.votes_table import read_metadata
+from smoothcert.workers.runs.published import parse_metadata
 from tests.helpers import jobs
 from tests.helpers.faults import (
     ALIKE,
@@ -369,4 +369,5 @@ def test_a_node_has_other_versions(job, cluster, start, undisturbed):
 
 def torch_versions(job: Path) -> set[str]:
     """With which the published files were made."""
-    return {read_metadata(file)["versions"]["torch"] for file in output_of(job).glob("*/votes/*")}
+    files = output_of(job).glob("*/votes/*")
+    return {str((parse_metadata(file.read_bytes(), str(file)).versions or {})["torch"]) for file in files}

@@ -1,4 +1,4 @@
-"""From a job to a run: where its files are called what they like, what is told of files that are not read."""
+"""From a job to a run: its id and its record, any name of a folder, and notices of files that are not read."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import moto
 import pytest
 from typer.testing import CliRunner, Result
 
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.certify.plan import make_plan
@@ -19,6 +20,8 @@ from smoothcert.pipeline.cli import app
 from smoothcert.workers.storage import store as storage
 from tests.helpers import jobs
 from tests.helpers.finished_runs import finish
+from tests.helpers.house import HOUSE
+from tests.helpers.tars import tar_of, write_tar
 
 
 def smoothcert(*arguments: object) -> Result:
@@ -149,3 +152,53 @@ def test_a_copied_run_is_found_by_a_link(finished: Path, tmp_path: Path, monkeyp
     (tmp_path / "b").mkdir()
     monkeypatch.chdir(tmp_path / "b")
     assert smoothcert("status", f"../a/{finished.name}/").exit_code == 0
+
+
+def test_a_run_under_the_name_of_another_is_refused(run: Path, tmp_path: Path) -> None:
+    """Its votes would be taken for those of the job that has the name."""
+    (tmp_path / "tars").mkdir()
+    write_tar(tmp_path / "tars", tar_of(jobs.samples(0, 2)), "00.tar")
+    job = load_job(jobs.write_job(tmp_path))
+    shutil.copytree(run, make_plan(job).run.url)
+    with pytest.raises(RequestError, match=f"holds run {run.name}, not the one of its name"):
+        make_plan(job)
+
+
+IDS = {"71743f6fc58b1cf0": [], "bec29a891aa09766": ["images.limit=3", "clean=false"]}
+IDS["fa083b94330d0f26"] = ["ablation.kind=block", "preprocess.resize=32"]
+
+
+@pytest.mark.parametrize("run_id", IDS)
+def test_run_ids_stay_as_they_are(tmp_path: Path, run_id: str) -> None:
+    """The id that an earlier version gave the same job: votes of months are found again."""
+    jobs.write_shards(tmp_path, 2)
+    checkpoint = HOUSE / "manifests" / "examples" / "cifar10_vit_p4_column4.safetensors"
+    job = load_job(jobs.write_job(tmp_path), [f"model.checkpoint={checkpoint}", *IDS[run_id]])
+    assert make_plan(job).run.run_id == run_id
+
+
+def test_a_plan_holds_what_is_to_do(tmp_path: Path) -> None:
+    """All shards at first, the largest first; none of those whose file is published."""
+    (tmp_path / "tars").mkdir()
+    for name, images in (("a.tar", 1), ("b.tar", 30)):
+        write_tar(tmp_path / "tars", tar_of(jobs.samples(0, images)), name)
+    job = load_job(jobs.write_job(tmp_path))
+    plan = make_plan(job)
+    assert [task.shard.name for task in plan.tasks] == ["a.tar", "b.tar"]
+    assert [task.shard.name for task in plan.todo] == ["b.tar", "a.tar"]
+    plan.run.store.publish(plan.run.url, plan.tasks[1].file_name, b"any")
+    assert [task.shard.name for task in make_plan(job).todo] == ["a.tar"]
+
+
+def test_a_plan_says_what_it_is_made_from(tmp_path: Path) -> None:
+    """run.json holds job, checkpoint, shards, limits and versions; a limit that is exceeded makes the run partial."""
+    jobs.write_shards(tmp_path, 2)
+    job = load_job(jobs.write_job(tmp_path), ["images.limit=7"])
+    plan = make_plan(job)
+    record = plan.run.record
+    assert (record.run_id, record.name, record.partial) == (plan.run.run_id, "small", True)
+    assert record.job == job.model_dump(mode="json")
+    assert (record.checkpoint.url, record.checkpoint.sha256) == (job.model.checkpoint, plan.checkpoint_sha256)
+    assert [(shard.name, shard.limit) for shard in record.shards] == [("00.tar", 5), ("01.tar", 2)]
+    assert {"python", "torch", "ray"} <= record.versions.keys()
+    assert plan.run.job == job

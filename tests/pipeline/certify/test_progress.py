@@ -14,7 +14,8 @@ from smoothcert.manifests.job import load_job
 from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.certify import progress
 from smoothcert.pipeline.certify.events import Beat, Event, Requeued
-from smoothcert.pipeline.certify.plan import count_images, make_plan
+from smoothcert.pipeline.certify.image_counts import count_images
+from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.certify.progress import _count, _Expected, progress_of
 from smoothcert.pipeline.console import bars
 from smoothcert.pipeline.console.bars import counting

@@ -13,8 +13,9 @@ from botocore.config import Config
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage, load_job
+from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.driver import certify_all
-from smoothcert.pipeline.certify.plan import begin, make_plan
+from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.query.questions import query, questions_of
 from smoothcert.pipeline.verify.verify import verify
 from smoothcert.workers.runs.published import read_published

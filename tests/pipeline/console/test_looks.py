@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.console import looks
-from smoothcert.pipeline.overview.summary import Summary, table_of
+from smoothcert.pipeline.overview.summary import Summary
+from smoothcert.pipeline.overview.tables import summary_table
 from smoothcert.workers.tars.label_counts import LabelCounts
 from smoothcert.workers.tars.tar_headers import LeftOut
 from tests.helpers import jobs
@@ -199,7 +200,7 @@ def test_an_accuracy_that_does_not_exist_is_a_dash(tmp_path: Path) -> None:
     job = load_job(jobs.write_job(tmp_path))
     console = Console(width=80)
     with console.capture() as capture:
-        looks.show(console, table_of(summary, job, "a title that is wider than its table is, PARTIAL", 0.0123))
+        looks.show(console, summary_table(summary, job, "a title that is wider than its table is, PARTIAL", 0.0123))
     text = capture.get()
     assert text.splitlines()[0] == "a title that is wider than its table is, PARTIAL"
     assert re.search(r"clean accuracy +│ +- │", text)

@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.cli import app
-from smoothcert.pipeline.overview.status import runs_of
 from smoothcert.pipeline.query.questions import questions_of
 from tests.helpers.known_votes import CLASSES, CROP, JOB, SIZE, ask, holds, known_votes, write_run
 
@@ -150,38 +149,10 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
     assert "no run here" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["query", "status"])
-def test_the_folder_above_a_run_names_its_runs(tmp_path, command):
-    """OUTPUT instead of OUTPUT/RUN_ID is the usual slip."""
-    run = write_run(tmp_path)
-    result = CliRunner().invoke(app, [command, str(run.parent)])
-    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
-    assert f"name one: {run.parent}/RUN_ID with RUN_ID of {run.name}" in result.stderr
-    result = CliRunner().invoke(app, [command, f"{tmp_path}/nowhere"])
-    assert "there is no such folder" in result.stderr
-
-
 def test_verify_names_a_run_of_an_output(tmp_path):
     """As query does."""
     run = write_run(tmp_path)
     assert f"OUTPUT/RUN_ID, such as {run}\n" in CliRunner().invoke(app, ["verify", str(run.parent)]).stderr
-
-
-def test_an_output_without_runs_says_what_it_holds(tmp_path):
-    """A folder that exists is not called missing."""
-    run = write_run(tmp_path / "runs")
-    (tmp_path / "other" / "votes").mkdir(parents=True)
-    (tmp_path / "other" / "notes.txt").touch()
-    (tmp_path / "empty").mkdir()
-    for output, says in (
-        (tmp_path / "other", "holds no run but notes.txt, votes/; name the `output` of a job"),
-        (tmp_path / "empty", "holds no run but nothing"),
-        (tmp_path / "other" / "notes.txt", "is a file; name the `output`"),
-        (tmp_path / "othre", "does not exist; .* holds other; correct the name"),
-        (run, "is a run itself; name the folder that holds it"),
-    ):
-        with pytest.raises(RequestError, match=f"{output} {says}"):
-            runs_of(str(output))
 
 
 def test_an_unknown_rule_is_refused_by_the_rules_there_are():

@@ -9,11 +9,14 @@ from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.job import load_job
+from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.driver import certify_all
+from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.verify.repair import repair
 from smoothcert.pipeline.verify.verify import verify
 from tests.helpers import jobs
+from tests.helpers.tars import tar_of, write_tar
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +138,21 @@ def test_status_tells_how_far_a_run_is(run):
     assert "2 of 3" in part
     assert "incomplete" in part
     assert " 10 " in part
+
+
+def test_names_with_spaces_can_be_repaired(tmp_path: Path) -> None:
+    """A file that is cut short goes to quarantine whatever its tar is called."""
+    (tmp_path / "tars").mkdir()
+    for name in ("my first.tar", "x.parquet y.tar"):
+        write_tar(tmp_path / "tars", tar_of(jobs.samples(0, 2)), name)
+    plan = make_plan(load_job(jobs.write_job(tmp_path)))
+    begin(plan)
+    certifier = plan.certifier(threads=1)
+    for task in plan.todo:
+        list(certifier.certify(task))
+    run = Path(plan.run.url)
+    for file in (run / "votes").iterdir():
+        file.write_bytes(file.read_bytes()[:-100])
+    moved = repair(str(run))
+    assert [line.split(" is now ")[0] for line in moved] == sorted(task.file_name for task in plan.tasks)
+    assert not list((run / "votes").iterdir())

@@ -12,13 +12,15 @@ import pytest
 from typer.testing import CliRunner
 
 from smoothcert.manifests.job import Ablation, load_job
-from smoothcert.pipeline.certify.plan import begin, make_plan
+from smoothcert.pipeline.certify.begin import begin
+from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.verify.verify import verify
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.families import MAJORITY
 from smoothcert.workers.certificates.majority import certify
 from smoothcert.workers.runs import votes_table
+from smoothcert.workers.runs.records import FileMetadata
 from tests.helpers import jobs
 from tests.helpers.finished_runs import (
     RUNS,
@@ -85,7 +87,7 @@ def test_it_counts_as_the_engine_does(
     plan.run.store.publish(
         plan.run.url,
         plan.tasks[0].file_name,
-        votes_table.encode([row_of(**row) for row in rows], A, MAJORITY, metadata),
+        votes_table.encode([row_of(**row) for row in rows], A, MAJORITY, FileMetadata.model_validate(metadata)),
     )
     report = verify(plan.run.url)
     assert (report.rows, report.problems) == (300, ())
@@ -94,7 +96,7 @@ def test_it_counts_as_the_engine_does(
         row["max_certified_patch"] += 1
         row["max_margin_certified_patch"] -= 1
     (Path(plan.run.url) / plan.tasks[0].file_name).write_bytes(
-        votes_table.encode([row_of(**row) for row in rows], A, MAJORITY, metadata)
+        votes_table.encode([row_of(**row) for row in rows], A, MAJORITY, FileMetadata.model_validate(metadata))
     )
     monkeypatch.setattr("smoothcert.pipeline.verify.verify._TOLD", 300)
     assert len(verify(plan.run.url).problems) == 600

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from smoothcert.workers.certificates.families import MAJORITY
 from smoothcert.workers.runs import votes_table
-from smoothcert.workers.runs.votes_table import STATUSES, columns_sha256, read_metadata, schema
+from smoothcert.workers.runs.published import parse_metadata
+from smoothcert.workers.runs.records import FileMetadata
+from smoothcert.workers.runs.votes_table import STATUSES, columns_sha256, schema
 from tests.helpers.rows import row_of
 
 Columns = dict[str, Any]
@@ -52,7 +54,12 @@ def _example() -> list[Columns]:
 
 
 def _encode(rows: Sequence[Columns], metadata: dict[str, Any] | None = None) -> bytes:
-    return votes_table.encode([row_of(**row) for row in rows], ABLATIONS, MAJORITY, metadata or {})
+    return votes_table.encode(
+        [row_of(**row) for row in rows],
+        ABLATIONS,
+        MAJORITY,
+        FileMetadata.model_validate({"run_id": "abc"} | (metadata or {})),
+    )
 
 
 def _read(data: bytes) -> pa.Table:
@@ -61,7 +68,7 @@ def _read(data: bytes) -> pa.Table:
 
 def _checksum(rows: Sequence[Columns]) -> str:
     data = _encode(rows)
-    return str(read_metadata(io.BytesIO(data))["columns_sha256"])
+    return str(parse_metadata(data, "a file").columns_sha256)
 
 
 def _checksum_by_hand(rows: Sequence[Columns]) -> str:
@@ -230,4 +237,4 @@ def test_metadata_is_read_as_it_was_given() -> None:
     """The metadata is read as it was given, with the checksum added."""
     given_metadata = {"run_id": "abc", "shard": {"name": "ä.tar", "size": 2**40}, "seconds": 1.5}
     data = _encode(_example(), given_metadata)
-    assert read_metadata(io.BytesIO(data)) == given_metadata | {"columns_sha256": columns_sha256(_read(data))}
+    assert parse_metadata(data, "a file").as_json() == given_metadata | {"columns_sha256": columns_sha256(_read(data))}

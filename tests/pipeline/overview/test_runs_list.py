@@ -1,0 +1,104 @@
+"""The runs of an output, each in short."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Ablation
+from smoothcert.pipeline.cli import app
+from smoothcert.pipeline.overview.runs_list import ablation_in_words, runs_of
+from tests.helpers.finished_runs import edit_json, file_of
+
+
+def test_runs_lists_the_others_of_a_damaged_one(run: Path) -> None:
+    """And ends with 1."""
+    (run.parent / "0123456789abcdef").mkdir()
+    (run.parent / "0123456789abcdef" / "run.json").write_text("{")
+    result = CliRunner().invoke(app, ["runs", str(run.parent)])
+    assert result.exit_code == 1
+    assert run.name in result.stdout
+    assert "0123456789abcdef/run.json is damaged" in result.stderr
+
+
+def test_an_output_without_runs_says_what_it_holds(run: Path, tmp_path: Path) -> None:
+    """A folder that exists is not called missing."""
+    (tmp_path / "other" / "votes").mkdir(parents=True)
+    (tmp_path / "other" / "notes.txt").touch()
+    (tmp_path / "empty").mkdir()
+    for output, says in (
+        (tmp_path / "other", "holds no run but notes.txt, votes/; name the `output` of a job"),
+        (tmp_path / "empty", "holds no run but nothing"),
+        (tmp_path / "other" / "notes.txt", "is a file; name the `output`"),
+        (tmp_path / "othre", "does not exist; .* holds other; correct the name"),
+        (run, "is a run itself; name the folder that holds it"),
+    ):
+        with pytest.raises(RequestError, match=f"{output} {says}"):
+            runs_of(str(output))
+
+
+def test_a_complete_run_in_short(run: Path) -> None:
+    """Figures are those of _SUCCESS, for no file of votes is read."""
+    record = json.loads((run / "run.json").read_text())
+    edit_json(run / "_SUCCESS", lambda success: success.update(clean_accuracy=0.5, smoothed_accuracy=None))
+    [found], damaged = runs_of(str(run.parent))
+    assert damaged == []
+    assert found == (
+        run.name,
+        record["created"][:16].replace("T", " "),
+        "small",
+        "vit_tiny_patch16_224",
+        "weights.pt",
+        record["checkpoint"]["sha256"][:12],
+        "column 4 stride 3",
+        "",
+        "2/2",
+        "13",
+        "50.00 %",
+        "-",
+        "complete",
+    )
+
+
+def test_an_unfinished_run_in_short(run: Path) -> None:
+    """It has no figures; one file of two is there."""
+    (run / "_SUCCESS").unlink()
+    file_of(run).unlink()
+    [found], _ = runs_of(str(run.parent))
+    assert (found.shards, found.images, found.clean, found.smoothed) == ("1/2", "", "-", "-")
+    assert found.state == "incomplete"
+
+
+def test_a_file_that_is_missing_makes_a_run_incomplete(run: Path) -> None:
+    """Whatever _SUCCESS says."""
+    file_of(run).unlink()
+    assert runs_of(str(run.parent)).runs[0].state == "incomplete"
+
+
+def test_a_run_with_a_limit_is_partial(finished_partial: Path) -> None:
+    """Its limit stands beside it."""
+    [found], _ = runs_of(str(finished_partial.parent))
+    assert (found.limit, found.state) == ("9", "complete PARTIAL")
+
+
+@pytest.mark.parametrize(
+    ("created", "shown"),
+    [("2026-01-02T03:04:05+02:00", "2026-01-02 01:04"), ("yesterday", "-"), (None, "-")],
+)
+def test_the_oldest_run_comes_first(run: Path, tmp_path: Path, created: str | None, shown: str) -> None:
+    """By the minute in UTC; a run.json that was written by hand may lack it."""
+    newer = Path(shutil.copytree(run, tmp_path / "newer"))
+    edit_json(newer / "run.json", lambda record: record.update(created="2030-01-01T00:00:00+00:00"))
+    edit_json(run / "run.json", lambda record: record.pop("created"))
+    if created is not None:
+        edit_json(run / "run.json", lambda record: record.update(created=created))
+    assert [found.begun for found in runs_of(str(tmp_path)).runs] == sorted([shown, "2030-01-01 00:00"])
+
+
+def test_an_ablation_in_words_says_what_is_unusual() -> None:
+    """Wrapping around the edge is the usual."""
+    assert ablation_in_words(Ablation(kind="row", size=3, stride=2)) == "row 3 stride 2"
+    assert ablation_in_words(Ablation(kind="block", size=5, edges="inside")) == "block 5 stride 1 inside"

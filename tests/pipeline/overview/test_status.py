@@ -1,0 +1,106 @@
+"""How far a run has come, from storage alone."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from smoothcert.manifests.errors import RunError
+from smoothcert.pipeline.overview.status import LastDriver, status_of
+from smoothcert.workers.runs.run import open_run
+from tests.helpers.finished_runs import file_of
+
+
+def write_diary(run: Path, name: str, *lines: object, modified_s: float = 1.0) -> None:
+    (run / "drivers").mkdir(exist_ok=True)
+    path = run / "drivers" / name
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    os.utime(path, (modified_s, modified_s))
+
+
+def attempt(outcome: str, **more: str) -> dict[str, str]:
+    return {"shard": "a.tar", "outcome": outcome} | more
+
+
+def test_a_complete_run(run: Path) -> None:
+    """All shards, and the rows of each status."""
+    status = status_of(open_run(str(run)))
+    assert (status.complete, status.published, status.missing) == (True, 2, 0)
+    assert status.rows == {"ok": 10, "decode_error": 1, "size_error": 1, "label_error": 1}
+    assert status.last_driver is None
+
+
+def test_a_run_without_success_is_incomplete(run: Path) -> None:
+    """Though every shard is published."""
+    (run / "_SUCCESS").unlink()
+    status = status_of(open_run(str(run)))
+    assert (status.complete, status.missing) == (False, 0)
+
+
+def test_an_unfinished_run(run: Path) -> None:
+    """Only published rows count."""
+    (run / "_SUCCESS").unlink()
+    file_of(run, 1).unlink()
+    status = status_of(open_run(str(run)))
+    assert (status.complete, status.published, status.missing) == (False, 1, 1)
+    assert status.rows == {"ok": 6}
+
+
+def test_a_damaged_file_is_an_error(run: Path) -> None:
+    """How far a run has come cannot be told from it."""
+    file_of(run).write_bytes(b"damaged")
+    with pytest.raises(RunError, match=r"00000-00\.parquet is damaged"):
+        status_of(open_run(str(run)))
+
+
+@pytest.mark.parametrize(
+    ("times_s", "last_s", "seconds_per_shard"),
+    [
+        ([100.0, 160.0], 160.0, 60.0),
+        ([160.0, 100.0], 160.0, 60.0),  # in whatever order
+        ([100.0, 100.0], 100.0, None),
+        ([100.0], 100.0, None),
+        ([], None, None),
+    ],
+)
+def test_the_rate_is_that_of_publication(
+    run: Path, times_s: list[float], last_s: float | None, seconds_per_shard: float | None
+) -> None:
+    """The average distance of the last files; one moment has no rate."""
+    (run / "_SUCCESS").unlink()
+    for number in reversed(range(2)):
+        file = file_of(run, number)
+        os.utime(file, (times_s[number],) * 2) if number < len(times_s) else file.unlink()
+    status = status_of(open_run(str(run)))
+    assert (status.last_published_s, status.seconds_per_shard) == (last_s, seconds_per_shard)
+
+
+def test_the_diary_that_ended_last_counts(run: Path) -> None:
+    """With what became of its shards, and why some failed."""
+    write_diary(run, "b.jsonl", attempt("found"), {"node": "earlier"}, modified_s=1)
+    attempts = [attempt("published"), attempt("failed", reason="shard x: why"), attempt("published")]
+    write_diary(run, "a.jsonl", *attempts, {"node": "later", "more": 1}, modified_s=2)
+    outcomes = (("failed", 1), ("published", 2))
+    expected = LastDriver(str(run / "drivers" / "a.jsonl"), "later", outcomes, ("shard x: why",))
+    assert status_of(open_run(str(run))).last_driver == expected
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [(), ("{",), ("[]",), (attempt("found"),), ({"shard": "a.tar"}, {"node": "node"}), ({"node": "x"}, {"node": "y"})],
+)
+def test_a_diary_that_cannot_be_read_is_no_damage(run: Path, lines: tuple[object, ...]) -> None:
+    """The figures of the run do not depend on it."""
+    write_diary(run, "a.jsonl", *lines)
+    status = status_of(open_run(str(run)))
+    assert status.complete
+    assert status.last_driver == LastDriver(str(run / "drivers" / "a.jsonl"))
+
+
+def test_a_copy_has_the_same_status(run: Path, tmp_path: Path) -> None:
+    """Storage alone is read, wherever it is."""
+    copy = Path(shutil.copytree(run, tmp_path / "elsewhere" / run.name))
+    one, other = status_of(open_run(str(run))), status_of(open_run(str(copy)))
+    assert (one.complete, one.published, one.rows) == (other.complete, other.published, other.rows)

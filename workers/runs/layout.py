@@ -1,0 +1,28 @@
+"""The names of a run's files, relative to the run's folder.
+
+    OUTPUT/RUN_ID/run.json                    the job, its identity, the shards; written first, once
+    OUTPUT/RUN_ID/votes/00000-NAME.parquet    one file per shard, published once, whole
+    OUTPUT/RUN_ID/_SUCCESS                    figures and the SHA-256 of every file; written last
+    OUTPUT/RUN_ID/introduction.json           what the first actor says of one image; all others must say the same
+    OUTPUT/RUN_ID/drivers/                    what each driver did, shard by shard
+    OUTPUT/RUN_ID/quarantine/                 damaged files that `smoothcert repair` moved away
+
+Not covered: what these files hold (records.py, votes_table.py).
+"""
+
+RUN_JSON = "run.json"
+SUCCESS = "_SUCCESS"
+INTRODUCTION = "introduction.json"
+VOTES = "votes"
+DRIVERS = "drivers"
+QUARANTINE = "quarantine"
+
+
+def votes_file(index: int, shard: str) -> str:
+    """The name of a shard's file of votes.
+
+    Args:
+        index: position of the shard in the run, from 0.
+        shard: base name of the tar.
+    """
+    return f"{VOTES}/{index:05d}-{shard.removesuffix('.tar')}.parquet"
