@@ -9,7 +9,7 @@ import pytest
 from smoothcert.manifests.job import Job, load_job
 from smoothcert.pipeline.overview.notices import faults_of, left_out_notices, notices_of
 from smoothcert.pipeline.overview.summary import Summary
-from smoothcert.workers.tars.labels import Agreement, LabelCounts
+from smoothcert.workers.tars.label_counts import Agreement, LabelCounts
 from smoothcert.workers.tars.tar_headers import LeftOut
 from tests.helpers import jobs
 
