@@ -91,13 +91,14 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
     # ray takes a second to import, a finished run has no need of it
     from smoothcert.pipeline.certify.diary import Diary
     from smoothcert.pipeline.certify.fleet import Fleet
+    from smoothcert.pipeline.certify.tryout import try_out
     from smoothcert.pipeline.cluster.connection import connect
     from smoothcert.pipeline.cluster.resources import share_of
 
     say(console, f"run {plan.run.run_id}: {len(todo):,} of {number_of(len(plan.tasks), 'shard')} to do")
     connect(partial(say, console))
-    fleet = Fleet(plan, share_of(plan.job.execution))
-    for notice in fleet.try_out(todo):
+    fleet = Fleet([plan], share_of(plan.job.execution))
+    for notice in try_out(fleet, todo):
         say(console, f"notice: {notice}")
     if shared:  # another driver may be at work on them, in the order of their sizes
         todo = random.sample(todo, len(todo))

@@ -29,6 +29,7 @@ from tests.helpers.house import HOUSE
 SCRIPT = HOUSE / "pipeline" / "certify_all.py"
 RECORD = "SMOOTHCERT_FAULTS"  # names the file to which each test appends its line of docs/reliability.md
 CERTIFIER = "smoothcert.workers.certifier"
+ATTEMPTS = "smoothcert.pipeline.certify.attempts"
 FLEET = "smoothcert.pipeline.certify.fleet"
 ALIKE = "smoothcert.pipeline.certify.alike"
 DONE = r"^\[\d+/\d+\] (\S+): \d+ images"
@@ -156,7 +157,7 @@ class Driver:
 
     def actors(self) -> list[int]:
         """Processes of this driver's Ray that hold an actor."""
-        return [pid for pid in _descendants(self.process.pid) if _title(pid).startswith("ray::Worker")]
+        return [pid for pid in _descendants(self.process.pid) if _title(pid).startswith("ray::CertifierActor")]
 
     def signal_actor(self, number: signal.Signals, pid: int | None = None) -> float:
         """Send a signal to an actor, any where none is named; the moment."""

@@ -28,9 +28,9 @@ from smoothcert.workers.runs.votes_table import read_metadata
 from tests.helpers import jobs
 from tests.helpers.faults import (
     ALIKE,
+    ATTEMPTS,
     CERTIFIER,
     DONE,
-    FLEET,
     Driver,
     Rows,
     Tally,
@@ -47,7 +47,7 @@ SHARDS, IMAGES = 160, 3
 WHOLE = Tally(SHARDS * IMAGES, SHARDS * IMAGES, 0, 0)
 PAUSE = "time.sleep(1.5)"
 DEADLINE_S = 5
-ONE_AT_ONCE = {FLEET: "_AT_ONCE = 1"}  # of two shards that an actor loses at once neither is charged
+ONE_SHARD_PER_ACTOR = {ATTEMPTS: "SHARDS_PER_ACTOR = 1"}  # if an actor is lost with two shards, neither is charged
 AGAIN = r"^again: \d+\.tar: an actor died"
 OTHER_WEIGHTS = """
 _undisturbed = load_classifier
@@ -276,7 +276,7 @@ def errors_of(driver: Driver) -> list[str]:
 def test_a_node_joins_and_is_killed(job, cluster, start, undisturbed):
     """A second node doubles the images a second; when it is killed, its shards are done by the first one."""
     cluster.join("first", job.parent, work(job, "first"))
-    driver = start(job, environment=cluster.environment, inject=ONE_AT_ONCE)
+    driver = start(job, environment=cluster.environment, inject=ONE_SHARD_PER_ACTOR)
     driver.wait_for(DONE, count=10, timeout_s=300)
     alone = len(driver.when(DONE))
     node = cluster.join("second", job.parent, work(job, "second"))
@@ -302,7 +302,7 @@ def test_a_node_is_drained(job, cluster, start, undisturbed):
     """A node that is drained, and ended at the deadline, costs its shard no attempt: one would be the last here."""
     cluster.join("first", job.parent, work(job, "first"))
     node = cluster.join("second", job.parent, work(job, "second", "time.sleep(600)"))
-    driver = start(job, environment=cluster.environment, inject=ONE_AT_ONCE)
+    driver = start(job, environment=cluster.environment, inject=ONE_SHARD_PER_ACTOR)
     wait_for_next_shard(driver, job, "second")
     cluster.drain(node, deadline_s=DEADLINE_S)
     time.sleep(DEADLINE_S)
