@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from smoothcert.manifests.errors import RunError, ShardError
 from smoothcert.manifests.shards import Shard
@@ -398,7 +398,7 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.attempts = Attempts[str](MAX_ATTEMPTS)
+        self.attempts = Attempts[str](2)
         self.shards: dict[int, Known] = {}
         self.machine_of: dict[str, str] = {}  # of actors that run
         self.at: dict[str, set[int]] = {}  # shards of these actors
@@ -414,31 +414,35 @@ class Histories(RuleBasedStateMachine):
 
     # Machines and actors come and go
 
-    @rule()
-    def machine_joins(self) -> None:
-        self.alive.add(self.new("m"))
+    @initialize(shards=st.integers(1, 3), actors=st.integers(1, 3))
+    def run_begins(self, shards: int, actors: int) -> None:
+        self.shards_are_added(shards)
+        for _ in range(actors):
+            self.alive.add(self.new("m"))
+            self.run_actor(self.new("a"), max(self.alive))
+        self.shards_are_handed_out(1, published=False)
 
-    @rule()
-    def actor_is_started(self) -> None:
-        self.attempts.add(self.new("a"))
+    @rule(data=st.data(), how=st.sampled_from(["on a new machine", "beside others", "not yet", "never"]))
+    def actor_is_started(self, data: st.DataObject, how: str) -> None:
+        name = self.new("a")
+        self.attempts.add(name)
+        if how == "on a new machine" or (how == "beside others" and not self.alive):
+            self.alive.add(self.new("m"))
+        if how in ("on a new machine", "beside others"):
+            self.run_actor(name, data.draw(st.sampled_from(sorted(self.alive))))
+        elif how == "never":
+            self.attempts.cannot_start(name, "why", self.now)
 
-    @precondition(lambda self: self.alive and self.attempts.waiting())
-    @rule(data=st.data())
-    def actor_runs(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(self.attempts.waiting()))
-        self.machine_of[name], self.at[name] = data.draw(st.sampled_from(sorted(self.alive))), set()
-        self.attempts.runs(name, self.machine_of[name])
-
-    @precondition(lambda self: self.attempts.waiting())
-    @rule(data=st.data())
-    def actor_cannot_start(self, data: st.DataObject) -> None:
-        self.attempts.cannot_start(data.draw(st.sampled_from(self.attempts.waiting())), "why", self.now)
+    def run_actor(self, name: str, machine: str) -> None:
+        start(self.attempts, name, machine)
+        self.machine_of[name], self.at[name] = machine, set()
 
     @precondition(lambda self: self.at)
     @rule(data=st.data(), stalls=st.booleans())
     def actor_is_lost(self, data: st.DataObject, stalls: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.at)))
         self.lose(name, stalled=stalls and name in self.attempts.busy)
+        self.shards_are_handed_out(1, published=False)
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
@@ -471,7 +475,7 @@ class Histories(RuleBasedStateMachine):
     # Shards
 
     @precondition(lambda self: not self.stopped)
-    @rule(count=st.integers(1, 6))
+    @rule(count=st.integers(1, 3))
     def shards_are_added(self, count: int) -> None:
         tasks = [task_of(index) for index in range(len(self.shards), len(self.shards) + count)]
         self.shards |= {task.index: Known() for task in tasks}
@@ -541,6 +545,7 @@ class Histories(RuleBasedStateMachine):
         if not on_purpose:
             open_shards |= self.leaves(name)
         self.check(decision, open_shards)
+        self.shards_are_handed_out(1, published=False)
 
     def check(self, decision: Decision, open_shards: set[int]) -> None:
         """Each of the shards is given up exactly if its attempts are used up, and else goes back to the queue."""
@@ -548,7 +553,7 @@ class Histories(RuleBasedStateMachine):
         for index in open_shards:
             known = self.shards[index]
             count = len(known.charges) + sum(machine in self.alive for machine in known.losses)
-            if count >= MAX_ATTEMPTS:
+            if count >= 2:
                 known.fate, expected[index] = "given up", Failure
             elif self.stopped:
                 known.fate = "left"
@@ -601,4 +606,4 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+TestHistories.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
