@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from smoothcert.manifests.errors import RunError, ShardError
-from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.certify.attempts import (
     FIRST_START_DELAY_S,
     LONGEST_START_DELAY_S,
@@ -21,12 +20,9 @@ from smoothcert.pipeline.certify.attempts import (
 )
 from smoothcert.pipeline.certify.events import CannotStart, Failure, Requeued
 from smoothcert.workers.runs.shard_task import ShardTask
+from tests.helpers.made_up_actors import task_of
 
 MAX_ATTEMPTS = 3
-
-
-def task_of(index: int) -> ShardTask:
-    return ShardTask(index, Shard(f"{index:02d}.tar", "", 1, ""), None)
 
 
 TASKS = [task_of(index) for index in range(10)]

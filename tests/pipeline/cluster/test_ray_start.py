@@ -1,17 +1,15 @@
-"""Faults until Ray runs, with real servers and folders: one line, exit code 2, soon, nothing of Ray's C++ parts.
+"""What can go wrong before Ray runs, with real servers and folders: each is refused with one line.
 
-Not covered: clusters of several machines (test_nodes.py).
+Not covered: the command as a whole (test_connection.py); clusters of several machines (test_nodes.py).
 """
 
 import json
 import os
 import resource
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -30,8 +28,7 @@ from ray.core.generated.gcs_service_pb2_grpc import (
 from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.cluster import ray_start
 from smoothcert.pipeline.cluster.ray_start import Cluster, check_cluster, find_cluster, temporary_folder
-from tests.helpers import jobs
-from tests.helpers.house import HOUSE
+from tests.helpers.ports import closed_port
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
 
@@ -140,12 +137,6 @@ def test_auto_needs_a_cluster(short_folder, monkeypatch):
     assert refused(find_cluster).startswith("RAY_ADDRESS is auto, but no Ray cluster runs on this machine")
 
 
-def closed_port():
-    with socket.socket() as free:
-        free.bind(("", 0))
-        return free.getsockname()[1]
-
-
 def test_a_closed_port_is_refused():
     """With the address, where it came from, and what to do."""
     port = closed_port()
@@ -163,7 +154,7 @@ def test_an_unknown_host_is_refused():
 
 def test_a_silent_server_is_given_up(monkeypatch):
     """It takes connections and says nothing, as a suspended machine."""
-    monkeypatch.setattr(ray_start, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(ray_start, "_ANSWER_TIMEOUT_S", 0.5)
     with socket.create_server(("", 0)) as silent:
         line = refused(check_cluster, named(silent.getsockname()[1]))
     assert "nothing was heard within 0.5 s" in line
@@ -222,7 +213,7 @@ def test_a_driver_must_run_on_a_node(monkeypatch):
     """A cluster that answers takes no driver from a machine that is none of its nodes."""
     own = Cluster(ray.get_runtime_context().gcs_address, "here", "")
     check_cluster(own)
-    monkeypatch.setattr(ray_start, "_NODE_S", 1)
+    monkeypatch.setattr(ray_start, "_NODE_TIMEOUT_S", 1)
     monkeypatch.setattr("ray._private.services.find_node_ids", set)
     assert refused(check_cluster, own).startswith("this machine is no node of the Ray cluster at")
 
@@ -239,7 +230,7 @@ def test_a_user_must_be_let_in(monkeypatch):
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
 def test_a_path_of_any_length_has_room_for_sockets(length, variable, short_folder, monkeypatch):
     """A folder that is too long gives way to a short one, and that is said. Oracle: Ray's own check."""
-    monkeypatch.setattr(ray_start, "_SHORT", short_folder / "ray")
+    monkeypatch.setattr(ray_start, "_SHORT_FOLDER", short_folder / "ray")
     monkeypatch.setattr(ray_start, "_FREE_BYTES", 1)
     root = Path(f"{short_folder}/".ljust(length, "x"))
     root.mkdir(exist_ok=True)
@@ -263,7 +254,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path, monkeypatch):
     (tmp_path / "ray").touch()
     for folder, reason in (("gone", "No such file"), ("file", "Not a directory"), ("", "Not a directory")):
         monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / folder))
-        monkeypatch.setattr(ray_start, "_SOCKET_BYTES", 1000)
+        monkeypatch.setattr(ray_start, "_MAX_SOCKET_BYTES", 1000)
         line = refused(temporary_folder, print)
         assert f"{tmp_path / folder / 'ray'} (from RAY_TMPDIR): {reason}" in line
         assert "set RAY_TMPDIR to a folder" in line
@@ -280,38 +271,3 @@ def test_a_folder_without_room_is_named(short_folder, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert line.startswith(f"Ray cannot keep its temporary files in {short_folder}/ray (from TMPDIR)")
     assert not list(short_folder.iterdir())
-
-
-def certify(folder, cwd="/", **environment):
-    """The command line in a process of its own, with a home of its own."""
-    jobs.write_shards(folder, shards=1)
-    (folder / "home").mkdir()
-    own = {"HOME": str(folder / "home"), "PYTHONPATH": str(HOUSE)} | environment
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    command = [sys.executable, HOUSE / "pipeline" / "certify_all.py", jobs.write_job(folder)]
-    return subprocess.run(
-        command, env=inherited | own, cwd=cwd, capture_output=True, text=True, check=False, timeout=250
-    )
-
-
-def test_a_dead_cluster_is_one_line(tmp_path):
-    """Ray alone tried for 14 minutes, with a line of its C++ parts every few seconds, and ended with a traceback."""
-    began = time.monotonic()
-    result = certify(tmp_path, RAY_ADDRESS=f"127.0.0.1:{closed_port()}")
-    assert result.returncode == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: no Ray cluster answers at 127.0.0.1:")
-    assert time.monotonic() - began < 30
-
-
-def test_actors_import_what_the_driver_imports(tmp_path):
-    """Whatever the current folder holds. No token stays behind, which later clusters would ask for; the state of
-    another cluster's head is left alone.
-    """
-    for package in ("pipeline", "workers", "manifests", "timm"):
-        (tmp_path / "cwd" / package).mkdir(parents=True)
-        (tmp_path / "cwd" / package / "__init__.py").write_text("raise RuntimeError('of the current folder')")
-    (tmp_path / "cwd" / "random.py").write_text("raise RuntimeError('of the current folder')")
-    result = certify(tmp_path, cwd=tmp_path / "cwd", RAY_ADDRESS="local", RAY_REDIS_ADDRESS="127.0.0.1:1")
-    assert result.returncode == 0, result.stderr
-    assert not (tmp_path / "home" / ".ray").exists()
