@@ -1,4 +1,4 @@
-"""Nodes come, go and differ: a real Ray cluster of several nodes on this machine, real drivers that join it.
+"""Nodes join, end and differ: a real Ray cluster of several nodes on this machine, and real drivers that join it.
 
 A node is `ray start` in a session of its own, which is all that is ever killed; its actors inherit its environment, so
 a fault can be put into one node alone. The head has no CPU for actors, every other node has one.
@@ -31,9 +31,9 @@ from tests.helpers.faults import (
     ATTEMPTS,
     CERTIFIER,
     DONE,
+    Comparison,
     Driver,
     Rows,
-    Tally,
     before_shards,
     compare,
     injection,
@@ -44,7 +44,7 @@ from tests.helpers.faults import (
 )
 
 SHARDS, IMAGES = 160, 3
-WHOLE = Tally(SHARDS * IMAGES, SHARDS * IMAGES, 0, 0)
+WHOLE = Comparison(SHARDS * IMAGES, SHARDS * IMAGES, 0, 0)
 PAUSE = "time.sleep(1.5)"
 DEADLINE_S = 5
 ONE_SHARD_PER_ACTOR = {ATTEMPTS: "SHARDS_PER_ACTOR = 1"}  # if an actor is lost with two shards, neither is charged
@@ -64,7 +64,7 @@ def _environment(device):
     here = _environment_here(device)
     return here | {"versions": here["versions"] | {"torch": "1.0"}}
 """
-# A driver that has other things to do when it hears of the second node.
+# A driver that is slow to compare the second node.
 BUSY = """
 import time
 _undisturbed = Alike.check
@@ -285,13 +285,13 @@ def test_a_node_joins_and_is_killed(job, cluster, start, undisturbed):
     taken_up = driver.wait_for(AGAIN)
     hurry(job)
     assert driver.wait(400) == 0, driver.text
-    tally, entries = compare(rows_of(output_of(job)), undisturbed), published(job)
+    comparison, entries = compare(rows_of(output_of(job)), undisturbed), published(job)
     of_second = [place for place, entry in enumerate(entries) if entry["node"] == "second"]
     both = images_per_second(entries[of_second[0] : of_second[-1] + 1])
     ratio = both / images_per_second(entries[:alone])
-    record(f"a second node joins, then is removed ({ratio:.1f} times the images/s)", tally, "0")
-    record("a node is killed (SIGKILL; until its shards are taken up)", tally, "0", taken_up - killed)
-    assert tally == WHOLE
+    record(f"a second node joins, then is removed ({ratio:.1f} times the images/s)", comparison, "0")
+    record("a node is killed (SIGKILL; until its shards are taken up)", comparison, "0", taken_up - killed)
+    assert comparison == WHOLE
     assert ratio >= 1.5
     assert taken_up > killed
 
@@ -310,9 +310,9 @@ def test_a_node_is_drained(job, cluster, start, undisturbed):
     taken_up = driver.wait_for(AGAIN)
     hurry(job)
     assert driver.wait(400) == 0, driver.text
-    tally = compare(rows_of(output_of(job)), undisturbed)
-    record("a node is drained and ended (until its shards are taken up)", tally, "0", taken_up - ended)
-    assert tally == WHOLE
+    comparison = compare(rows_of(output_of(job)), undisturbed)
+    record("a node is drained and ended (until its shards are taken up)", comparison, "0", taken_up - ended)
+    assert comparison == WHOLE
     assert taken_up > ended
 
 
@@ -337,10 +337,10 @@ def test_a_node_votes_differently(job, cluster, start, undisturbed):
     hurry(job)
     again = start(job, environment=cluster.environment)
     assert again.wait(400) == 0, again.text
-    tally = compare(rows_of(output_of(job)), undisturbed)
+    comparison = compare(rows_of(output_of(job)), undisturbed)
     seconds = again.seconds_to_recover(refused)
-    record("a node votes differently, then the same command without it", tally, "1, 0", seconds)
-    assert tally == WHOLE
+    record("a node votes differently, then the same command without it", comparison, "1, 0", seconds)
+    assert comparison == WHOLE
 
 
 @pytest.mark.slow
