@@ -20,9 +20,9 @@ kills every actor does not stop the run.
 - After a loss, a shard has its actor to itself, so that the next loss shows whose fault it is.
 - A shard does not return to a machine where it failed, unless it failed on all: one bad machine alone cannot use up
   its attempts.
-- If actors cannot start, the next ones are started later and later. Lost actors are still replaced at once.
 
-Pure: time and facts are arguments. Not covered: carrying it out with Ray (fleet.py).
+Pure: time and facts are arguments. Not covered: actors that cannot start (starts.py); carrying it out with Ray
+(fleet.py).
 """
 
 from collections import defaultdict, deque
@@ -34,13 +34,12 @@ from typing import Generic, NamedTuple, TypeVar
 
 from smoothcert.manifests.errors import ShardError, SmoothcertError
 from smoothcert.pipeline.certify.events import CannotStart, Failure, Requeued
+from smoothcert.pipeline.certify.starts import Starts
 from smoothcert.workers.runs.shard_task import ShardTask
 
 SHARDS_PER_ACTOR = 2
 QUEUE_LOOKAHEAD = 100  # shards at the head of the queue among which an actor's next one is chosen
 STALLED_S = 1800.0  # the first batch of a shard may take this long, download and loading included
-FIRST_START_DELAY_S = 5.0  # after an actor could not start; doubles each time
-LONGEST_START_DELAY_S = 60.0
 
 ActorT = TypeVar("ActorT", bound=Hashable)
 Decision = list[Failure | Requeued]
@@ -112,10 +111,7 @@ class Attempts(Generic[ActorT]):
         self._histories: defaultdict[int, _History] = defaultdict(_History)
         self._actors: dict[ActorT, _Actor] = {}
         self._stopped = False
-        self._start_delay_s = FIRST_START_DELAY_S
-        self._start_again_at = 0.0
-        self._most_until_then = 0  # actors
-        self._start_errors: set[str] = set()
+        self._starts = Starts()
 
     @property
     def actors(self) -> AbstractSet[ActorT]:
@@ -158,10 +154,9 @@ class Attempts(Generic[ActorT]):
             wanted: as many as there is room for.
             now: seconds.
         """
-        useful = min(wanted, len(self._queue) + len(self.busy))
-        if now < self._start_again_at:
-            useful = min(useful, max(self._most_until_then, len(self._actors)))
-        return useful - len(self._actors)
+        missing = min(wanted, len(self._queue) + len(self.busy)) - len(self._actors)
+        may_start = max(0, self._starts.most(wanted, now) - len(self._actors))
+        return min(missing, may_start)
 
     def waiting(self) -> list[ActorT]:
         """Actors that have no machine yet."""
@@ -175,19 +170,13 @@ class Attempts(Generic[ActorT]):
         """An actor runs."""
         actor = self._actors[name]
         if actor.machine is None:
-            actor.machine, self._start_delay_s = machine, FIRST_START_DELAY_S
+            actor.machine = machine
+            self._starts.succeeded()
 
     def cannot_start(self, name: ActorT, reason: str, now: float) -> list[CannotStart]:
-        """An actor ended before it ran: the next is started later; each reason is said once."""
+        """An actor ended before it ran; each reason is said once."""
         del self._actors[name]
-        if now >= self._start_again_at:  # of several that fail together, the first counts
-            self._start_again_at = now + self._start_delay_s
-            self._start_delay_s = min(2 * self._start_delay_s, LONGEST_START_DELAY_S)
-        self._most_until_then = len(self._actors) - len(self.waiting())
-        if reason in self._start_errors:
-            return []
-        self._start_errors.add(reason)
-        return [CannotStart(reason)]
+        return self._starts.failed(reason, running=len(self._actors) - len(self.waiting()), now=now)
 
     def dismiss(self, name: ActorT) -> None:
         """An actor without shards is not needed, or is gone."""

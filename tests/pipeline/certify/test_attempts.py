@@ -10,8 +10,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from smoothcert.manifests.errors import RunError, ShardError
 from smoothcert.pipeline.certify.attempts import (
-    FIRST_START_DELAY_S,
-    LONGEST_START_DELAY_S,
     QUEUE_LOOKAHEAD,
     SHARDS_PER_ACTOR,
     STALLED_S,
@@ -285,45 +283,13 @@ def test_as_many_actors_start_as_there_are_shards_and_room() -> None:
     assert [attempts.actors_missing(wanted, now=0) for wanted in (1, 3, 8)] == [0, 2, 2]
 
 
-def test_starts_that_fail_are_tried_less_and_less_often() -> None:
-    """Each wait is twice the last, up to a minute; an actor that starts sets it back. Each reason is said once."""
-    attempts, now, waits, said = attempts_of(9, a="m"), 100.0, [], []
-    for _ in range(7):
-        assert attempts.actors_missing(2, now) == 1
-        attempts.add("b")
-        said += attempts.cannot_start("b", "no torch", now)
-        wait = next(seconds for seconds in range(1000) if attempts.actors_missing(2, now + seconds))
-        waits.append(wait)
-        now += wait
-    assert waits == [5, 10, 20, 40, 60, 60, 60]
-    assert (waits[0], waits[-1]) == (FIRST_START_DELAY_S, LONGEST_START_DELAY_S)
-    assert said == [CannotStart("no torch")]
-    attempts.add("c")
-    assert attempts.cannot_start("c", "no disk", now) == [CannotStart("no disk")]
-    start(attempts, "d", "m")
-    attempts.dismiss("d")
-    attempts.add("e")
-    attempts.cannot_start("e", "no torch", now + 60)
-    assert attempts.actors_missing(2, now + 60 + FIRST_START_DELAY_S) == 1
-
-
-def test_actors_that_fail_to_start_together_count_as_one() -> None:
-    """A machine with eight GPUs is tried again as soon as one with one GPU."""
-    attempts = attempts_of(9, a="m")
-    for name in "bcde":
-        attempts.add(name)
-    for name in "bcde":
-        attempts.cannot_start(name, "no torch", now=0)
-    assert attempts.actors_missing(5, now=FIRST_START_DELAY_S - 0.1) == 0
-    assert attempts.actors_missing(5, now=FIRST_START_DELAY_S) == 4
-
-
 def test_a_lost_actor_is_replaced_while_another_machine_cannot_start_any() -> None:
     """The wait is for machines that fail, not for those that work. Actors that start already are not ended for it."""
     attempts = attempts_of(9, a="m", b="m")
     attempts.add("c")
-    attempts.cannot_start("c", "no torch", now=0)
+    assert attempts.cannot_start("c", "no torch", now=0) == [CannotStart("no torch")]
     assert attempts.actors_missing(3, now=1) == 0
+    assert attempts.actors_missing(3, now=5) == 1
     hand_out(attempts)
     attempts.lost("a", "killed", {"m"})
     assert attempts.actors_missing(3, now=1) == 1
