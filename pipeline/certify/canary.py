@@ -1,8 +1,9 @@
-"""What the first images say of the request, before the fleet starts.
+"""Whether the first images show that the request is wrong.
 
-A fault of single images that nearly all of them have is a fault of the request: of the model, the preprocessing or the
-labels. One odd shard proves nothing, so a fault must hold over the first images of several. Pure: who votes on these
-images, and where, is not covered (fleet.py).
+If nearly all images have the same fault, the model, the preprocessing or the labels are wrong. One odd shard proves
+nothing, so a fault must show in the first images of several shards.
+
+Pure. Not covered: who votes on these images (tryout.py).
 """
 
 from collections import Counter
@@ -13,13 +14,13 @@ from smoothcert.manifests.names import listed
 from smoothcert.workers.runs.shard_task import ShardTask, TriedOut
 from smoothcert.workers.tars.label_counts import NEARLY_ALL, LabelCounts
 
-_ENOUGH = 8  # images from which on "nearly all" says something
-_TO_CHECK = {"model_error": "the model, its weights and the preprocessing"}
-_SHARDS = 3  # asked before a fault is believed
+_MIN_IMAGES = 8  # fewer images show nothing
+_REMEDIES = {"model_error": "the model, its weights and the preprocessing"}
+_MIN_SHARDS = 3  # must show a fault before it is believed
 
 
 class Canary:
-    """The images of some shards that were tried out.
+    """The first images of some shards.
 
     Args:
         job: the job.
@@ -41,23 +42,30 @@ class Canary:
 
     @property
     def is_sure(self) -> bool:
-        """Whether more shards would tell no more."""
-        enough = self._statuses.total() >= _ENOUGH
-        return enough and (len(self._shards) >= _SHARDS or self.fault() is None)
+        """Whether more shards would change nothing."""
+        enough = self._statuses.total() >= _MIN_IMAGES
+        return enough and (len(self._shards) >= _MIN_SHARDS or self.fault() is None)
 
     def fault(self) -> SmoothcertError | None:
         """What is wrong with the request, or None."""
-        total, voted = self._statuses.total(), self._statuses["ok"] + self._statuses["label_error"]
-        where = f"the first {total} images of {listed(self._shards)}"
-        if total < _ENOUGH:
+        total = self._statuses.total()
+        if total < _MIN_IMAGES:
             return None
-        if total - voted >= NEARLY_ALL * total:
-            worst, count = (self._statuses - Counter(ok=total, label_error=total)).most_common(1)[0]
-            share = "none" if not voted else f"only {voted}"
-            return RunError(
-                f"{share} of {where} can be voted on ({count} x {worst}, the first is {self._first_without_votes}); "
-                f"check {_TO_CHECK.get(worst, 'the images and the preprocessing')}"
-            )
+        where = f"the first {total} images of {listed(self._shards)}"
+        return self._fault_of_votes(total, where) or self._fault_of_labels(where)
+
+    def _fault_of_votes(self, total: int, where: str) -> SmoothcertError | None:
+        voted = self._statuses["ok"] + self._statuses["label_error"]
+        if total - voted < NEARLY_ALL * total:
+            return None
+        worst, count = (self._statuses - Counter(ok=total, label_error=total)).most_common(1)[0]
+        share = "none" if not voted else f"only {voted}"
+        return RunError(
+            f"{share} of {where} can be voted on ({count} x {worst}, the first is {self._first_without_votes}); "
+            f"check {_REMEDIES.get(worst, 'the images and the preprocessing')}"
+        )
+
+    def _fault_of_labels(self, where: str) -> SmoothcertError | None:
         if self._labels.nearly_all_bad:
             return RequestError(
                 f"images.label: {self._labels.bad} of {where} have no usable label, the first is "

@@ -31,6 +31,7 @@ from smoothcert.workers.runs.shard_task import Introduction, ShardTask
 
 if TYPE_CHECKING:
     from smoothcert.pipeline.certify.diary import Diary
+    from smoothcert.pipeline.certify.fleet import Fleet
 
 
 def certify_all(
@@ -90,18 +91,10 @@ def _certify_missing(plan: Plan, console: Console, *, strict: bool, unsafe_overw
 
 
 def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike, *, shared: bool) -> "Diary":
-    # ray takes a second to import, a finished run has no need of it
-    from smoothcert.pipeline.certify.diary import Diary
-    from smoothcert.pipeline.certify.fleet import Fleet
-    from smoothcert.pipeline.cluster.connection import connect
-    from smoothcert.pipeline.cluster.resources import share_of
+    from smoothcert.pipeline.certify.diary import Diary  # loads ray, which takes a second; a finished run needs none
 
-    say(console, f"run {plan.run.run_id}: {len(todo):,} of {number_of(len(plan.tasks), 'shard')} to do")
-    connect(partial(say, console))
-    fleet = Fleet(plan, share_of(plan.job.execution))
-    for notice in fleet.try_out(todo):
-        say(console, f"notice: {notice}")
-    if shared:  # another driver may be at work on them, in the order of their sizes
+    fleet = _start_fleet(plan, todo, console)
+    if shared:  # another driver may be doing them, in the order of their sizes
         todo = random.sample(todo, len(todo))
     diary = Diary(plan.run)
     with progress_of(console, todo, partial(count_images, plan=plan)) as progress:
@@ -122,9 +115,24 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
         finally:
             try:
                 diary.publish()
-            except SmoothcertError as error:  # a log: neither an interrupt nor the votes are lost with it
+            except SmoothcertError as error:  # the diary is a log: it must not hide an interrupt or end the run
                 progress.say(f"notice: what this driver did is not published: {error}")
     return diary
+
+
+def _start_fleet(plan: Plan, todo: Sequence[ShardTask], console: Console) -> "Fleet":
+    """Start the first actor and try the model out."""
+    from smoothcert.pipeline.certify.fleet import Fleet
+    from smoothcert.pipeline.certify.tryout import try_out
+    from smoothcert.pipeline.cluster.connection import connect
+    from smoothcert.pipeline.cluster.resources import share_of
+
+    say(console, f"run {plan.run.run_id}: {len(todo):,} of {number_of(len(plan.tasks), 'shard')} to do")
+    connect(partial(say, console))
+    fleet = Fleet([plan], share_of(plan.job.execution))
+    for notice in try_out(fleet, todo):
+        say(console, f"notice: {notice}")
+    return fleet
 
 
 def _finish(plan: Plan, summary: Summary) -> None:

@@ -1,4 +1,4 @@
-"""What a fleet tells its driver while it works."""
+"""What a fleet reports to its driver while it works. Light: loads no ray."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardT
 
 @dataclass(frozen=True)
 class Beat:
-    """An actor has done so many images of its shard."""
+    """A batch is done: so many images of the shard are done now."""
 
     task: ShardTask
     images: int
@@ -15,7 +15,7 @@ class Beat:
 
 @dataclass(frozen=True)
 class Failure:
-    """A shard that is given up; `reason` is one line."""
+    """A shard fails for good; `reason` is one line."""
 
     task: ShardTask
     reason: str
@@ -23,7 +23,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Requeued:
-    """A shard that goes back to the queue; `reason` is one line."""
+    """A shard goes back to the queue; `reason` is one line."""
 
     task: ShardTask
     reason: str
@@ -31,9 +31,16 @@ class Requeued:
 
 @dataclass(frozen=True)
 class FoundPublished:
-    """A shard that another driver has published."""
+    """Another driver has published the shard."""
 
     task: ShardTask
 
 
-Event = Introduction | Beat | ShardReport | Failure | Requeued | FoundPublished
+@dataclass(frozen=True)
+class CannotStart:
+    """An actor cannot start; `reason` is one line that was not said before."""
+
+    reason: str
+
+
+Event = Introduction | Beat | ShardReport | Failure | Requeued | FoundPublished | CannotStart

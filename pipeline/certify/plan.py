@@ -58,11 +58,24 @@ class Plan:
     notices: tuple[str, ...] = ()
 
     def certifier(self, threads: int) -> "Certifier":
-        """What does the shards, with the model loaded; errors as of Certifier. Loads torch."""
-        from smoothcert.workers.certifier import Assignment, Certifier
+        """What does the shards of this plan alone; as `certifier_of`."""
+        return certifier_of([self], threads)
 
-        assignment = Assignment(self.job, self.run.run_id, self.run.url, self.checkpoint_sha256, self.checkpoint_key)
-        return Certifier([assignment], threads=threads)
+
+def certifier_of(plans: Sequence[Plan], threads: int) -> "Certifier":
+    """What makes the runs of all plans in one pass over their shards; errors as of Certifier. Loads torch.
+
+    Args:
+        plans: of the same images and pixels.
+        threads: CPU threads to use.
+    """
+    from smoothcert.workers.certifier import Assignment, Certifier
+
+    assignments = [
+        Assignment(plan.job, plan.run.run_id, plan.run.url, plan.checkpoint_sha256, plan.checkpoint_key)
+        for plan in plans
+    ]
+    return Certifier(assignments, threads=threads)
 
 
 def make_plan(job: Job) -> Plan:

@@ -1,4 +1,7 @@
-"""Progress for people: a bar on a terminal, else a line a shard, or a line now and then."""
+"""Progress for people: one line a shard, and on a terminal a bar of images below them.
+
+Not covered: how a bar looks and how the time left is estimated (console/bars.py); the log for machines (diary.py).
+"""
 
 import time
 from collections import Counter
@@ -8,15 +11,15 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from smoothcert.manifests.errors import SmoothcertError
-from smoothcert.pipeline.certify.events import Beat, Event, Failure, FoundPublished, Requeued
+from smoothcert.pipeline.certify.events import Beat, CannotStart, Event, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.console.bars import Bar, bars
 from smoothcert.pipeline.console.looks import digits, number_of, say
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask
 
 CountImages = Callable[[ShardTask], int | None]
-"""The images of a shard, None where only fetching it would tell; raises a ShardError where the shard will fail."""
+"""Counts the images of a shard; None if it would have to be fetched. Raises a ShardError if the shard will fail."""
 
-_COUNT_S = 3.0  # so long the shards' images may be counted; the others are reckoned by their bytes
+_COUNT_S = 3.0  # time to count images; what is not counted by then is estimated from the size of the shards
 
 
 class Lines:
@@ -26,7 +29,7 @@ class Lines:
         self._console, self._total, self._finished = console, total, 0
 
     def show(self, event: Event) -> None:
-        """Print a line where a shard is done, given up or goes back."""
+        """Print a line if a shard is done, fails or goes back to the queue, or if an actor cannot start."""
         match event:
             case ShardReport():
                 errors = event.rows - event.statuses.get("ok", 0)
@@ -39,6 +42,8 @@ class Lines:
                 self._end(f"failed: {event.reason}")
             case Requeued():
                 self.say(f"again: {event.task.shard.name}: {event.reason}")
+            case CannotStart():
+                self.say(f"notice: {event.reason}; the run goes on with the other actors and tries again")
 
     def _end(self, line: str) -> None:
         self._finished += 1
@@ -50,7 +55,7 @@ class Lines:
 
 
 class _ShardBar(Lines):
-    """Progress on a terminal: a bar of images; the shards' lines above it."""
+    """Progress on a terminal: a bar of images below the lines of the shards."""
 
     def __init__(self, console: Console, bar: Bar, expected: "_Expected") -> None:
         super().__init__(console, expected.shards)
@@ -67,70 +72,70 @@ class _ShardBar(Lines):
                 self._images[event.task.index] = event.images
             case ShardReport():
                 self._images[event.task.index] = event.rows
-                self._expected.has(event.task, event.rows)
+                self._expected.finish(event.task, event.rows)
             case Requeued():
                 self._images[event.task.index] = 0
             case Failure() | FoundPublished():
                 self._images[event.task.index] = 0
-                self._expected.has(event.task, 0)
+                self._expected.finish(event.task, 0)
         self._update()
         super().show(event)
 
     def _update(self) -> None:
-        self._bar.update(self._images.total(), self._expected.images(), exact=self._expected.exact)
+        self._bar.update(self._images.total(), self._expected.images(), exact=self._expected.is_exact)
 
 
 class _Expected:
-    """How many images there will be: of some shards it is known, the others are reckoned by their bytes.
+    """How many images there will be. Shards that are not counted have as many images a byte as the others.
 
     Args:
         todo: the shards.
-        known: images of some of them, by index.
+        counted: images of some of them, by index.
     """
 
-    def __init__(self, todo: Sequence[ShardTask], known: Mapping[int, int]) -> None:
-        self.shards, self._told = len(todo), known
-        self._known = sum(known.values())
-        self._bytes_unknown = sum(task.shard.size for task in todo if task.index not in known)
-        whole = [task for task in todo if known.get(task.index) and task.limit is None]
-        self._rows, self._bytes = sum(known[task.index] for task in whole), sum(task.shard.size for task in whole)
+    def __init__(self, todo: Sequence[ShardTask], counted: Mapping[int, int]) -> None:
+        self.shards, self._counted = len(todo), counted
+        self._known = sum(counted.values())
+        self._bytes_unknown = sum(task.shard.size for task in todo if task.index not in counted)
+        whole = [task for task in todo if counted.get(task.index) and task.limit is None]
+        self._rows, self._bytes = sum(counted[task.index] for task in whole), sum(task.shard.size for task in whole)
 
-    def has(self, task: ShardTask, rows: int) -> None:
-        """A shard is done: no guess any more."""
-        if task.index in self._told:
-            self._known += rows - self._told[task.index]
+    def finish(self, task: ShardTask, rows: int) -> None:
+        """A shard is done: its number of rows is no estimate any more."""
+        if task.index in self._counted:
+            self._known += rows - self._counted[task.index]
             return
         self._known += rows
         self._bytes_unknown -= task.shard.size
         self._rows, self._bytes = self._rows + rows, self._bytes + (task.shard.size if rows else 0)
 
     @property
-    def exact(self) -> bool:
+    def is_exact(self) -> bool:
         return not self._bytes_unknown
 
     def images(self) -> int | None:
-        if self.exact:
+        if self.is_exact:
             return self._known
         return self._known + self._bytes_unknown * self._rows // self._bytes if self._bytes else None
 
 
 def _count(todo: Sequence[ShardTask], count: CountImages) -> dict[int, int]:
-    """Images of the shards by index, as far as they can be counted in a moment."""
-    known, deadline = dict[int, int](), time.monotonic() + _COUNT_S
+    """Images of the shards, by index, as far as they can be counted in `_COUNT_S`."""
+    counted, deadline = dict[int, int](), time.monotonic() + _COUNT_S
     for task in todo:
-        told = task.limit if task.limit is not None else task.shard.images
+        known = task.limit if task.limit is not None else task.shard.images
         try:
-            images = count(task) if told is None and time.monotonic() < deadline else told
+            images = count(task) if known is None and time.monotonic() < deadline else known
         except SmoothcertError:
             images = 0  # the shard will fail
         if images is not None:
-            known[task.index] = images
-    return known
+            counted[task.index] = images
+    return counted
 
 
 @contextmanager
 def progress_of(console: Console, todo: Sequence[ShardTask], count: CountImages) -> Iterator[Lines]:
-    """What shows the events of the shards to do, for as long as the context lasts."""
+    """Show the events of these shards while the context lasts."""
     if not console.is_terminal:
         yield Lines(console, len(todo))
         return

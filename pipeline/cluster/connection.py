@@ -1,6 +1,6 @@
-"""Join the Ray cluster that this machine belongs to, or start Ray here.
+"""Join the Ray cluster of this machine, or start Ray here.
 
-Not covered: what can be wrong with either, found before Ray tries (ray_start.py); what the cluster has (resources.py).
+Not covered: the checks before that (ray_start.py); what the cluster has (resources.py).
 """
 
 import os
@@ -20,25 +20,25 @@ from smoothcert.pipeline.cluster.ray_errors import describe
 
 
 def connect(say: Callable[[str], None] = print) -> None:
-    """Join the cluster this machine belongs to, or start Ray here.
+    """Join the cluster of this machine, or start Ray here.
 
     Args:
-        say: hears of a folder that is not the usual one.
+        say: takes a notice if Ray's temporary files go to an unusual folder.
     Raises:
-        RequestError: that is not possible, for a reason that the text gives.
+        RequestError: neither is possible; the text says why.
     """
     if ray.is_initialized():
         return
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do by default; else it warns
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # an audit reports to nobody
-    ray_start.quiet()
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's future default; without it Ray warns
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to others
+    ray_start.silence_warnings()
     found = ray_start.find_cluster()
     here = {}
     if found is None:
         here = {"address": "local", "_temp_dir": str(ray_start.temporary_folder(say))}
-        # Without one Ray writes ~/.ray/auth_token, and each later `ray start --head` asks its users for that.
+        # Without a token Ray writes ~/.ray/auth_token, and every later `ray start --head` asks its users for it.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        os.environ.pop("RAY_REDIS_ADDRESS", None)  # where a cluster's head keeps its state, not a Ray for one command
+        os.environ.pop("RAY_REDIS_ADDRESS", None)  # the state of a cluster's head, which is none of this Ray
     else:
         ray_start.check_cluster(found)
     try:
@@ -50,16 +50,16 @@ def connect(say: Callable[[str], None] = print) -> None:
             configure_logging=True,
             **here,
         )
-    except Exception as error:  # Ray raises what it likes, even Exception itself
+    except Exception as error:  # Ray raises errors of any class, even Exception itself
         ray.shutdown()
         doing = f"cannot join the Ray cluster at {found}" if found else "Ray cannot start here"
         raise RequestError(f"{doing}: {describe(error)}") from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own handler would drop what is under way
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own handler would drop unfinished work
 
 
 class _DriversCode(JobConfig):  # type: ignore[misc]
-    """Actors import the code that the driver runs; Ray would first look into the current folder, whatever it holds."""
+    """Makes actors import the code of the driver. Ray alone would search the current folder first."""
 
     def _serialize(self) -> bytes:
         house = str(Path(__file__).absolute().parents[3])  # holds smoothcert

@@ -1,4 +1,4 @@
-"""One line for what Ray reports in many: our own error behind it, or the last line of its cause."""
+"""One line for each of Ray's long errors: our own error behind it, or the last line of its cause."""
 
 import re
 import textwrap
@@ -7,12 +7,12 @@ from ray.exceptions import RayActorError, RayError, RayTaskError, RuntimeEnvSetu
 
 from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
 
-_LONGEST = 300  # characters
-_RAISED = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")  # as the last line of a traceback begins
+_MAX_CHARACTERS = 300
+_RAISED = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")  # the last line of a traceback begins so
 
 
 def cause_of(error: Exception) -> SmoothcertError:
-    """Our own error behind one of Ray's, or one line of what happened; a RequestError if no actor can start."""
+    """Our own error behind one of Ray's, or what happened in one line; a RequestError if an actor cannot start."""
     cause = error.cause if isinstance(error, RayTaskError) else error
     if isinstance(cause, SmoothcertError):
         return cause
@@ -24,14 +24,14 @@ def cause_of(error: Exception) -> SmoothcertError:
 
 
 def describe(error: Exception) -> str:
-    """What was raised, in one line; Ray's own errors that carry a traceback give the last line of that."""
+    """What was raised, in one line; for an error of Ray that holds a traceback, the last line of it."""
     text = essence(str(error))
     return text if isinstance(error, RayError) and _RAISED.match(text) else f"{type(error).__name__}: {text}"
 
 
 def essence(text: str) -> str:
-    """From the last line on that says what was raised; without one, all but Ray's indented particulars of an actor."""
+    """The text from the last line that names an exception; without one, all but Ray's indented details of the actor."""
     lines = [line for line in text.splitlines() if line.strip()]
     raised = [number for number, line in enumerate(lines) if _RAISED.match(line)]
     kept = lines[raised[-1] :] if raised else [line for line in lines if not line.startswith("\t")]
-    return textwrap.shorten(" ".join(kept), _LONGEST, placeholder=" ...")
+    return textwrap.shorten(" ".join(kept), _MAX_CHARACTERS, placeholder=" ...")

@@ -1,14 +1,14 @@
-"""What can go wrong until Ray runs, found before Ray tries: alone it takes minutes, and prints lines of its C++ parts.
+"""Checks before Ray starts or is joined. Without them Ray tries for minutes and prints lines of its C++ code.
 
     RAY_ADDRESS              which Ray
-    unset                    the cluster that `ray start` noted on this machine; without one, Ray starts here
+    unset                    the cluster that `ray start` recorded on this machine; without one, Ray starts here
     local                    Ray starts here
     auto                     a cluster that runs on this machine
-    HOST:PORT                that cluster, of which this machine must be a node
-    ray://..., http://...    refused: actors that report while they work need a driver inside the cluster
+    HOST:PORT                that cluster; this machine must be one of its nodes
+    ray://..., http://...    refused: the driver listens to actors while they work, so it must run in the cluster
 
 A Ray that starts here keeps its sockets and logs in the folder `ray` of RAY_TMPDIR, TMPDIR or /tmp.
-Not covered: what the cluster has (cluster.py).
+Not covered: starting and joining (connection.py); what the cluster has (resources.py).
 """
 
 import json
@@ -37,12 +37,12 @@ from ray.exceptions import RayError
 
 from smoothcert.manifests.errors import RequestError
 
-_ANSWER_S = 10.0
-_NODE_S = 10
-_SOCKET_BYTES = 107  # the longest path of a Unix socket
+_ANSWER_TIMEOUT_S = 10.0
+_NODE_TIMEOUT_S = 10
+_MAX_SOCKET_BYTES = 107  # the longest path of a Unix socket
 _LONGEST_SOCKET = "/session_2026-01-01_00-00-00_000000_{pid}/sockets/plasma_store"
-_FREE_BYTES = 16 * 2**20  # of logs and sockets; a small run needs 2 MiB
-_SHORT = Path("/tmp/ray")  # noqa: S108 - Ray's own default
+_FREE_BYTES = 16 * 2**20  # for logs and sockets; a small run needs 2 MiB
+_SHORT_FOLDER = Path("/tmp/ray")  # noqa: S108 - Ray's own default
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Cluster:
 
     Attributes:
         address: HOST:PORT.
-        source: what names it, for people.
+        source: where its address stands, in words.
         remedy: what to do if it cannot be joined.
     """
 
@@ -64,10 +64,10 @@ class Cluster:
 
 
 def find_cluster() -> Cluster | None:
-    """The cluster to join; None: Ray shall start here.
+    """The cluster to join, or None if Ray is to start here.
 
     Raises:
-        RequestError: RAY_ADDRESS is no address, or names a cluster that is not there.
+        RequestError: RAY_ADDRESS is no address, or is auto and no cluster runs here.
     """
     named = os.environ.get("RAY_ADDRESS") or None
     if named == "local":
@@ -76,7 +76,7 @@ def find_cluster() -> Cluster | None:
         _check_address(named)
         remedy = "correct RAY_ADDRESS, or unset it to start Ray on this machine"
         return Cluster(named, "the environment variable RAY_ADDRESS", remedy)
-    return _noted_cluster(named)
+    return _recorded_cluster(named)
 
 
 def _check_address(address: str) -> None:
@@ -97,8 +97,8 @@ def _is_address(text: str) -> bool:
     return bool(host.strip()) and port.isascii() and port.isdecimal() and 0 < int(port) < 2**16
 
 
-def _noted_cluster(named: str | None) -> Cluster | None:
-    """The cluster that `ray start` noted; with `auto`, any that runs here."""
+def _recorded_cluster(named: str | None) -> Cluster | None:
+    """The cluster that `ray start` recorded; with `auto`, any that runs here."""
     note = get_ray_address_file(None)
     try:
         address = services.get_ray_address_from_environment(named, None)
@@ -121,17 +121,17 @@ def _noted_cluster(named: str | None) -> Cluster | None:
 
 
 def check_cluster(cluster: Cluster) -> None:
-    """Ask the cluster what it is.
+    """Ask the cluster for its versions and for the node of this machine.
 
     Raises:
-        RequestError: it does not answer, asks for a token, has other versions, or this machine is none of its nodes.
+        RequestError: it does not answer, asks for a token, has other versions, or this machine is not one of its nodes.
     """
     if not cluster.source.endswith("variable RAY_ADDRESS"):
         maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as Ray does for a cluster of this machine
     address = services.canonicalize_bootstrap_address(cluster.address)  # the network's address of this machine
     _check_versions(cluster, _metadata(cluster, address))
     try:
-        node = services.get_node_to_connect_for_driver(GcsClient(address=address), timeout_seconds=_NODE_S)
+        node = services.get_node_to_connect_for_driver(GcsClient(address=address), timeout_seconds=_NODE_TIMEOUT_S)
     except (RuntimeError, RayError):
         raise RequestError(
             f"this machine is no node of the Ray cluster at {cluster}; run the command on one of its machines, "
@@ -146,23 +146,23 @@ def check_cluster(cluster: Cluster) -> None:
 
 
 def _metadata(cluster: Cluster, address: str) -> bytes:
-    """What the cluster says of its versions."""
+    """The versions of the cluster, as JSON."""
     request = InternalKVGetRequest(namespace=KV_NAMESPACE_CLUSTER, key=CLUSTER_METADATA_KEY)
     try:
         channel = create_gcs_channel(address)
         with channel:
-            return InternalKVGcsServiceStub(channel).InternalKVGet(request, timeout=_ANSWER_S).value
+            return InternalKVGcsServiceStub(channel).InternalKVGet(request, timeout=_ANSWER_TIMEOUT_S).value
     except grpc.RpcError as error:
         if error.code() == grpc.StatusCode.UNAUTHENTICATED:
             raise _needs_token(cluster) from None
         raise RequestError(f"no Ray cluster answers at {cluster}: {_reason(error)}; {cluster.remedy}") from None
-    except RayError:  # RAY_AUTH_MODE asks for a token, and there is none
+    except RayError:  # RAY_AUTH_MODE demands a token, and there is none
         raise _needs_token(cluster) from None
 
 
 def _reason(error: grpc.RpcError) -> str:
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return f"nothing was heard within {_ANSWER_S:g} s"
+        return f"nothing was heard within {_ANSWER_TIMEOUT_S:g} s"
     if error.code() == grpc.StatusCode.UNAVAILABLE and "HTTP" not in error.details():
         return error.details().rpartition(": ")[2].rstrip("]")
     return "another program listens there"
@@ -193,17 +193,17 @@ def temporary_folder(say: Callable[[str], None]) -> Path:
     """Where a Ray that starts here keeps its sockets and logs.
 
     Args:
-        say: hears of a folder that is not the usual one.
+        say: takes a notice if the folder is not the usual one.
     Raises:
-        RequestError: nothing can be written there.
+        RequestError: it cannot be written to.
     """
     named = [(name, os.environ[name]) for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)]
-    source, root = (*named, ("", str(_SHORT.parent)))[0]
+    source, root = (*named, ("", str(_SHORT_FOLDER.parent)))[0]
     folder = Path(root).absolute() / "ray"
     longest = f"{folder}{_LONGEST_SOCKET.format(pid=os.getpid())}"
-    if len(os.fsencode(longest)) > _SOCKET_BYTES:
-        say(f"notice: Ray's temporary files go to {_SHORT}; {source} is too long a path for sockets: {root}")
-        source, folder = "", _SHORT
+    if len(os.fsencode(longest)) > _MAX_SOCKET_BYTES:
+        say(f"notice: Ray's temporary files go to {_SHORT_FOLDER}; {source} is too long a path for sockets: {root}")
+        source, folder = "", _SHORT_FOLDER
     try:
         _try_to_write(folder)
     except OSError as error:
@@ -220,6 +220,6 @@ def _try_to_write(folder: Path) -> None:
         file.write(bytes(_FREE_BYTES))
 
 
-def quiet() -> None:
-    """Warnings of Ray's Python parts, before it sets up its own log."""
+def silence_warnings() -> None:
+    """Silence warnings of Ray's Python code until it sets up its own log."""
     logging.getLogger("ray").setLevel(logging.ERROR)

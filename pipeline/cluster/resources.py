@@ -15,20 +15,20 @@ import ray
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Execution
 
-_MAX_CPUS_AUTO = 4  # more threads for one small matrix product gain little
-_ANSWERS_S = 2.0
+_MAX_AUTO_CPUS = 4  # more threads gain little in small matrix products
+_ANSWER_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one actor asks for, and how many there shall be; None: as many as there is room for."""
+    """What one actor asks for, and how many actors the job asks for; None: as many as there is room for."""
 
     cpus: float
     gpus: float
     actors: int | None
 
     def room(self) -> int:
-        """How many actors fit on the machines of this moment, those that run counted."""
+        """How many actors fit on the machines that there are now; actors that run already count."""
         return sum(self._room_on(machine) for machine in _machines())
 
     def _room_on(self, machine: dict[str, float]) -> int:
@@ -40,13 +40,13 @@ def share_of(execution: Execution) -> Share:
     """Decide what `auto` means on this cluster.
 
     Raises:
-        RequestError: there is no room for what the job asks, and no autoscaler that could make some.
+        RequestError: there is no room for what the job asks for, and no autoscaler that could bring machines.
     """
     machines = _machines()
     most_cpus = max(machine.get("CPU", 0) for machine in machines)
     most_gpus = max(machine.get("GPU", 0) for machine in machines)
     gpus = execution.gpus_per_actor if execution.gpus_per_actor is not None else float(most_gpus > 0)
-    part = most_cpus * gpus / most_gpus if most_gpus else min(most_cpus, _MAX_CPUS_AUTO)
+    part = most_cpus * gpus / most_gpus if most_gpus else min(most_cpus, _MAX_AUTO_CPUS)
     cpus = execution.cpus_per_actor or max(1, int(part))
     share = Share(cpus, gpus, execution.actors)
     room = share.room()
@@ -60,18 +60,18 @@ def share_of(execution: Execution) -> Share:
 
 
 def has_autoscaler() -> bool:
-    """Whether machines may come when they are asked for: Ray's launcher, or KubeRay, made this cluster."""
+    """Whether asking for more can bring machines: Ray's launcher or KubeRay made this cluster."""
     return Path("~/ray_bootstrap_config.yaml").expanduser().exists() or "RAY_CLUSTER_NAME" in os.environ
 
 
 def alive_among(nodes: Collection[str | None]) -> set[str]:
-    """Those of the machines that Ray believes to be alive and that answer: Ray may need a minute to notice an end."""
+    """Which of the machines live: Ray says so and they answer, for Ray may need a minute to notice an end."""
     return {node["NodeID"] for node in ray.nodes() if node["NodeID"] in nodes and node["Alive"] and _answers(node)}
 
 
 def _answers(node: dict[str, Any]) -> bool:
     try:
-        with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=_ANSWERS_S):
+        with socket.create_connection((node["NodeManagerAddress"], node["NodeManagerPort"]), timeout=_ANSWER_TIMEOUT_S):
             return True
     except OSError:
         return False

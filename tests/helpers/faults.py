@@ -1,4 +1,4 @@
-"""Drivers in processes of their own, what is done to them, and how what they leave is judged.
+"""Starts drivers in processes of their own, injects faults, and compares the rows they leave.
 
 Faults inside actors come from a sitecustomize.py on the driver's PYTHONPATH, which its actors inherit: the product
 has no test hooks. Every driver starts a Ray of its own, and only its processes are ever touched.
@@ -30,6 +30,7 @@ from tests.helpers.house import HOUSE
 SCRIPT = HOUSE / "pipeline" / "certify_all.py"
 RECORD = "SMOOTHCERT_FAULTS"  # names the file to which each test appends its line of docs/reliability.md
 CERTIFIER = "smoothcert.workers.certifier"
+ATTEMPTS = "smoothcert.pipeline.certify.attempts"
 FLEET = "smoothcert.pipeline.certify.fleet"
 ALIKE = "smoothcert.pipeline.certify.alike"
 DONE = r"^\[\d+/\d+\] (\S+): \d+ images"
@@ -75,7 +76,7 @@ def before_shards(*statements: str) -> dict[str, str]:
 
 
 def once(folder: Path, statement: str) -> str:
-    """A statement for the first actor of all that comes by."""
+    """A statement that only the first actor to reach it runs."""
     return f"""
     try:
         Path({str(folder)!r}, "happened").touch(exist_ok=False)
@@ -85,7 +86,7 @@ def once(folder: Path, statement: str) -> str:
 
 
 def injection(folder: Path, inject: Mapping[str, str]) -> dict[str, str]:
-    """What a process's environment needs so that it, and those it starts, run code after a module's import."""
+    """Environment in which a process, and those it starts, run code after the import of a module."""
     house = folder / f"inject-{time.monotonic_ns()}"
     house.mkdir()
     (house / "sitecustomize.py").write_text(_INJECTOR.format(code=dict(inject)))
@@ -133,7 +134,7 @@ class Driver:
         return "\n".join(line for _, line in self.lines)
 
     def when(self, pattern: str, *, after: float = 0.0) -> list[float]:
-        """When lines came that match."""
+        """The moments of the lines that match."""
         return [moment for moment, line in list(self.lines) if moment >= after and re.search(pattern, line)]
 
     def wait_for(self, pattern: str, count: int = 1, timeout_s: float = 120) -> float:
@@ -152,15 +153,15 @@ class Driver:
         return code
 
     def seconds_to_recover(self, fault: float) -> float:
-        """From the fault to the next shard that is done."""
+        """Seconds from the fault to the next finished shard."""
         return self.when(DONE, after=fault)[0] - fault
 
     def actors(self) -> list[int]:
         """Processes of this driver's Ray that hold an actor."""
-        return [pid for pid in _descendants(self.process.pid) if _title(pid).startswith("ray::Worker")]
+        return [pid for pid in _descendants(self.process.pid) if _title(pid).startswith("ray::CertifierActor")]
 
     def signal_actor(self, number: signal.Signals, pid: int | None = None) -> float:
-        """Send a signal to an actor, any where none is named; the moment."""
+        """Send a signal to an actor, by default to any; the moment."""
         pid = pid or self.actors()[0]
         if number == signal.SIGSTOP:
             self._stopped.append(pid)
@@ -204,7 +205,7 @@ def _title(pid: int) -> str:
         return ""
 
 
-class Tally(NamedTuple):
+class Comparison(NamedTuple):
     """How rows compare with those of the undisturbed run."""
 
     images_in: int
@@ -221,12 +222,12 @@ def rows_of(output: Path) -> Rows:
     return [row for file in sorted(output.glob("*/votes/*")) for row in pq.read_table(file).to_pylist()]
 
 
-def compare(rows: Rows, undisturbed: Iterable[dict[str, Any]]) -> Tally:
+def compare(rows: Rows, undisturbed: Iterable[dict[str, Any]]) -> Comparison:
     """Each row with the undisturbed run's of the same shard and key, value for value."""
     expected = {(row["shard"], row["key"]): row for row in undisturbed}
     seen = Counter((row["shard"], row["key"]) for row in rows)
     wrong = sum(row != expected.get((row["shard"], row["key"])) for row in rows)
-    return Tally(len(expected), len(rows), seen.total() - len(seen), wrong)
+    return Comparison(len(expected), len(rows), seen.total() - len(seen), wrong)
 
 
 def undisturbed_rows(job_file: Path, output: Path, overrides: Sequence[str] = ()) -> Rows:
@@ -242,7 +243,7 @@ def undisturbed_rows(job_file: Path, output: Path, overrides: Sequence[str] = ()
 
 
 def small_job_rows(folder: Path, shards: int, images: int) -> Rows:
-    """The rows of so many shards of the small job, undisturbed."""
+    """The rows of an undisturbed run of the small job with so many shards."""
     jobs.write_shards(folder, shards, images)
     rows = undisturbed_rows(jobs.write_job(folder), folder / "runs")
     assert len(rows) == shards * images
@@ -254,9 +255,9 @@ def output_of(job: Path) -> Path:
     return job.parent / "runs"
 
 
-def record(fault: str, tally: Tally, exit_code: str, seconds: float | None = None) -> None:
-    """A line of docs/reliability.md, where somebody wants it; no seconds where nothing had to recover."""
+def record(fault: str, comparison: Comparison, exit_code: str, seconds: float | None = None) -> None:
+    """Write a line for docs/reliability.md if SMOOTHCERT_FAULTS asks for it; no seconds if nothing had to recover."""
     if RECORD in os.environ:
-        line = {"fault": fault, **tally._asdict(), "exit_code": exit_code, "seconds_to_recover": seconds}
+        line = {"fault": fault, **comparison._asdict(), "exit_code": exit_code, "seconds_to_recover": seconds}
         with Path(os.environ[RECORD]).open("a") as file:
             print(json.dumps(line), file=file)

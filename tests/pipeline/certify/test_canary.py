@@ -1,4 +1,4 @@
-"""A fault that nearly all of the first images have is one of the request; one that some have is not."""
+"""A fault of nearly all first images is a fault of the request; a fault of some is not."""
 
 import re
 from collections import Counter
@@ -50,7 +50,7 @@ def _canary(job: Job, *shards: dict[str, int]) -> Canary:
         ({"label_error": 8}, r"8 of the first 8 images"),
     ],
 )
-def test_nearly_all_labels_are_bad(job: Job, statuses: dict[str, int], says: str) -> None:
+def test_if_nearly_all_labels_are_bad_the_request_is_wrong(job: Job, statuses: dict[str, int], says: str) -> None:
     """The request is wrong: one line says how many, which is the first and why, and what to do."""
     fault = _canary(job, statuses).fault()
     assert isinstance(fault, RequestError)
@@ -61,7 +61,7 @@ def test_nearly_all_labels_are_bad(job: Job, statuses: dict[str, int], says: str
 
 
 @pytest.mark.parametrize("statuses", [{"model_error": 32}, {"size_error": 29, "ok": 3}, {"decode_error": 16}])
-def test_nearly_no_votes(job: Job, statuses: dict[str, int]) -> None:
+def test_if_nearly_no_image_can_be_voted_on_the_run_ends(job: Job, statuses: dict[str, int]) -> None:
     """The run cannot go on: the line says what most images have."""
     fault = _canary(job, statuses).fault()
     assert isinstance(fault, RunError)
@@ -73,8 +73,8 @@ def test_nearly_no_votes(job: Job, statuses: dict[str, int]) -> None:
     "statuses",
     [{"ok": 32}, {"ok": 4, "label_error": 28}, {"ok": 10, "decode_error": 22}, {"label_error": 7}, {"model_error": 7}],
 )
-def test_single_images_are_no_fault_of_the_request(job: Job, statuses: dict[str, int]) -> None:
-    """Nor are too few images to say anything."""
+def test_faults_of_some_images_do_not_stop_the_run(job: Job, statuses: dict[str, int]) -> None:
+    """Nor do faults of fewer than eight images."""
     assert _canary(job, statuses).fault() is None
 
 

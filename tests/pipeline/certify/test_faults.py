@@ -1,4 +1,4 @@
-"""No fault costs an image or a lie: real drivers, real faults, rows compared with an undisturbed run.
+"""No fault loses, doubles or changes a row: real drivers, real faults, compared with an undisturbed run.
 
 The undisturbed run is made by one process without Ray. Each test appends what it saw to the file that
 SMOOTHCERT_FAULTS names; scripts/fault_table.py makes docs/reliability.md of it.
@@ -20,8 +20,8 @@ from tests.helpers.faults import (
     CERTIFIER,
     DONE,
     FLEET,
+    Comparison,
     Rows,
-    Tally,
     before_shards,
     compare,
     once,
@@ -34,7 +34,7 @@ from tests.helpers.faults import (
 from tests.helpers.faulty_s3 import Fault, FaultyS3
 
 SHARDS, IMAGES = 12, 6
-WHOLE = Tally(SHARDS * IMAGES, SHARDS * IMAGES, 0, 0)
+WHOLE = Comparison(SHARDS * IMAGES, SHARDS * IMAGES, 0, 0)
 PAUSE = "time.sleep(0.4)"  # so that faults find actors at work
 CPUS = os.cpu_count() or 1
 _FIRST_IMAGE_OF = {shard: tars.png(jobs.CROP, jobs.CROP, seed=shard * IMAGES) for shard in (0, 3)}
@@ -68,7 +68,7 @@ Image.open = _open_without_memory
 # Of each kind of request one to S3: by the driver, by an actor.
 READ = ("list-type=2", "weights.pt", "03.tar", "run.json", "votes/00003")
 EACH_KIND = [*(("GET", name) for name in READ), ("HEAD", "03.tar"), ("PUT", "votes/00003"), ("PUT", "_SUCCESS")]
-ALL_BUT_ONE = Tally(SHARDS * IMAGES, (SHARDS - 1) * IMAGES, 0, 0)
+ALL_BUT_ONE = Comparison(SHARDS * IMAGES, (SHARDS - 1) * IMAGES, 0, 0)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """The small job, whose actors are given up after two attempts."""
+    """The small job, whose shards are given up after two attempts."""
     jobs.write_shards(tmp_path, SHARDS, IMAGES)
     return jobs.write_job(tmp_path, execution={"cpus_per_actor": 1, "actors": 1, "max_attempts": 2})
 
@@ -97,9 +97,9 @@ def test_an_actor_is_killed(job, start, undisturbed):
     fault = driver.signal_actor(signal.SIGKILL)
     assert driver.wait() == 0, driver.text
     assert len(driver.when(r"^again: \d\d\.tar: an actor died")) in (1, 2), driver.text  # an actor may have two
-    tally = compare(rows_of(output_of(job)), undisturbed)
-    record("SIGKILL of an actor", tally, "0", driver.seconds_to_recover(fault))
-    assert tally == WHOLE
+    comparison = compare(rows_of(output_of(job)), undisturbed)
+    record("SIGKILL of an actor", comparison, "0", driver.seconds_to_recover(fault))
+    assert comparison == WHOLE
 
 
 def test_a_poison_shard_is_given_up(job, start, undisturbed):
@@ -109,15 +109,15 @@ def test_a_poison_shard_is_given_up(job, start, undisturbed):
     assert driver.wait() == 1, driver.text
     assert "failed: shard 03.tar: given up after 2 attempts, the last: an actor died" in driver.text
     assert "1 of 12 shards are missing" in driver.text
-    tally = compare(rows_of(output_of(job)), undisturbed)
+    comparison = compare(rows_of(output_of(job)), undisturbed)
     fault = driver.when("^again: 03.tar")[0]
-    record("a poison shard that kills every actor", tally, "1", driver.when("given up")[0] - fault)
-    assert tally == ALL_BUT_ONE
+    record("a poison shard that kills every actor", comparison, "1", driver.when("given up")[0] - fault)
+    assert comparison == ALL_BUT_ONE
     assert not list(output_of(job).glob("*/_SUCCESS"))
 
 
 def test_two_drivers_share_a_job(job, start, undisturbed):
-    """Started at once they both end well, each does a part, and no file is written twice."""
+    """Started together, both end with 0, each does a part, and no file is written twice."""
     (job.parent / "arrived").mkdir()
     together = before_shards(
         f"arrived = Path({str(job.parent / 'arrived')!r})",
@@ -135,15 +135,15 @@ def test_two_drivers_share_a_job(job, start, undisturbed):
     assert len(first_seen) == SHARDS
     assert all((file.stat().st_ino, file.stat().st_mtime_ns) == seen for file, seen in first_seen.items())
     done = [len(driver.when(DONE)) for driver in drivers]
-    tally = compare(rows_of(output_of(job)), undisturbed)
-    record(f"two drivers at once ({done[0]} and {done[1]} of {SHARDS} shards done)", tally, "0, 0")
-    assert tally == WHOLE
+    comparison = compare(rows_of(output_of(job)), undisturbed)
+    record(f"two drivers at once ({done[0]} and {done[1]} of {SHARDS} shards done)", comparison, "0, 0")
+    assert comparison == WHOLE
     assert all(0 < part < SHARDS for part in done), done
 
 
-@pytest.mark.slow  # test_certify_all.py has the interrupt
+@pytest.mark.slow  # test_driver.py has the interrupt
 def test_sigterm_ends_cleanly(job, start, undisturbed):
-    """SIGTERM ends with 130 and the command that goes on; what was published stays."""
+    """SIGTERM ends with 130 and prints the command that continues; published files stay."""
     driver = start(job, inject=before_shards(PAUSE))
     driver.wait_for(DONE, count=2)
     fault = time.monotonic()
@@ -152,10 +152,10 @@ def test_sigterm_ends_cleanly(job, start, undisturbed):
     ended_s = time.monotonic() - fault
     assert "Traceback" not in driver.text
     assert driver.lines[-1][1].startswith("interrupted; go on with: "), driver.text
-    tally = compare(rows_of(output_of(job)), undisturbed)
-    record("SIGTERM of the driver (images out: until then)", tally, "130", ended_s)
-    assert 2 * IMAGES <= tally.images_out < tally.images_in
-    assert tally.duplicates == tally.wrong_values == 0
+    comparison = compare(rows_of(output_of(job)), undisturbed)
+    record("SIGTERM of the driver (images out: until then)", comparison, "130", ended_s)
+    assert 2 * IMAGES <= comparison.images_out < comparison.images_in
+    assert comparison.duplicates == comparison.wrong_values == 0
 
 
 @pytest.mark.slow
@@ -173,10 +173,10 @@ def test_actors_are_killed_at_random_moments(tmp_path, start):
             moments.append(driver.signal_actor(signal.SIGKILL, int(random.choice(actors))))
         assert driver.process.poll() is None, driver.text
     assert driver.wait(500) == 0, driver.text
-    tally = compare(rows_of(output_of(job)), expected)
+    comparison = compare(rows_of(output_of(job)), expected)
     slowest_s = max(driver.seconds_to_recover(moment) for moment in moments)
-    record("SIGKILL of actors at 20 random moments (the slowest to recover)", tally, "0", slowest_s)
-    assert tally == Tally(40 * IMAGES, 40 * IMAGES, 0, 0)
+    record("SIGKILL of actors at 20 random moments (the slowest to recover)", comparison, "0", slowest_s)
+    assert comparison == Comparison(40 * IMAGES, 40 * IMAGES, 0, 0)
 
 
 @pytest.mark.slow
@@ -197,35 +197,35 @@ def test_the_driver_is_killed_at_random_moments(tmp_path, start):
         drivers[-1].wait()
     drivers.append(start(job, inject=slow))
     assert drivers[-1].wait(500) == 0, drivers[-1].text
-    tally = compare(rows_of(output_of(job)), expected)
+    comparison = compare(rows_of(output_of(job)), expected)
     at_work = [driver for driver in drivers if driver.when(DONE)]
     slowest_s = max(driver.seconds_to_recover(driver.start) for driver in at_work)
     record(
         f"SIGKILL of the driver at 20 random moments ({len(at_work) - 1} at work), then the same command",
-        tally,
+        comparison,
         "0",
         slowest_s,
     )
-    assert tally == Tally(200 * IMAGES, 200 * IMAGES, 0, 0)
+    assert comparison == Comparison(200 * IMAGES, 200 * IMAGES, 0, 0)
 
 
 @pytest.mark.slow
 def test_a_silent_actor_is_noticed(job, start, undisturbed):
-    """An actor that is stopped, neither dead nor answering, is replaced, though it holds what it asked for."""
+    """An actor that neither dies nor answers is replaced, though it still holds its CPUs."""
     jobs.write_job(job.parent, execution={"cpus_per_actor": 0.75 * CPUS, "actors": 1, "max_attempts": 2})
     driver = start(job, inject=before_shards(PAUSE) | {FLEET: "SILENT_S, LOOK_S = 8.0, 1.0"})
     driver.wait_for(DONE, count=2)
     fault = driver.signal_actor(signal.SIGSTOP)
     assert driver.wait() == 0, driver.text
     assert len(driver.when("^again: .*has not answered for 8 s", after=fault)) in (1, 2), driver.text
-    tally = compare(rows_of(output_of(job)), undisturbed)
+    comparison = compare(rows_of(output_of(job)), undisturbed)
     record(
         "an actor falls silent (SIGSTOP; noticed after 8 s here, 30 s by default)",
-        tally,
+        comparison,
         "0",
         driver.seconds_to_recover(fault),
     )
-    assert tally == WHOLE
+    assert comparison == WHOLE
     assert driver.seconds_to_recover(fault) < 60
 
 
@@ -236,16 +236,19 @@ def test_a_poison_shard_on_the_first_actor(job, start, undisturbed):
     driver = start(job, inject=poison)
     assert driver.wait() == 1, driver.text
     assert "failed: shard 00.tar: given up after 2 attempts" in driver.text
-    tally = compare(rows_of(output_of(job)), undisturbed)
+    comparison = compare(rows_of(output_of(job)), undisturbed)
     record(
-        "a poison shard that the first look at the model meets", tally, "1", driver.when("given up")[0] - driver.start
+        "a poison shard that the first look at the model meets",
+        comparison,
+        "1",
+        driver.when("given up")[0] - driver.start,
     )
-    assert tally == ALL_BUT_ONE
+    assert comparison == ALL_BUT_ONE
 
 
 @pytest.mark.slow
 def test_the_first_actor_falls_silent(job, start, undisturbed):
-    """An actor that falls silent while the model is tried out is replaced, too."""
+    """An actor that falls silent while it tries the model out is replaced, too."""
     silent = SILENT_ONCE.format(statement=once(job.parent, "os.kill(os.getpid(), signal.SIGSTOP)"))
     driver = start(
         job,
@@ -256,10 +259,10 @@ def test_the_first_actor_falls_silent(job, start, undisturbed):
     )
     assert driver.wait() == 0, driver.text
     fault = driver.when("^run ")[0]
-    tally = compare(rows_of(output_of(job)), undisturbed)
-    record("the first actor falls silent as it tries the model out", tally, "0", driver.seconds_to_recover(fault))
+    comparison = compare(rows_of(output_of(job)), undisturbed)
+    record("the first actor falls silent as it tries the model out", comparison, "0", driver.seconds_to_recover(fault))
     assert (job.parent / "happened").exists()
-    assert tally == WHOLE
+    assert comparison == WHOLE
 
 
 @pytest.mark.slow
@@ -270,43 +273,43 @@ def test_the_first_actor_falls_silent(job, start, undisturbed):
         ("an actor out of memory, once", "MemoryError('cannot allocate')"),
     ],
 )
-def test_an_error_that_is_not_the_shards(job, start, undisturbed, fault, error):
-    """What may pass is tried again and leaves no trace."""
+def test_an_error_that_passes_is_tried_again(job, start, undisturbed, fault, error):
+    """The rows are those of an undisturbed run."""
     driver = start(job, inject=before_shards(once(job.parent, f"raise {error}")))
     assert driver.wait() == 0, driver.text
     (moment,) = driver.when(rf"^again: \d\d.tar: {error.partition('(')[0]}: ")
-    tally = compare(rows_of(output_of(job)), undisturbed)
-    record(fault, tally, "0", driver.seconds_to_recover(moment))
-    assert tally == WHOLE
+    comparison = compare(rows_of(output_of(job)), undisturbed)
+    record(fault, comparison, "0", driver.seconds_to_recover(moment))
+    assert comparison == WHOLE
 
 
 @pytest.mark.slow
-def test_a_process_that_an_error_has_broken(job, start, undisturbed):
-    """After a CUDA error every shard fails in that process: it is replaced, and does not use up their attempts."""
+def test_a_broken_process_is_replaced(job, start, undisturbed):
+    """After a CUDA error every shard fails in that process. It is replaced before it uses up their attempts."""
     breaks = once(job.parent, "Certifier.broken = True")
     fails = 'if getattr(Certifier, "broken", False): raise RuntimeError("CUDA error: an illegal memory access")'
     driver = start(job, inject=before_shards(breaks, fails))
     assert driver.wait() == 0, driver.text
     moment, *_ = driver.when(r"^again: \d\d.tar: RuntimeError: CUDA error")
-    tally = compare(rows_of(output_of(job)), undisturbed)
-    record("an error that breaks an actor's process", tally, "0", driver.seconds_to_recover(moment))
-    assert tally == WHOLE
+    comparison = compare(rows_of(output_of(job)), undisturbed)
+    record("an error that breaks an actor's process", comparison, "0", driver.seconds_to_recover(moment))
+    assert comparison == WHOLE
 
 
 @pytest.mark.slow
 def test_out_of_memory_each_time(job, start, undisturbed):
-    """A shard for which memory never suffices is given up; it is not rows that say `decode_error`."""
+    """A shard for which memory never suffices is given up; it has no rows with `decode_error`."""
     driver = start(job, inject={"smoothcert.workers.tars.images": MEMORY_NEVER_SUFFICES})
     assert driver.wait() == 1, driver.text
     assert "failed: shard 03.tar: given up after 2 attempts, the last: MemoryError" in driver.text
-    tally = compare(rows_of(output_of(job)), undisturbed)
-    record("an actor out of memory, each time", tally, "1")
-    assert tally == ALL_BUT_ONE
+    comparison = compare(rows_of(output_of(job)), undisturbed)
+    record("an actor out of memory, each time", comparison, "1")
+    assert comparison == ALL_BUT_ONE
 
 
 @pytest.mark.slow
 def test_a_tar_that_changed(job, start, undisturbed):
-    """A tar that is not the planned one has no file and is named; with the planned one back the run completes."""
+    """A tar that changed after the plan fails by name; with the planned tar back, the run completes."""
     driver = start(job, inject=before_shards(PAUSE))
     driver.wait_for(DONE, count=2)
     tar = job.parent / "tars" / f"{SHARDS - 1}.tar"
@@ -314,9 +317,9 @@ def test_a_tar_that_changed(job, start, undisturbed):
     tars.write_tar(tar.parent, planned.replace(b"\n", b"\r"), tar.name)
     assert driver.wait() == 1, driver.text
     assert f"failed: shard {tar.name}: {tar} changed since the run was planned" in driver.text
-    tally = compare(rows_of(output_of(job)), undisturbed)
-    record("a tar changes between plan and read", tally, "1")
-    assert tally == ALL_BUT_ONE
+    comparison = compare(rows_of(output_of(job)), undisturbed)
+    record("a tar changes between plan and read", comparison, "1")
+    assert comparison == ALL_BUT_ONE
     tars.write_tar(tar.parent, planned, tar.name)
     again = start(job)
     assert again.wait() == 0, again.text
@@ -332,19 +335,19 @@ time.time = lambda: _now() + 86_400
 
 @pytest.mark.slow
 def test_two_drivers_of_which_one_has_a_clock_a_day_ahead(job, start, undisturbed):
-    """What the other one writes just then looks old to its sweeper; nothing is lost, nothing twice."""
+    """To the one ahead, files that the other is writing look a day old; nothing is lost or doubled."""
     drivers = [start(job, inject=before_shards(PAUSE))]
     drivers[0].wait_for(DONE)
     drivers.append(start(job, inject=before_shards(PAUSE) | {"smoothcert.workers.storage.folder_store": CLOCK_AHEAD}))
     assert [driver.wait() for driver in drivers] == [0, 0], "\n\n".join(driver.text for driver in drivers)
-    tally = compare(rows_of(output_of(job)), undisturbed)
-    record("clock skew: two drivers at once, one a day ahead", tally, "0, 0")
-    assert tally == WHOLE
+    comparison = compare(rows_of(output_of(job)), undisturbed)
+    record("clock skew: two drivers at once, one a day ahead", comparison, "0, 0")
+    assert comparison == WHOLE
 
 
 @pytest.mark.slow
 def test_a_clock_that_s3_refuses(job, filled_bucket, s3, start, undisturbed):
-    """A machine whose clock is an hour off: one line that says so, nothing written; set right, the run completes."""
+    """If the clock is an hour off, one line says so and nothing is written; with the right time the run completes."""
     options = in_s3(filled_bucket, shards="")
     ahead = (
         "_now = get_current_datetime\ndef get_current_datetime(*args): return _now(*args) + datetime.timedelta(hours=1)"
@@ -356,11 +359,14 @@ def test_a_clock_that_s3_refuses(job, filled_bucket, s3, start, undisturbed):
     assert error.endswith("; set the clock of this machine")
     again = start(job, *options)
     assert again.wait() == 0, again.text
-    tally = compare(rows_of(fetched(filled_bucket, job.parent / "copy")), undisturbed)
+    comparison = compare(rows_of(fetched(filled_bucket, job.parent / "copy")), undisturbed)
     record(
-        "clock skew: an hour off for S3, then the same command", tally, "1, 0", again.seconds_to_recover(again.start)
+        "clock skew: an hour off for S3, then the same command",
+        comparison,
+        "1, 0",
+        again.seconds_to_recover(again.start),
     )
-    assert tally == WHOLE
+    assert comparison == WHOLE
 
 
 @pytest.fixture
@@ -379,7 +385,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.slow
 def test_a_full_disk(job, start, undisturbed, small_disk):
-    """The run ends with one line, nothing is half published; with space again the same command completes it."""
+    """The run ends with one line and no partial file; with free space the same command completes it."""
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes((1 << 20) - (96 << 10)))
     options = ("--set", f"output={small_disk}/runs")
@@ -398,9 +404,11 @@ def test_a_full_disk(job, start, undisturbed, small_disk):
     ballast.unlink()
     again = start(job, *options)
     assert again.wait() == 0, again.text
-    tally = compare(rows_of(small_disk / "runs"), undisturbed)
-    record("the output's disk is full, then the same command", tally, f"{code}, 0", again.seconds_to_recover(fault))
-    assert tally == WHOLE
+    comparison = compare(rows_of(small_disk / "runs"), undisturbed)
+    record(
+        "the output's disk is full, then the same command", comparison, f"{code}, 0", again.seconds_to_recover(fault)
+    )
+    assert comparison == WHOLE
 
 
 @pytest.fixture
@@ -435,17 +443,17 @@ def fetched(bucket: str, folder: Path) -> Path:
     ],
 )
 def test_s3_in_trouble(job, filled_bucket, s3, start, undisturbed, name, faults):
-    """What S3 does once to a read, a look or a write costs no image and no attempt of the user's."""
+    """A single error of S3, of whatever request, costs no image and needs no second run."""
     options = in_s3(filled_bucket, shards=f"/{{00..{SHARDS - 1}}}.tar")
     with FaultyS3(s3["AWS_ENDPOINT_URL"], faults).running() as proxy:
         driver = start(job, *options, environment={"AWS_ENDPOINT_URL": proxy.url})
         code = driver.wait()
     assert code == 0, driver.text
-    tally = compare(rows_of(fetched(filled_bucket, job.parent / "fetched")), undisturbed)
+    comparison = compare(rows_of(fetched(filled_bucket, job.parent / "fetched")), undisturbed)
     assert not proxy.waiting, driver.text
     assert set(proxy.recovered_s) == set(faults), driver.text
-    record(f"S3: {name} ({len(faults)} requests)", tally, str(code), max(proxy.recovered_s.values()))
-    assert tally == WHOLE
+    record(f"S3: {name} ({len(faults)} requests)", comparison, str(code), max(proxy.recovered_s.values()))
+    assert comparison == WHOLE
     if name == "412 after success":
         assert {path.rpartition("/")[2] for status, path in proxy.answers if status == 412} >= {
             fault.path.rpartition("/")[2] for fault in faults if "votes" not in fault.path

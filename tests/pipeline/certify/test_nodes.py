@@ -1,4 +1,4 @@
-"""Nodes come, go and differ: a real Ray cluster of several nodes on this machine, real drivers that join it.
+"""Nodes join, end and differ: a real Ray cluster of several nodes on this machine, and real drivers that join it.
 
 A node is `ray start` in a session of its own, which is all that is ever killed; its actors inherit its environment, so
 a fault can be put into one node alone. The head has no CPU for actors, every other node has one.
@@ -28,12 +28,12 @@ from smoothcert.workers.runs.published import parse_metadata
 from tests.helpers import jobs
 from tests.helpers.faults import (
     ALIKE,
+    ATTEMPTS,
     CERTIFIER,
     DONE,
-    FLEET,
+    Comparison,
     Driver,
     Rows,
-    Tally,
     before_shards,
     compare,
     injection,
@@ -44,10 +44,10 @@ from tests.helpers.faults import (
 )
 
 SHARDS, IMAGES = 160, 3
-WHOLE = Tally(SHARDS * IMAGES, SHARDS * IMAGES, 0, 0)
+WHOLE = Comparison(SHARDS * IMAGES, SHARDS * IMAGES, 0, 0)
 PAUSE = "time.sleep(1.5)"
 DEADLINE_S = 5
-ONE_AT_ONCE = {FLEET: "_AT_ONCE = 1"}  # of two shards that an actor loses at once neither is charged
+ONE_SHARD_PER_ACTOR = {ATTEMPTS: "SHARDS_PER_ACTOR = 1"}  # if an actor is lost with two shards, neither is charged
 AGAIN = r"^again: \d+\.tar: an actor died"
 OTHER_WEIGHTS = """
 _undisturbed = load_classifier
@@ -64,7 +64,7 @@ def environment_here(device):
     here = _true_environment(device)
     return here | {"versions": here["versions"] | {"torch": "1.0"}}
 """
-# A driver that has other things to do when it hears of the second node.
+# A driver that is slow to compare the second node.
 BUSY = """
 import time
 _undisturbed = Alike.check
@@ -276,7 +276,7 @@ def errors_of(driver: Driver) -> list[str]:
 def test_a_node_joins_and_is_killed(job, cluster, start, undisturbed):
     """A second node doubles the images a second; when it is killed, its shards are done by the first one."""
     cluster.join("first", job.parent, work(job, "first"))
-    driver = start(job, environment=cluster.environment, inject=ONE_AT_ONCE)
+    driver = start(job, environment=cluster.environment, inject=ONE_SHARD_PER_ACTOR)
     driver.wait_for(DONE, count=10, timeout_s=300)
     alone = len(driver.when(DONE))
     node = cluster.join("second", job.parent, work(job, "second"))
@@ -285,13 +285,13 @@ def test_a_node_joins_and_is_killed(job, cluster, start, undisturbed):
     taken_up = driver.wait_for(AGAIN)
     hurry(job)
     assert driver.wait(400) == 0, driver.text
-    tally, entries = compare(rows_of(output_of(job)), undisturbed), published(job)
+    comparison, entries = compare(rows_of(output_of(job)), undisturbed), published(job)
     of_second = [place for place, entry in enumerate(entries) if entry["node"] == "second"]
     both = images_per_second(entries[of_second[0] : of_second[-1] + 1])
     ratio = both / images_per_second(entries[:alone])
-    record(f"a second node joins, then is removed ({ratio:.1f} times the images/s)", tally, "0")
-    record("a node is killed (SIGKILL; until its shards are taken up)", tally, "0", taken_up - killed)
-    assert tally == WHOLE
+    record(f"a second node joins, then is removed ({ratio:.1f} times the images/s)", comparison, "0")
+    record("a node is killed (SIGKILL; until its shards are taken up)", comparison, "0", taken_up - killed)
+    assert comparison == WHOLE
     assert ratio >= 1.5
     assert taken_up > killed
 
@@ -302,7 +302,7 @@ def test_a_node_is_drained(job, cluster, start, undisturbed):
     """A node that is drained, and ended at the deadline, costs its shard no attempt: one would be the last here."""
     cluster.join("first", job.parent, work(job, "first"))
     node = cluster.join("second", job.parent, work(job, "second", "time.sleep(600)"))
-    driver = start(job, environment=cluster.environment, inject=ONE_AT_ONCE)
+    driver = start(job, environment=cluster.environment, inject=ONE_SHARD_PER_ACTOR)
     wait_for_next_shard(driver, job, "second")
     cluster.drain(node, deadline_s=DEADLINE_S)
     time.sleep(DEADLINE_S)
@@ -310,9 +310,9 @@ def test_a_node_is_drained(job, cluster, start, undisturbed):
     taken_up = driver.wait_for(AGAIN)
     hurry(job)
     assert driver.wait(400) == 0, driver.text
-    tally = compare(rows_of(output_of(job)), undisturbed)
-    record("a node is drained and ended (until its shards are taken up)", tally, "0", taken_up - ended)
-    assert tally == WHOLE
+    comparison = compare(rows_of(output_of(job)), undisturbed)
+    record("a node is drained and ended (until its shards are taken up)", comparison, "0", taken_up - ended)
+    assert comparison == WHOLE
     assert taken_up > ended
 
 
@@ -337,10 +337,10 @@ def test_a_node_votes_differently(job, cluster, start, undisturbed):
     hurry(job)
     again = start(job, environment=cluster.environment)
     assert again.wait(400) == 0, again.text
-    tally = compare(rows_of(output_of(job)), undisturbed)
+    comparison = compare(rows_of(output_of(job)), undisturbed)
     seconds = again.seconds_to_recover(refused)
-    record("a node votes differently, then the same command without it", tally, "1, 0", seconds)
-    assert tally == WHOLE
+    record("a node votes differently, then the same command without it", comparison, "1, 0", seconds)
+    assert comparison == WHOLE
 
 
 @pytest.mark.slow

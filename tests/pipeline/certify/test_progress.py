@@ -1,4 +1,4 @@
-"""What a bar says: how many images there will be, how fast they come, how long the rest takes."""
+"""What users see of a run: lines of shards, and a bar with the images there will be and the time left."""
 
 import io
 import re
@@ -13,20 +13,20 @@ from smoothcert.manifests.errors import ShardError
 from smoothcert.manifests.job import load_job
 from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.certify import progress
-from smoothcert.pipeline.certify.events import Beat, Event, Requeued
+from smoothcert.pipeline.certify.events import Beat, CannotStart, Event, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.certify.image_counts import count_images
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.certify.progress import _count, _Expected, progress_of
 from smoothcert.pipeline.console import bars
-from smoothcert.pipeline.console.bars import counting
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask
 from tests.helpers import jobs
+from tests.helpers.clock import Clock
 
 SHARDS = st.lists(st.tuples(st.integers(1, 50), st.booleans(), st.booleans()), min_size=1, max_size=20)
 
 
-def task_of(index: int, images: int, *, told: bool = False) -> ShardTask:
-    return ShardTask(index, Shard(f"{index}.tar", f"{index}.tar", 1000 * images, "", images if told else None), None)
+def task_of(index: int, images: int, *, listed: bool = False) -> ShardTask:
+    return ShardTask(index, Shard(f"{index}.tar", f"{index}.tar", 1000 * images, "", images if listed else None), None)
 
 
 def report(task: ShardTask, rows: int) -> ShardReport:
@@ -34,23 +34,23 @@ def report(task: ShardTask, rows: int) -> ShardReport:
 
 
 @given(shards=SHARDS)
-def test_the_guess_ends_in_the_truth(shards: list[tuple[int, bool, bool]]) -> None:
-    """Shards of known and of unknown numbers, some of which fail: at the end every image is counted."""
+def test_the_estimate_ends_in_the_number_of_images(shards: list[tuple[int, bool, bool]]) -> None:
+    """Some shards are counted before, some are not, some fail."""
     todo = [task_of(index, images) for index, (images, _, _) in enumerate(shards)]
-    known = {index: images for index, (images, told, _) in enumerate(shards) if told}
-    expected = _Expected(todo, known)
-    assert (expected.images() is None) == (not known)
-    assert expected.exact == all(told for _, told, _ in shards)
+    counted = {index: images for index, (images, is_counted, _) in enumerate(shards) if is_counted}
+    expected = _Expected(todo, counted)
+    assert (expected.images() is None) == (not counted)
+    assert expected.is_exact == all(is_counted for _, is_counted, _ in shards)
     for task, (images, _, fails) in zip(todo, shards, strict=True):
         if expected.images() is not None and not any(fails for _, _, fails in shards):
-            assert expected.images() == sum(images for images, _, _ in shards)  # bytes tell exactly here
-        expected.has(task, 0 if fails else images)
-    assert expected.exact
+            assert expected.images() == sum(images for images, _, _ in shards)  # all images have the same size
+        expected.finish(task, 0 if fails else images)
+    assert expected.is_exact
     assert expected.images() == sum(images for images, _, fails in shards if not fails)
 
 
 def test_local_tars_are_counted_before_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `plan` does; a tar that is not whole has none, and what is not counted in time is reckoned."""
+    """As `plan` does. A damaged tar counts as 0; tars that take too long are left to the estimate."""
     jobs.write_shards(tmp_path, shards=3)
     plan = make_plan(load_job(jobs.write_job(tmp_path)))
 
@@ -62,16 +62,7 @@ def test_local_tars_are_counted_before_the_start(tmp_path: Path, monkeypatch: py
     assert _count(plan.todo, count) == {0: 5, 1: 0, 2: 5}
     monkeypatch.setattr(progress, "_COUNT_S", -1.0)
     assert _count(plan.todo, count) == {}
-    assert _count([task_of(0, 7, told=True)], count) == {0: 7}
-
-
-class Clock:
-    """Time as the test says."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+    assert _count([task_of(0, 7, listed=True)], count) == {0: 7}
 
 
 @pytest.fixture
@@ -82,7 +73,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return made
 
 
-def test_loading_the_model_is_no_slow_work(clock: Clock) -> None:
+def test_loading_the_model_does_not_slow_the_rate(clock: Clock) -> None:
     """Two actors load for 100 s and do 16 images each every 10 s: from the first batch on the time left is right."""
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     todo = [task_of(0, 800), task_of(1, 800)]
@@ -97,24 +88,6 @@ def test_loading_the_model_is_no_slow_work(clock: Clock) -> None:
             ends = shown._bar._progress.tasks[0].fields["ends"]  # type: ignore[attr-defined]
             left = 0 if ends is None else ends - clock.now
             assert left == pytest.approx(10 * (50 - batch), rel=0.05, abs=1)
-
-
-def test_an_estimate_follows_machines_that_join(clock: Clock) -> None:
-    """The rate is that of the last minutes, so an hour alone does not hide that there are ten now."""
-    pace, done = bars.Pace(), 0
-    for step in range(720):
-        clock.now += 10
-        done += 1 if step < 360 else 10
-        rate = pace.rate(done)
-    assert rate == pytest.approx(1.0, rel=0.05)
-
-
-def test_a_slow_pace_has_an_estimate(clock: Clock) -> None:
-    """Batches that take many minutes each."""
-    pace = bars.Pace()
-    for step in range(1, 5):
-        clock.now += 1000
-        assert pace.rate(2 * step) == pytest.approx(0.002)
 
 
 def lines_of(*events: Event, terminal: bool, width: int = 80) -> str:
@@ -136,7 +109,7 @@ def test_a_bar_has_number_rate_and_time_left() -> None:
     assert len(last) < 80
 
 
-def test_without_a_terminal_a_shard_is_a_line() -> None:
+def test_without_a_terminal_a_shard_is_one_line() -> None:
     """Complete, without escapes; one image is singular, a slow rate is not 0."""
     slow = ShardReport(task_of(1, 1), {"ok": 1}, seconds=1, turn_s=300.0, waited_s=0.0, published=True, node="here")
     text = lines_of(report(task_of(0, 1234), 1234), slow, terminal=False)
@@ -146,29 +119,20 @@ def test_without_a_terminal_a_shard_is_a_line() -> None:
     ]
 
 
-def test_a_check_tells_now_and_then(clock: Clock) -> None:
-    """Without a terminal: a line each half minute at most."""
-    file = io.StringIO()
-    with counting(Console(file=file, width=80)) as hear:
-        for done in range(100):
-            clock.now += 1
-            hear("images replayed", done, 1000)
-    assert file.getvalue().splitlines() == [f"{done} of 1,000 images replayed" for done in (29, 59, 89)]
+def test_what_happens_to_a_shard_or_an_actor_is_one_line() -> None:
+    """A shard that goes back is not counted as done, nor is an actor that cannot start."""
+    task, other = task_of(0, 1), task_of(1, 1)
+    events = [CannotStart("an actor cannot start: x"), Requeued(task, "y"), FoundPublished(task), Failure(other, "z")]
+    assert lines_of(*events, terminal=False, width=200).splitlines() == [
+        "notice: an actor cannot start: x; the run goes on with the other actors and tries again",
+        "again: 0.tar: y",
+        "[1/2] 0.tar: published by another driver",
+        "[2/2] failed: z",
+    ]
 
 
-def test_a_check_shows_a_bar_and_takes_it_away() -> None:
-    """On a terminal; a new kind of work begins at its own rate."""
-    file = io.StringIO()
-    with counting(Console(file=file, force_terminal=True, width=80)) as hear:
-        hear("files", 3, 4)
-        hear("images replayed", 0, 30)
-        hear("images replayed", 10, 30)
-    assert "10/30 images replayed" in file.getvalue()
-    assert file.getvalue().endswith("\x1b[2K")
-
-
-def test_shards_that_cannot_be_counted_do_not_stop_the_bar() -> None:
-    """What is wrong with them is said when their turn comes."""
+def test_shards_that_cannot_be_counted_do_not_stop_the_run() -> None:
+    """The error is reported when their turn comes."""
 
     def count(task: ShardTask) -> int | None:
         raise ShardError("is empty")

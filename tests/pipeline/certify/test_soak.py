@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import jobs
-from tests.helpers.faults import Tally, before_shards, compare, record, rows_of, undisturbed_rows
+from tests.helpers.faults import Comparison, before_shards, compare, record, rows_of, undisturbed_rows
 
 SHARDS, IMAGES, SOAK_S = 240, 12, 600
 
@@ -34,8 +34,8 @@ def test_soak(tmp_path, start):
             kills += 1
     assert driver.wait(1800) == 0, driver.text
     minutes = (time.monotonic() - began) / 60
-    tally = compare(rows_of(tmp_path / "runs"), expected)
-    record(f"soak of {minutes:.0f} min: {kills} actors and {drivers - 1} drivers killed", tally, "0")
-    assert tally == Tally(SHARDS * IMAGES, SHARDS * IMAGES, 0, 0)
+    comparison = compare(rows_of(tmp_path / "runs"), expected)
+    record(f"soak of {minutes:.0f} min: {kills} actors and {drivers - 1} drivers killed", comparison, "0")
+    assert comparison == Comparison(SHARDS * IMAGES, SHARDS * IMAGES, 0, 0)
     assert minutes >= SOAK_S / 60
     assert kills >= 20

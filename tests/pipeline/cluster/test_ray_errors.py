@@ -1,4 +1,4 @@
-"""What users read of an actor that did not come about, from real actors of a real Ray."""
+"""Ray's long errors become one line: errors of real actors of a real Ray, and errors of every layer."""
 
 import os
 
@@ -53,7 +53,7 @@ def error_of(way, *more):
     ],
 )
 def test_an_actor_that_cannot_start_gives_the_last_line_of_its_cause(way, line):
-    """Whatever Ray puts before it: frames, addresses, process ids. The request is wrong: exit code 2."""
+    """Not the frames, addresses and process ids that Ray prints before it. The request is wrong: exit code 2."""
     error = error_of(way)
     assert isinstance(error, RequestError)
     assert str(error) == line
@@ -61,7 +61,7 @@ def test_an_actor_that_cannot_start_gives_the_last_line_of_its_cause(way, line):
 
 @pytest.mark.usefixtures("ray_here")
 def test_an_argument_that_cannot_be_read_gives_the_last_line_of_its_cause():
-    """As in a folder with another package of our name; Ray said "At least one of the input arguments", for long."""
+    """Ray alone prints "At least one of the input arguments" and a page more."""
     error = error_of("argument", ray.put(Unreadable()))
     assert isinstance(error, RequestError)
     assert str(error) == "an actor cannot start: ModuleNotFoundError: No module named 'elsewhere'"
@@ -69,7 +69,7 @@ def test_an_argument_that_cannot_be_read_gives_the_last_line_of_its_cause():
 
 @pytest.mark.usefixtures("ray_here")
 def test_an_actor_that_dies_says_how_it_ended():
-    """Not its class, id and port, which came first and left no room for more."""
+    """Not its class, id and port, which Ray prints first."""
     error = error_of("exit")
     assert isinstance(error, RunError)
     assert str(error).startswith("an actor died: The actor died unexpectedly")
@@ -79,8 +79,8 @@ def test_an_actor_that_dies_says_how_it_ended():
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_an_error_of_a_task_is_named():
-    """By its type and text."""
+def test_an_error_of_a_task_is_its_type_and_text():
+    """In one line."""
     assert str(error_of("other")) == "KeyError: 'other'"
 
 
@@ -109,7 +109,7 @@ def test_errors_of_every_layer_are_one_line(error, kind, line):
 
 
 def test_a_long_line_is_cut_between_words():
-    """And says so."""
+    """Dots show that something is missing."""
     text = essence("word " * 100)
     assert len(text) <= 300
     assert text.endswith("word ...")

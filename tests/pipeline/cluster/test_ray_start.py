@@ -1,17 +1,15 @@
-"""Faults until Ray runs, with real servers and folders: one line, exit code 2, soon, nothing of Ray's C++ parts.
+"""What can go wrong before Ray runs, with real servers and folders: each is refused with one line.
 
-Not covered: clusters of several machines (test_nodes.py).
+Not covered: the command as a whole (test_connection.py); clusters of several machines (test_nodes.py).
 """
 
 import json
 import os
 import resource
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -30,8 +28,7 @@ from ray.core.generated.gcs_service_pb2_grpc import (
 from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.cluster import ray_start
 from smoothcert.pipeline.cluster.ray_start import Cluster, check_cluster, find_cluster, temporary_folder
-from tests.helpers import jobs
-from tests.helpers.house import HOUSE
+from tests.helpers.ports import closed_port
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
 
@@ -69,8 +66,8 @@ def named(port):
     "address",
     ["head", "head:", ":6379", "head:ray", "head:0", "head:65536", "head:-1", "::1:6379", "head:6379/", " ", "head:²"],
 )
-def test_what_is_no_address_is_refused(address, monkeypatch):
-    """With the variable, its value and what an address looks like."""
+def test_text_that_is_no_address_is_refused(address, monkeypatch):
+    """The line names the variable, its value and the form of an address."""
     monkeypatch.setenv("RAY_ADDRESS", address)
     line = refused(find_cluster)
     assert line.startswith(f"RAY_ADDRESS is {address!r}, which is no address")
@@ -79,22 +76,22 @@ def test_what_is_no_address_is_refused(address, monkeypatch):
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.1:10001", "http://127.0.0.1:8265"])
 def test_addresses_for_other_tools_are_refused(address, monkeypatch):
-    """Ray's client cannot stream, and the address of `ray job submit` is a dashboard's."""
+    """Ray's client cannot stream, and `ray job submit` takes the address of a dashboard."""
     monkeypatch.setenv("RAY_ADDRESS", address)
     assert "`ray job submit`" in refused(find_cluster)
 
 
 @pytest.mark.parametrize("address", ["head:6379", "127.0.0.1:6379", "[::1]:6379"])
-def test_an_address_is_taken_as_it_is(address, monkeypatch):
-    """It is not looked up before it is used."""
+def test_an_address_is_not_looked_up(address, monkeypatch):
+    """The cluster is named as RAY_ADDRESS names it."""
     monkeypatch.setenv("RAY_ADDRESS", address)
     found = find_cluster()
     assert found is not None
     assert str(found) == f"{address} (from the environment variable RAY_ADDRESS)"
 
 
-def test_local_starts_ray_whatever_is_noted(short_folder, monkeypatch):
-    """As does no address, where no cluster is noted; an empty one is none."""
+def test_local_starts_ray_whatever_cluster_is_recorded(short_folder, monkeypatch):
+    """No address starts Ray, too, if no cluster is recorded; an empty address counts as none."""
     monkeypatch.setenv("RAY_TMPDIR", str(short_folder))
     assert find_cluster() is None
     monkeypatch.setenv("RAY_ADDRESS", "")
@@ -109,8 +106,8 @@ def note(folder, address):
     (folder / "ray" / "ray_current_cluster").write_text(address)
 
 
-def test_a_note_of_an_ended_cluster_is_named(short_folder, monkeypatch):
-    """The address is nowhere in the environment, so the line says in which file it stands."""
+def test_the_file_that_records_an_ended_cluster_is_named(short_folder, monkeypatch):
+    """The address does not come from the environment, so the line names the file."""
     monkeypatch.setenv("RAY_TMPDIR", str(short_folder))
     note(short_folder, f"127.0.0.1:{closed_port()}")
     found = find_cluster()
@@ -118,36 +115,30 @@ def test_a_note_of_an_ended_cluster_is_named(short_folder, monkeypatch):
     assert f"delete {short_folder}/ray/ray_current_cluster" in refused(check_cluster, found)
 
 
-def test_a_note_without_an_address_is_named(short_folder, monkeypatch):
-    """As it is after a disk was full."""
+def test_a_file_that_records_no_address_is_named(short_folder, monkeypatch):
+    """A full disk leaves such a file."""
     monkeypatch.setenv("RAY_TMPDIR", str(short_folder))
     note(short_folder, "")
     assert "holds ''; delete it" in refused(find_cluster)
 
 
-def test_a_note_that_cannot_be_read_is_named(short_folder, monkeypatch):
-    """Such as another user's."""
+def test_a_record_that_cannot_be_read_is_named(short_folder, monkeypatch):
+    """It may belong to another user."""
     monkeypatch.setenv("RAY_TMPDIR", str(short_folder))
     (short_folder / "ray" / "ray_current_cluster").mkdir(parents=True)
     assert f"{short_folder}/ray/ray_current_cluster, in which" in refused(find_cluster)
 
 
 def test_auto_needs_a_cluster(short_folder, monkeypatch):
-    """It never starts one."""
+    """`auto` never starts a cluster."""
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", frozenset)
     monkeypatch.setenv("RAY_TMPDIR", str(short_folder))
     monkeypatch.setenv("RAY_ADDRESS", "auto")
     assert refused(find_cluster).startswith("RAY_ADDRESS is auto, but no Ray cluster runs on this machine")
 
 
-def closed_port():
-    with socket.socket() as free:
-        free.bind(("", 0))
-        return free.getsockname()[1]
-
-
 def test_a_closed_port_is_refused():
-    """With the address, where it came from, and what to do."""
+    """The line has the address, where it came from, and what to do."""
     port = closed_port()
     assert refused(check_cluster, named(port)) == (
         f"no Ray cluster answers at 127.0.0.1:{port} (from the environment variable RAY_ADDRESS): Connection refused; "
@@ -156,21 +147,21 @@ def test_a_closed_port_is_refused():
 
 
 def test_an_unknown_host_is_refused():
-    """Its name is not found."""
+    """Its name has no address."""
     line = refused(check_cluster, Cluster("nowhere.invalid:6379", "RAY_ADDRESS", "correct it"))
     assert line.startswith("no Ray cluster answers at nowhere.invalid:6379")
 
 
 def test_a_silent_server_is_given_up(monkeypatch):
-    """It takes connections and says nothing, as a suspended machine."""
-    monkeypatch.setattr(ray_start, "_ANSWER_S", 0.5)
+    """A suspended machine accepts connections and never answers."""
+    monkeypatch.setattr(ray_start, "_ANSWER_TIMEOUT_S", 0.5)
     with socket.create_server(("", 0)) as silent:
         line = refused(check_cluster, named(silent.getsockname()[1]))
     assert "nothing was heard within 0.5 s" in line
 
 
 def test_another_server_is_no_cluster():
-    """Such as a web server."""
+    """A web server listens at the port."""
     with HTTPServer(("", 0), BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         line = refused(check_cluster, named(server.server_port))
@@ -179,7 +170,7 @@ def test_another_server_is_no_cluster():
 
 
 class Head(InternalKVGcsServiceServicer):
-    """The part of a cluster's head that says what it is."""
+    """The part of a cluster's head that answers with its versions."""
 
     def __init__(self, answer):
         self._answer = answer
@@ -192,7 +183,7 @@ class Head(InternalKVGcsServiceServicer):
 
 @contextmanager
 def head(answer):
-    """A head that answers so; its port."""
+    """A head that gives this answer; its port."""
     server = grpc.server(ThreadPoolExecutor(1))
     add_InternalKVGcsServiceServicer_to_server(Head(answer), server)
     port = server.add_insecure_port("0.0.0.0:0")
@@ -205,31 +196,31 @@ def head(answer):
 
 @pytest.mark.parametrize("versions", [("1.0.0", HERE), (ray.__version__, "3.8.1"), ("1.0.0", "3.8.1")])
 def test_a_cluster_of_other_versions_is_refused(versions):
-    """Both sides' versions are named."""
+    """The line names the versions of both sides."""
     with head({"ray_version": versions[0], "python_version": versions[1]}) as port:
         line = refused(check_cluster, named(port))
     assert f"has Ray {versions[0]} and Python {versions[1]}, this environment Ray {ray.__version__} and Pyth" in line
 
 
 def test_a_cluster_that_wants_a_token_says_so():
-    """Ray alone asked again and again, for 25 s."""
+    """Without our check Ray asks for 25 s."""
     with head(grpc.StatusCode.UNAUTHENTICATED) as port:
         assert "asks for a token that this command does not have" in refused(check_cluster, named(port))
 
 
 @pytest.mark.usefixtures("ray_here")
 def test_a_driver_must_run_on_a_node(monkeypatch):
-    """A cluster that answers takes no driver from a machine that is none of its nodes."""
+    """A cluster refuses a driver on a machine that is not one of its nodes."""
     own = Cluster(ray.get_runtime_context().gcs_address, "here", "")
     check_cluster(own)
-    monkeypatch.setattr(ray_start, "_NODE_S", 1)
+    monkeypatch.setattr(ray_start, "_NODE_TIMEOUT_S", 1)
     monkeypatch.setattr("ray._private.services.find_node_ids", set)
     assert refused(check_cluster, own).startswith("this machine is no node of the Ray cluster at")
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_a_user_must_be_let_in(monkeypatch):
-    """Ray's process ends at once where it may not write to a socket."""
+def test_a_user_must_have_access_to_the_sockets(monkeypatch):
+    """Without access Ray ends the process at once."""
     monkeypatch.setattr(os, "access", lambda *_: False)
     own = Cluster(ray.get_runtime_context().gcs_address, "here", "")
     assert refused(check_cluster, own).startswith("this user may not use the Ray cluster at")
@@ -237,9 +228,9 @@ def test_a_user_must_be_let_in(monkeypatch):
 
 @pytest.mark.parametrize("length", range(20, 121, 4))
 @pytest.mark.parametrize("variable", ["TMPDIR", "RAY_TMPDIR"])
-def test_a_path_of_any_length_has_room_for_sockets(length, variable, short_folder, monkeypatch):
-    """A folder that is too long gives way to a short one, and that is said. Oracle: Ray's own check."""
-    monkeypatch.setattr(ray_start, "_SHORT", short_folder / "ray")
+def test_sockets_fit_whatever_the_length_of_the_path(length, variable, short_folder, monkeypatch):
+    """If the path is too long, a short folder is used, and a notice says so. Oracle: Ray's own check."""
+    monkeypatch.setattr(ray_start, "_SHORT_FOLDER", short_folder / "ray")
     monkeypatch.setattr(ray_start, "_FREE_BYTES", 1)
     root = Path(f"{short_folder}/".ljust(length, "x"))
     root.mkdir(exist_ok=True)
@@ -258,19 +249,19 @@ def test_a_path_of_any_length_has_room_for_sockets(length, variable, short_folde
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path, monkeypatch):
-    """It does not exist, or is a file, or its `ray` is one: which variable named it, and why not."""
+    """It does not exist, is a file, or holds a file named `ray`. The line names the variable and the reason."""
     (tmp_path / "file").touch()
     (tmp_path / "ray").touch()
     for folder, reason in (("gone", "No such file"), ("file", "Not a directory"), ("", "Not a directory")):
         monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / folder))
-        monkeypatch.setattr(ray_start, "_SOCKET_BYTES", 1000)
+        monkeypatch.setattr(ray_start, "_MAX_SOCKET_BYTES", 1000)
         line = refused(temporary_folder, print)
         assert f"{tmp_path / folder / 'ray'} (from RAY_TMPDIR): {reason}" in line
         assert "set RAY_TMPDIR to a folder" in line
 
 
 def test_a_folder_without_room_is_named(short_folder, monkeypatch):
-    """Nothing is left there afterwards."""
+    """No file is left in it."""
     monkeypatch.setenv("TMPDIR", str(short_folder))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
@@ -280,38 +271,3 @@ def test_a_folder_without_room_is_named(short_folder, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert line.startswith(f"Ray cannot keep its temporary files in {short_folder}/ray (from TMPDIR)")
     assert not list(short_folder.iterdir())
-
-
-def certify(folder, cwd="/", **environment):
-    """The command line in a process of its own, with a home of its own."""
-    jobs.write_shards(folder, shards=1)
-    (folder / "home").mkdir()
-    own = {"HOME": str(folder / "home"), "PYTHONPATH": str(HOUSE)} | environment
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
-    command = [sys.executable, HOUSE / "pipeline" / "certify_all.py", jobs.write_job(folder)]
-    return subprocess.run(
-        command, env=inherited | own, cwd=cwd, capture_output=True, text=True, check=False, timeout=250
-    )
-
-
-def test_a_dead_cluster_is_one_line(tmp_path):
-    """Ray alone tried for 14 minutes, with a line of its C++ parts every few seconds, and ended with a traceback."""
-    began = time.monotonic()
-    result = certify(tmp_path, RAY_ADDRESS=f"127.0.0.1:{closed_port()}")
-    assert result.returncode == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: no Ray cluster answers at 127.0.0.1:")
-    assert time.monotonic() - began < 30
-
-
-def test_actors_import_what_the_driver_imports(tmp_path):
-    """Whatever the current folder holds. No token stays behind, which later clusters would ask for; the state of
-    another cluster's head is left alone.
-    """
-    for package in ("pipeline", "workers", "manifests", "timm"):
-        (tmp_path / "cwd" / package).mkdir(parents=True)
-        (tmp_path / "cwd" / package / "__init__.py").write_text("raise RuntimeError('of the current folder')")
-    (tmp_path / "cwd" / "random.py").write_text("raise RuntimeError('of the current folder')")
-    result = certify(tmp_path, cwd=tmp_path / "cwd", RAY_ADDRESS="local", RAY_REDIS_ADDRESS="127.0.0.1:1")
-    assert result.returncode == 0, result.stderr
-    assert not (tmp_path / "home" / ".ray").exists()

@@ -1,0 +1,80 @@
+"""A Certifier in a Ray actor: a process of its own, perhaps on another machine.
+
+A shard's work is a stream: the number of images done after every batch, the report at the end. An actor answers the
+driver's questions while it works.
+
+Not covered: what happens to a shard (workers/certifier.py); which actor gets it (attempts.py, fleet.py).
+"""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from smoothcert.pipeline.certify.attempts import SHARDS_PER_ACTOR
+from smoothcert.pipeline.certify.plan import Plan, certifier_of
+from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, TriedOut
+
+if TYPE_CHECKING:
+    from smoothcert.workers.certifier import Certifier
+
+ACTOR_OPTIONS: dict[str, Any] = {"concurrency_groups": {"life": 1, "shards": SHARDS_PER_ACTOR}, "max_restarts": 0}
+
+
+class CertifierActor:
+    """Certifies shards.
+
+    Args:
+        plans: of the runs that it makes.
+        threads: CPU threads to use.
+    """
+
+    def __init__(self, plans: Sequence[Plan], threads: int) -> None:
+        self._plans, self._threads = plans, threads
+        self._admitted = threading.Event()
+        self._stopping = threading.Event()
+        self._loading = threading.Lock()
+        self._loaded: Certifier | None = None  # by the first task: Ray keeps a task's exception, not a constructor's
+
+    def _certifier(self) -> "Certifier":
+        with self._loading:
+            if self._loaded is None:
+                if not ray.get_gpu_ids():  # Ray hides no GPU from an actor that asks for none
+                    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+                self._loaded = certifier_of(self._plans, self._threads)
+            return self._loaded
+
+    @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
+    def machine(self) -> str:
+        """The id of the machine that this runs on; also shows that the actor is alive."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
+    def admit(self) -> None:
+        """Go on after the introduction: this actor votes as the others do."""
+        self._admitted.set()
+
+    @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
+    def stop(self) -> None:
+        """End each shard after its batch, unless all its images are done."""
+        self._stopping.set()
+
+    def try_out(self, task: ShardTask, images: int) -> TriedOut:
+        """Vote on the first images of a shard, and publish nothing."""
+        return self._certifier().try_out(task, images)
+
+    @ray.method(concurrency_group="shards")  # type: ignore[untyped-decorator]
+    def certify(self, task: ShardTask) -> Iterator[Introduction | int | ShardReport]:
+        """Certify and publish a shard. The first shards begin with an introduction and wait until it is accepted."""
+        certifier = self._certifier()
+        if not self._admitted.is_set():
+            yield certifier.introduce()
+            self._admitted.wait()  # or it would publish while the driver still compares
+        with closing(certifier.certify(task)) as steps:
+            for step in steps:
+                yield step
+                if self._stopping.is_set():
+                    return

@@ -1,0 +1,102 @@
+"""An actor loads its model once, waits until it is admitted, and stops between batches. Without Ray."""
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import ray
+
+from smoothcert.pipeline.certify import actor
+from smoothcert.pipeline.certify.actor import CertifierActor
+from smoothcert.workers.runs.shard_task import ShardTask
+from tests.helpers.made_up_actors import report_of, task_of
+
+
+class MadeUpCertifier:
+    """Three batches and a report for each shard."""
+
+    made = 0
+    closed = 0
+
+    def __init__(self) -> None:
+        MadeUpCertifier.made += 1
+
+    def introduce(self) -> str:
+        return "introduction"
+
+    def try_out(self, task: ShardTask, images: int) -> tuple[ShardTask, int]:
+        return task, images
+
+    def certify(self, task: ShardTask) -> Iterator[Any]:
+        try:
+            yield from (1, 2, 3)
+            yield report_of(task)
+        finally:
+            MadeUpCertifier.closed += 1
+
+
+@pytest.fixture
+def plans(monkeypatch: pytest.MonkeyPatch) -> Sequence[str]:
+    """What the certifier is made of; this process has no GPU of Ray."""
+    made_of = ("plan",)
+
+    def certifier_of(plans: Sequence[str], threads: int) -> MadeUpCertifier:
+        assert (plans, threads) == (made_of, 2)
+        return MadeUpCertifier()
+
+    monkeypatch.setattr(actor, "certifier_of", certifier_of)
+    monkeypatch.setattr(ray, "get_gpu_ids", list)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(MadeUpCertifier, "made", 0)
+    monkeypatch.setattr(MadeUpCertifier, "closed", 0)
+    return made_of
+
+
+def actor_of(plans: Any) -> CertifierActor:
+    return CertifierActor(plans, 2)
+
+
+def test_the_model_is_loaded_once_by_the_first_task(plans: Sequence[str]) -> None:
+    """Not by the constructor: of its errors Ray keeps the text alone."""
+    one = actor_of(plans)
+    assert MadeUpCertifier.made == 0
+    assert one.try_out(task_of(0), 32) == (task_of(0), 32)
+    one.admit()
+    list(one.certify(task_of(1)))
+    assert MadeUpCertifier.made == 1
+
+
+@pytest.mark.parametrize(("gpus", "visible"), [([], ""), ([3], "0")])
+def test_an_actor_without_a_gpu_sees_none(
+    gpus: list[int], visible: str, plans: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray hides GPUs only from actors that ask for some."""
+    monkeypatch.setattr(ray, "get_gpu_ids", lambda: gpus)
+    actor_of(plans).try_out(task_of(0), 1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+
+
+def test_the_first_shard_waits_until_the_introduction_is_accepted(plans: Sequence[str]) -> None:
+    """Or it would publish while the driver still compares. Later shards need no introduction."""
+    one, steps = actor_of(plans), list[Any]()
+    thread = threading.Thread(target=lambda: steps.extend(one.certify(task_of(0))))
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    one.admit()
+    thread.join(10)
+    assert steps == ["introduction", 1, 2, 3, report_of(task_of(0))]
+    assert list(one.certify(task_of(1))) == [1, 2, 3, report_of(task_of(1))]
+
+
+def test_a_stop_ends_a_shard_after_its_batch(plans: Sequence[str]) -> None:
+    """And closes what it has open."""
+    one = actor_of(plans)
+    one.admit()
+    steps = one.certify(task_of(0))
+    assert next(steps) == 1
+    one.stop()
+    assert list(steps) == []
+    assert MadeUpCertifier.closed == 1
