@@ -16,7 +16,7 @@ from smoothcert.manifests.job import Storage, load_job
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.certify.plan import begin, make_plan
 from smoothcert.pipeline.query.questions import query, questions_of
-from smoothcert.pipeline.verify.verify import verify
+from smoothcert.pipeline.verify.check import verify
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import open_run
 from smoothcert.workers.storage import store as storage

@@ -11,8 +11,8 @@ from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.cli import app
+from smoothcert.pipeline.verify.check import verify
 from smoothcert.pipeline.verify.repair import repair
-from smoothcert.pipeline.verify.verify import verify
 from tests.helpers import jobs
 
 

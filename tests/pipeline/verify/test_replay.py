@@ -7,7 +7,7 @@ import pytest
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.verify import replay
-from smoothcert.pipeline.verify.verify import verify
+from smoothcert.pipeline.verify.check import verify
 from tests.helpers import jobs
 from tests.helpers.finished_runs import Edit, Row, file_of, finish, has, rows_of, settle, write
 from tests.helpers.tars import tar_of, write_tar

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from smoothcert.manifests.job import Ablation, load_job
 from smoothcert.pipeline.certify.plan import begin, make_plan
 from smoothcert.pipeline.cli import app
-from smoothcert.pipeline.verify.verify import verify
+from smoothcert.pipeline.verify.check import verify
 from smoothcert.workers.ablations.geometry import Geometry
 from smoothcert.workers.certificates.rules import certify
 from smoothcert.workers.runs import votes_table
@@ -88,7 +88,7 @@ def test_it_counts_as_the_engine_does(
         row["max_certified_patch"] += 1
         row["max_margin_certified_patch"] -= 1
     (Path(plan.run.url) / plan.tasks[0].file_name).write_bytes(votes_table.encode(rows, A, metadata))
-    monkeypatch.setattr("smoothcert.pipeline.verify.verify._TOLD", 300)
+    monkeypatch.setattr("smoothcert.pipeline.verify.findings.MAX_REPORTED_ROWS", 300)
     assert len(verify(plan.run.url).problems) == 600
 
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.pipeline.verify.verify import verify
+from smoothcert.pipeline.verify.check import verify
 from tests.helpers.finished_runs import edit_json, file_of, has, rows_of, write
 
 FILES: list[tuple[Callable[[Path], Any], str, int]] = []

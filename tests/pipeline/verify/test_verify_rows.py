@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smoothcert.pipeline.verify.verify import verify
+from smoothcert.pipeline.verify.check import verify
 from tests.helpers import jobs
 from tests.helpers.finished_runs import COLUMN, Edit, Row, file_of, has, rows_of, settle, write
 
@@ -351,7 +351,7 @@ def test_a_missing_element_of_a_list_is_found(run: Path) -> None:
 
 def test_problems_of_a_whole_column_are_counted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first are named, the others counted."""
-    monkeypatch.setattr("smoothcert.pipeline.verify.verify._TOLD", 2)
+    monkeypatch.setattr("smoothcert.pipeline.verify.findings.MAX_REPORTED_ROWS", 2)
     rows = rows_of(file_of(run))
     for row in rows:
         row["clean_margin"] = -1.0
