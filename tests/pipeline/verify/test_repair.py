@@ -49,6 +49,10 @@ def stranger(run: Path) -> None:
     shutil.copy(run / "votes" / "00000-00.parquet", run / "votes" / "00009-09.parquet")
 
 
+def stranger_named_like_a_line(run: Path) -> None:
+    shutil.copy(run / "votes" / "00000-00.parquet", run / "votes" / "00000-00.parquet row 1: is.parquet")
+
+
 def wrong_success(run: Path) -> None:
     success = json.loads((run / "_SUCCESS").read_text())
     (run / "_SUCCESS").write_text(json.dumps(success | {"rows": 99}))
@@ -58,7 +62,9 @@ def no_success(run: Path) -> None:
     (run / "_SUCCESS").write_text("no JSON")
 
 
-@pytest.mark.parametrize("damage", [cut, removed, foreign, stranger, wrong_success, no_success])
+@pytest.mark.parametrize(
+    "damage", [cut, removed, foreign, stranger, stranger_named_like_a_line, wrong_success, no_success]
+)
 def test_repair_leaves_a_run_that_can_go_on(run, damage):
     """What is wrong lies in quarantine/, with _SUCCESS; what is left is right; a second repair has nothing to do."""
     everything = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
