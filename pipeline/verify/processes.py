@@ -8,6 +8,7 @@ Not covered: the check of a file (files.py).
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -45,7 +46,7 @@ def check_files(tasks: Sequence[FileTask], processes: int) -> Iterator[CheckedFi
     context = multiprocessing.get_context("spawn")  # no process of ours with threads in it is forked
     here, there = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(processes, context, initializer=_end_with_parent, initargs=(here,))
-    with _one_thread_each(), pool, there:  # `there` is closed first, and ends the processes
+    with _one_thread_each(), here, pool, there:  # `there` is closed first, and ends the processes
         try:
             yield from pool.map(check_file, tasks)
         except BrokenProcessPool:
@@ -55,7 +56,11 @@ def check_files(tasks: Sequence[FileTask], processes: int) -> Iterator[CheckedFi
 
 
 def _end_with_parent(pipe: Connection) -> None:
-    """End this process as soon as its parent closes the other end of the pipe, or is gone."""
+    """End this process as soon as its parent closes the other end of the pipe, or is gone.
+
+    An interrupt from the terminal reaches all processes. It is left to the parent, so that nothing is printed here.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait() -> None:
         try:

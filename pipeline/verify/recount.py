@@ -47,7 +47,7 @@ class _Ballots(NamedTuple):
     counts: Ints
     prediction: Ints
 
-    def of(self, images: Ints | Bools) -> "_Ballots":
+    def of(self, images: Ints) -> "_Ballots":
         return _Ballots(*(each[images] for each in self))
 
 
@@ -77,7 +77,7 @@ def _recount(frame: Frame, votes: Ints, classes: int, stored_squares: Ints) -> R
     rivals = counts.copy()
     rivals[images, prediction] = -1
     runner_up = rivals.argmax(axis=1)
-    # With [r < p] added, a rival of as many votes counts as ahead where it wins the tie.
+    # The margin rule asks for n_p - (n_r + [r < p]) >= 2 D of every rival: the smallest difference decides.
     lead = count - (rivals + (numbers < prediction[:, None])).max(axis=1)
     return Recount(
         prediction,
@@ -101,9 +101,9 @@ def _largest_exact(frame: Frame, ballots: _Ballots, stored: Ints) -> Ints:
     for side in np.unique(stored[right]).tolist():
         here = np.flatnonzero(stored == side)
         if side > 0:
-            right[here] &= certified(frame, side, ballots.of(here))
+            right[here] &= _certify(frame, side, ballots.of(here))
         if side < frame.side:
-            right[here] &= ~certified(frame, side + 1, ballots.of(here))
+            right[here] &= ~_certify(frame, side + 1, ballots.of(here))
     largest = stored.copy()
     for image in np.flatnonzero(~right):
         largest[image] = _search_largest(frame, ballots.of(np.array([image])))
@@ -111,15 +111,15 @@ def _largest_exact(frame: Frame, ballots: _Ballots, stored: Ints) -> Ints:
 
 
 def _search_largest(frame: Frame, one: _Ballots) -> int:
-    """The same for one image, by bisection."""
+    """The same for one image whose stored square is wrong, by bisection."""
 
     def fails(side: int) -> bool:
-        return not certified(frame, side, one).item()
+        return not _certify(frame, side, one).item()
 
     return bisect_left(range(1, frame.side + 1), True, key=fails)
 
 
-def certified(frame: Frame, patch_px: int, ballots: _Ballots) -> Bools:
+def _certify(frame: Frame, patch_px: int, ballots: _Ballots) -> Bools:
     """[images]: whether the exact rule certifies the prediction against squares of `patch_px` pixels."""
     votes, counts, p = ballots
     # What the patch leaves p beyond |T|: the rule asks at every place for u_p - |T| >= u_r + [r < p].

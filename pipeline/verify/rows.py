@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from smoothcert.pipeline.verify.figures import Totals
 from smoothcert.pipeline.verify.findings import Finding
 from smoothcert.pipeline.verify.record import RecordedJob, RecordedShard
-from smoothcert.pipeline.verify.recount import Recount, recount
+from smoothcert.pipeline.verify.recount import NUMBERS_AT_ONCE, Recount, recount
 
 STATUSES = ("ok", "label_error", "model_error", "too_large", "size_error", "decode_error")
 STATUSES_WITH_VOTES = ("ok", "label_error")
 MAX_PIXELS = 64 * 1000**2
 TAR_BLOCK_BYTES = 512
-ROWS_AT_ONCE = 4096
 
 Wrong = Iterator[tuple[str, str]]
 """A column of a row, and what is wrong there."""
@@ -110,7 +109,7 @@ def check_rows(job: RecordedJob, shard: RecordedShard, file: str, table: pa.Tabl
         totals: to which each row is added.
     """
     place, position = _Place(shard.name), 0
-    for batch in table.to_batches(max_chunksize=ROWS_AT_ONCE):
+    for batch in table.to_batches(max_chunksize=max(1, NUMBERS_AT_ONCE // job.frame.num_ablations)):
         rows = read_rows(batch)
         for row, counted in zip(rows, _recounts(job, rows), strict=True):
             totals.add(row, labelled=job.labelled)
