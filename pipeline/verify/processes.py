@@ -10,10 +10,12 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing.connection import Connection
 
 from smoothcert.manifests.errors import RunError
@@ -48,11 +50,22 @@ def check_files(tasks: Sequence[FileTask], processes: int) -> Iterator[CheckedFi
     pool = ProcessPoolExecutor(processes, context, initializer=_end_with_parent, initargs=(here,))
     with _one_thread_each(), here, pool, there:  # `there` is closed first, and ends the processes
         try:
-            yield from pool.map(check_file, tasks)
+            yield from _results(pool, iter(tasks), pending=2 * processes)
         except BrokenProcessPool:
             raise RunError(
                 "a process that checks files was killed, perhaps for want of memory; run the command again"
             ) from None
+
+
+def _results(pool: Executor, tasks: Iterator[FileTask], pending: int) -> Iterator[CheckedFile]:
+    """What came of each task, in order.
+
+    Few are pending, and none is cancelled: Python 3.11 prints a traceback if a pool breaks with cancelled tasks.
+    """
+    futures = deque(pool.submit(check_file, task) for task in islice(tasks, pending))
+    while futures:
+        yield futures.popleft().result()
+        futures.extend(pool.submit(check_file, task) for task in islice(tasks, 1))
 
 
 def _end_with_parent(pipe: Connection) -> None:
