@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
@@ -256,15 +255,18 @@ def verify(
 ) -> int:
     """Check a run with other code than made it; exit code 1 if anything is wrong or the run is unfinished."""
     from smoothcert.pipeline.console.bars import counting
+    from smoothcert.pipeline.verify.check import verify as verify_run
+    from smoothcert.pipeline.verify.processes import count_cores
+    from smoothcert.pipeline.verify.verdict import as_json as report_as_json
     from smoothcert.pipeline.verify.verdict import report_table, verdict_of
-    from smoothcert.pipeline.verify.verify import verify as verify_run
 
     if seed is not None and not replay:
         raise RequestError("--seed: chooses the images of --replay; name how many, such as --replay 100")
     with counting(console_of(stderr=True)) as hear:
-        report = verify_run(run, replay=replay, seed=seed, storage=storage_of(storage or ()), hear=hear)
+        settings, processes = storage_of(storage or ()), count_cores()
+        report = verify_run(run, replay=replay, seed=seed, storage=settings, hear=hear, processes=processes)
     if as_json:
-        print(json.dumps(asdict(report)))
+        print(json.dumps(report_as_json(report)))
     else:
         console = console_of()
         for problem in report.problems:
@@ -294,11 +296,12 @@ def status(run: RunFolder, storage: StorageSettings = None) -> None:
 @_command
 def repair(run: RunFolder, storage: StorageSettings = None) -> None:
     """Move damaged files and a stale _SUCCESS to quarantine/; the command that made the run makes them again."""
+    from smoothcert.pipeline.verify.processes import count_cores
     from smoothcert.pipeline.verify.repair import repair as repair_run
     from smoothcert.workers.runs.run import open_run
 
     settings = storage_of(storage or ())
-    console, moved = console_of(), repair_run(run, settings)
+    console, moved = console_of(), repair_run(run, settings, count_cores())
     for line in moved:
         say(console, line)
     if moved:

@@ -3,7 +3,7 @@
 Any rectangle, several patches at once, a coarser stride, a tolerance of margins, any rule of the ablations' family: all
 answers come from the votes in Parquet, without the model. Several values of each option make a grid of questions.
 
-Not covered: whether the votes are right (verify.py), how answers are shown and written (answers.py).
+Not covered: whether the votes are right (pipeline/verify/), how answers are shown and written (answers.py).
 """
 
 import math

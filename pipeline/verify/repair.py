@@ -1,28 +1,28 @@
 """`smoothcert repair`: move what is wrong in a run out of the way, so that the same command makes it again.
 
-What is wrong is what `smoothcert verify` finds: whole files of votes go to quarantine/, and _SUCCESS with them.
-Nothing is deleted.
+What is wrong is what `smoothcert verify` finds. Whole files of votes go to quarantine/, and _SUCCESS with them. Nothing
+is deleted.
 """
 
-import re
-from collections.abc import Collection
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.job import Storage
-from smoothcert.pipeline.verify.verify import Report, verify
-from smoothcert.workers.runs.run import open_run
+from smoothcert.pipeline.verify.check import verify
+from smoothcert.pipeline.verify.figures import SUCCESS
+from smoothcert.pipeline.verify.findings import Finding
+from smoothcert.pipeline.verify.identity import RUN_JSON
 from smoothcert.workers.storage.store import AnyStore
 
-_END_OF_NAME = re.compile(r"\.parquet|^_SUCCESS")
 
-
-def repair(url: str, storage: Storage = Storage()) -> list[str]:  # noqa: B008  frozen
+def repair(url: str, storage: Storage = Storage(), processes: int = 1) -> list[str]:  # noqa: B008  frozen
     """Quarantine the files of a run that have problems.
 
     Args:
         url: the run's folder.
         storage: how to reach it.
+        processes: that check files side by side, as for `verify`.
     Returns:
         A line for each file that was moved; none where nothing is wrong.
     Raises:
@@ -30,10 +30,9 @@ def repair(url: str, storage: Storage = Storage()) -> list[str]:  # noqa: B008  
         RunError: a problem is not one of a file that can be made again.
     """
     url = url.rstrip("/")
-    report, run = verify(url, storage=storage), open_run(url, storage)
-    wrong = _files_of(report, {"_SUCCESS", *run.published(), *(task.file_name for task in run.tasks)})
+    wrong = _files_of(verify(url, storage=storage, processes=processes).findings)
     if wrong:
-        wrong.add("_SUCCESS")  # it names their hashes
+        wrong.add(SUCCESS)  # it names their hashes
     store, quarantine = AnyStore(storage), f"quarantine/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     moved = []
     for name in sorted(wrong):
@@ -43,12 +42,10 @@ def repair(url: str, storage: Storage = Storage()) -> list[str]:  # noqa: B008  
     return moved
 
 
-def _files_of(report: Report, names: Collection[str]) -> set[str]:
+def _files_of(findings: Iterable[Finding]) -> set[str]:
     files = set()
-    for problem in report.problems:  # each begins with the name of its file, in which there may be spaces
-        ends = [match.end() for match in _END_OF_NAME.finditer(problem)]
-        name = next((problem[:end] for end in reversed(ends) if problem[:end] in names), None)
-        if name is None:
-            raise RunError(f"{problem}; this cannot be made again from the job: move the run away and start anew")
-        files.add(name)
+    for finding in findings:
+        if finding.file == RUN_JSON:
+            raise RunError(f"{finding.line}; this cannot be made again from the job: move the run away and start anew")
+        files.add(finding.file)
     return files

@@ -1,20 +1,20 @@
 """`smoothcert verify --replay`: ask the tars and the checkpoint again whether a run's rows are true.
 
-Random images that have votes are read again from the place in their tar that the row tells, decoded and voted on.
-The tars they lie in are read whole: every row of those shards must have the key, place, hash and label of a sample.
+Random images that have votes are read again from the place in their tar that the row names, decoded and voted on. The
+tars they lie in are read whole: every row of those shards must have the key, place, hash and label of a sample.
 
-Two machines do not round alike. A vote is compared where its stored margin is above the tolerance of the number
-format; the others are numerically fragile, and a notice counts those that differ. Margins must agree within the
-tolerance everywhere, so a clear vote cannot pass as a fragile one.
+Two machines do not round alike. A vote is compared if its stored margin is above the tolerance of the number format.
+The others are numerically fragile, and a notice counts those that differ. Margins must agree within the tolerance
+everywhere, so a clear vote cannot pass as a fragile one.
 
-Not covered: tars of which no image was chosen; why a row has no votes.
+Unlike the rest of the room, this file uses the engine that made the votes. Not covered: tars of which no image was
+chosen; why a row has no votes.
 """
 
 import hashlib
 import io
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,10 @@ from pydantic import ValidationError
 
 from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.job import Job
-from smoothcert.pipeline.verify.verify import Findings, Heard, Row, Run, line_of
+from smoothcert.pipeline.verify.files import FileMetadata
+from smoothcert.pipeline.verify.findings import Finding
+from smoothcert.pipeline.verify.record import CheckedRun
+from smoothcert.pipeline.verify.rows import Row, Wrong, read_rows
 from smoothcert.workers.storage.store import AnyStore, Store, sha256_of
 from smoothcert.workers.tars.images import decode
 from smoothcert.workers.tars.shard_reader import read_samples
@@ -38,191 +41,204 @@ from smoothcert.workers.votes.voters import load_voter
 # have been seen to lie within 2e-5.
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 2e-1}
 
-_IMAGES_AT_ONCE = 16
-_IMAGES_AT_ONCE_ON_CPU = 4  # some seconds of a large network, so that progress shows
-_OF_THE_TAR = ["key", "image_offset", "image_bytes", "sha256", "label"]
-_OF_THE_MODEL = ["width", "height", "votes", "margins", "clean_prediction", "clean_margin"]
-_NEEDED = ["image_offset", "image_bytes", "votes", "margins"]  # where one is null, verify.py has said so
-_ANSWERS = (("votes", "margins"), ("clean_prediction", "clean_margin"))
+IMAGES_PER_BATCH = 16
+IMAGES_PER_BATCH_ON_CPU = 4  # some seconds of a large network, so that progress shows
+NEEDED = ("image_offset", "image_bytes", "votes", "margins")
+"""Columns without which a row cannot be replayed; where one is null, rows.py has said so."""
+
+Heard = Callable[[str, int, int], None]
+"""Is told what is done, how much of it, and how much there is of it in all."""
 
 
 class Replayed(NamedTuple):
-    """What is wrong, and what else is worth knowing; a line each."""
+    """What is wrong, and what else is worth knowing, a line each."""
 
-    problems: list[str]
+    findings: list[Finding]
     notices: list[str]
 
 
-def replay(run: Run, files: Sequence[str], images: int, seed: int, hear: Heard = lambda *_: None) -> Replayed:
+@dataclass
+class _Progress:
+    """How far the replay has come, and how many votes were fragile; `differ` of these are not those of today."""
+
+    hear: Heard
+    total: int
+    images: int = 0
+    votes: int = 0
+    fragile: int = 0
+    differ: int = 0
+
+    def tell(self) -> None:
+        self.hear("images replayed", self.images, self.total)
+
+
+def replay(
+    run: CheckedRun, voted: Mapping[str, Sequence[int]], images: int, seed: int, hear: Heard = lambda *_: None
+) -> Replayed:
     """Vote on random images again.
 
     Args:
         run: the run.
-        files: names of its files of votes that can be read.
-        images: how many to choose among those with votes.
+        voted: positions of the rows with a prediction, by the names of the files that can be read.
+        images: how many to choose among them.
         seed: of the choice.
         hear: is told how far the replay has come.
     Raises:
         RequestError: a tar or the checkpoint is missing, or the checkpoint is another.
     """
     job = _job_of(run)
-    chosen = _choose(run, files, images, seed)
+    chosen = _choose(voted, images, seed)
     store = AnyStore(job.storage)
-    for url in (*(run.shards[name]["url"] for name in chosen), job.model.checkpoint):
+    for url in (*(run.shards[name].url for name in chosen), job.model.checkpoint):
         if store.find(url) is None:
             raise RequestError(f"{url} is gone, so votes cannot be replayed; restore it, or leave --replay out")
-    total = sum(map(len, chosen.values()))
+    progress = _Progress(hear, sum(map(len, chosen.values())))
     model = _load(run, job, store)
-    problems: list[str] = []
-    seen: Counter[str] = Counter()
-
-    def tell() -> None:
-        hear("images replayed", seen["images"], total)
-
+    findings: list[Finding] = []
     for name, positions in chosen.items():
-        tell()
-        with store.local(run.shards[name]["url"]) as tar:
-            if foreign := _foreign(run, name, tar):
-                problems.append(f"{name}: {foreign}")
-                continue
-            rows = zip(positions, _read(run, name, [*_OF_THE_TAR, *_OF_THE_MODEL], positions), strict=True)
-            whole = {position: row for position, row in rows if all(row[column] is not None for column in _NEEDED)}
-            again = _vote_problems(whole, tar, model, job, seen, tell)
-            problems += (f"{name} {problem}" for problem in [*_tar_problems(run, name, tar, job), *again])
+        progress.tell()
+        with store.local(run.shards[name].url) as tar:
+            findings += _replay_file(run, name, positions, tar, job, model, progress)
     notice = (
-        f"replayed {seen['images']} images chosen with seed {seed}: {seen['fragile']} of {seen['votes']} votes are "
-        f"numerically fragile (margin at most {TOLERANCE[job.model.dtype]:g}), {seen['differ']} of them differ"
+        f"replayed {progress.images} images chosen with seed {seed}: {progress.fragile} of {progress.votes} votes are "
+        f"numerically fragile (margin at most {TOLERANCE[job.model.dtype]:g}), {progress.differ} of them differ"
     )
-    return Replayed(problems, [notice])
+    return Replayed(findings, [notice])
 
 
-def _job_of(run: Run) -> Job:
+def _job_of(run: CheckedRun) -> Job:
     try:
-        return Job.model_validate(run.job)
+        return Job.model_validate(run.job.model_dump())
     except ValidationError as error:
         raise RequestError(f"{run.url}/run.json: {error.error_count()} mistakes in its job; restore it") from None
 
 
-def _choose(run: Run, files: Sequence[str], images: int, seed: int) -> dict[str, list[int]]:
-    """Positions of rows with votes, by file."""
-    voted = [
-        [position for position, row in enumerate(_read(run, name, ["prediction"])) if row["prediction"] is not None]
-        for name in files
-    ]
-    total = sum(map(len, voted))
-    picks = np.sort(np.random.default_rng(seed).choice(total, min(images, total), replace=False))
-    ends = np.cumsum([len(positions) for positions in voted])
+def _choose(voted: Mapping[str, Sequence[int]], images: int, seed: int) -> dict[str, list[int]]:
+    """Positions of the chosen rows, by file."""
+    rows = [(name, position) for name, positions in voted.items() for position in positions]
+    picks = np.sort(np.random.default_rng(seed).choice(len(rows), min(images, len(rows)), replace=False))
     chosen: dict[str, list[int]] = {}
-    for pick in picks.tolist():
-        file = int(np.searchsorted(ends, pick, side="right"))
-        chosen.setdefault(files[file], []).append(voted[file][pick - ends[file]])
+    for name, position in (rows[pick] for pick in picks):
+        chosen.setdefault(name, []).append(position)
     return chosen
 
 
-def _read(run: Run, name: str, columns: list[str], positions: Sequence[int] | None = None) -> list[Row]:
-    with pq.ParquetFile(io.BytesIO(run.store.read(f"{run.url}/{name}"))) as file:
-        table = file.read(columns)
-    rows: list[Row] = (table if positions is None else table.take(positions)).to_pylist()
-    return rows
-
-
-def _load(run: Run, job: Job, store: Store) -> Smoothed:
+def _load(run: CheckedRun, job: Job, store: Store) -> Smoothed:
     """The job's model, as workers/certifier.py loads it."""
-    recorded, device = run.record["checkpoint"], torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    recorded, device = run.record.checkpoint, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with store.local(job.model.checkpoint) as checkpoint:
-        if sha256_of(checkpoint) != recorded["sha256"]:
+        if sha256_of(checkpoint) != recorded.sha256:
             raise RequestError(f"{job.model.checkpoint} is not the checkpoint of the run (another SHA-256); restore it")
-        return load_voter(job, checkpoint, recorded["key"], device)
+        return load_voter(job, checkpoint, recorded.key, device)
 
 
-def _foreign(run: Run, name: str, tar: Path) -> str | None:
-    """Whether a tar is another than the one that was voted on."""
-    schema = pq.read_schema(io.BytesIO(run.store.read(f"{run.url}/{name}")))
-    recorded = json.loads(schema.metadata[b"smoothcert"]).get("shard_sha256")
-    sha256 = sha256_of(tar)
-    return None if sha256 == recorded else f"is of a tar with SHA-256 {recorded}, {tar} has {sha256}"
-
-
-def _tar_problems(run: Run, name: str, tar: Path, job: Job) -> Iterator[str]:
-    """Every row of a file against the sample of its key."""
-    rows = {row["key"]: (position, row) for position, row in enumerate(_read(run, name, _OF_THE_TAR))}
-    try:
-        for sample in read_samples(tar, job.images, classes=job.model.classes, limit=run.shards[name]["limit"]):
-            if sample.key not in rows:
-                yield f"lacks key {sample.key!r} of the tar"
-                continue
-            position, row = rows.pop(sample.key)
-            found = (sample.image_offset, len(sample.image), hashlib.sha256(sample.image).digest(), sample.label)
-            for column, value in zip(_OF_THE_TAR[1:], found, strict=True):
-                if row[column] != value:
-                    yield line_of(position, row, column, f"is {_show(row[column])}, in the tar {_show(value)}")
-    except ShardError as error:
-        yield f"cannot be compared with its tar, which {error}"
+def _replay_file(
+    run: CheckedRun, name: str, positions: Sequence[int], tar: Path, job: Job, model: Smoothed, progress: _Progress
+) -> Iterator[Finding]:
+    """One file, read once: all its rows against the tar, the chosen ones against votes of today."""
+    with pq.ParquetFile(io.BytesIO(run.store.read(f"{run.url}/{name}"))) as file:
+        table = file.read(use_threads=False)
+    sha256, recorded = sha256_of(tar), FileMetadata.of(table.schema).shard_sha256
+    if sha256 != recorded:
+        yield Finding(name, f"is of a tar with SHA-256 {recorded}, {tar} has {sha256}")
         return
-    for position, row in rows.values():
-        yield line_of(position, row, "key", "is not in the tar")
+    rows = [row for batch in table.to_batches() for row in read_rows(batch)]
+    yield from _compare_with_tar(name, rows, tar, job, run.shards[name].limit)
+    chosen = {position: rows[position] for position in positions}
+    complete = {
+        position: row for position, row in chosen.items() if all(getattr(row, column) is not None for column in NEEDED)
+    }
+    for position, column, text in _compare_with_model(complete, tar, model, job, progress):
+        yield Finding(name, text, row=position, key=rows[position].key, column=column)
 
 
-def _show(value: object) -> object:
+def _compare_with_tar(name: str, rows: Sequence[Row], tar: Path, job: Job, limit: int | None) -> Iterator[Finding]:
+    """Every row of a file against the sample of its key."""
+    by_key = {row.key: (position, row) for position, row in enumerate(rows)}
+    try:
+        for sample in read_samples(tar, job.images, classes=job.model.classes, limit=limit):
+            if sample.key not in by_key:
+                yield Finding(name, "", f"lacks key {sample.key!r} of the tar")
+                continue
+            position, row = by_key.pop(sample.key)
+            for column, stored, found in (
+                ("image_offset", row.image_offset, sample.image_offset),
+                ("image_bytes", row.image_bytes, len(sample.image)),
+                ("sha256", row.sha256, hashlib.sha256(sample.image).digest()),
+                ("label", row.label, sample.label),
+            ):
+                if stored != found:
+                    text = f"is {_readable(stored)}, in the tar {_readable(found)}"
+                    yield Finding(name, text, row=position, key=row.key, column=column)
+    except ShardError as error:
+        yield Finding(name, "", f"cannot be compared with its tar, which {error}")
+        return
+    for position, row in by_key.values():
+        yield Finding(name, "is not in the tar", row=position, key=row.key, column="key")
+
+
+def _readable(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _vote_problems(
-    rows: dict[int, Row], tar: Path, model: Smoothed, job: Job, seen: Counter[str], tell: Callable[[], None]
-) -> Iterator[str]:
-    """The chosen rows of a file, by position, against votes of today; `tell` is called after each few of them."""
-    positions, at_once = list(rows), _IMAGES_AT_ONCE if torch.cuda.is_available() else _IMAGES_AT_ONCE_ON_CPU
-    for start in range(0, len(positions), at_once):
+def _compare_with_model(
+    rows: Mapping[int, Row], tar: Path, model: Smoothed, job: Job, progress: _Progress
+) -> Iterator[tuple[int, str, str]]:
+    """Rows by position against votes of today: position, column, and what is wrong there."""
+    positions, tolerance = list(rows), TOLERANCE[job.model.dtype]
+    step = IMAGES_PER_BATCH if torch.cuda.is_available() else IMAGES_PER_BATCH_ON_CPU
+    for start in range(0, len(positions), step):
         pixels: dict[int, NDArray[np.uint8]] = {}
-        for position in positions[start : start + at_once]:
+        for position in positions[start : start + step]:
             for column, wrong in _decode_again(rows[position], tar, job, pixels, position):
-                yield line_of(position, rows[position], column, wrong)
+                yield position, column, wrong
         if not pixels:
             continue
-        seen["images"] += len(pixels)
+        progress.images += len(pixels)
         images = torch.from_numpy(np.stack(list(pixels.values())))
-        answers = [model.votes(images), *([model.clean_votes(images)] if job.clean else [])]
-        for columns, answer in zip(_ANSWERS, answers, strict=False):
+        answers = {("votes", "margins"): model.votes(images)}
+        if job.clean:
+            answers["clean_prediction", "clean_margin"] = model.clean_votes(images)
+        for columns, answer in answers.items():
             for position, classes, margins in zip(pixels, answer.classes.cpu(), answer.margins.cpu(), strict=True):
                 again = (classes.numpy(), margins.numpy())
-                for column, wrong in _compare(rows[position], columns, again, TOLERANCE[job.model.dtype], seen):
-                    yield line_of(position, rows[position], column, wrong)
-        tell()
+                for column, wrong in _compare_votes(rows[position], columns, again, tolerance, progress):
+                    yield position, column, wrong
+        progress.tell()
 
 
-def _decode_again(row: Row, tar: Path, job: Job, pixels: dict[int, NDArray[np.uint8]], position: int) -> Findings:
+def _decode_again(row: Row, tar: Path, job: Job, pixels: dict[int, NDArray[np.uint8]], position: int) -> Wrong:
     """Put the pixels of a row's image into `pixels`, or say why not."""
     with tar.open("rb") as file:
-        file.seek(max(row["image_offset"], 0))
-        image = file.read(max(row["image_bytes"], 0))
-    if hashlib.sha256(image).digest() != row["sha256"]:
+        file.seek(max(row.image_offset, 0))
+        image = file.read(max(row.image_bytes, 0))
+    if hashlib.sha256(image).digest() != row.sha256:
         yield "sha256", "is not that of the bytes at image_offset"
         return
     decoded = decode(image, job.preprocess)
-    if (decoded.width, decoded.height) != (row["width"], row["height"]):
-        yield (
-            "width",
-            f"and height are {row['width']} x {row['height']}, the image has {decoded.width} x {decoded.height}",
-        )
+    if (decoded.width, decoded.height) != (row.width, row.height):
+        yield "width", f"and height are {row.width} x {row.height}, the image has {decoded.width} x {decoded.height}"
     if decoded.pixels is None:
         yield "status", f"goes with votes, but the image gives {decoded.error}"
     else:
         pixels[position] = decoded.pixels
 
 
-def _compare(
+def _compare_votes(
     row: Row,
     columns: tuple[str, str],
     again: tuple[NDArray[np.int64], NDArray[np.float32]],
     tolerance: float,
-    seen: Counter[str],
-) -> Findings:
+    progress: _Progress,
+) -> Wrong:
     """Stored classes and margins (one, or a list of A) against those of today."""
-    classes, margins = (np.array(row[column], np.float64).reshape(-1) for column in columns)  # null becomes nan
+    classes, margins = (np.array(getattr(row, name), np.float64).reshape(-1) for name in columns)  # null becomes nan
     fragile, differs = margins <= tolerance, classes != again[0]
     lost = differs & ~fragile
     apart = ~(np.abs(margins - again[1]) <= tolerance) & ~lost
     for column, wrong, stored, found in ((columns[0], lost, classes, again[0]), (columns[1], apart, margins, again[1])):
         if where := np.flatnonzero(wrong).tolist():
             yield column, f"{where} are {stored[where].tolist()}, voted on again {found[where].tolist()}"
-    seen.update(votes=len(classes), fragile=int(fragile.sum()), differ=int((differs & fragile).sum()))
+    progress.votes += len(classes)
+    progress.fragile += int(fragile.sum())
+    progress.differ += int((differs & fragile).sum())

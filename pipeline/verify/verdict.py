@@ -1,12 +1,15 @@
-"""What `smoothcert verify` prints: which run it is and what its rows amount to, then the verdict in one line.
+"""What `smoothcert verify` prints: which run it is and what its rows amount to, then the verdict in one line; or JSON.
 
-Not covered: finding what is wrong, and the figures (verify.py).
+Not covered: what is wrong (check.py), what the rows amount to (figures.py).
 """
+
+from dataclasses import asdict
+from typing import Any
 
 from rich.table import Table
 
 from smoothcert.pipeline.console.looks import checkpoint, facts, number_of, percent
-from smoothcert.pipeline.verify.verify import Report
+from smoothcert.pipeline.verify.check import Report
 
 
 def report_table(report: Report) -> Table:
@@ -50,3 +53,9 @@ def verdict_of(report: Report, *, allow_incomplete: bool) -> str:
     found = wrong or "no problem in what is there"
     remedy = "" if allow_incomplete else "; run the job's command again to finish it, or allow this: --allow-incomplete"
     return looked + ", ".join(filter(None, ["UNFINISHED", partial, found])) + remedy
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as `--json` prints it; each finding is a line of `problems`."""
+    fields = asdict(report) | {"findings": list(report.problems)}
+    return {"problems" if name == "findings" else name: value for name, value in fields.items()}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from smoothcert.pipeline.certify.driver import certify_all as certify  # noqa: F401
     from smoothcert.pipeline.query.questions import query as query
     from smoothcert.pipeline.query.questions import questions_of as questions_of
-    from smoothcert.pipeline.verify.verify import verify as verify
+    from smoothcert.pipeline.verify.check import verify as verify
     from smoothcert.workers.runs.run import Run as Run
     from smoothcert.workers.runs.run import open_run as open_run
 
@@ -37,7 +37,7 @@ _HOMES = {
     "open_run": "workers.runs.run:open_run",
     "query": "pipeline.query.questions:query",
     "questions_of": "pipeline.query.questions:questions_of",
-    "verify": "pipeline.verify.verify:verify",
+    "verify": "pipeline.verify.check:verify",
 }
 __all__ = sorted(_HOMES)
 

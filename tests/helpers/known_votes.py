@@ -10,11 +10,8 @@ from smoothcert.manifests.identity import identity_of, run_id_of
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.cli import app
-from smoothcert.workers.certificates.families import MAJORITY
-from smoothcert.workers.runs.records import FileMetadata
-from smoothcert.workers.runs.votes_table import encode
 from smoothcert.workers.storage.store import sha256_of
-from tests.helpers.rows import row_of
+from tests.helpers.rows import file_of
 
 CROP, CLASSES, SIZE = 12, 4, 3
 JOB = {
@@ -74,7 +71,7 @@ def write_run(folder: Path, *, labelled: bool = True, shards: int = 2, published
             for index in range(20)
         ]
         metadata = {"run_id": run.name, "shard": {"name": f"{number}.tar"}}
-        data = encode([row_of(**row) for row in rows], CROP, MAJORITY, FileMetadata.model_validate(metadata))
+        data = file_of(rows, CROP, metadata)
         (run / "votes" / f"{number:05d}-{number}.parquet").write_bytes(data)
     if published == shards:
         finish(run)

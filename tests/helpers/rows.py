@@ -1,10 +1,13 @@
 """Rows of the table of votes, made from columns by name."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from smoothcert.workers.certificates.families import MAJORITY
 from smoothcert.workers.certificates.majority import LargestPatches, Prediction
-from smoothcert.workers.runs.votes_table import Row
+from smoothcert.workers.runs.records import FileMetadata
+from smoothcert.workers.runs.votes_table import Row, encode
 
 
 def row_of(**columns: Any) -> Row:
@@ -15,3 +18,8 @@ def row_of(**columns: Any) -> Row:
         if own:
             records[name] = record(**{field.name: columns.pop(field.name, None) for field in fields(record)})
     return Row(**columns, **records)
+
+
+def file_of(rows: Iterable[Mapping[str, Any]], num_ablations: int, metadata: Mapping[str, Any]) -> bytes:
+    """A file of votes with these rows and this metadata."""
+    return encode([row_of(**row) for row in rows], num_ablations, MAJORITY, FileMetadata.model_validate(metadata))

@@ -21,7 +21,7 @@ from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.cli import app
-from smoothcert.pipeline.verify.verify import verify
+from smoothcert.pipeline.verify.check import verify
 from tests.helpers import jobs, tars
 from tests.helpers.faults import before_shards, injection
 from tests.helpers.house import HOUSE

@@ -17,7 +17,7 @@ from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.query.questions import query, questions_of
-from smoothcert.pipeline.verify.verify import verify
+from smoothcert.pipeline.verify.check import verify
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import open_run
 from smoothcert.workers.storage import store as storage

@@ -14,7 +14,7 @@ from smoothcert.manifests.job import Job, load_job
 from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.certify import tryout
 from smoothcert.workers.runs.shard_task import ShardTask, TriedOut
-from smoothcert.workers.tars.labels import LabelCounts
+from smoothcert.workers.tars.label_counts import LabelCounts
 from tests.helpers import jobs
 
 GOOD = TriedOut(Counter(ok=32), None, LabelCounts(), ("a notice",))

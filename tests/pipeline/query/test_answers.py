@@ -9,11 +9,8 @@ from typer.testing import CliRunner
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.query.answers import AnswersFile
 from smoothcert.workers.ablations import touched
-from smoothcert.workers.certificates.families import MAJORITY
-from smoothcert.workers.runs.records import FileMetadata
-from smoothcert.workers.runs.votes_table import encode
 from tests.helpers.known_votes import CROP, ask, holds, known_votes, write_run
-from tests.helpers.rows import row_of
+from tests.helpers.rows import file_of
 
 
 def test_answers_for_each_image(tmp_path):
@@ -86,7 +83,7 @@ def test_by_class_without_classes(tmp_path):
     run = write_run(tmp_path, shards=1, published=0)
     row = {"key": "a", "shard": "0.tar", "index": 0, "image_offset": 0, "image_bytes": 1, "sha256": bytes(32)}
     row |= {"status": "label_error", "votes": [0] * CROP, "margins": [1.0] * CROP}
-    data = encode([row_of(**row)], CROP, MAJORITY, FileMetadata.model_validate({"run_id": run.name}))
+    data = file_of([row], CROP, {"run_id": run.name})
     (run / "votes" / "00000-0.parquet").write_bytes(data)
     result = CliRunner().invoke(app, ["query", str(run), "--patch=1", "--by=class"])
     assert "class" in result.stdout

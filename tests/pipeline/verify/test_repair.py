@@ -13,8 +13,8 @@ from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.cli import app
+from smoothcert.pipeline.verify.check import verify
 from smoothcert.pipeline.verify.repair import repair
-from smoothcert.pipeline.verify.verify import verify
 from tests.helpers import jobs
 from tests.helpers.tars import tar_of, write_tar
 
@@ -52,6 +52,10 @@ def stranger(run: Path) -> None:
     shutil.copy(run / "votes" / "00000-00.parquet", run / "votes" / "00009-09.parquet")
 
 
+def stranger_named_like_a_line(run: Path) -> None:
+    shutil.copy(run / "votes" / "00000-00.parquet", run / "votes" / "00000-00.parquet row 1: is.parquet")
+
+
 def wrong_success(run: Path) -> None:
     success = json.loads((run / "_SUCCESS").read_text())
     (run / "_SUCCESS").write_text(json.dumps(success | {"rows": 99}))
@@ -61,7 +65,9 @@ def no_success(run: Path) -> None:
     (run / "_SUCCESS").write_text("no JSON")
 
 
-@pytest.mark.parametrize("damage", [cut, removed, foreign, stranger, wrong_success, no_success])
+@pytest.mark.parametrize(
+    "damage", [cut, removed, foreign, stranger, stranger_named_like_a_line, wrong_success, no_success]
+)
 def test_repair_leaves_a_run_that_can_go_on(run, damage):
     """What is wrong lies in quarantine/, with _SUCCESS; what is left is right; a second repair has nothing to do."""
     everything = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}

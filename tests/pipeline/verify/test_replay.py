@@ -4,14 +4,21 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.verify import replay
-from smoothcert.pipeline.verify.verify import verify
+from smoothcert.pipeline.verify.check import verify
 from tests.helpers import jobs
 from tests.helpers.finished_runs import Edit, Row, file_of, finish, has, rows_of, settle, write
 from tests.helpers.tars import tar_of, write_tar
-from tests.pipeline.verify.test_verify_rows import labels_swapped, last_row_dropped, margin
+from tests.pipeline.verify.test_rows import labels_swapped, last_row_dropped, margin
+
+
+def command(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["verify", *map(str, arguments)])
+    return result.exit_code, result.stdout
 
 
 def replayed(run: Path) -> tuple[str, ...]:
@@ -125,3 +132,14 @@ def test_replay_without_its_data(tmp_path: Path) -> None:
     (tmp_path / "tars" / "01.tar").unlink()
     with pytest.raises(RequestError, match=r"01\.tar is gone, so votes cannot be replayed"):
         replayed(run)
+
+
+def test_an_unfinished_run_is_replayed(run: Path) -> None:
+    """What is there can be voted on again, all or nothing of it; it stays unfinished."""
+    (run / "_SUCCESS").unlink()
+    file_of(run, 1).unlink()
+    code, text = command(run, "--replay", 100, "--seed", 1)
+    assert (code, "replayed 6 images" in text, "UNFINISHED" in text) == (1, True, True)
+    file_of(run).unlink()
+    code, text = command(run, "--replay", 100, "--seed", 1, "--allow-incomplete")
+    assert (code, "replayed 0 images" in text, "UNFINISHED" in text) == (0, True, True)

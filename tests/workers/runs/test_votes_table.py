@@ -15,11 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smoothcert.workers.certificates.families import MAJORITY
-from smoothcert.workers.runs import votes_table
 from smoothcert.workers.runs.published import parse_metadata
-from smoothcert.workers.runs.records import FileMetadata
 from smoothcert.workers.runs.votes_table import STATUSES, columns_sha256, schema
-from tests.helpers.rows import row_of
+from tests.helpers.rows import file_of
 
 Columns = dict[str, Any]
 ABLATIONS = 3
@@ -54,12 +52,7 @@ def _example() -> list[Columns]:
 
 
 def _encode(rows: Sequence[Columns], metadata: dict[str, Any] | None = None) -> bytes:
-    return votes_table.encode(
-        [row_of(**row) for row in rows],
-        ABLATIONS,
-        MAJORITY,
-        FileMetadata.model_validate({"run_id": "abc"} | (metadata or {})),
-    )
+    return file_of(rows, ABLATIONS, {"run_id": "abc"} | (metadata or {}))
 
 
 def _read(data: bytes) -> pa.Table:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smoothcert.pipeline.verify.verify import verify
+from smoothcert.pipeline.verify.check import verify
 from tests.helpers import jobs
 from tests.helpers.finished_runs import COLUMN, Edit, Row, file_of, has, rows_of, settle, write
 
@@ -327,18 +327,6 @@ def test_a_changed_row_is_found(run: Path, edit: Edit, expected: str | None) -> 
         assert has(problems, f"^{re.escape('votes/00000-00.parquet')} {expected}")
 
 
-def test_all_that_is_wrong_is_named(run: Path) -> None:
-    """Problems of several rows, columns and files are all there, each once."""
-    for number in (0, 1):
-        rows = rows_of(file_of(run, number))
-        for row in rows[:2]:
-            row["count"] += 1
-            row["clean_margin"] = -1.0
-        write(file_of(run, number), rows, renew=True)
-    problems = verify(str(run)).problems
-    assert len(problems) == len(set(problems)) == 8
-
-
 def test_a_missing_element_of_a_list_is_found(run: Path) -> None:
     """A list of A may not hold a null."""
     rows = rows_of(file_of(run))
@@ -347,15 +335,3 @@ def test_a_missing_element_of_a_list_is_found(run: Path) -> None:
     problems = verify(str(run)).problems
     assert has(problems, r"row 1 key '0001' column votes: of the ablations \[2\]")
     assert has(problems, r"row 2 key '0002' column margins: of the ablations \[3\]")
-
-
-def test_problems_of_a_whole_column_are_counted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first are named, the others counted."""
-    monkeypatch.setattr("smoothcert.pipeline.verify.verify._TOLD", 2)
-    rows = rows_of(file_of(run))
-    for row in rows:
-        row["clean_margin"] = -1.0
-    write(file_of(run), rows, renew=True)
-    *named, counted = verify(str(run)).problems
-    assert len(named) == 2
-    assert counted == "votes/00000-00.parquet column clean_margin: 4 more rows are wrong"

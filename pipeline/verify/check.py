@@ -1,0 +1,158 @@
+"""`smoothcert verify`: check a run with other code than made it.
+
+Every row is recounted, every file is hashed, and everything is compared with everything else.
+
+The files of this room read Parquet, run.json and _SUCCESS alone. They share no code with what makes a run (geometry,
+certificates, table of votes, summary), so a defect there shows here as a contradiction. Where they are quick enough
+they are plain: each offset lists its pixels, a patch is tried at every place, and both rules stand as
+docs/certificates.md states them.
+
+    record.py    run.json and _SUCCESS, read      identity.py  run.json against itself
+    files.py     one file of votes                checksum.py  over its values
+    rows.py      each row                         recount.py   votes -> certificates, by the sets of frame.py
+    figures.py   what the rows add up to          processes.py files side by side
+    findings.py  what is wrong, and where         replay.py    votes cast again, with the model
+
+Found: whatever contradicts the votes (prediction, counts, runner-up, max columns), the job (run id, identity, geometry,
+classes, limit), its own row (status, label, image size, nulls), the rows before it (key, index, place in the tar), the
+checksum of the columns, or the hash and the figures in _SUCCESS.
+
+Not found: what contradicts nothing. Hashes find corruption, not forgery. Whoever also renews checksum, hashes and
+figures can change labels, margins and image hashes, or votes with all that follows from them, drop rows of a shard
+without limit, or turn a row into an error. `--replay` asks the tars and the checkpoint again.
+"""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from smoothcert.manifests.job import Storage
+from smoothcert.pipeline.verify.figures import Figures, Totals, check_success
+from smoothcert.pipeline.verify.files import FileTask
+from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding
+from smoothcert.pipeline.verify.identity import check_record
+from smoothcert.pipeline.verify.processes import check_files
+from smoothcert.pipeline.verify.record import CheckedRun, open_run, read_success
+
+Heard = Callable[[str, int, int], None]
+"""Is told what is done, how much of it, and how much there is of it in all."""
+
+BYTES_WORTH_PROCESSES = 32 * 2**20
+"""Files of fewer bytes in all are checked here: that takes no longer than the start of processes."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Which run it is, how much of it was looked at, what is wrong with it, and what else is worth knowing.
+
+    Attributes:
+        complete: _SUCCESS and the files of all shards are there.
+        shards: how many the run has.
+        limit: images.limit of a PARTIAL run, else None.
+        files, rows: how many were there, and could be read.
+        findings: what is wrong.
+        notices: a line each.
+    """
+
+    run_id: str
+    job: str
+    checkpoint: str
+    checkpoint_sha256: str
+    complete: bool
+    partial: bool
+    limit: int | None
+    shards: int
+    files: int
+    rows: int
+    figures: Figures
+    findings: tuple[Finding, ...]
+    notices: tuple[str, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The findings, a line each."""
+        return tuple(finding.line for finding in self.findings)
+
+    @property
+    def wrong(self) -> tuple[Finding, ...]:
+        """What is wrong with what is there: an incomplete run may be allowed, a wrong one is not."""
+        return tuple(finding for finding in self.findings if finding.text != MISSING_FILE)
+
+
+def verify(
+    url: str,
+    *,
+    replay: int = 0,
+    seed: int | None = None,
+    storage: Storage = Storage(),  # noqa: B008  frozen
+    hear: Heard = lambda *_: None,
+    processes: int = 1,
+) -> Report:
+    """Check all that is there of a run.
+
+    Args:
+        url: the run's folder, with run.json.
+        replay: number of random images to vote on again, with the tars and the checkpoint that run.json names.
+        seed: of their choice; None for a new one.
+        storage: how to reach the run; its tars and checkpoint are reached as its job says.
+        hear: is told how far the check has come.
+        processes: that check files side by side. More than one import the calling script again, so a script must
+            start its work under `if __name__ == "__main__":`.
+    Raises:
+        RequestError: run.json is missing or damaged; to replay, a tar or the checkpoint is missing.
+        RunError: a process was killed.
+    """
+    run = open_run(url, storage)
+    success = read_success(run)  # before the listing: it is written last
+    there = {f"votes/{Path(entry.url).name}": entry.size for entry in run.store.files(f"{run.url}/votes")}
+    published = [name for name in run.shards if name in there]
+    findings = [*check_record(run.record)]
+    findings += [Finding(name, "is of no shard of this run") for name in sorted(there.keys() - run.shards.keys())]
+    hear("files", 0, len(published))
+    tasks = [FileTask.of(run, name, success.record) for name in published]
+    few = sum(there[name] for name in published) < BYTES_WORTH_PROCESSES
+    readable: dict[str, tuple[int, ...]] = {}
+    totals = Totals()
+    for done, checked in enumerate(check_files(tasks, 1 if few else processes), start=1):
+        findings += checked.findings
+        if checked.totals is not None:
+            readable[checked.name] = checked.voted
+            totals += checked.totals
+        hear("files", done, len(published))
+    notices: list[str] = []
+    if success.is_there:
+        whole = len(readable) == len(run.shards)
+        findings += check_success(run, success, published, totals if whole else None)
+    else:
+        notices += [f"unfinished: {len(published)} of {len(run.shards)} shards are published"]
+    if replay:
+        hear("images to replay, the model is loading", 0, replay)
+        from smoothcert.pipeline.verify.replay import replay as replay_images  # loads torch
+
+        again = replay_images(run, readable, replay, secrets.randbelow(2**32) if seed is None else seed, hear)
+        findings += again.findings
+        notices += again.notices
+    complete = success.is_there and len(published) == len(run.shards)
+    return _report(run, totals, findings, notices, files=len(published), complete=complete)
+
+
+def _report(
+    run: CheckedRun, totals: Totals, findings: list[Finding], notices: list[str], *, files: int, complete: bool
+) -> Report:
+    record = run.record
+    return Report(
+        run_id=record.run_id,
+        job=record.name,
+        checkpoint=record.checkpoint.url,
+        checkpoint_sha256=record.checkpoint.sha256,
+        complete=complete,
+        partial=record.partial,
+        limit=run.job.images.limit or 0 if record.partial else None,
+        shards=len(run.shards),
+        files=files,
+        rows=totals.rows,
+        figures=totals.figures(run.job),
+        findings=tuple(findings),
+        notices=tuple(notices),
+    )

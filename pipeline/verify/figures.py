@@ -1,0 +1,155 @@
+"""What the rows of a run add up to, and whether _SUCCESS says the same.
+
+Not covered: whether the rows themselves are right (rows.py).
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding
+from smoothcert.pipeline.verify.record import CheckedRun, RecordedJob, Success, SuccessRecord
+
+SUCCESS = "_SUCCESS"
+MAX_COLUMNS = ("max_certified_patch", "max_margin_certified_patch")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the rows amount to; shares are of all rows. An accuracy without labels is None.
+
+    Attributes:
+        status: rows of each status.
+        labels: rows with a usable label; None in a job without labels.
+        certified: entries as in _SUCCESS, for the patches of the job.
+    """
+
+    status: dict[str, int]
+    labels: int | None
+    clean_accuracy: float | None
+    smoothed_accuracy: float | None
+    certified: tuple[dict[str, Any], ...]
+
+
+class Counted(Protocol):
+    """The columns of a row that are counted."""
+
+    @property
+    def status(self) -> str: ...
+    @property
+    def label(self) -> int | None: ...
+    @property
+    def clean_prediction(self) -> int | None: ...
+    @property
+    def prediction(self) -> int | None: ...
+    @property
+    def max_certified_patch(self) -> int | None: ...
+    @property
+    def max_margin_certified_patch(self) -> int | None: ...
+
+
+@dataclass
+class Totals:
+    """Rows counted.
+
+    Attributes:
+        labels: rows with a label.
+        status: rows of each status.
+        clean, smoothed: rows whose prediction is right; in a job without labels, rows with a smoothed prediction.
+        largest: of the rows that are right in `smoothed`, how many have which max column at which side.
+    """
+
+    rows: int = 0
+    labels: int = 0
+    status: Counter[str] = field(default_factory=Counter)
+    clean: int = 0
+    smoothed: int = 0
+    largest: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    def add(self, row: Counted, *, labelled: bool) -> None:
+        """Count one row more."""
+        self.rows += 1
+        self.labels += row.label is not None
+        self.status[row.status] += 1
+        self.clean += row.label is not None and row.clean_prediction == row.label
+        if row.prediction is not None and (not labelled or row.prediction == row.label):
+            self.smoothed += 1
+            self.largest["max_certified_patch", row.max_certified_patch or 0] += 1
+            self.largest["max_margin_certified_patch", row.max_margin_certified_patch or 0] += 1
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(
+            self.rows + other.rows,
+            self.labels + other.labels,
+            self.status + other.status,
+            self.clean + other.clean,
+            self.smoothed + other.smoothed,
+            self.largest + other.largest,
+        )
+
+    def share(self, count: int) -> float:
+        return count / self.rows if self.rows else 0.0
+
+    def certified(self, side: int, *, labelled: bool) -> dict[str, Any]:
+        """An entry of `certified` in _SUCCESS as it should be."""
+        if labelled and not self.labels:
+            return {"patch": [side, side], "exact": None, "margin": None}
+        exact, margin = (self.share(self._holding(column, side)) for column in MAX_COLUMNS)
+        return {"patch": [side, side], "exact": exact, "margin": margin}
+
+    def _holding(self, column: str, side: int) -> int:
+        """Rows whose largest square is at least so large."""
+        return sum(rows for (name, largest), rows in self.largest.items() if name == column and largest >= side)
+
+    def figures(self, job: RecordedJob) -> Figures:
+        """What the rows amount to in a run of this job."""
+        clean, smoothed = (self.share(count) if self.labels else None for count in (self.clean, self.smoothed))
+        return Figures(
+            dict(self.status),
+            self.labels if job.labelled else None,
+            clean if job.clean else None,
+            smoothed,
+            tuple(self.certified(side, labelled=job.labelled) for side in job.patches),
+        )
+
+
+def check_success(run: CheckedRun, success: Success, published: list[str], totals: Totals | None) -> Iterator[Finding]:
+    """_SUCCESS against the files and the rows.
+
+    Args:
+        run: the run.
+        success: of it, and there.
+        published: names of the files that are there.
+        totals: of all files of the run; None if not all could be read.
+    """
+    yield from (Finding(name, MISSING_FILE) for name in run.shards if name not in published)
+    if success.record is None:
+        yield Finding(SUCCESS, "is damaged, expected a JSON object with the hashes of the files")
+        return
+    for name in sorted(success.record.files.keys() - run.shards.keys()):
+        yield Finding(SUCCESS, f"names {name}, of no shard", "files")
+    if totals is None:
+        return
+    for name, found, given in _compared(run, success.record, totals):
+        if found != given:
+            yield Finding(SUCCESS, f"is {found}, the rows give {given}", name)
+
+
+def _compared(run: CheckedRun, success: SuccessRecord, totals: Totals) -> Iterator[tuple[str, Any, Any]]:
+    """Name, recorded value and counted value of each figure."""
+    figures = totals.figures(run.job)
+    expected = {"rows": totals.rows, "images": totals.rows, "shards": len(run.shards), "status": figures.status}
+    expected |= {"clean_accuracy": figures.clean_accuracy, "smoothed_accuracy": figures.smoothed_accuracy}
+    recorded = success.model_dump()
+    if "bad_labels" in recorded:
+        expected["bad_labels"] = figures.status.get("label_error", 0)
+    for name, value in expected.items():
+        yield name, recorded.get(name), value
+    entries = success.certified if isinstance(success.certified, list) else [success.certified]
+    for entry in entries:
+        match entry:
+            case {"patch": [int(side), _]}:
+                yield "certified", entry, totals.certified(side, labelled=run.job.labelled)
+            case _:
+                yield "certified", entry, {"patch": "of two equal sides"}

@@ -1,0 +1,86 @@
+"""run.json against itself: what it says twice must agree, above all what determines the votes.
+
+The identity leaves out what has its default; the defaults stand here once more, so that a change of them in the job
+file shows.
+
+Not covered: whether run.json can be read at all (record.py).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from smoothcert.pipeline.verify.findings import Finding
+from smoothcert.pipeline.verify.record import RunRecord
+
+RUN_JSON = "run.json"
+RECORDED_ELSEWHERE = {"shards", "split", "limit", "checkpoint", "checkpoint_key"}
+"""Keys of the job that the identity has in a form of its own."""
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "images": {"image": ["jpg", "jpeg", "png", "webp"], "label": "cls", "first_label": 0, "version": None},
+    "model": {"options": {}, "ignore": [], "dtype": "float32", "masked_tokens": "drop"},
+    "preprocess": {"resize": 256, "crop": 224, "interpolation": "bilinear", "orient": False}
+    | {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "upsample": 1},
+    "ablation": {"stride": 1, "edges": "wrap"},
+}
+"""Values that the identity leaves out."""
+
+
+def check_record(record: RunRecord) -> Iterator[Finding]:
+    """Whatever in run.json contradicts another part of it."""
+    run_id = _run_id_of(record.identity)
+    if run_id != record.run_id:
+        yield Finding(RUN_JSON, f"is {record.run_id}, the identity gives {run_id}", "run_id")
+    stored, expected = _flat(record.identity), _flat(_identity_of(record))
+    for key in sorted(stored.keys() | expected.keys()):
+        found, given = (side.get(key, "left out") for side in (stored, expected))
+        if found != given:
+            yield Finding(RUN_JSON, f"is {found}, the other entries give {given}", f"identity.{key}")
+    for key, found, given in (
+        ("name", record.name, record.job.name),
+        ("checkpoint.url", record.checkpoint.url, record.job.model.checkpoint),
+    ):
+        if found != given:
+            yield Finding(RUN_JSON, f"is {found}, the job says {given}", key)
+    if not _limits_agree(record):
+        limit, partial = record.job.images.limit, record.partial
+        yield Finding(RUN_JSON, f"their limits do not go with images.limit {limit}, partial {partial}", "shards")
+
+
+def _run_id_of(identity: Mapping[str, Any]) -> str:
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _identity_of(record: RunRecord) -> dict[str, Any]:
+    """The identity that the job, the shards and the checkpoint of run.json give."""
+    job, checkpoint = record.job.model_dump(), record.checkpoint
+    identity: dict[str, Any] = {part: _without_defaults(job[part], usual) for part, usual in DEFAULTS.items()}
+    identity["images"]["shards"] = [[shard.name, shard.size] for shard in record.shards]
+    identity["images"] |= {"limit": record.job.images.limit} if record.partial else {}
+    identity["model"]["checkpoint_sha256"] = checkpoint.sha256
+    identity["model"] |= {} if checkpoint.key is None else {"checkpoint_key": checkpoint.key}
+    identity |= {} if record.job.clean else {"clean": False}
+    return identity | {"votes_version": record.votes_version}
+
+
+def _without_defaults(part: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in part.items()
+        if key not in RECORDED_ELSEWHERE and not (key in usual and value == usual[key])
+    }
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Its entries, named PART.KEY, or PART where a part is a single value."""
+    parts = {part: value if isinstance(value, dict) else {"": value} for part, value in identity.items()}
+    return {f"{part}.{key}".rstrip("."): value for part, values in parts.items() for key, value in values.items()}
+
+
+def _limits_agree(record: RunRecord) -> bool:
+    limits = [shard.limit for shard in record.shards]
+    if not record.partial:
+        return all(limit is None for limit in limits)
+    return sum(limit or 0 for limit in limits) == record.job.images.limit

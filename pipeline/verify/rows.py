@@ -1,0 +1,215 @@
+"""The rows of a file: each against the job, against itself, and against the row before it.
+
+Not covered: the type of a column, the checksum (files.py); how votes are counted (recount.py).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from smoothcert.pipeline.verify.figures import Totals
+from smoothcert.pipeline.verify.findings import Finding
+from smoothcert.pipeline.verify.record import RecordedJob, RecordedShard
+from smoothcert.pipeline.verify.recount import NUMBERS_AT_ONCE, Recount, recount
+
+STATUSES = ("ok", "label_error", "model_error", "too_large", "size_error", "decode_error")
+STATUSES_WITH_VOTES = ("ok", "label_error")
+MAX_PIXELS = 64 * 1000**2
+TAR_BLOCK_BYTES = 512
+
+Wrong = Iterator[tuple[str, str]]
+"""A column of a row, and what is wrong there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image, column by column. The types are those of a right row; a wrong one may have a null anywhere.
+
+    Attributes:
+        votes, margins: [ablations], NaN where an element is null.
+    """
+
+    key: str
+    shard: str
+    index: int
+    image_offset: int
+    image_bytes: int
+    sha256: bytes
+    status: str
+    error: str | None
+    label: int | None
+    width: int | None
+    height: int | None
+    clean_prediction: int | None
+    clean_margin: float | None
+    prediction: int | None
+    count: int | None
+    runner_up: int | None
+    runner_up_count: int | None
+    votes: NDArray[Any] | None
+    margins: NDArray[Any] | None
+    max_certified_patch: int | None
+    max_margin_certified_patch: int | None
+
+
+COLUMNS = tuple(each.name for each in fields(Row))
+REQUIRED = COLUMNS[: COLUMNS.index("error")]
+"""Columns that are never null."""
+RECOUNTED = tuple(each.name for each in fields(Recount))
+OF_CLEAN_VOTES = ("clean_prediction", "clean_margin")
+OF_VOTES = ("votes", "margins", *RECOUNTED)
+
+
+@dataclass
+class _Place:
+    """How far the rows of a file have come.
+
+    A wrong shard or a wrong index that goes on is reported once, where it begins: each row is compared with the one
+    before it.
+
+    Attributes:
+        shard: of the row before.
+        shift: index minus position of the row before.
+        end: where the image of the row before ends in the tar, with its padding.
+        first: position of the first row of each key.
+    """
+
+    shard: str
+    shift: int = 0
+    end: int = 0
+    first: dict[str, int] = field(default_factory=dict)
+
+
+def read_rows(batch: pa.RecordBatch) -> list[Row]:
+    """The rows of a part of a table that has the columns of votes."""
+    columns = (batch.column(name) for name in COLUMNS)
+    lists = [_arrays(each) if pa.types.is_fixed_size_list(each.type) else each.to_pylist() for each in columns]
+    return [Row(*values) for values in zip(*lists, strict=True)]
+
+
+def _arrays(column: pa.FixedSizeListArray) -> list[NDArray[Any] | None]:
+    flat = column.flatten()  # without the lists that are null
+    if flat.null_count:
+        return [each.values.to_numpy(zero_copy_only=False) if each.is_valid else None for each in column]
+    arrays = iter(flat.to_numpy().reshape(-1, column.type.list_size))
+    return [next(arrays) if valid else None for valid in column.is_valid().to_pylist()]
+
+
+def check_rows(job: RecordedJob, shard: RecordedShard, file: str, table: pa.Table, totals: Totals) -> Iterator[Finding]:
+    """All that is wrong with the rows of a file, in their order.
+
+    Args:
+        job, shard: what run.json says of them.
+        file: its name.
+        table: with the columns of votes.
+        totals: to which each row is added.
+    """
+    place, position = _Place(shard.name), 0
+    for batch in table.to_batches(max_chunksize=max(1, NUMBERS_AT_ONCE // job.frame.num_ablations)):
+        rows = read_rows(batch)
+        for row, counted in zip(rows, _recounts(job, rows), strict=True):
+            totals.add(row, labelled=job.labelled)
+            for column, text in _row_wrong(job, shard, row, counted, position, place):
+                yield Finding(file, text, row=position, key=row.key, column=column)
+            position += 1
+
+
+def _recounts(job: RecordedJob, rows: list[Row]) -> list[Mapping[str, int]]:
+    """What the votes of each row give, by column; nothing where there are no votes, or wrong ones."""
+    counted: list[Mapping[str, int]] = [{}] * len(rows)
+    voted = [
+        (number, row.votes, row.max_certified_patch or 0)
+        for number, row in enumerate(rows)
+        if row.votes is not None and (row.votes < job.model.classes).all()
+    ]
+    if voted:
+        numbers, votes, stored = zip(*voted, strict=True)
+        found = recount(job.frame, np.stack(votes).astype(np.int64), job.model.classes, np.array(stored))
+        columns = (getattr(found, name).tolist() for name in RECOUNTED)
+        for number, *values in zip(numbers, *columns, strict=True):
+            counted[number] = dict(zip(RECOUNTED, values, strict=True))
+    return counted
+
+
+def _row_wrong(
+    job: RecordedJob, shard: RecordedShard, row: Row, counted: Mapping[str, int], position: int, place: _Place
+) -> Wrong:
+    if missing := [name for name in REQUIRED if getattr(row, name) is None]:
+        yield from ((name, "is null") for name in missing)
+        return
+    yield from _place_wrong(shard, row, position, place)
+    if row.status in STATUSES:
+        yield from _status_wrong(job, row)
+        yield from _size_wrong(job, row)
+    else:
+        yield "status", f"is {row.status}, expected one of {', '.join(STATUSES)}"
+    if row.votes is not None:
+        yield from _votes_wrong(job, row, row.votes, counted)
+
+
+def _place_wrong(shard: RecordedShard, row: Row, position: int, place: _Place) -> Wrong:
+    if (first := place.first.setdefault(row.key, position)) != position:
+        yield "key", f"comes twice, first in row {first}"
+    if row.shard != place.shard:
+        yield "shard", f"is {row.shard}, expected {shard.name}"
+        place.shard = row.shard
+    if row.index != position + place.shift:
+        yield "index", f"is {row.index}, expected {position + place.shift}: a row is lost, doubled or misplaced"
+        place.shift = row.index - position
+    start, earliest = row.image_offset, place.end + TAR_BLOCK_BYTES  # a member's header comes before its bytes
+    if start % TAR_BLOCK_BYTES or start < earliest:
+        yield "image_offset", f"is {start}, expected a multiple of {TAR_BLOCK_BYTES} from {earliest} on"
+    place.end = -(-(start + row.image_bytes) // TAR_BLOCK_BYTES) * TAR_BLOCK_BYTES
+    if row.image_bytes < 0 or place.end + 2 * TAR_BLOCK_BYTES > shard.size:  # two zero blocks end a tar
+        yield "image_bytes", f"is {row.image_bytes}, from {start} on in a shard of {shard.size} bytes"
+
+
+def _status_wrong(job: RecordedJob, row: Row) -> Wrong:
+    """The status says what is null; a label may be missing only with an error or in a job without labels."""
+    status, voted = row.status, row.status in STATUSES_WITH_VOTES
+    expected = dict.fromkeys(OF_VOTES, voted) | dict.fromkeys(OF_CLEAN_VOTES, voted and job.clean)
+    expected |= {"error": status != "ok"}
+    expected |= {"label": status == "ok" and job.labelled} if voted or not job.labelled else {}
+    for name, there in expected.items():
+        if (getattr(row, name) is not None) != there:
+            yield name, f"is {'null' if there else 'there'}, which does not go with status {status}"
+    for name, number in (("label", row.label), ("clean_prediction", row.clean_prediction)):
+        if number is not None and not 0 <= number < job.model.classes:
+            yield name, f"is {number}, expected 0 to {job.model.classes - 1}"
+    if status == "label_error" and not job.labelled:
+        yield "status", "is label_error, but the job has no labels"
+    if row.clean_margin is not None and not 0 <= row.clean_margin < np.inf:
+        yield "clean_margin", f"is {row.clean_margin}, expected a finite number from 0 on"
+
+
+def _size_wrong(job: RecordedJob, row: Row) -> Wrong:
+    """A status about the size goes with the width and height."""
+    status, resize = row.status, job.preprocess.resize
+    if row.width is None or row.height is None:
+        if status != "decode_error" or (row.width, row.height) != (None, None):
+            yield "width", f"and height are {(row.width, row.height)}, which does not go with status {status}"
+        return
+    short, long = sorted((row.width, row.height))
+    resized = 0 if resize is None or short < 1 else resize * int(resize * long / short)
+    large = max(short * long, resized) > MAX_PIXELS
+    fits = short >= 1 and (resize is not None or (short, long) == (job.preprocess.crop, job.preprocess.crop))
+    expected = {"too_large": large, "size_error": not large and not fits}
+    if not expected.get(status, not large and fits):
+        yield "status", f"is {status}, which does not go with an image of {row.width} x {row.height} pixels"
+
+
+def _votes_wrong(job: RecordedJob, row: Row, votes: NDArray[Any], counted: Mapping[str, int]) -> Wrong:
+    """Everything that follows from the votes; a null is for _status_wrong."""
+    margins = np.array([]) if row.margins is None else row.margins
+    if wrong := np.flatnonzero(~((margins >= 0) & (margins < np.inf))).tolist():
+        yield "margins", f"of the ablations {wrong} are {margins[wrong].tolist()}, expected finite numbers from 0 on"
+    if not counted:
+        wrong, classes = np.flatnonzero(~(votes < job.model.classes)).tolist(), job.model.classes
+        yield "votes", f"of the ablations {wrong} are {votes[wrong].tolist()}, expected 0 to {classes - 1}"
+    for name, value in counted.items():
+        if getattr(row, name) not in (None, value):
+            yield name, f"is {getattr(row, name)}, the votes give {value}"

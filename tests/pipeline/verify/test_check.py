@@ -1,0 +1,65 @@
+"""A sound run passes; what is unfinished is no problem; the checker is independent of what it checks."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+from smoothcert.pipeline.verify.check import verify
+from tests.helpers.finished_runs import file_of
+from tests.helpers.house import HOUSE
+
+ROOM = HOUSE / "pipeline" / "verify"
+USES_THE_ENGINE = {"replay"}
+
+
+def test_a_sound_run_is_all_right(any_run: Path) -> None:
+    """Columns, rows and blocks, both edges, with and without labels, clean votes, resize and limit."""
+    rows = 9 if "limit" in any_run.parts[-3] else 13
+    report = verify(f"{any_run}/")
+    assert (report.problems, report.notices) == ((), ())
+    assert (report.run_id, report.files, report.rows) == (any_run.name, 2, rows)
+
+
+def test_an_unfinished_run_is_no_problem(run: Path) -> None:
+    """What is there is checked; what is missing is a notice."""
+    (run / "_SUCCESS").unlink()
+    file_of(run, 0).unlink()
+    report = verify(str(run))
+    assert (report.problems, report.notices) == ((), ("unfinished: 1 of 2 shards are published",))
+    assert (report.files, report.rows) == (1, 7)
+
+
+def test_the_check_tells_how_far_it_is(run: Path) -> None:
+    """Files, then images to replay: it never goes back, and ends at the whole."""
+    steps: list[tuple[str, int, int]] = []
+    verify(str(run), replay=5, seed=1, hear=lambda *step: steps.append(step))
+    for what, total in (("files", 2), ("images replayed", 5)):
+        done = [step[1] for step in steps if step[0] == what]
+        assert done == sorted(done)
+        assert (what, total, total) in steps
+
+
+def test_it_is_independent() -> None:
+    """No file of the checker imports what makes what it checks: errors, settings and storage are all it shares."""
+    shared = {"manifests.errors", "manifests.job", "workers.storage.store", "pipeline.console.looks"}
+    libraries = {"numpy", "numpy.typing", "pyarrow", "pyarrow.parquet", "pydantic", "rich.table"}
+    allowed = libraries | {f"smoothcert.{module}" for module in shared}
+    files = {file for file in ROOM.glob("*.py") if file.stem not in USES_THE_ENGINE}
+    assert len(files) > len(USES_THE_ENGINE)
+    for file in files:
+        tree = ast.parse(file.read_text())
+        modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        modules |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        foreign = {module for module in modules if module.partition(".")[0] not in sys.stdlib_module_names}
+        assert {module for module in foreign if not module.startswith("smoothcert.pipeline.verify.")} <= allowed, file
+
+
+def test_it_loads_no_torch(finished: Path) -> None:
+    """The check of a run is a matter of Parquet."""
+    heavy = "{'torch', 'ray', 'timm'} & set(sys.modules)"
+    script = f"import sys, smoothcert; assert not smoothcert.verify({str(finished)!r}).problems; "
+    result = subprocess.run(
+        [sys.executable, "-c", f"{script} sys.exit(str({heavy}) if {heavy} else 0)"], cwd=HOUSE, check=False
+    )
+    assert result.returncode == 0

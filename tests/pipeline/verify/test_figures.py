@@ -1,0 +1,73 @@
+"""A changed figure in _SUCCESS is named."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smoothcert.pipeline.verify.check import verify
+from tests.helpers.damages import Change, Damages
+from tests.helpers.finished_runs import edit_json, has
+
+DAMAGES = Damages()
+
+
+def edit_success(run: Path, **changes: Any) -> None:
+    edit_json(run / "_SUCCESS", lambda success: success.update(changes))
+
+
+@DAMAGES.add("^_SUCCESS rows: is 99, the rows give 13$")
+def success_rows(run: Path) -> None:
+    """More rows than there are."""
+    edit_success(run, rows=99)
+
+
+@DAMAGES.add("^_SUCCESS status: is .*, the rows give .*'label_error': 1")
+def success_status(run: Path) -> None:
+    """Errors passed over."""
+    edit_success(run, status={"ok": 13})
+
+
+@DAMAGES.add("^_SUCCESS clean_accuracy: is 2, the rows give 0")
+def success_clean_accuracy(run: Path) -> None:
+    """A figure of the summary."""
+    edit_success(run, clean_accuracy=2)
+
+
+@DAMAGES.add("^_SUCCESS smoothed_accuracy: is None, the rows give 0")
+def success_smoothed_accuracy(run: Path) -> None:
+    """The job has labels, so there is one."""
+    edit_success(run, smoothed_accuracy=None)
+
+
+@DAMAGES.add("^_SUCCESS certified: is .*'exact': 2.* the rows give .*'exact': 0")
+def success_certified(run: Path) -> None:
+    """A certified accuracy."""
+    edit_json(run / "_SUCCESS", lambda success: success["certified"][1].update(exact=2))
+
+
+@DAMAGES.add("^_SUCCESS certified: is patch, the rows give")
+def success_certified_damaged(run: Path) -> None:
+    """Not a list of patches."""
+    edit_success(run, certified="patch")
+
+
+@DAMAGES.add("^_SUCCESS files: names votes/y.parquet, of no shard$")
+def success_files(run: Path) -> None:
+    """The hash of a file that no shard has."""
+    edit_json(run / "_SUCCESS", lambda success: success["files"].update({"votes/y.parquet": "00"}))
+
+
+@DAMAGES.add("^_SUCCESS: is damaged")
+def success_damaged(run: Path) -> None:
+    """No JSON."""
+    (run / "_SUCCESS").write_text('{"rows": 13')
+
+
+@pytest.mark.parametrize(("change", "expected", "problems"), DAMAGES, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_changed_file_is_found(run: Path, change: Change, expected: str, problems: int) -> None:
+    """One cause is as few lines as it can be."""
+    change(run)
+    found = verify(str(run)).problems
+    assert has(found, expected)
+    assert len(found) == problems, found

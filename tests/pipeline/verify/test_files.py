@@ -1,0 +1,141 @@
+"""A changed file of votes is named."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from smoothcert.pipeline.verify.check import verify
+from tests.helpers.damages import Change, Damages
+from tests.helpers.finished_runs import RUNS, file_of, finish, has, rows_of, write
+
+DAMAGES = Damages()
+
+
+@DAMAGES.add("^votes/00001-01.parquet: is missing, though _SUCCESS is there$")
+def shard_removed(run: Path) -> None:
+    """_SUCCESS stays behind."""
+    file_of(run, 1).unlink()
+
+
+@DAMAGES.add("^votes/00000-00.parquet: belongs to run 0123456789abcdef$")
+def file_of_another_run(run: Path) -> None:
+    """By its metadata."""
+    write(file_of(run), rows_of(file_of(run)), renew=True, run_id="0123456789abcdef")
+
+
+@DAMAGES.add("^votes/00000-00.parquet metadata shard: is .'01.tar', [0-9]+., expected .'00.tar'", problems=2)
+def file_of_another_shard(run: Path) -> None:
+    """Under the first shard's name, of a run that is not finished: metadata and the first row tell."""
+    shutil.copy(file_of(run, 1), file_of(run))
+    (run / "_SUCCESS").unlink()
+
+
+@DAMAGES.add("^votes/x.parquet: is of no shard of this run$")
+def file_too_many(run: Path) -> None:
+    """Readers of votes/*.parquet would count it."""
+    shutil.copy(file_of(run), run / "votes" / "x.parquet")
+
+
+@DAMAGES.add("^votes/00000-00.parquet: cannot be read as a file of votes")
+def file_truncated(run: Path) -> None:
+    """One line, not one for each thing that cannot be seen."""
+    file_of(run).write_bytes(file_of(run).read_bytes()[:-100])
+
+
+@DAMAGES.add("^votes/00000-00.parquet: cannot be read as a file of votes")
+def file_empty(run: Path) -> None:
+    """The same with nothing left."""
+    file_of(run).write_bytes(b"")
+
+
+@DAMAGES.add("^votes/00000-00.parquet: cannot be read as a file of votes")
+def file_without_metadata(run: Path) -> None:
+    """As other tools write it."""
+    pq.write_table(pq.read_table(file_of(run)).replace_schema_metadata(None), file_of(run))
+
+
+@DAMAGES.add("^votes/00000-00.parquet: its SHA-256 is [0-9a-f]{64}, _SUCCESS says [0-9a-f]{64}$")
+def file_written_anew(run: Path) -> None:
+    """The same values in another encoding: the checksum covers values, the hash bytes."""
+    pq.write_table(pq.read_table(file_of(run)), file_of(run), compression="none")
+
+
+@DAMAGES.add("^votes/00000-00.parquet column label: is int64, expected int32$")
+def column_retyped(run: Path) -> None:
+    """Values are the same, the type is not."""
+    found = pq.read_schema(file_of(run))
+    schema = found.set(found.get_field_index("label"), pa.field("label", pa.int64()))
+    write(file_of(run), rows_of(file_of(run)), renew=True, schema=schema)
+
+
+@DAMAGES.add("^votes/00000-00.parquet column key: is string, expected string not null$")
+def column_made_nullable(run: Path) -> None:
+    """Values and type are the same, the promise is not."""
+    found = pq.read_schema(file_of(run))
+    write(file_of(run), rows_of(file_of(run)), renew=True, schema=found.set(0, pa.field("key", pa.string())))
+
+
+@DAMAGES.add("^votes/00000-00.parquet columns: are .*'max_certified_patch'., expected .*'max_margin_certified_patch'.$")
+def column_removed(run: Path) -> None:
+    """The last one."""
+    found = pq.read_schema(file_of(run))
+    write(file_of(run), rows_of(file_of(run)), renew=True, schema=found.remove(len(found) - 1))
+
+
+@DAMAGES.add("^votes/00000-00.parquet metadata geometry: is .*'stride': 2")
+def geometry_of_metadata(run: Path) -> None:
+    """Another stride than the job's."""
+    geometry = {"crop": 16, "edges": "wrap", "kind": "column", "size": 4, "stride": 2}
+    write(file_of(run), rows_of(file_of(run)), renew=True, geometry=geometry)
+
+
+@DAMAGES.add("^votes/00000-00.parquet metadata votes_version: is 2, expected 1$")
+def votes_version_of_metadata(run: Path) -> None:
+    """Votes of another engine."""
+    write(file_of(run), rows_of(file_of(run)), renew=True, votes_version=2)
+
+
+@DAMAGES.add("^votes/00000-00.parquet: has 0 rows, expected at least one$")
+def no_rows(run: Path) -> None:
+    """A shard without images is not published."""
+    write(file_of(run), [], renew=True)
+    (run / "_SUCCESS").unlink()
+
+
+@DAMAGES.add("^votes/00000-00.parquet metadata shard_sha256: is None, expected 64 hex digits$")
+def hash_of_the_tar(run: Path) -> None:
+    """Without it nobody can tell whether a tar has changed."""
+    write(file_of(run), rows_of(file_of(run)), renew=True, shard_sha256=None)
+
+
+@pytest.mark.parametrize(("change", "expected", "problems"), DAMAGES, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_changed_file_is_found(run: Path, change: Change, expected: str, problems: int) -> None:
+    """One cause is as few lines as it can be."""
+    change(run)
+    found = verify(str(run)).problems
+    assert has(found, expected)
+    assert len(found) == problems, found
+
+
+def test_a_limit_is_a_number_of_rows(tmp_path: Path) -> None:
+    """With a limit the rows of each shard are known, and one less is a problem."""
+    run = finish(tmp_path, **RUNS["limit"])
+    write(file_of(run, 1), rows_of(file_of(run, 1))[:-1], renew=True)
+    assert verify(str(run)).problems[0] == "votes/00001-01.parquet: has 2 rows, expected 3"
+
+
+@pytest.mark.parametrize("any_run", ["row", "block", "limit"], indirect=True)
+def test_a_file_of_another_run_is_found(run: Path, any_run: Path) -> None:
+    """Put in under the right name; where it claims to be of this run by its geometry, or else by a replay."""
+    name = file_of(run).name
+    shutil.copy(any_run / "votes" / name, run / "votes" / name)
+    assert f"votes/{name}: belongs to run {any_run.name}" in verify(str(run)).problems
+    write(file_of(run), rows_of(file_of(run)), renew=True, run_id=run.name)
+    problems = [
+        problem for problem in verify(str(run), replay=100, seed=1).problems if not problem.startswith("_SUCCESS")
+    ]
+    assert problems
+    assert all(problem.startswith(f"votes/{name} ") for problem in problems)

@@ -1,0 +1,68 @@
+"""A run.json that contradicts itself is named."""
+
+from pathlib import Path
+
+import pytest
+
+from smoothcert.pipeline.verify.check import verify
+from tests.helpers.damages import Change, Damages
+from tests.helpers.finished_runs import edit_json, has
+
+DAMAGES = Damages()
+
+
+@DAMAGES.add("^run.json run_id: is 0123456789abcdef, the identity gives ", problems=3)
+def run_id(run: Path) -> None:
+    """Contradicts the identity and both files."""
+    edit_json(run / "run.json", lambda record: record.update(run_id="0123456789abcdef"))
+
+
+@DAMAGES.add("^run.json identity.model.dtype: is left out, the other entries give bfloat16$")
+def job_of_another_dtype(run: Path) -> None:
+    """The identity has float32, by leaving it out."""
+    edit_json(run / "run.json", lambda record: record["job"]["model"].update(dtype="bfloat16"))
+
+
+@DAMAGES.add("^run.json identity.preprocess.resize: is None, the other entries give left out$", problems=2)
+def job_of_another_resize(run: Path) -> None:
+    """null in the identity is not the default, which is left out; a size_error has no reason then."""
+    edit_json(run / "run.json", lambda record: record["job"]["preprocess"].update(resize=256))
+
+
+@DAMAGES.add("^run.json identity.images.shards: is ", problems=2)
+def size_of_a_shard(run: Path) -> None:
+    """Contradicts the identity and the metadata of its file."""
+    edit_json(run / "run.json", lambda record: record["shards"][0].update(size=10**6))
+
+
+@DAMAGES.add("^run.json shards: their limits do not go with images.limit None, partial False")
+def limit_of_a_shard(run: Path) -> None:
+    """A run without limit."""
+    edit_json(run / "run.json", lambda record: record["shards"][0].update(limit=6))
+
+
+@DAMAGES.add("^run.json identity.model.checkpoint_sha256: is [0-9a-f]{64}, the other entries give 00$")
+def checkpoint(run: Path) -> None:
+    """Other weights than the identity's."""
+    edit_json(run / "run.json", lambda record: record["checkpoint"].update(sha256="00"))
+
+
+@DAMAGES.add("^run.json checkpoint.url: is /elsewhere, the job says ")
+def url_of_the_checkpoint(run: Path) -> None:
+    """Told twice, and not alike."""
+    edit_json(run / "run.json", lambda record: record["checkpoint"].update(url="/elsewhere"))
+
+
+@DAMAGES.add("^run.json name: is another, the job says ")
+def name_of_the_run(run: Path) -> None:
+    """`runs` and `status` show it."""
+    edit_json(run / "run.json", lambda record: record.update(name="another"))
+
+
+@pytest.mark.parametrize(("change", "expected", "problems"), DAMAGES, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_changed_file_is_found(run: Path, change: Change, expected: str, problems: int) -> None:
+    """One cause is as few lines as it can be."""
+    change(run)
+    found = verify(str(run)).problems
+    assert has(found, expected)
+    assert len(found) == problems, found

@@ -1,0 +1,114 @@
+"""What `smoothcert verify` prints, as text and as JSON, and its exit code."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from smoothcert.pipeline.cli import app
+from tests.helpers.finished_runs import file_of, rows_of, write
+
+
+def smoothcert(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["verify", *map(str, arguments)])
+    return result.exit_code, result.stdout
+
+
+def test_the_command(run: Path) -> None:
+    """Problems, then notices, then the run with its figures, then a verdict; exit code 1 with problems."""
+    code, text = smoothcert(run)
+    sha256 = json.loads((run / "run.json").read_text())["checkpoint"]["sha256"]
+    assert code == 0
+    assert text.splitlines()[0] == f"small, run {run.name}, model weights.pt, SHA-256 {sha256[:12]}"
+    assert text.splitlines()[-1] == "13 rows in 2 files: all right"
+    (run / "_SUCCESS").unlink()
+    shutil.copy(file_of(run), run / "votes" / "x.parquet")
+    code, text = smoothcert(run)
+    assert code == 1
+    assert text.splitlines()[:2] == [
+        "problem: votes/x.parquet: is of no shard of this run",
+        "notice: unfinished: 2 of 2 shards are published",
+    ]
+    assert text.splitlines()[-1].startswith("13 rows in 2 files: UNFINISHED, 1 problem; run the job's command again")
+    assert smoothcert(run / "votes")[0] == 2
+
+
+def test_json_names_the_run_and_its_figures(run: Path, finished_partial: Path) -> None:
+    """One object on stdout: which run, how complete, what is wrong, and the figures of the rows, counted anew."""
+    success = json.loads((run / "_SUCCESS").read_text())
+    shutil.copy(file_of(run), run / "votes" / "x.parquet")
+    code, text = smoothcert(run, "--json")
+    found, record = json.loads(text), json.loads((run / "run.json").read_text())
+    assert code == 1
+    assert found.pop("figures") == {
+        "labels": sum(row["label"] is not None for file in success["files"] for row in rows_of(run / file)),
+        **{name: success[name] for name in ("status", "clean_accuracy", "smoothed_accuracy", "certified")},
+    }
+    assert found == {
+        "run_id": run.name,
+        "job": "small",
+        "checkpoint": record["checkpoint"]["url"],
+        "checkpoint_sha256": record["checkpoint"]["sha256"],
+        "complete": True,
+        "partial": False,
+        "limit": None,
+        "shards": 2,
+        "files": 2,
+        "rows": 13,
+        "problems": ["votes/x.parquet: is of no shard of this run"],
+        "notices": [],
+    }
+    part = json.loads(smoothcert(finished_partial, "--json")[1])
+    assert (part["complete"], part["partial"], part["limit"]) == (True, True, 9)
+
+
+def test_a_finished_partial_run_is_all_right_and_partial(finished_partial: Path) -> None:
+    """PARTIAL stands in the verdict: the figures are of the first images alone."""
+    code, text = smoothcert(finished_partial)
+    assert code == 0
+    assert text.splitlines()[-1] == "9 rows in 2 files: all right, PARTIAL (only the first 9 images)"
+
+
+@pytest.mark.parametrize(
+    ("files", "success", "wrong", "code", "allowed"),
+    [
+        (2, True, False, 0, 0),
+        (2, False, False, 1, 0),  # every file is there, and yet
+        (1, False, False, 1, 0),
+        (0, False, False, 1, 0),
+        (1, True, False, 1, 0),  # what _SUCCESS names is lost: said as a problem, and allowed
+        (1, False, True, 1, 1),
+        (2, True, True, 1, 1),
+    ],
+)
+def test_an_unfinished_run_is_never_all_right(
+    run: Path, files: int, success: bool, wrong: bool, code: int, allowed: int
+) -> None:
+    """Exit code 1 without _SUCCESS or without a file; --allow-incomplete excuses that, and no problem."""
+    if wrong:
+        write(file_of(run), rows_of(file_of(run))[:-1], renew=False)
+    for file in sorted((run / "votes").iterdir())[files:]:
+        file.unlink()
+    if not success:
+        (run / "_SUCCESS").unlink()
+    complete = success and files == 2
+    for options, expected in (([], code), (["--allow-incomplete"], allowed)):
+        found, text = smoothcert(run, *options)
+        verdict = text.splitlines()[-1]
+        assert found == expected
+        assert ("UNFINISHED" in text) == ("UNFINISHED" in verdict) == (not complete)
+        assert ("all right" in verdict) == (complete and not wrong)
+        assert smoothcert(run, "--json", *options)[0] == expected
+        assert json.loads(smoothcert(run, "--json", *options)[1])["complete"] is complete
+
+
+@pytest.mark.parametrize("any_run", ["block"], indirect=True)
+def test_without_labels_an_accuracy_is_a_dash(any_run: Path) -> None:
+    """A job without labels has no accuracy: a dash, and null."""
+    text = smoothcert(any_run)[1]
+    assert [line.split()[-3] for line in text.splitlines() if " accuracy " in line] == ["-", "-"]
+    figures = json.loads(smoothcert(any_run, "--json")[1])["figures"]
+    assert (figures["labels"], figures["clean_accuracy"], figures["smoothed_accuracy"]) == (None, None, None)
+    assert all(entry["exact"] is not None for entry in figures["certified"])  # shares of all images
