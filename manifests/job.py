@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
+from smoothcert.manifests.locations import Location, Locations, Weights
 from smoothcert.manifests.yaml_file import Part, from_options, load_file
 
 Pixels = Annotated[int, Strict(), Field(ge=1)]
@@ -23,12 +24,10 @@ _OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, str) els
 Channels = Annotated[
     tuple[float, ...], BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
 ]
-PATHS = ("images.shards", "model.checkpoint", "output")
-"""Keys that hold paths or URLs."""
 
 
 class Images(Part):
-    shards: str | tuple[str, ...]
+    shards: Locations
     """Tars: a path, folder, glob or brace pattern, an index file (`_info.json`, wids), or a list of these."""
     split: str | None = None
     """Which split of an index file that has several."""
@@ -90,7 +89,7 @@ class Network(Part):
 
 
 class Model(Network):
-    checkpoint: str
+    checkpoint: Weights
     """File with the weights, safetensors or a torch file of tensors alone; or hf-hub:OWNER/NAME, timm:NAME."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the transformer blocks, or of all but the last layer."""
@@ -194,7 +193,7 @@ class Job(Part):
     """Also classify the whole image."""
     patches: tuple[Pixels, ...] = ()
     """Sides of the square patches that the summary shows."""
-    output: str
+    output: Location
     """Folder that holds the runs."""
     max_error_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     """With a larger share of images without votes or, in a labelled job, without a usable label, the exit code is 1,
@@ -273,4 +272,4 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     Raises:
         RequestError: a line for each mistake, with file, key path, value and remedy.
     """
-    return load_file(Job, path, overrides, paths=PATHS, kind="job file")
+    return load_file(Job, path, overrides, kind="job file")

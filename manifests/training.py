@@ -29,10 +29,10 @@ from smoothcert.manifests.job import (
     refuse_misfits,
     refuse_other_channels,
 )
+from smoothcert.manifests.locations import Location, OptionalWeights
 from smoothcert.manifests.shards import Shard
 from smoothcert.manifests.yaml_file import Part, load_file
 
-PATHS = ("images.shards", "validation.images.shards", "model.checkpoint", "output")
 _DETERMINES_NOTHING = {"validation", "output", "checkpoint_every_epochs", "execution", "storage"}
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -43,7 +43,7 @@ _OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, dict) el
 
 
 class TrainedModel(Network):
-    checkpoint: str | None = None
+    checkpoint: OptionalWeights = None
     """File with the weights to start from; null starts from scratch."""
     checkpoint_classes: Annotated[int, Strict(), Field(ge=0)] | None = None
     """Classes of the checkpoint's head, which a new one replaces; 0: it has no head; null keeps the head."""
@@ -201,7 +201,7 @@ class Training(Part):
     """Keep the decoded pixels in memory, [images, crop, crop, 3] bytes, instead of reading the tars in each epoch."""
     shuffle_images: Count = 1024
     """Without `cache`: images among which the next is drawn; tars are shuffled, too."""
-    output: str
+    output: Location
     """Folder or s3:// URL."""
     checkpoint_every_epochs: Count = 1
     """How often the state is published; the same command, run again, continues from the newest one."""
@@ -291,4 +291,4 @@ def differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> 
 
 def load_training(path: str | Path, overrides: Sequence[str] = ()) -> Training:
     """Read a training file; arguments and errors as of `load_job`."""
-    return load_file(Training, path, overrides, paths=PATHS, kind="training file")
+    return load_file(Training, path, overrides, kind="training file")

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.yaml_file import HUB_NAMES
+from smoothcert.manifests.locations import HUB_PREFIXES
 from smoothcert.workers.storage.disk import is_forbidden, is_full, is_too_large, reason_of, remedy_for
 
 _FILE = "model.safetensors"
@@ -21,7 +21,7 @@ def fetch(name: str) -> Path:
     """The weights of a hub name, on this machine.
 
     Args:
-        name: begins as one of HUB_NAMES.
+        name: begins as one of HUB_PREFIXES.
     Raises:
         RequestError: the name is none, its weights do not exist, or cannot be had.
     """
@@ -63,7 +63,7 @@ def fetch(name: str) -> Path:
 
 
 def is_hub_name(url: str) -> bool:
-    return url.startswith(HUB_NAMES)
+    return url.startswith(HUB_PREFIXES)
 
 
 def _of_the_disk(error: BaseException | None) -> OSError | None:
