@@ -59,12 +59,12 @@ class AnswersFile:
         self._opened = ExitStack()
         try:
             aside = self._opened.enter_context(written_aside(path))
-            file = self._opened.enter_context(aside.open("wb"))  # opened here: Arrow takes some names for URLs
+            self._file = self._opened.enter_context(aside.open("wb"))  # opened here: Arrow takes some names for URLs
         except OSError as error:
             raise RequestError(
                 f"--parquet {path}: cannot be written ({error.strerror}); name a file of this machine"
             ) from None
-        self._writer = self._opened.enter_context(pq.ParquetWriter(file, self._SCHEMA, compression="zstd"))
+        self._writer = self._opened.enter_context(pq.ParquetWriter(self._file, self._SCHEMA, compression="zstd"))
 
     def __enter__(self) -> Self:
         return self
