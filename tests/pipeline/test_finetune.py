@@ -63,7 +63,7 @@ def test_local_needs_no_ray(tmp_path):
     path = write_training(tmp_path, execution={"workers": 2})
     script = "import sys; sys.modules['ray'] = None; from smoothcert.pipeline.cli import app; app()"
     command = [sys.executable, "-c", script, "finetune", str(path), "--local"]
-    environment = os.environ | {"PYTHONPATH": str(HOUSE), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": f"{HOUSE}/src:{HOUSE}", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "trained" / "small" / "weights.safetensors").exists()

@@ -1,11 +1,14 @@
 """What a training file means in timm's terms, where timm alone would mean something else."""
 
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from smoothcert.workers.training.recipe import optimizer_of
+from smoothcert.workers.training.augmentation import Draws
+from smoothcert.workers.training.recipe import draw_ablations, geometries_of, optimizer_of
 from tests.helpers.trainings import small_training
 
 
@@ -33,3 +36,17 @@ def test_muon_orthogonalises_in_float32(tmp_path: Path) -> None:
     optimizer.step()
 
     torch.testing.assert_close(weights.detach().double(), expected, rtol=0, atol=1e-6)
+
+
+def test_a_mixture_is_drawn_by_its_weights(tmp_path: Path) -> None:
+    """Each ablation as often as its weight says, each offset of it equally often, so much shown whole."""
+    ablation = [{"kind": "column", "size": 3, "weight": 3}, {"kind": "row", "size": 2, "edges": "inside"}]
+    training = small_training(tmp_path, ablation=ablation, whole_share=0.2)
+    geometries = geometries_of(training)
+    drawn = draw_ablations(training, geometries, Draws.of_epoch(0, 0, 31_000)).tolist()
+    counts = Counter(drawn)
+    assert [geometry.num_ablations for geometry in geometries] == [16, 15, 1]
+    assert set(counts) == set(range(32))
+    shares = [sum(counts[number] for number in numbers) / 31_000 for numbers in (range(16), range(16, 31), [31])]
+    np.testing.assert_allclose(shares, [0.6, 0.2, 0.2], atol=0.01)
+    assert max(counts[number] for number in range(16)) < 1.2 * min(counts[number] for number in range(16))
