@@ -1,24 +1,24 @@
 """Every error that smoothcert raises on purpose.
 
-    SmoothcertError          printed as it is, without a traceback
-    |-- RequestError         exit code 2: the job, an argument or the output cannot be used as asked
+    SmoothcertError          printed without a traceback
+    |-- RequestError         exit code 2: the job, an argument or the output is wrong
     |-- RunError             exit code 1: the request is fine, but the run cannot go on
-    |   `-- ShardError       one tar cannot be certified whole; the others go on
-    `-- ImageError           one image has no votes: a row with this status, never an end of the run
+    |   `-- ShardError       one tar cannot be certified whole; the others continue
+    `-- ImageError           one image has no votes: it becomes a row with this status, and the run continues
 
 A message says what was found, where, and what to do. Any other exception is a defect or a failing
-machine and keeps its traceback (in a worker it counts as a failed attempt at the shard).
+machine and keeps its traceback. In an actor it counts as a failed attempt at the shard.
 """
 
 
 class SmoothcertError(Exception):
-    """Base of all; its text is meant for the user."""
+    """Base of all; its text is written for the user."""
 
     exit_code = 1
 
 
 class RequestError(SmoothcertError):
-    """The job, its arguments or its output cannot be used as asked."""
+    """The job, an argument or the output is wrong."""
 
     exit_code = 2
 
@@ -28,7 +28,7 @@ class RunError(SmoothcertError):
 
 
 class ShardError(RunError):
-    """One tar cannot be certified whole, and trying again would not help."""
+    """One tar cannot be certified whole, and another attempt would not help."""
 
 
 class ImageError(SmoothcertError):

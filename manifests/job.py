@@ -1,7 +1,7 @@
-"""The job file: what is certified, with which model, against which ablations, and where it goes.
+"""The job file: what is certified, with which model, against which ablations, and where the result goes.
 
-A job is a frozen pydantic model; what it holds has been checked. A relative path in a job file starts
-from the file's own folder, one in `--set key.path=value` from the current directory.
+A job is a frozen pydantic model; its values are checked when it is made. A relative path in a job file starts from the
+file's own folder, one in `--set key.path=value` from the current folder.
 
 Not covered: which fields determine the votes (identity.py), which tars a pattern means (shards.py).
 """
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
+from smoothcert.manifests.locations import Location, Locations, Weights
 from smoothcert.manifests.yaml_file import Part, from_options, load_file
 
 Pixels = Annotated[int, Strict(), Field(ge=1)]
@@ -23,25 +24,23 @@ _OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, str) els
 Channels = Annotated[
     tuple[float, ...], BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
 ]
-PATHS = ("images.shards", "model.checkpoint", "output")
-"""Keys that hold paths or URLs."""
 
 
 class Images(Part):
-    shards: str | tuple[str, ...]
+    shards: Locations
     """Tars: a path, folder, glob or brace pattern, an index file (`_info.json`, wids), or a list of these."""
     split: str | None = None
     """Which split of an index file that has several."""
     image: tuple[str, ...] = ("jpg", "jpeg", "png", "webp")
-    """Member suffixes that are the image."""
+    """Suffixes of the tar members that are images."""
     label: str | None = "cls"
-    """Member suffix with the label as text, or `json:FIELD`; null for unlabelled images."""
+    """Suffix of the tar member that holds the label as text, or `json:FIELD`; null for unlabelled images."""
     first_label: Literal[0, 1] = 0
-    """Label of the first class: 1 for labels that count from 1."""
+    """Label of the first class: 1 if labels count from 1."""
     limit: Count | None = None
-    """Only the first so many images; such a run is marked PARTIAL."""
+    """Number of images to take, the first ones; such a run is marked PARTIAL."""
     version: str | None = None
-    """Free text that tells apart data of equal names and sizes; part of the identity."""
+    """Free text to distinguish data of equal names and sizes; part of the identity."""
 
     @field_validator("shards", "image")
     @classmethod
@@ -53,7 +52,7 @@ class Images(Part):
     @field_validator("label")
     @classmethod
     def _lower_member(cls, value: str | None) -> str | None:
-        """webdataset gives suffixes in lower case."""
+        """webdataset turns suffixes into lower case."""
         if value is None:
             return None
         member, colon, field = value.partition(":")
@@ -66,16 +65,16 @@ class Images(Part):
 
 
 class Network(Part):
-    """What a model is, whether it votes or learns."""
+    """The fields that a voting and a learning model share."""
 
     architecture: str
-    """Name of any classifier of timm, built for crop x upsample pixels; VisionTransformers alone can drop tokens."""
+    """Name of any classifier of timm, built for crop x upsample pixels; only VisionTransformers can drop tokens."""
     options: dict[str, Any] = Field(default={})
     """Further arguments of timm.create_model, such as {patch_size: 4, depth: 6}."""
     checkpoint_key: str | None = None
-    """Which state dict of a checkpoint with several; null takes the usual one (`plan` shows which)."""
+    """The state dict to load if a checkpoint has several; null: the usual one (`plan` shows which)."""
     ignore: Annotated[tuple[str, ...], _OneOrMore] = ()
-    """Patterns (`*`, `?`, `[abc]`) of names of tensors in the checkpoint to leave out, such as ["criterion.*"]."""
+    """Patterns (`*`, `?`, `[abc]`) for the names of tensors to leave out, such as ["criterion.*"]."""
     classes: Annotated[int, Strict(), Field(ge=2, le=65536)]
     """Number of classes of the head."""
     masked_tokens: Literal["drop", "keep"] = "drop"
@@ -90,27 +89,27 @@ class Network(Part):
 
 
 class Model(Network):
-    checkpoint: str
-    """File with the weights, safetensors or a torch file of tensors alone; or hf-hub:OWNER/NAME, timm:NAME."""
+    checkpoint: Weights
+    """File with the weights, safetensors or a torch file that holds only tensors; or hf-hub:OWNER/NAME, timm:NAME."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the transformer blocks, or of all but the last layer."""
+    """Number format of the transformer blocks; of other networks, of all layers but the last."""
 
 
 class Preprocess(Part):
     resize: Pixels | None = 256
-    """Length the shorter side is resized to; null: images already have the crop's size."""
+    """Length of the shorter side after resizing; null: images already have the crop's size."""
     crop: Pixels = 224
-    """Side of the square that is cut from the centre and certified."""
+    """Side of the square that is cut from the centre and certified, in pixels."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Filter of the resize, antialiased."""
     orient: bool = False
     """Turn images upright as their EXIF orientation says, before the resize; false: take the pixels as stored."""
     mean: Channels = (0.485, 0.456, 0.406)
-    """Subtracted from pixels / 255: three numbers for RGB; one for gray, to which Pillow's L converts all images."""
+    """Subtracted from pixels / 255: three numbers for RGB; one for gray, to which Pillow converts them (L)."""
     std: Channels = (0.229, 0.224, 0.225)
-    """Divides what remains; as many numbers as `mean`."""
+    """Divides the difference; as many numbers as `mean`."""
     upsample: Count = 1
-    """After the ablation a pixel is repeated so often along both sides; the network is built for crop x upsample."""
+    """Repeats every pixel this often along both sides, after the ablation; the network gets crop x upsample pixels."""
 
     @property
     def network_side(self) -> int:
@@ -119,7 +118,7 @@ class Preprocess(Part):
 
     @property
     def channels(self) -> int:
-        """Of the pixels that are certified: 3 for RGB, 1 for gray."""
+        """Channels of the certified pixels: 3 for RGB, 1 for gray."""
         return len(self.mean)
 
     @field_validator("mean", "std")
@@ -145,20 +144,20 @@ class Ablation(Part):
     stride: Pixels = 1
     """Distance between offsets."""
     edges: Literal["wrap", "inside"] = "wrap"
-    """wrap: ablations go around the image's edge; inside: they stay within it."""
+    """wrap: ablations continue at the opposite edge of the image; inside: they stay within it."""
 
 
 class Execution(Part):
     actors: Annotated[Count | None, Auto] = None
-    """Actors at work at once."""
+    """Number of actors that work at once."""
     gpus_per_actor: Annotated[Annotated[float, Field(ge=0)] | None, Auto] = None
-    """GPUs of one actor; a fraction shares one, 0 computes on the CPU."""
+    """GPUs of one actor; a fraction shares a GPU, 0 computes on the CPU."""
     cpus_per_actor: Annotated[Annotated[float, Field(gt=0)] | None, Auto] = None
     """CPU cores of one actor."""
     images_per_batch: Annotated[Count | None, Auto] = None
-    """Images that are voted on together."""
+    """Images in one batch of votes."""
     max_attempts: Count = 4
-    """Failed attempts after which a shard is given up."""
+    """Number of failed attempts after which a shard is given up."""
 
 
 class Storage(Part):
@@ -169,10 +168,10 @@ class Storage(Part):
     profile: str | None = None
     """Profile of the machine's credentials file."""
     anonymous: bool = False
-    """Requests are not signed: for public buckets, without credentials. The output must then also accept unsigned
-    requests, or be a folder."""
+    """Do not sign requests: for public buckets, without credentials. The output must then accept unsigned requests,
+    too, or be a folder."""
     requester_pays: bool = False
-    """Whoever runs the job pays for requests and transfer, as requester-pays buckets demand."""
+    """Pay for requests and transfer, as requester-pays buckets demand."""
 
     @model_validator(mode="after")
     def _is_one_identity(self) -> Self:
@@ -194,11 +193,11 @@ class Job(Part):
     """Also classify the whole image."""
     patches: tuple[Pixels, ...] = ()
     """Sides of the square patches that the summary shows."""
-    output: str
+    output: Location
     """Folder that holds the runs."""
     max_error_share: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """With a larger share of images without votes or, in a labelled job, without a usable label, the exit code is 1,
-    although the run is complete.
+    """Largest share of images that may lack votes or, in a labelled job, a usable label; above it the exit code is 1,
+    even if the run is complete.
     """
     execution: Execution = Execution()
     storage: Storage = Storage()
@@ -211,10 +210,10 @@ class Job(Part):
 
 
 def refuse_misfits(preprocess: Preprocess, lengths: Mapping[str, Sequence[int]]) -> None:
-    """Refuse what an image has no room for.
+    """Refuse ablations and patches that are larger than the image.
 
     Args:
-        preprocess: says how large it is.
+        preprocess: holds the size of the image.
         lengths: in pixels, by key path.
     Raises:
         ValueError: a length is larger than the image, or nothing is left to crop.
@@ -232,10 +231,10 @@ def refuse_misfits(preprocess: Preprocess, lengths: Mapping[str, Sequence[int]])
 
 
 def refuse_other_channels(model: Network, preprocess: Preprocess) -> None:
-    """Refuse a network that takes other images than the preprocessing gives.
+    """Refuse a network whose channels differ from those of the preprocessed images.
 
     Raises:
-        ValueError: mean and std disagree, or `in_chans` of the network (timm's default: 3) is another number.
+        ValueError: mean and std have different lengths, or `in_chans` of the network (timm's default: 3) differs.
     """
     mean, std = len(preprocess.mean), len(preprocess.std)
     if mean != std:
@@ -256,10 +255,10 @@ def refuse_other_channels(model: Network, preprocess: Preprocess) -> None:
 
 
 def storage_of(settings: Sequence[str]) -> Storage:
-    """What `--storage KEY=VALUE ...` says.
+    """Read `--storage KEY=VALUE ...`.
 
     Raises:
-        RequestError: an unknown key, or a value that it cannot have.
+        RequestError: a key is unknown, or its value is not valid.
     """
     return from_options(Storage, "--storage", settings)
 
@@ -273,4 +272,4 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     Raises:
         RequestError: a line for each mistake, with file, key path, value and remedy.
     """
-    return load_file(Job, path, overrides, paths=PATHS, kind="job file")
+    return load_file(Job, path, overrides, kind="job file")

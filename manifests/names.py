@@ -1,15 +1,15 @@
-"""Names that somebody else chose, such as those of files and tensors, as part of a line that is printed."""
+"""Text that somebody else chose, such as names of files and of tensors or errors of libraries, in printed lines."""
 
 from collections.abc import Iterable
 
-_LONGEST = 80
+_MAX_CHARACTERS = 80
 
 
 def printable(name: object) -> str:
-    """A name as a terminal can show it, and not too long; of what is no name, its type."""
+    """A name as a terminal can show it, cut if it is long; the type of an object that is no name."""
     text = str(name) if isinstance(name, str | int | float | bool | None) else f"a {type(name).__name__}"
     text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}..."
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:
@@ -17,3 +17,13 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     texts = [printable(name) for name in names]
     more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
     return ", ".join(texts[:most]) + more
+
+
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """The text of an error on one line, the name of its type if it has none.
+
+    Args:
+        error: any exception.
+        most: characters to keep; None keeps all.
+    """
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]

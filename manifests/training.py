@@ -1,7 +1,7 @@
-"""The training file: which network learns from which images, seen through which ablations.
+"""The training file: which network learns from which images, under which ablations.
 
-Loaded as strictly as a job. Sections that a job has, too, mean the same: a job with the same `model`,
-`preprocess` and `ablation` certifies what comes out.
+It is checked as strictly as a job file. The sections that a job file also has mean the same: a job with the same
+`model`, `preprocess` and `ablation` certifies the trained network.
 
 The defaults are the reference's recipe. Its README trains CIFAR-10 from pretrained weights with SGD, learning rate
 0.01, times 0.1 every 10 of 30 epochs, batches of 128, weight decay 5e-4; momentum 0.9 and, for ImageNet, weight
@@ -28,11 +28,11 @@ from smoothcert.manifests.job import (
     refuse_misfits,
     refuse_other_channels,
 )
+from smoothcert.manifests.locations import Location, OptionalWeights
 from smoothcert.manifests.shards import Shard
 from smoothcert.manifests.yaml_file import Part, load_file
 
-PATHS = ("images.shards", "validation.images.shards", "model.checkpoint", "output")
-_DETERMINES_NOTHING = {"validation", "output", "checkpoint_every_epochs", "execution", "storage"}
+_NOT_IN_IDENTITY = {"validation", "output", "checkpoint_every_epochs", "execution", "storage"}
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -42,26 +42,26 @@ _OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, dict) el
 
 
 class TrainedModel(Network):
-    checkpoint: str | None = None
-    """File with the weights to start from; null starts from scratch."""
+    checkpoint: OptionalWeights = None
+    """File with the weights to start from; null: start from random weights."""
     checkpoint_classes: Annotated[int, Strict(), Field(ge=0)] | None = None
-    """Classes of the checkpoint's head, which a new one replaces; 0: it has no head; null keeps the head."""
+    """Number of classes of the checkpoint's head, which a new head replaces; 0: it has none; null: keep the head."""
 
 
 class TrainedAblation(Ablation):
     weight: Positive = 1.0
-    """How often it is drawn, beside the others."""
+    """How often this ablation is drawn, relative to the others."""
 
 
 class Augmentation(Part):
     crop: Literal["none", "pad", "resized"] = "none"
-    """none: as certified; pad: a place in the image with a black border; resized: a random rectangle of the image."""
+    """none: the certified crop; pad: a random crop after adding a black border; resized: a random rectangle."""
     padding: Pixels = 4
-    """Width of the border, for `pad`."""
+    """Width of the border in pixels, for `pad`."""
     scale: tuple[float, float] = (0.08, 1.0)
-    """Least and largest share of the image's area, for `resized`."""
+    """Smallest and largest share of the image's area, for `resized`."""
     flip: Share = 0.5
-    """How often left and right are swapped."""
+    """Share of images whose left and right sides are swapped."""
     color_jitter: NotNegative = 0.0
     """Strength of random brightness, contrast and saturation (torchvision's ColorJitter)."""
     random: str | None = None
@@ -76,36 +76,36 @@ class Augmentation(Part):
 
     @property
     def per_image(self) -> bool:
-        """Whether images are augmented one by one, by libraries that take no batches."""
+        """Whether images are augmented one by one, because the libraries do not take batches."""
         return self.crop == "resized" or self.color_jitter > 0 or self.random is not None
 
 
 class Optimizer(Part):
     name: str = "momentum"
-    """As timm.optim.create_optimizer_v2 knows it: momentum is plain SGD, sgd Nesterov's, adamw and many others."""
+    """A name of timm.optim.create_optimizer_v2: momentum (plain SGD), sgd (Nesterov's), adamw and many others."""
     lr: Positive = 0.01
-    """Learning rate, of the first epoch after the warm-up."""
+    """Learning rate of the first epoch after the warm-up."""
     momentum: Share = 0.9
-    """Of the optimizers that have one."""
+    """Momentum, for optimizers that have one."""
     weight_decay: NotNegative = 1e-4
-    """Not on biases and norms (timm's rule)."""
+    """Weight decay; biases and norms have none (timm's rule)."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Factor of the learning rate from each block to the one before."""
+    """Factor of the learning rate from each block to the previous one; null: the same rate for all."""
     clip_grad: Positive | None = None
-    """Largest norm of the gradient; a longer one is scaled down."""
+    """Largest norm of the gradient; a larger gradient is scaled down. null: no limit."""
     options: dict[str, Any] = Field(default={})
     """Further arguments of the optimizer, such as {betas: [0.9, 0.99]}."""
 
 
 class Schedule(Part):
     name: Literal["step", "cosine", "constant"] = "step"
-    """How the learning rate falls."""
+    """How the learning rate decays."""
     decay_epochs: Positive = 10
-    """Epochs between falls, for `step`."""
+    """Epochs between two decays, for `step`."""
     decay_rate: Positive = 0.1
-    """Factor of a fall, for `step`."""
+    """Factor of a decay, for `step`."""
     warmup_epochs: NotNegative = 0
-    """Epochs in which it rises from `warmup_lr`."""
+    """Epochs in which the learning rate rises from `warmup_lr` to `lr`."""
     warmup_lr: NotNegative = 0.0
     """Learning rate at the start of the warm-up."""
     min_lr: NotNegative = 0.0
@@ -114,85 +114,85 @@ class Schedule(Part):
 
 class Regularisation(Part):
     label_smoothing: Share = 0.0
-    """Share of the target that all classes divide."""
+    """Share of the target that is spread over all classes."""
     mixup: NotNegative = 0.0
-    """Alpha of mixup (timm.data.Mixup); 0 for none. Images of one process are mixed."""
+    """Alpha of mixup (timm.data.Mixup); 0: no mixup. Each process mixes its own images."""
     cutmix: NotNegative = 0.0
-    """Alpha of cutmix; with both, one of them is drawn for each batch."""
+    """Alpha of cutmix; 0: no cutmix. With mixup and cutmix, one of them is drawn for each batch."""
     drop_path: Share = 0.0
-    """Stochastic depth of the last block; those before have less."""
+    """Stochastic depth of the last block; it falls linearly to 0 at the first."""
 
 
 class Validation(Part):
     images: Images
-    """Held-out images; as in a job."""
+    """Held-out images, described as in a job."""
     ablation: Ablation | None = None
-    """On which it votes; null takes the first of `ablation`."""
+    """Ablation of the votes; null: the first of the training's `ablation`."""
     patches: tuple[Pixels, ...] = ()
-    """Sides of the square patches for which certified accuracy is told."""
+    """Sides of the square patches for which certified accuracy is reported."""
     every_epochs: Count = 5
-    """The last epoch is always validated."""
+    """Epochs from one validation to the next; the last epoch is always validated."""
 
 
 class TrainExecution(Part):
     workers: Count = 1
-    """Processes that share each batch; more than one run under Ray Train."""
+    """Training processes that share each batch; several run under Ray Train."""
     gpus_per_worker: Annotated[NotNegative | None, Auto] = None
-    """GPUs of one process; auto takes one where there are enough."""
+    """GPUs of one training process; auto: one, if there are enough for all."""
     cpus_per_worker: Positive = 1
-    """CPU cores of one process."""
+    """CPU cores of one training process."""
     loaders: Annotated[int, Strict(), Field(ge=0)] = 0
-    """Processes that read and augment for each worker; 0 leaves it to the worker itself."""
+    """Loader processes of each training process, which read and augment; 0: it does so itself."""
     max_failures: Annotated[int, Strict(), Field(ge=0)] = 3
-    """How often several processes begin again from the newest checkpoint after one is lost."""
+    """How often all training processes restart from the newest checkpoint after one is lost."""
     images_per_forward: Count = 65536
-    """Most images in one forward and backward pass; a smaller number takes less memory. The gradient is the same, but
-    for networks with batch norm, dropout or drop path."""
+    """Largest number of images in one forward and backward pass; fewer need less memory. The gradient stays the same,
+    except for networks with batch norm, dropout or drop path."""
 
 
 class Training(Part):
     name: str
-    """Folder in `output` for what is made."""
+    """Name of the folder in `output` that holds the results."""
     images: Images
-    """Images with labels, as in a job."""
+    """Labelled images, described as in a job."""
     validation: Validation | None = None
-    """What is reported of held-out images; null: no validation."""
+    """Held-out images and what to report about them; null: no validation."""
     model: TrainedModel
-    """The network."""
+    """The network to train."""
     preprocess: Preprocess = Preprocess()
-    """As the job that certifies has it."""
+    """The `preprocess` section of the job that will certify the network."""
     augmentation: Augmentation = Augmentation()
-    """What happens to an image before it is hidden."""
+    """Random changes of an image before its ablation."""
     ablation: Annotated[tuple[TrainedAblation, ...], _OneOrMore]
-    """One ablation, or several that are drawn by their weights; each image has an offset of its own."""
+    """One ablation, or several that are drawn by their weights; an offset is drawn for each image."""
     whole_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the images of which nothing is hidden."""
+    """Share of images that are shown whole, without an ablation."""
     optimizer: Optimizer = Optimizer()
-    """Of the weights."""
+    """Optimizer of the weights."""
     schedule: Schedule = Schedule()
-    """Of the learning rate."""
+    """Schedule of the learning rate."""
     regularisation: Regularisation = Regularisation()
-    """Against learning by heart."""
+    """Reduces overfitting."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of an average of the weights, which is then what is validated and published."""
+    """Decay of a moving average of the weights, which is then validated and published; null: no average."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the network's products (autocast); weights stay float32."""
+    """Number format of the network's matrix products (autocast); weights stay float32."""
     publish_as: Literal["float32", "float16"] = "float32"
-    """Number format of the weights in the end."""
+    """Number format of the published weights."""
     batch_size: Count = 128
-    """Images of a step, those of all processes together."""
+    """Images in one step, over all training processes."""
     epochs: Count = 30
-    """How often each image is seen."""
+    """How often the network learns from each image."""
     seed: Annotated[int, Strict(), Field(ge=0)] = 0
-    """Of everything that is drawn."""
+    """Seed of all random numbers."""
     cache: bool = False
-    """Keep the decoded pixels in memory, [images, crop, crop, 3] bytes, instead of reading the tars in each epoch."""
+    """Keep the decoded pixels in memory, [images, crop, crop, channels] bytes; false: read the tars in each epoch."""
     shuffle_images: Count = 1024
-    """Without `cache`: images among which the next is drawn; tars are shuffled, too."""
-    output: str
-    """Folder or s3:// URL."""
+    """Without `cache`: size of the buffer from which the next image is drawn; the tars are shuffled, too."""
+    output: Location
+    """Folder or s3:// URL that holds the trainings."""
     checkpoint_every_epochs: Count = 1
-    """How often the state is published; the same command, run again, continues from the newest one."""
+    """Epochs from one checkpoint to the next; after an interruption, the same command continues from the newest."""
     execution: TrainExecution = TrainExecution()
     storage: Storage = Storage()
 
@@ -223,23 +223,24 @@ class Training(Part):
         if self.images.limit is not None and not self.cache:
             raise ValueError("images.limit: needs cache: true; set it, or name fewer tars")
         if self.images.label is None:
-            raise ValueError("images.label: null gives nothing to learn; name the member that holds the label")
+            raise ValueError("images.label: null leaves nothing to learn; name the member that holds the label")
         if self.validation is not None and self.validation.images.label is None:
-            raise ValueError("validation.images.label: null gives nothing to compare with; name the member")
+            raise ValueError("validation.images.label: null leaves nothing to compare with; name the member")
         if self.cache and self.augmentation.crop == "resized" and self.preprocess.resize is not None:
             raise ValueError(
-                "cache: true keeps the crop of the certified image, of which `augmentation.crop: resized` would cut "
-                "less than asked; use cache: false, or preprocess.resize: null"
+                "cache: true keeps only the certified crop, so `augmentation.crop: resized` would cut smaller "
+                "parts than asked for; use cache: false, or preprocess.resize: null"
             )
         if self.batch_size % self.execution.workers:
             raise ValueError(
-                f"batch_size: {self.batch_size} is no multiple of execution.workers ({self.execution.workers}); use one"
+                f"batch_size: {self.batch_size} is not a multiple of execution.workers ({self.execution.workers}); "
+                "use a multiple"
             )
         return self
 
     @property
     def validated_ablation(self) -> Ablation:
-        """The one on which held-out images are voted."""
+        """The ablation of the votes on held-out images."""
         given = self.validation.ablation if self.validation is not None else None
         return given or Ablation(**self.ablation[0].model_dump(exclude={"weight"}))
 
@@ -249,15 +250,15 @@ class Training(Part):
         return f"{self.output.rstrip('/')}/{self.name}"
 
     def identity(self, shards: Sequence[Shard], checkpoint_sha256: str | None) -> dict[str, Any]:
-        """What determines the weights that come out; fields at their default are left out.
+        """All that determines the trained weights; fields with their default value are left out.
 
-        Where things lie and how many processes work is not in it.
+        It leaves out where files lie, how many processes work, and what is only reported.
 
         Args:
             shards: the tars in order; only base names and sizes count.
-            checkpoint_sha256: of the weights to start from, None from scratch.
+            checkpoint_sha256: of the weights to start from; None: random weights.
         """
-        chosen = self.model_dump(mode="json", exclude_defaults=True, exclude=_DETERMINES_NOTHING)
+        chosen = self.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_IN_IDENTITY)
         chosen["images"] = {key: value for key, value in chosen["images"].items() if key not in ("shards", "split")} | {
             "shards": [[shard.name, shard.size] for shard in shards]
         }
@@ -266,7 +267,7 @@ class Training(Part):
 
 
 def differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """The key paths at which two identities differ."""
+    """List the key paths at which two identities differ."""
     found = []
     for key in sorted(then.keys() | now.keys()):
         one, other = then.get(key), now.get(key)
@@ -279,4 +280,4 @@ def differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> 
 
 def load_training(path: str | Path, overrides: Sequence[str] = ()) -> Training:
     """Read a training file; arguments and errors as of `load_job`."""
-    return load_file(Training, path, overrides, paths=PATHS, kind="training file")
+    return load_file(Training, path, overrides, kind="training file")

@@ -1,7 +1,13 @@
-"""A YAML file to a frozen pydantic model, each mistake one line with file, key path, value and remedy.
+"""Reads a YAML file into a frozen pydantic model. Each mistake is one line with file, key path, value and remedy.
 
-A relative path in a file starts from the file's own folder, one in `--set key.path=value` from the current
-directory. A key that comes twice is an error, as is one that the model does not know.
+A relative path in a file starts from the file's own folder, one in `--set key.path=value` from the current folder.
+A key that occurs twice is an error, and so is a key that the model does not know.
+
+Paths become absolute before validation: a validator sees neither the key path of a value nor whether the file or
+`--set` holds it. Which keys hold paths follows from the types of the fields (locations.py).
+
+PyYAML reads YAML 1.1 and drops all but the last of equal keys, so _StrictLoader refuses them. ruamel.yaml refuses them
+too, but reads `yes`, 010 and 1e-3 in another way, which would change run ids.
 
 Not covered: which keys there are (job.py, training.py).
 """
@@ -10,25 +16,22 @@ import difflib
 import os
 import re
 import typing
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from smoothcert.manifests.errors import RequestError
-
-HUB_NAMES = ("hf-hub:", "timm:")
-"""What a checkpoint begins with that the Hugging Face Hub has."""
-
-
-_URL = re.compile(r"[a-z][a-z\d+.-]*://", re.IGNORECASE)
+from smoothcert.manifests.locations import Anchored
+from smoothcert.manifests.names import one_line
 
 
 class Part(BaseModel):
-    """A mapping in a file: what it holds has been checked, and does not change."""
+    """A mapping in a file. Its values are checked at construction and do not change."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -40,51 +43,54 @@ class Part(BaseModel):
 
 
 _P = TypeVar("_P", bound=Part)
+_Fields = Mapping[str, FieldInfo]
+"""The fields of a model and of its parts, by key path."""
 
 
-def load_file(
-    model: type[_P], path: str | Path, overrides: Sequence[str] = (), *, paths: Sequence[str], kind: str
-) -> _P:
+def load_file(model: type[_P], path: str | Path, overrides: Sequence[str] = (), *, kind: str) -> _P:
     """Read a file.
 
     Args:
-        model: what it holds.
+        model: the model of the file.
         path: a YAML file.
-        overrides: `key.path=value` each, the value as YAML; it replaces what is there, and later ones win.
-        paths: the key paths that hold paths or URLs.
-        kind: what the file is called in messages, such as `job file`.
+        overrides: `key.path=value` each, the value as YAML. A value replaces the one in the file; later ones win.
+        kind: the name of such files in messages, such as `job file`.
     Raises:
         RequestError: a line for each mistake, with file, key path, value and remedy.
     """
-    path = Path(path)
-    raw = _anchor_paths(_read_yaml(path, kind), path.absolute().parent, paths, str(path))
+    path, fields = Path(path), dict(_fields_of(model))
+    raw = _read_yaml(path, kind)
+    _anchor(raw, path.absolute().parent, fields, str(path))
     for override in overrides:
-        nested = _anchor_paths(_parse_override(override, paths), Path.cwd(), paths, f"--set {override}")
+        nested = _parse_override(override, fields)
+        _anchor(nested, Path.cwd(), fields, f"--set {override}")
         _put(raw, nested, parents=override.partition("=")[0].count("."))
-    return _validated(model, raw, str(path))
+    return _validate(model, raw, str(path))
 
 
 def from_options(model: type[_P], option: str, settings: Sequence[str]) -> _P:
-    """What `option KEY=VALUE ...` of a command says, the values as YAML.
+    """Read `option KEY=VALUE ...` of a command, the values as YAML.
 
     Raises:
         RequestError: a line for each mistake, with key, value and remedy.
     """
     raw: dict[str, Any] = {}
     for setting in settings:
-        raw |= _parse_override(setting, (), option)
-    return _validated(model, raw, option)
+        raw |= _parse_override(setting, {}, option)
+    return _validate(model, raw, option)
 
 
-def _validated(model: type[_P], raw: dict[str, Any], where: str) -> _P:
+def _validate(model: type[_P], raw: dict[str, Any], where: str) -> _P:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise RequestError("\n".join(f"{where}: {line}" for line in _describe(error, model))) from None
+        fields = dict(_fields_of(model))
+        lines = (_describe(mistake, fields) for mistake in error.errors())
+        raise RequestError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key that comes twice is an error instead of a silent loss."""
+    """A SafeLoader that refuses a key that occurs twice; PyYAML silently keeps the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -99,7 +105,7 @@ def _parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:
-        raise RequestError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise RequestError(f"{where}: not valid YAML: {one_line(error)}") from None
 
 
 def _read_yaml(path: Path, kind: str) -> dict[str, Any]:
@@ -114,13 +120,15 @@ def _read_yaml(path: Path, kind: str) -> dict[str, Any]:
     return raw
 
 
-def _parse_override(override: str, paths: Sequence[str], option: str = "--set") -> dict[str, Any]:
+def _parse_override(override: str, fields: _Fields, option: str = "--set") -> dict[str, Any]:
+    """Turn `a.b=value` into {"a": {"b": value}}; a path is taken as it stands, not as YAML."""
     key_path, equals, text = override.partition("=")
     if not equals or not key_path or "" in key_path.split("."):
         example = "ablation.stride=4" if option == "--set" else "anonymous=true"
         raise RequestError(f"{option} {override}: expected key.path=value, such as {example}")
+    mark = _mark_of(fields[key_path]) if key_path in fields else None
     value: Any = text
-    if key_path not in paths or not _is_plain_path(text, may_be_list=key_path.endswith("shards")):
+    if mark is None or not _is_plain_path(text, may_be_list=mark.many):
         value = _parse_yaml(text, f"{option} {override}")
     for key in reversed(key_path.split(".")):
         value = {key: value}
@@ -128,13 +136,15 @@ def _parse_override(override: str, paths: Sequence[str], option: str = "--set") 
 
 
 def _is_plain_path(text: str, *, may_be_list: bool) -> bool:
-    """Whether a path in `--set` is the text as it stands: not one in quotes, a list, null or nothing."""
+    """Whether a path in `--set` is not YAML: neither in quotes, a list, null nor empty. A file of that name exists, or
+    the text has no such form.
+    """
     yaml_path = r"""\s*(?:".*"|'.*'|null|~|)\s*""" + (r"|\s*\[.*\]\s*" if may_be_list else "")
     return os.path.lexists(text) or not re.fullmatch(yaml_path, text, re.DOTALL)
 
 
 def _put(into: dict[str, Any], nested: dict[str, Any], *, parents: int) -> None:
-    """Put the value that lies below so many parents, each the only key of its mapping, at the same place."""
+    """Replace the value that has the key path of `nested`, a mapping of one key under so many parents."""
     [(key, value)] = nested.items()
     if parents and isinstance(into.get(key), dict):
         _put(into[key], value, parents=parents - 1)
@@ -142,83 +152,63 @@ def _put(into: dict[str, Any], nested: dict[str, Any], *, parents: int) -> None:
         into[key] = value
 
 
-def anchored(text: str, base: Path | None = None) -> str:
-    """An absolute path of what a user wrote; a URL stays, unless a file has that very name.
-
-    Args:
-        text: as written.
-        base: the folder from which a relative path starts; None for the current one.
-    """
-    base = base or Path.cwd()
-    if os.path.lexists(base / text) and not text.startswith("s3://"):
-        return os.path.normpath(base / text)
-    if _URL.match(text):
-        return text
-    return os.path.normpath(base / os.path.expanduser(text))  # noqa: PTH111  it also takes a user that is not there
-
-
-def _anchor_paths(raw: dict[str, Any], base: Path, paths: Sequence[str], where: str) -> dict[str, Any]:
-    """Make relative paths absolute in the fields that hold paths; names of the hub stay.
+def _anchor(raw: dict[str, Any], base: Path, fields: _Fields, where: str) -> None:
+    """Make the relative paths in a mapping absolute.
 
     Raises:
-        RequestError: YAML takes the name for a number, a date or a truth value.
+        RequestError: YAML reads a name as a number, a date or a truth value.
     """
-
-    def of_value(value: Any) -> Any:
-        if isinstance(value, list):
-            return [of_value(item) for item in value]
-        if isinstance(value, bool | int | float | date):
-            raise RequestError(f"{where}: {key_path}: YAML takes this name for {value!r}; put it in quotes")
-        if not isinstance(value, str) or not value:
-            return value
-        of_hub = key == "checkpoint" and value.startswith(HUB_NAMES) and not os.path.lexists(base / value)
-        return value if of_hub else anchored(value, base)
-
-    for key_path in paths:
+    for key_path, field in fields.items():
+        if (mark := _mark_of(field)) is None:
+            continue
         *parents, key = key_path.split(".")
-        section: Any = raw
+        part: Any = raw
         for parent in parents:
-            section = section.get(parent) if isinstance(section, dict) else None
-        if isinstance(section, dict) and key in section:
-            section[key] = of_value(section[key])
-    return raw
+            part = part.get(parent) if isinstance(part, dict) else None
+        if isinstance(part, dict) and key in part:
+            try:
+                part[key] = mark.anchor(part[key], base)
+            except ValueError as error:
+                raise RequestError(f"{where}: {key_path}: {error}") from None
 
 
-def _describe(error: ValidationError, model: type[Part]) -> Iterator[str]:
-    """One line a mistake: key path, value, remedy."""
-    for mistake in error.errors():
-        keys = [str(key) for key in mistake["loc"] if isinstance(key, str)]  # the others are positions in lists
-        # pydantic appends the branch of a union ("str", "tuple[str, ...]"): not a key of the file.
-        known = dict(_key_paths(model))
-        while len(keys) > 1 and ".".join(keys) not in known and mistake["type"] != "extra_forbidden":
-            keys.pop()
-        path = ".".join(keys)
-        if mistake["type"] == "extra_forbidden":
-            yield f"{path}: unknown key; {_suggest(path, known)}"
-        elif mistake["type"] == "missing":
-            yield f"{path}: missing; add it ({known.get(path, 'required').rstrip('.')})"
-        elif not path:
-            yield mistake["msg"].removeprefix("Value error, ")
-        else:
-            message = mistake["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-            found = "" if isinstance(mistake["input"], dict) else f"{mistake['input']!r} "  # a mapping fills the line
-            yield f"{path}: {found}{message}"
+def _mark_of(field: FieldInfo) -> Anchored | None:
+    return next((mark for mark in field.metadata if isinstance(mark, Anchored)), None)
 
 
-def _key_paths(part: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Each key path that a file may have, and what it is for."""
+def _describe(mistake: ErrorDetails, fields: _Fields) -> str:
+    """One line: key path, value, remedy."""
+    keys = [str(key) for key in mistake["loc"] if isinstance(key, str)]  # the others are positions in lists
+    # pydantic appends the branch of a union ("str", "tuple[str, ...]"), which is no key of the file.
+    while len(keys) > 1 and ".".join(keys) not in fields and mistake["type"] != "extra_forbidden":
+        keys.pop()
+    path = ".".join(keys)
+    if mistake["type"] == "extra_forbidden":
+        return f"{path}: unknown key; {_suggest(path, fields)}"
+    if mistake["type"] == "missing":
+        purpose = fields[path].description if path in fields else None
+        return f"{path}: missing; add it ({(purpose or 'required').rstrip('.')})"
+    message = mistake["msg"].removeprefix("Value error, ")
+    if not path:
+        return message
+    found = "" if isinstance(mistake["input"], dict) else f"{mistake['input']!r} "  # a mapping fills the line
+    return f"{path}: {found}{message.replace('Input should be', 'should be')}"
+
+
+def _fields_of(part: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """The fields of a model and of its parts, by key path."""
     for name, field in part.model_fields.items():
-        yield prefix + name, field.description or "required"
+        yield prefix + name, field
         for inner in (field.annotation, *typing.get_args(field.annotation)):  # a part, `Part | None`, a list of parts
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from _key_paths(inner, f"{prefix}{name}.")
+                yield from _fields_of(inner, f"{prefix}{name}.")
 
 
-def _suggest(path: str, known: Iterable[str]) -> str:
+def _suggest(path: str, fields: _Fields) -> str:
+    """The known key that is most likely meant, or those that there are."""
     parent, _, name = path.rpartition(".")
-    siblings = [key for key in known if key.rpartition(".")[0] == parent]
-    elsewhere = [key for key in known if key.rpartition(".")[2] == name]
-    names = [key.rpartition(".")[2] for key in siblings]
+    names = [key.rpartition(".")[2] for key in fields if key.rpartition(".")[0] == parent]
+    elsewhere = [key for key in fields if key.rpartition(".")[2] == name]
     close = [f"{parent}.{near}".lstrip(".") for near in difflib.get_close_matches(name, names, n=1, cutoff=0.5)]
     if near := elsewhere or close:
         return f"did you mean {near[0]}?"

@@ -19,8 +19,8 @@ import typer
 
 from smoothcert.manifests.errors import RequestError, SmoothcertError
 from smoothcert.manifests.job import Job, load_job, storage_of
+from smoothcert.manifests.locations import anchored
 from smoothcert.manifests.rules import RuleName
-from smoothcert.manifests.yaml_file import anchored
 from smoothcert.pipeline.console.looks import console_of, say, show
 from smoothcert.workers.storage.disk import is_full, is_too_large, naming_a_full_disk, reason_of, remedy_for
 

@@ -1,6 +1,6 @@
-"""`smoothcert finetune`: a training in this process, or one of several processes under Ray Train.
+"""`smoothcert finetune` trains in this process, or in several training processes under Ray Train.
 
-What is shown is the same for both: a bar on a terminal, and a line an epoch.
+Both show the same: a bar on a terminal, and a line after each epoch.
 Not covered: the training itself (workers/training/loop.py).
 """
 
@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
+from smoothcert.manifests.names import one_line
 from smoothcert.manifests.shards import find_shards
 from smoothcert.manifests.training import TrainExecution, Training
 from smoothcert.pipeline.console.looks import console_of, say
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     Event = Step | Validated | Figures
 
-_END = None
-_LINE_EVERY_S = 60.0  # where no bar can be drawn
+_END = None  # of the events of a training
+_LINE_EVERY_S = 60.0  # if no bar can be drawn
 
 
 def finetune(training: Training) -> None:
@@ -44,7 +45,7 @@ def finetune(training: Training) -> None:
     store, checkpoint = AnyStore(training.storage), training.model.checkpoint
     for images in [training.images, *([training.validation.images] if training.validation else [])]:
         find_shards(images, store, lambda notice: say(console, f"notice: {notice}"))
-    if checkpoint is not None and store.find(checkpoint) is not None:  # else the training says that it is missing
+    if checkpoint is not None and store.find(checkpoint) is not None:  # if it is missing, the training says so
         with store.local(checkpoint) as file:
             layout = recognise(file, training.model.checkpoint_key, url=checkpoint).layout
         say(console, f"starts from {checkpoint}: {layout}")
@@ -53,7 +54,7 @@ def finetune(training: Training) -> None:
 
         _show(train(training), training, console)
     else:
-        _under_ray(training, console)
+        _train_under_ray(training, console)
     say(console, f"{training.url}/weights.safetensors")
 
 
@@ -65,40 +66,37 @@ def _show(events: "Iterable[Event]", training: Training, console: Console) -> No
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[said]}"),
+        TextColumn("{task.fields[what]}"),
         TimeRemainingColumn(),
     )
-    # Several processes divide the held-out images among them.
+    # Each of several processes votes on its own part of the held-out images.
     held_out = "held-out images" if training.execution.workers == 1 else "held-out images of the first process"
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar, told = progress.add_task("", total=None, epoch=f"1/{training.epochs}", said=""), time.monotonic()
+        bar, shown = progress.add_task("", total=None, epoch=f"1/{training.epochs}", what=""), time.monotonic()
         for event in events:
             epoch = f"{event.epoch}/{training.epochs}"
             if isinstance(event, Figures):
                 line = event.line(training.epochs)
             else:
-                said = held_out if isinstance(event, Validated) else f"images, loss {event.loss:.3f}"
+                what = held_out if isinstance(event, Validated) else f"images, loss {event.loss:.3f}"
                 if progress.finished:
-                    progress.reset(bar)  # else the time that remains stays 0
-                progress.update(bar, completed=event.images, total=event.total, epoch=epoch, said=said)
-                if console.is_terminal or time.monotonic() < told + _LINE_EVERY_S:
+                    progress.reset(bar)  # otherwise the remaining time stays 0
+                progress.update(bar, completed=event.images, total=event.total, epoch=epoch, what=what)
+                if console.is_terminal or time.monotonic() < shown + _LINE_EVERY_S:
                     continue
-                line = f"[{epoch}] {event.images:,} of {event.total:,} {said}"
+                line = f"[{epoch}] {event.images:,} of {event.total:,} {what}"
             say(console, line)
-            told = time.monotonic()
+            shown = time.monotonic()
 
 
-def _under_ray(training: Training, console: Console) -> None:
-    """Several processes; when one is lost, all begin again from the newest checkpoint."""
-    try:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-        from ray.train.v2.api.exceptions import TrainingFailedError
-    except ImportError as error:
-        raise RequestError(
-            f"execution.workers: several need Ray Train ({' '.join(str(error).split())}); "
-            "pip install 'smoothcert[train]', or use --local"
-        ) from None
+def _train_under_ray(training: Training, console: Console) -> None:
+    """Train in several processes. If one is lost, all restart from the newest checkpoint.
+
+    Raises:
+        RequestError: Ray Train is not installed, or the cluster has no room.
+        RunError: processes were lost more often than `execution.max_failures`.
+    """
+    _require_ray_train()
     from ray.util.queue import Queue
 
     from smoothcert.pipeline.cluster.connection import connect
@@ -106,43 +104,64 @@ def _under_ray(training: Training, console: Console) -> None:
     connect(partial(say, console))
     share = _share_of(training.execution)
     execution = training.execution.model_copy(update={"gpus_per_worker": share.gpus})
-    decided = training.model_copy(update={"execution": execution}).model_dump(mode="json")
-    scaling = ScalingConfig(
-        num_workers=execution.workers,
-        use_gpu=share.gpus > 0,
-        resources_per_worker={"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {}),
-    )
+    decided = training.model_copy(update={"execution": execution})
     queue = Queue(actor_options={"num_cpus": 0})
-    with tempfile.TemporaryDirectory(prefix="smoothcert-") as folder, ThreadPoolExecutor(1) as shower:
-        shown = shower.submit(_show, _heard(queue), training, console)
+    with ThreadPoolExecutor(1) as thread:
+        shown = thread.submit(_show, _events_from(queue), training, console)
         try:
-            for attempt in range(execution.max_failures + 1):
-                # What Ray keeps is not needed: the state of a training is in its output. Its own attempts would go on
-                # after mistakes of the training file, too.
-                kept = RunConfig(
-                    name=f"attempt-{attempt}", storage_path=folder, failure_config=FailureConfig(max_failures=0)
-                )
-                config = {"training": decided, "queue": queue}
-                try:
-                    TorchTrainer(_worker, train_loop_config=config, scaling_config=scaling, run_config=kept).fit()
+            for attempt in range(1, execution.max_failures + 2):
+                error = _attempt(decided, share, queue, attempt)
+                if error is None:
                     break
-                except TrainingFailedError as error:
-                    cause, lost = _cause(error)
-                    if not lost or attempt == execution.max_failures:
-                        raise cause from None
-                    say(console, f"notice: {cause}; attempt {attempt + 2}")
+                cause, lost = _cause(error)
+                if not lost or attempt > execution.max_failures:
+                    raise cause from None
+                say(console, f"notice: {cause}; attempt {attempt + 1}")
         finally:
             queue.put(_END)
             shown.result()
 
 
-def _heard(queue: Any) -> "Iterator[Event]":
+def _require_ray_train() -> None:
+    try:
+        import ray.train.torch  # noqa: F401
+    except ImportError as error:
+        raise RequestError(
+            f"execution.workers: several training processes need Ray Train ({one_line(error)}); "
+            "pip install 'smoothcert[train]', or use --local"
+        ) from None
+
+
+def _attempt(training: Training, share: "Share", queue: Any, attempt: int) -> Exception | None:
+    """Train once in several processes; return what ended them too early."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    scaling = ScalingConfig(
+        num_workers=training.execution.workers,
+        use_gpu=share.gpus > 0,
+        resources_per_worker={"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {}),
+    )
+    config = {"training": training.model_dump(mode="json"), "queue": queue}
+    # What Ray stores is not needed: the state of a training is in its output. Ray's own attempts would also repeat
+    # mistakes of the training file.
+    with tempfile.TemporaryDirectory(prefix="smoothcert-") as folder:
+        run = RunConfig(name=f"attempt-{attempt}", storage_path=folder, failure_config=FailureConfig(max_failures=0))
+        try:
+            TorchTrainer(_train_in_process, train_loop_config=config, scaling_config=scaling, run_config=run).fit()
+        except TrainingFailedError as error:
+            return error
+    return None
+
+
+def _events_from(queue: Any) -> "Iterator[Event]":
     while (event := queue.get()) is not _END:
         yield event
 
 
-def _worker(config: dict[str, Any]) -> None:
-    """One of several processes."""
+def _train_in_process(config: dict[str, Any]) -> None:
+    """Train in one of several processes; the first reports its events."""
     import ray.train
 
     from smoothcert.workers.training.loop import train
@@ -154,10 +173,10 @@ def _worker(config: dict[str, Any]) -> None:
 
 
 def _share_of(execution: TrainExecution) -> "Share":
-    """Decide what `auto` means on this cluster.
+    """Decide what each training process gets on this cluster.
 
     Raises:
-        RequestError: there is no room, and no autoscaler that could make some; Ray would wait for ever.
+        RequestError: there is no room and no autoscaler to add machines; Ray would wait for ever.
     """
     import ray
 
@@ -169,14 +188,14 @@ def _share_of(execution: TrainExecution) -> "Share":
     share = Share(execution.cpus_per_worker, gpus, execution.workers)
     if (room := share.room()) < execution.workers and not has_autoscaler():
         raise RequestError(
-            f"execution: {execution.workers} workers of {share.cpus:g} CPUs and {gpus:g} GPUs asked for, the cluster "
-            f"has room for {room}; lower execution.workers, cpus_per_worker or gpus_per_worker"
+            f"execution: {execution.workers} workers of {share.cpus:g} CPUs and {gpus:g} GPUs are requested, the "
+            f"cluster has room for {room}; lower execution.workers, cpus_per_worker or gpus_per_worker"
         )
     return share
 
 
 def _cause(error: Exception) -> tuple[SmoothcertError, bool]:
-    """Our own error behind Ray's, or one line of what happened; and whether a process was lost without one of ours."""
+    """The SmoothcertError behind Ray's error, or one that describes it; and whether a process was lost without one."""
     from smoothcert.pipeline.cluster.ray_errors import describe
 
     causes = [getattr(failure, "cause", failure) for failure in getattr(error, "worker_failures", {}).values()]

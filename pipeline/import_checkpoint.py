@@ -1,16 +1,15 @@
-"""`smoothcert import-checkpoint`: the tensors of a pickle as safetensors, without running what is in it.
+"""`smoothcert import-checkpoint` writes the tensors of a pickle as safetensors, without running the pickle.
 
-For files that hold other objects beside the tensors, which torch's weights_only refuses. Objects of unknown classes are
-left out; a file that calls an unknown function is refused. An index of a network in several files becomes one file.
+It is for files that hold other objects beside the tensors, which torch's weights_only refuses. Objects of unknown
+classes are left out. A file that calls an unknown function is refused. A network in several files, named by its index,
+becomes one file.
 
-Not covered: whose weights these are (workers/networks/classifiers.py, when a job names the new file).
+Not covered: whether the weights fit a network (workers/networks/classifiers.py, when a job names the new file).
 """
 
 import json
 import math
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,11 @@ from smoothcert.workers.networks.checkpoint_files import INDEX_SUFFIX, in_folder
 from smoothcert.workers.networks.checkpoints import choose_key, duplicates, looks_like_safetensors
 from smoothcert.workers.networks.inert_pickle import ITEM_BYTES, CallRefusedError, StoredTensor
 from smoothcert.workers.networks.torch_file import RawTensor, read_content, read_tensors
+from smoothcert.workers.storage.aside import written_aside
 from smoothcert.workers.storage.disk import reason_of
 from smoothcert.workers.storage.folder_store import FolderStore
 
-_SHARED = 4  # a file is far larger than a fourth of its tensors, unless they share nearly all of their numbers
+_MAX_GROWTH = 4  # times the file's size; more only if tensors share nearly all of their numbers
 
 
 def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) -> str:
@@ -37,21 +37,25 @@ def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) ->
 
     Args:
         checkpoint: the torch file, or the index of several files.
-        output: where to; None: beside it.
-        key: which state dict of several; None: the one that a job without `checkpoint_key` would take.
+        output: the file to write; None: beside the checkpoint.
+        key: which of several state dicts; None: the one that a job without `checkpoint_key` would take.
     Returns:
-        What was kept and what left out, in a line.
+        What the new file holds and what was left out, in one line.
     Raises:
-        RequestError: the file is none, or calls something; or the output exists.
+        RequestError: the checkpoint is not a torch file, or calls a function; or the output exists.
     """
     _require_file(checkpoint)
     if is_index(checkpoint):
         if key is not None:
             raise RequestError(f"{checkpoint} is the index of a network in parts, which has no keys; leave out --key")
         return _join(checkpoint, output)
-    output = output or checkpoint.with_suffix(".safetensors")
     if looks_like_safetensors(checkpoint):
         raise RequestError(f"{checkpoint} is safetensors already; name it in model.checkpoint")
+    return _convert(checkpoint, output or checkpoint.with_suffix(".safetensors"), key)
+
+
+def _convert(checkpoint: Path, output: Path, key: str | None) -> str:
+    """Write the tensors of one state dict; objects beside them and second copies are left out."""
     content = _content(checkpoint)
     key = choose_key(content, key, str(checkpoint))
     state_dict: Mapping[Any, Any] = content if key is None else content[key]
@@ -59,22 +63,22 @@ def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) ->
         name: value for name, value in state_dict.items() if isinstance(name, str) and isinstance(value, StoredTensor)
     }
     if not stored:
-        raise RequestError(f"{checkpoint} has no tensors in {_named(key)}; name a state dict with --key")
-    twice = duplicates(stored)
-    kept = {name: value for name, value in stored.items() if name not in twice}
+        raise RequestError(f"{checkpoint} has no tensors in {_describe(key)}; name a state dict with --key")
+    copies = duplicates(stored)
+    kept = {name: value for name, value in stored.items() if name not in copies}
     _write_new(output, _numbers(checkpoint, kept))
     others = [name for name in state_dict if name not in stored]
     others += [] if key is None else [name for name in content if name != key]
-    left = [*([f"{len(twice):,} copies"] if twice else []), *sorted(map(printable, others))]
+    left_out = [*([f"{len(copies):,} copies"] if copies else []), *sorted(map(printable, others))]
     parameters = sum(math.prod(tensor.shape) for tensor in kept.values())
     return (
-        f"{output}: {len(kept):,} tensors with {parameters:,} parameters of {_named(key)}, names as they were; "
-        f"left out: {', '.join(left) or 'nothing'}"
+        f"{output}: {len(kept):,} tensors with {parameters:,} parameters of {_describe(key)}, names as they were; "
+        f"left out: {', '.join(left_out) or 'nothing'}"
     )
 
 
 def _require_file(checkpoint: Path) -> None:
-    """Refuse what is no file, or may not be read; the line says what is there."""
+    """Refuse a path that is not a readable file; the error says what is there instead."""
     if checkpoint.is_dir():
         files = sorted(path.name for path in checkpoint.iterdir() if path.is_file())
         raise RequestError(f"{checkpoint} is a folder; {in_folder(str(checkpoint), files, 'name')}")
@@ -88,7 +92,7 @@ def _require_file(checkpoint: Path) -> None:
 
 
 def _join(index: Path, output: Path | None) -> str:
-    """Write the tensors that an index names as one file of safetensors."""
+    """Write the tensors of all files that an index names as one file."""
     output = output or index.with_name(index.name.removesuffix(INDEX_SUFFIX)).with_suffix(".safetensors")
     parts: dict[str, list[str]] = {}
     for name, part in json.loads(index.read_bytes())["weight_map"].items():
@@ -98,14 +102,16 @@ def _join(index: Path, output: Path | None) -> str:
     tensors: dict[str, Tensor] = {}
     for part, names in sorted(parts.items()):
         path = index.parent / part
-        if path.name != part or not path.is_file():  # a path would lead out of the folder
+        if path.name != part or not path.is_file():  # the name must not lead out of the folder
             raise RequestError(
                 f"{index} names {printable(part)}, which is not beside it; fetch all files of the network"
             )
-        there = _read_part(path)
-        if lacking := [name for name in names if name not in there]:
-            raise RequestError(f"{path} has no {printable(lacking[0])}, which {index.name} says; fetch both again")
-        tensors |= {name: there[name] for name in names}
+        found = _read_part(path)
+        if missing := [name for name in names if name not in found]:
+            raise RequestError(
+                f"{path} has no tensor {printable(missing[0])}, which {index.name} lists; fetch both again"
+            )
+        tensors |= {name: found[name] for name in names}
     _write_new(output, tensors)
     parameters = sum(tensor.numel() for tensor in tensors.values())
     return (
@@ -128,7 +134,7 @@ def _numbers(checkpoint: Path, stored: Mapping[str, StoredTensor]) -> dict[str, 
     _check(checkpoint, stored)
     try:
         return {name: _tensor(raw) for name, raw in read_tensors(checkpoint, stored)}
-    except Exception as error:  # whatever a broken or hostile file provokes
+    except Exception as error:  # a damaged or hostile file may cause any error
         raise RequestError(f"{checkpoint} is damaged ({printable(repr(error))}); fetch it again") from None
 
 
@@ -140,29 +146,29 @@ def _content(checkpoint: Path) -> dict[Any, Any]:
             f"{checkpoint} calls {printable(str(error))}, which could run code, so nothing was imported; save the "
             "state dict alone, where the file was made"
         ) from None
-    except Exception as error:  # whatever a broken or hostile pickle provokes
-        found = what_it_is(checkpoint) or f"{printable(repr(error))}; name one"
-        raise RequestError(f"{checkpoint} is no file of torch.save: {found}") from None
+    except Exception as error:  # a damaged or hostile pickle may cause any error
+        found = what_it_is(checkpoint) or f"{printable(repr(error))}; name a file of torch.save"
+        raise RequestError(f"{checkpoint} was not written by torch.save: {found}") from None
     if not isinstance(content, dict):
         raise RequestError(f"{checkpoint} holds no state dict; save the model's state_dict()")
     return content
 
 
 def _check(checkpoint: Path, tensors: Mapping[str, StoredTensor]) -> None:
-    """What safetensors cannot hold, and what is not worth the memory.
+    """Refuse tensors that safetensors cannot hold, or that would need far more memory than the file.
 
     Raises:
-        RequestError: there is such a tensor, or the file is far smaller than its tensors.
+        RequestError: there is such a tensor, or the tensors are far larger than the file.
     """
     for name, tensor in tensors.items():
         if tensor.numbers.dtype.startswith("complex") or name == "__metadata__":
             raise RequestError(
-                f"{checkpoint}: {printable(name)} cannot be in a file of safetensors ({tensor.numbers.dtype} numbers); "
+                f"{checkpoint}: {printable(name)} cannot be stored as safetensors ({tensor.numbers.dtype} numbers); "
                 "save the state dict without it, where the file was made"
             )
     size = checkpoint.stat().st_size
     total = sum(math.prod(tensor.shape) * ITEM_BYTES[tensor.numbers.dtype] for tensor in tensors.values())
-    if total > _SHARED * size:
+    if total > _MAX_GROWTH * size:
         raise RequestError(
             f"{checkpoint}: its tensors would be {total:,} bytes, the file has {size:,}; save the state dict alone"
         )
@@ -173,26 +179,22 @@ def _tensor(raw: RawTensor) -> Tensor:
     dtype = getattr(torch, stored.numbers.dtype)
     numbers = torch.frombuffer(raw.data, dtype=dtype) if raw.data else torch.empty(0, dtype=dtype)
     view = numbers.as_strided(stored.shape, stored.strides, stored.offset)
-    return view.clone(memory_format=torch.contiguous_format)  # views share numbers, files of safetensors do not
+    return view.clone(memory_format=torch.contiguous_format)  # in safetensors no two tensors share numbers
 
 
 def _write_new(output: Path, tensors: dict[str, Tensor]) -> None:
-    aside = output.with_name(f".{output.name}.part")
     try:
-        safetensors.torch.save_file(tensors, aside)
-        os.link(aside, output)  # fails if it exists, and never leaves half a file
+        with written_aside(output, overwrite=False) as aside:
+            safetensors.torch.save_file(tensors, aside)
     except FileExistsError:
-        raise RequestError(f"{output} exists, and is not overwritten; name another with --output") from None
+        raise RequestError(f"{output} exists and is not overwritten; name another file with --output") from None
     except (OSError, SafetensorError, UnicodeError) as error:
-        said = printable(getattr(error, "strerror", None) or str(error))
+        reason = printable(getattr(error, "strerror", None) or str(error))
         raise RequestError(
-            f"{output} cannot be written: {said}; check {output.parent} for room and rights, or name another file "
+            f"{output} cannot be written: {reason}; check {output.parent} for room and rights, or name another file "
             "with --output"
         ) from None
-    finally:
-        with suppress(OSError):
-            aside.unlink()
 
 
-def _named(key: str | None) -> str:
+def _describe(key: str | None) -> str:
     return "the file's state dict" if key is None else f"state dict {key!r}"

@@ -1,9 +1,10 @@
-"""How everything looks that is printed for people: lines, tables, numbers, colour.
+"""How printed text looks for people: lines, tables, numbers, colour.
 
 On a terminal, lines wrap between words and tables fit the width. Piped output is never wrapped, cut or coloured.
-Names from the user's files are printed as they are: nothing in them is markup, and what cannot be printed is escaped.
+Names from the user's files are printed as they are: they contain no markup, and unprintable characters are escaped.
 
-Not covered: progress bars (progress.py), JSON (each command prints its own, on stdout alone).
+Spans of time are our own: humanize writes `3 hours and 20 minutes`, and has no short units for columns and lines.
+Not covered: progress bars (bars.py), JSON (each command prints its own to stdout).
 """
 
 import math
@@ -17,15 +18,15 @@ from rich.highlighter import RegexHighlighter
 from rich.table import Column, Table
 from rich.theme import Theme
 
-_UNLIMITED = 10**5  # columns of piped output
-_AT_LEAST = 60  # columns; a narrower terminal wraps by itself, so that no cell is cut
+_PIPED_WIDTH = 10**5  # columns
+_MIN_WIDTH = 60  # columns; a narrower terminal wraps lines itself, so no cell is cut
 _HASH_DIGITS = 12
 DASH = "-"
-"""What stands for a number that does not exist, such as an accuracy without labels."""
+"""Replaces a number that does not exist, such as an accuracy without labels."""
 
 
 class _Marks(RegexHighlighter):
-    """Colours the words that a reader must not miss; rich leaves colour out for pipes and NO_COLOR."""
+    """Colours the words that a reader must not miss; rich omits colour for pipes and NO_COLOR."""
 
     base_style = "mark."
     highlights: ClassVar[list[str]] = [
@@ -43,12 +44,12 @@ _COLOURS = Theme({"mark.wrong": "bold red", "mark.notice": "bold yellow", "mark.
 def console_of(*, stderr: bool = False) -> Console:
     """A console on stdout or stderr."""
     console = Console(stderr=stderr, markup=False, emoji=False, highlighter=_Marks(), theme=_COLOURS)
-    console.width = max(console.width, _AT_LEAST) if console.file.isatty() else _UNLIMITED
+    console.width = max(console.width, _MIN_WIDTH) if console.file.isatty() else _PIPED_WIDTH
     return console
 
 
 def say(console: Console, line: str, *, indent: str = "") -> None:
-    """Print a line; it wraps between words, and a longer word, such as a path, stays whole to be copied."""
+    """Print a line that wraps between words; a longer word, such as a path, stays whole so that it can be copied."""
     parts = plain(line).split("\n")
     console.print("\n".join(_wrapped(part, console.width, indent) for part in parts), soft_wrap=True)
 
@@ -73,18 +74,18 @@ def show(console: Console, table: Table) -> None:
 
 def fits(console: Console, table: Table) -> bool:
     """Whether no cell of a table needs to wrap."""
-    unlimited = console.options.update(max_width=_UNLIMITED)
+    unlimited = console.options.update(max_width=_PIPED_WIDTH)
     return console.measure(table, options=unlimited).maximum <= console.width
 
 
 def facts(title: str, *, columns: int = 1) -> Table:
-    """An empty table of names and what is known: one column of values, or several."""
+    """An empty table with a column of names and one or more columns of values."""
     values = [Column(justify="right", overflow="fold", highlight=True) for _ in range(columns)]
     return Table(Column(no_wrap=True), *values, title=title, show_header=False)
 
 
 def plain(text: str) -> str:
-    """The text with an escape for each character that cannot be printed, newlines excepted."""
+    """The text with every unprintable character escaped, except newlines."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -94,19 +95,19 @@ def number_of(count: int, what: str) -> str:
 
 
 def digits(value: float) -> str:
-    """A number that is 0 or more, to at least three digits: `1,234`, `12.3`, `0.00123`."""
+    """A number of at least 0 with at least three digits: `1,234`, `12.3`, `0.00123`."""
     decimals = 2 - math.floor(math.log10(value)) if value > 0 else 0
     return f"{value:,.{max(0, decimals)}f}"
 
 
 def flop_text(operations: float) -> str:
-    """A number of operations in the unit that suits it: `281 GFLOP`."""
+    """A number of operations in a suitable unit: `281 GFLOP`."""
     power = min(6, max(0, math.floor(math.log10(operations) / 3))) if operations > 0 else 0
     return f"{digits(operations / 1000**power)} {' kMGTPE'[power].strip()}FLOP"
 
 
 def percent(share: float | None) -> str:
-    """`12.34 %`, or a dash where there is nothing to tell."""
+    """`12.34 %`, or a dash for None."""
     return DASH if share is None else f"{100 * share:.2f} %"
 
 
@@ -124,10 +125,10 @@ def span(seconds: float) -> str:
 
 
 def short_hash(sha256: str) -> str:
-    """Enough of a hash to tell two files apart."""
+    """The start of a hash, long enough to distinguish two files."""
     return sha256[:_HASH_DIGITS]
 
 
 def checkpoint(url: str, sha256: str) -> str:
-    """A checkpoint by the name of its file and the beginning of its SHA-256."""
+    """The file name of a checkpoint and the start of its SHA-256."""
     return f"{PurePosixPath(url).name}, SHA-256 {short_hash(sha256)}"

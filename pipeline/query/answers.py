@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +21,7 @@ from smoothcert.pipeline.console.looks import DASH, checkpoint, fits, number_of,
 from smoothcert.pipeline.query.questions import Answered, Answers, Counts, Question, Result
 from smoothcert.workers.ablations.touched import MAX_LISTED
 from smoothcert.workers.runs.votes_table import METADATA_KEY
+from smoothcert.workers.storage.aside import written_aside
 
 Row = dict[str, str]
 """Cells by the titles of their columns."""
@@ -53,26 +56,23 @@ class AnswersFile:
     def __init__(self, path: Path) -> None:
         if path.exists() or not path.name:
             raise RequestError(f"--parquet {path}: is there already; name a new file")
-        self._path, self._aside = path, path.with_name(f".{path.name}.part")
+        self._opened = ExitStack()
         try:
-            self._file = self._aside.open("wb")  # opened here: Arrow takes some names for URLs
+            aside = self._opened.enter_context(written_aside(path))
+            self._file = self._opened.enter_context(aside.open("wb"))  # opened here: Arrow takes some names for URLs
         except OSError as error:
             raise RequestError(
                 f"--parquet {path}: cannot be written ({error.strerror}); name a file of this machine"
             ) from None
-        self._writer = pq.ParquetWriter(self._file, self._SCHEMA, compression="zstd")
+        self._writer = self._opened.enter_context(pq.ParquetWriter(self._file, self._SCHEMA, compression="zstd"))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            with self._file:
-                self._writer.close()
-            if kind is None:
-                self._aside.replace(self._path)
-        finally:
-            self._aside.unlink(missing_ok=True)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._opened.__exit__(kind, error, traceback)
 
     def __call__(self, rows: pa.Table, question: Question, answered: Answered) -> None:
         """Add the images of one file; `weakest` holds top and left pixel of each patch where the slack is smallest."""

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoothcert.manifests.names import listed, printable
+from smoothcert.manifests.names import listed, one_line, printable
 
 
 @given(st.lists(st.text(max_size=200) | st.integers() | st.none() | st.binary()), st.integers(1, 10))
@@ -21,3 +21,10 @@ def test_usual_names_stay_as_they_are():
     assert printable("\x1b[2J") == r"'\x1b[2J'"
     assert printable("a" * 81) == "a" * 80 + "..."
     assert printable(b"x") == "a bytes"
+
+
+def test_an_error_of_several_lines_is_one_line():
+    """Its text without line breaks and runs of blanks, cut where asked; an error without text is called by its type."""
+    assert one_line(ValueError("a\n  b\tc")) == "a b c"
+    assert one_line(ValueError("abcdef"), 3) == "abc"
+    assert one_line(KeyError()) == "KeyError"

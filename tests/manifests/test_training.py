@@ -58,8 +58,8 @@ def test_one_ablation_is_a_list_of_one(training_file):
         ("validation.ablation={kind: row, size: 17}", r"ablation\.size: 17 too large"),
         ("whole_share=1", r"whole_share: 1 .*less than 1"),
         ("name=a/b", r"name: 'a/b' names a folder"),
-        ("images.label=null", r"images\.label: null gives nothing to learn"),
-        ("execution.workers=3", r"batch_size: 4 is no multiple of execution\.workers \(3\)"),
+        ("images.label=null", r"images\.label: null leaves nothing to learn"),
+        ("execution.workers=3", r"batch_size: 4 is not a multiple of execution\.workers \(3\)"),
         ("optimizer.lr=0", r"optimizer\.lr: 0 .*greater than 0"),
         ("precision=float16", r"precision: 'float16' .*'float32' or 'bfloat16'"),
         ("schedule.name=steps", r"schedule\.name: 'steps' .*'step', 'cosine' or 'constant'"),
@@ -80,7 +80,7 @@ def test_each_mistake_is_one_line(training_file, override, says):
 
 def test_settings_that_contradict_each_other_are_refused(training_file):
     """Each says which two do not fit, and what to do."""
-    with pytest.raises(RequestError, match=r"cache: true keeps the crop .* use cache: false"):
+    with pytest.raises(RequestError, match=r"cache: true keeps only the certified crop.* use cache: false"):
         load_training(training_file, ["augmentation.crop=resized", "preprocess.resize=20"])
     with pytest.raises(RequestError, match=r"images\.limit: needs cache: true"):
         load_training(training_file, ["images.limit=3", "cache=false"])

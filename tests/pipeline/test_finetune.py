@@ -43,13 +43,13 @@ def test_held_out_images_are_counted_as_they_are_voted_on(tmp_path, monkeypatch)
     result = run(write_training(tmp_path, tars=(2, 20), validation={"images": {"shards": "tars"}}))
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    told = [line for line in lines if "held-out" in line]
-    assert told == [f"[2/2] {done} of 40 held-out images" for done in (16, 32, 40)]
-    assert "ablations" in lines[lines.index(told[-1]) + 1]
+    held_out = [line for line in lines if "held-out" in line]
+    assert held_out == [f"[2/2] {done} of 40 held-out images" for done in (16, 32, 40)]
+    assert "ablations" in lines[lines.index(held_out[-1]) + 1]
 
 
 def test_the_same_command_goes_on(tmp_path):
-    """What is complete is told, not done again; another training under the name is refused."""
+    """What is complete is held_out, not done again; another training under the name is refused."""
     path = write_training(tmp_path)
     first, again = run(path), run(path)
     assert again.stdout.splitlines() == first.stdout.splitlines()[-2:]
@@ -63,7 +63,7 @@ def test_local_needs_no_ray(tmp_path):
     path = write_training(tmp_path, execution={"workers": 2})
     script = "import sys; sys.modules['ray'] = None; from smoothcert.pipeline.cli import app; app()"
     command = [sys.executable, "-c", script, "finetune", str(path), "--local"]
-    environment = os.environ | {"PYTHONPATH": str(HOUSE), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": f"{HOUSE}/src:{HOUSE}", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "trained" / "small" / "weights.safetensors").exists()
@@ -90,7 +90,7 @@ def test_two_processes_under_ray(tmp_path):
     assert not other.stdout
     crowd = run(path, "--set", "execution={workers: 2, cpus_per_worker: 1000}")
     assert crowd.exit_code == 2
-    assert "2 workers of 1000 CPUs and 0 GPUs asked for, the cluster has room for 0" in crowd.stderr
+    assert "2 workers of 1000 CPUs and 0 GPUs are requested, the cluster has room for 0" in crowd.stderr
 
 
 @pytest.mark.slow

@@ -170,12 +170,12 @@ def test_a_pickle_that_would_run_does_run_elsewhere(tmp_path: Path) -> None:
     [
         (lambda file: None, "weights.pt does not exist; correct the name"),
         (lambda file: file.mkdir(), "is a folder; it holds no file; name one"),
-        (lambda file: file.write_bytes(b""), "no file of torch.save"),
-        (lambda file: file.write_bytes(b"\x80\x02]."), "no file of torch.save"),
+        (lambda file: file.write_bytes(b""), "was not written by torch.save"),
+        (lambda file: file.write_bytes(b"\x80\x02]."), "was not written by torch.save"),
         (lambda file: torch.save([torch.ones(2)], file), "holds no state dict"),
         (lambda file: torch.save({"a": 1}, file), "has no tensors"),
         (lambda file: safetensors.torch.save_file({"a": torch.ones(2)}, file), "is safetensors already"),
-        (lambda file: _truncate(file), "no file of torch.save"),
+        (lambda file: _truncate(file), "was not written by torch.save"),
     ],
 )
 def test_what_cannot_be_imported_is_one_line(make: Callable[[Path], object], says: str, tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_an_old_file_with_more_than_weights(tmp_path: Path) -> None:
     ("content", "says"),
     [
         ({0: torch.ones(2)}, "has no tensors"),
-        ({"__metadata__": torch.ones(2), "a": torch.ones(2)}, "__metadata__ cannot be in a file of safetensors"),
-        ({"z": torch.ones(2) * 1j}, r"z cannot be in a file of safetensors \(complex64 numbers\)"),
+        ({"__metadata__": torch.ones(2), "a": torch.ones(2)}, "__metadata__ cannot be stored as safetensors"),
+        ({"z": torch.ones(2) * 1j}, r"z cannot be stored as safetensors \(complex64 numbers\)"),
         ({"model": nn.Linear(2, 2), "epoch": 3}, "no state dict but an object of torch.nn.modules.linear.Linear, w"),
         (
             {"student": {"a": torch.ones(2)}, "best": torch.tensor(5.0)},
@@ -314,10 +314,10 @@ def test_a_network_in_parts_becomes_one_file(suffix: str, tmp_path: Path) -> Non
         (lambda index: index.write_text('{"weight_map": {}}'), "names no file"),
         (
             lambda index: index.write_text('{"weight_map": {"a": "model-00001-of-00002.safetensors"}}'),
-            "model-00001-of-00002.safetensors has no a, which",
+            "model-00001-of-00002.safetensors has no tensor a, which",
         ),
         (lambda index: _cut(index.with_name("model-00001-of-00002.safetensors")), "is damaged"),
-        (lambda index: index.with_name("model.safetensors").touch(), "exists, and is not overwritten"),
+        (lambda index: index.with_name("model.safetensors").touch(), "exists and is not overwritten"),
     ],
 )
 def test_parts_that_do_not_make_a_network(edit: Callable[[Path], object], says: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What users name instead of a checkpoint file: a folder, the index of a network in parts, a file of another kind.
+"""What users may name instead of a checkpoint file: a folder, the index of a network in parts, another kind of file.
 
 Not covered: what a checkpoint file holds (checkpoints.py); how parts are put together (pipeline/import_checkpoint.py).
 """
@@ -16,10 +16,10 @@ from smoothcert.workers.storage.file_kinds import HEAD_BYTES, Group, Kind, known
 from smoothcert.workers.storage.store import Store
 
 INDEX_SUFFIX = ".index.json"
-"""Of the file that says in which of several files each tensor lies."""
+"""Suffix of an index: it lists which of several files holds each tensor."""
 
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".best")
-_USUAL = ("model.safetensors", "pytorch_model.bin")  # as save_pretrained calls them
+_USUAL_NAMES = ("model.safetensors", "pytorch_model.bin")  # as save_pretrained calls them
 _REMEDIES: dict[Group | None, str] = {
     "pointer": "fetch the file itself with `git lfs pull`",
     "page": "download the file itself",
@@ -31,13 +31,13 @@ _REMEDIES: dict[Group | None, str] = {
 
 
 def require_checkpoint(url: str, store: Store) -> None:
-    """Refuse a checkpoint that is not there, or is a folder.
+    """Refuse a checkpoint that does not exist or is a folder.
 
     Args:
         url: `model.checkpoint`.
-        store: that holds it.
+        store: the store that holds it.
     Raises:
-        RequestError: it is no file; of a folder, the line says which file in it to name.
+        RequestError: it is not a file; for a folder, the error says which file in it to name.
     """
     if store.find(url) is not None and not url.endswith("/"):
         return
@@ -49,7 +49,7 @@ def require_checkpoint(url: str, store: Store) -> None:
 
 
 def what_it_is(checkpoint: Path) -> str | None:
-    """What a file is that is no checkpoint, and what to do; None where that is not clear.
+    """If a file is not a checkpoint, what it is and what to do; None if that is not clear.
 
     Args:
         checkpoint: a local file.
@@ -67,7 +67,7 @@ def what_it_is(checkpoint: Path) -> str | None:
 
 
 def is_index(checkpoint: Path) -> bool:
-    """Whether a file says in which files the tensors of a network in parts lie."""
+    """Whether a file is the index of a network in several files."""
     with checkpoint.open("rb") as file:
         if not file.read(HEAD_BYTES).lstrip().startswith(b"{"):
             return False
@@ -78,7 +78,7 @@ def is_index(checkpoint: Path) -> bool:
 
 
 def is_part(url: str) -> bool:
-    """Whether a file's name says that it is one of several that hold a network."""
+    """Whether a file has the name of one part of a network in several files."""
     return re.search(r"-\d+-of-\d+\.\w+$", url) is not None
 
 
@@ -88,7 +88,7 @@ def _may_be_of_torch(checkpoint: Path, kind: Kind) -> bool:
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:  # damaged; who made it is not known
+    except zipfile.BadZipFile:  # damaged; torch may have written it
         return True
 
 
@@ -102,14 +102,14 @@ def in_folder(folder: str, files: Sequence[str], take: str) -> str:
     """What to do instead of naming a folder.
 
     Args:
-        folder: its URL.
+        folder: the URL of the folder.
         files: names of the files in it.
-        take: the words before the file that is most likely meant.
+        take: the words before the name of the most likely file.
     """
-    weights = [name for name in _USUAL if name in files]
+    weights = [name for name in _USUAL_NAMES if name in files]
     weights += [name for name in files if name.endswith(_SUFFIXES) and not is_part(name) and name not in weights]
     index = next((name for name in files if name.endswith(INDEX_SUFFIX)), None)
-    if index is not None and not any(name in files for name in _USUAL):
+    if index is not None and not any(name in files for name in _USUAL_NAMES):
         fetch = "copy it to a folder of this machine, then " if "://" in folder else ""
         place = index if fetch else f"{folder}/{index}"
         return f"its network is in parts; {fetch}`smoothcert import-checkpoint {place}` makes one file of them"

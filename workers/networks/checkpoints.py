@@ -1,8 +1,9 @@
-"""What a checkpoint file holds, found without torch: which state dict of several is meant, and how it is laid out.
+"""Which state dict of a checkpoint file is meant, and how the file is laid out, found without torch.
 
-The run id depends on it, and computing a run id needs neither torch nor the weights. So only names are read here.
+The run id depends on the state dict, and computing a run id needs neither torch nor the weights. So only names are read
+here.
 
-Not covered: the weights themselves (weights.py), whether they fit the job's network (classifiers.py).
+Not covered: the weights (weights.py), whether they fit the job's network (classifiers.py).
 """
 
 import os.path
@@ -27,15 +28,15 @@ _DUPLICATE = re.compile(r"(?:^|\.)attacker\.")
 NORMALISER = re.compile(r"(?:^|\.)normali[sz]er?(?:\.1|\.normalizer)?\.new_(mean|std)$")
 
 AVERAGED = "n_averaged"
-"""How often torch's AveragedModel has averaged, a number beside the network."""
+"""The counter that torch's AveragedModel keeps beside the network."""
 
 
 class Recognised(NamedTuple):
-    """The state dict that is meant.
+    """The state dict to load.
 
     Attributes:
-        key: of the file's outermost dict, or None if the file is a state dict itself.
-        layout: of file and state dict, for people.
+        key: its key in the file's outermost dict; None if the file is a state dict itself.
+        layout: a description of file and state dict, for people.
     """
 
     key: str | None
@@ -48,9 +49,9 @@ def recognise(checkpoint: Path, key: str | None, *, url: str | None = None) -> R
     Args:
         checkpoint: a local file.
         key: `model.checkpoint_key` of the job.
-        url: of the file, to be named in errors; None: its path.
+        url: the name of the file in errors; None: its path.
     Raises:
-        RequestError: the file is no checkpoint, or has no such state dict.
+        RequestError: the file is not a checkpoint, or has no such state dict.
     """
     url = url or str(checkpoint)
     if looks_like_safetensors(checkpoint):
@@ -69,10 +70,10 @@ def choose_key(content: Mapping[Any, Any], key: str | None, url: str) -> str | N
 
     Args:
         content: the file's outermost dict.
-        key: the one that is asked for, or None for the usual one.
-        url: of the file, to be named in the error.
+        key: the requested key; None for the usual one.
+        url: the name of the file in errors.
     Raises:
-        RequestError: there is no such state dict, or none is the usual one.
+        RequestError: there is no such state dict, or none has a usual name.
     """
     inner = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Mapping)}
     if key is not None:
@@ -85,7 +86,7 @@ def choose_key(content: Mapping[Any, Any], key: str | None, url: str) -> str | N
         return usual
     if whole := [name for name in USUAL_KEYS if isinstance(content.get(name), Inert)]:
         raise RequestError(
-            f"model.checkpoint: {url} holds under {whole[0]!r} no state dict but an object of "
+            f"model.checkpoint: {url} holds under {whole[0]!r} not a state dict but an object of "
             f"{printable(type(content[whole[0]]).__name__)}, which could run code; save its state_dict() instead"
         )
     if inner and _num_tensors(content) <= max(map(_num_tensors, inner.values())):
@@ -101,7 +102,7 @@ def _num_tensors(content: Mapping[Any, Any]) -> int:
 
 
 def duplicates(tensors: Mapping[str, StoredTensor]) -> list[str]:
-    """Names under which an attacker keeps the very numbers that the network has under its own name."""
+    """The names in an attacker (see above) whose numbers the network also has under its own name."""
     return [
         name
         for name, tensor in tensors.items()
@@ -133,14 +134,14 @@ def _names_of_safetensors(checkpoint: Path, url: str) -> list[str]:
             return list(file.keys())
     except SafetensorError as error:
         raise RequestError(
-            f"model.checkpoint: {url} is no whole file of safetensors ({printable(str(error))}); fetch it again"
+            f"model.checkpoint: {url} is not a complete safetensors file ({printable(str(error))}); fetch it again"
         ) from None
 
 
 def _torch_content(checkpoint: Path, url: str) -> dict[Any, Any]:
     try:
         content = read_content(checkpoint)
-    except Exception as error:  # whatever a broken or hostile pickle provokes
+    except Exception as error:  # a damaged or hostile pickle may cause any error
         found = what_it_is(checkpoint) or f"{printable(repr(error))}; name a file of weights"
         raise RequestError(
             f"model.checkpoint: {url} is neither safetensors nor a torch file of tensors: {found}"

@@ -1,10 +1,10 @@
-"""Which tensors of a checkpoint are a network's.
+"""Which tensors of a checkpoint belong to a network.
 
-A training script saves its network under other names: wrapped, averaged, beside a copy of itself or a normaliser. The
-network's own names are looked for under every prefix, then names of earlier versions (older_names.py). What remains
-must be known to be harmless.
+A training script may save its network under other names: wrapped, averaged, beside a copy of itself or a normaliser.
+The search tries the network's own names under every prefix, then the names of earlier versions (older_names.py). All
+other tensors must be known to be harmless.
 
-Not covered: what to say of a file that does not fit (misfits.py).
+Not covered: the error for a file that does not fit (misfits.py).
 """
 
 import re
@@ -22,19 +22,19 @@ from smoothcert.workers.networks.older_names import filter_of, rename
 _COUNTER = "num_batches_tracked"  # of batch norm, which no vote depends on; older versions of torch have none
 _BOOKKEEPING = {AVERAGED, _COUNTER, "total_ops", "total_params"}  # the last two are thop's
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_COMMON = 1 / 3  # of the names: a wrapper may hold its network twice, and a normaliser
+_COMMON_SHARE = 1 / 3  # of the names: a wrapper may hold its network twice, and a normaliser
 
 
 class Fit(NamedTuple):
-    """How the tensors of a file and a network go together.
+    """How the tensors of a file match those of a network.
 
     Attributes:
-        tensors: those of the network that the file has, by the network's names.
-        sources: the names in the file of those tensors.
-        prefix: of the network's names in the file.
+        tensors: the network's tensors that the file has, by the network's names.
+        sources: the names of those tensors in the file.
+        prefix: what precedes the network's names in the file.
         lacks: names of the network that the file does not have, with the prefix.
-        unlike: names of the network whose tensors in the file have another shape, or hold no floating numbers.
-        besides: names in the file of which neither the network nor anything harmless is known.
+        unlike: names of the network whose tensors in the file have another shape, or hold no floating-point numbers.
+        besides: other names in the file that are not known to be harmless.
         normalisers: means and stds of a wrapper, by their names in the file.
     """
 
@@ -52,13 +52,13 @@ class Fit(NamedTuple):
 
 
 def fit_of(weights: Mapping[str, Tensor], network: nn.Module, model: Model, channels: int) -> Fit:
-    """Find a network's tensors among those of a file, under older names where today's are not there.
+    """Find a network's tensors in a file, under older names if the file does not have today's.
 
     Args:
-        weights: of the file, by name.
-        network: of the job; its numbers do not matter, and may be on the meta device.
-        model: that it was built of.
-        channels: of its images.
+        weights: the tensors of the file, by name.
+        network: the network of the job; its numbers do not matter, so it may be on the meta device.
+        model: the description from which it was built.
+        channels: channels of its images.
     """
     own = network.state_dict()
     prefix = prefix_of(weights, own)
@@ -70,11 +70,11 @@ def fit_of(weights: Mapping[str, Tensor], network: nn.Module, model: Model, chan
     filter_fn = filter_of(model) if fit.lacks or fit.unlike else None
     if filter_fn is None:
         return fit
-    # A prefix that stands before all of the network's names is right; else older names may have another.
+    # A prefix under which the file has all names is right; otherwise older names may have another prefix.
     for older in dict.fromkeys((prefix, *(_common_prefixes(weights) if fit.lacks else ()))):
         inside = {name.removeprefix(older): value for name, value in weights.items() if name.startswith(older)}
         renamed = rename(inside, network, filter_fn)
-        # What timm would resample is shown as it is: it has the wrong size.
+        # A tensor that timm would resample stays as it is, so that the error shows its wrong size.
         kept = own.keys() & inside.keys() - renamed.tensors.keys()
         kept = {name for name in kept if _is_unlike(inside[name], own[name])}
         found = renamed.tensors | {name: inside[name] for name in kept}
@@ -87,15 +87,15 @@ def fit_of(weights: Mapping[str, Tensor], network: nn.Module, model: Model, chan
 
 
 def prefix_of(names: Collection[str], own: Collection[str]) -> str:
-    """What stands before the network's own names in a file: what does so most often, the shortest of several."""
+    """The most frequent prefix of the network's own names in a file, the shortest if several are equally frequent."""
     counts = Counter(name.removesuffix(tail) for name in names for tail in _tails(name) if tail in own)
     return min(counts, key=lambda prefix: (-counts[prefix], len(prefix)), default="")
 
 
 def _common_prefixes(names: Collection[str]) -> list[str]:
-    """What a good part of the names begin with, up to a dot; the shortest first, which is nothing."""
+    """Prefixes, up to a dot, that many names share; the shortest first, which is empty."""
     counts = Counter(name.removesuffix(tail) for name in names for tail in _tails(name))
-    return sorted((prefix for prefix, count in counts.items() if count >= _COMMON * len(names)), key=len)
+    return sorted((prefix for prefix, count in counts.items() if count >= _COMMON_SHARE * len(names)), key=len)
 
 
 def _fit(
@@ -106,11 +106,11 @@ def _fit(
     found: dict[str, Tensor],
     sources: set[str],
 ) -> Fit:
-    """Judge what was found for a network in some tensors of a file.
+    """Compare the tensors found for a network with the network.
 
     Args:
-        found: by the network's names.
-        sources: the names in the file of the tensors that were used.
+        found: the tensors, by the network's names.
+        sources: their names in the file.
     """
     own, made = network.state_dict(), dict(network.named_buffers())
     counters = {name: own[name] for name in own.keys() - found.keys() if name.endswith(_COUNTER)}
@@ -143,7 +143,7 @@ def _tails(name: str) -> Iterator[str]:
 
 
 def _repeats(name: str, weights: Mapping[str, Tensor], sources: Collection[str], prefix: str) -> bool:
-    """Whether a tensor is one of the network's once more, under another prefix."""
+    """Whether a tensor is a copy of one of the network's, under another prefix."""
     return any(prefix + tail in sources and _is_equal(weights[name], weights[prefix + tail]) for tail in _tails(name))
 
 

@@ -1,11 +1,11 @@
 """A pickle of tensors and plain containers, read without torch and without running anything in it.
 
-A pickle is a program that calls whatever it names. Here nothing that it names is imported: tensors become records of
-where their numbers lie, containers become plain ones, objects of every other class an inert placeholder. A call of
-anything else does nothing and gives a placeholder too, or is refused where the caller asks for that.
+A pickle is a program that calls whatever it names. Here nothing that it names is imported. Tensors become records of
+where their numbers lie, containers become plain ones, and objects of every other class become an inert placeholder. A
+call of anything else does nothing and returns a placeholder, or is refused if the caller asks for that.
 
-Nor can a small pickle take much time or memory: the interpreter is Python's own, written in Python, so that nothing in
-a pickle sizes a table, and keys are hashed only where they are plain (a tuple of tuples may take for ever).
+A small pickle cannot take much time or memory. The interpreter is Python's own, written in Python, so no number in a
+pickle sets the size of a table. Keys are hashed only if they are plain: to hash nested tuples may take for ever.
 
 Not covered: the file around the pickle, and the numbers (torch_file.py).
 """
@@ -33,7 +33,7 @@ ITEM_BYTES = {
 
 
 class CallRefusedError(Exception):
-    """The pickle calls what is neither a tensor nor a plain container; the text is its name."""
+    """The pickle calls something that is neither a tensor nor a plain container; the text is its name."""
 
 
 class StoredNumbers(NamedTuple):
@@ -54,7 +54,7 @@ class StoredTensor(NamedTuple):
 
 
 class Inert:
-    """Stands for any class or object, and takes whatever state it is given."""
+    """Replaces any class or object, and ignores any state."""
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         return super().__new__(cls)
@@ -86,7 +86,7 @@ class InertUnpickler(_Interpreter):  # type: ignore[misc]
     Attributes:
         numbers: what `load` met, by key.
     Raises:
-        CallRefusedError: by `load`; it raises whatever else a broken or hostile pickle provokes.
+        CallRefusedError: by `load`; a damaged or hostile pickle may also cause any other error.
     """
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Interpreter.dispatch)
@@ -114,10 +114,10 @@ class InertUnpickler(_Interpreter):  # type: ignore[misc]
     dispatch[pickle.DICT[0]] = _push_dict_of_items
     dispatch[pickle.EMPTY_SET[0]] = _push_set
     dispatch[pickle.FROZENSET[0]] = _push_set_of_items
-    dispatch[pickle.BYTEARRAY8[0]] = dispatch[pickle.BINBYTES8[0]]  # the other trusts the length that is told
+    dispatch[pickle.BYTEARRAY8[0]] = dispatch[pickle.BINBYTES8[0]]  # the original trusts the length in the pickle
 
     def find_class(self, module: str, name: str) -> Any:
-        if name == "_load_type" and module in ("dill._dill", "dill.dill"):  # dill's word for a builtin type
+        if name == "_load_type" and module in ("dill._dill", "dill.dill"):  # dill's name for a builtin type
             return _Harmless(partial(self.find_class, "builtins"))
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
@@ -137,7 +137,7 @@ class InertUnpickler(_Interpreter):  # type: ignore[misc]
 
 
 class _OnlyMade(type):
-    """Of placeholders that an object may be an instance of, but that cannot be called."""
+    """The type of placeholders that may be the class of an object but cannot be called."""
 
     def __call__(cls, *_args: Any, **_kwargs: Any) -> Any:
         raise CallRefusedError(cls.__name__)
@@ -159,7 +159,7 @@ class _Harmless:
 
 
 class _Dict(dict[Any, Any]):
-    """Stands for every mapping; a key that is not plain becomes a placeholder, attributes are dropped."""
+    """Replaces every mapping; a key that is not plain becomes a placeholder, attributes are dropped."""
 
     def __init__(self, items: Iterable[tuple[Any, Any]] = ()) -> None:
         super().__init__()
@@ -185,7 +185,7 @@ def _tensor(
     _hooks: Any = None,
     signs: Any = None,
 ) -> StoredTensor | Inert:
-    """A tensor; a placeholder where its numbers are of no known format, or to be negated or conjugated."""
+    """A tensor; a placeholder if the format of its numbers is unknown, or they are to be negated or conjugated."""
     if not isinstance(numbers, StoredNumbers) or signs:
         return Inert()
     shape, strides = tuple(shape), tuple(strides)
@@ -202,7 +202,7 @@ def _first(value: Any, *_rest: Any) -> Any:
 
 
 def _mapping(*args: Any) -> _Dict:
-    """OrderedDict and its like, of a mapping or of pairs."""
+    """OrderedDict and similar classes, made from a mapping or from pairs."""
     items = args[0] if args else ()
     if isinstance(items, Mapping):
         return _Dict(items.items())

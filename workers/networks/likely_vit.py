@@ -1,6 +1,7 @@
-"""Which VisionTransformer a state dict is likely of, told by the shapes of its tensors.
+"""Which VisionTransformer probably has the tensors of a state dict, by their shapes.
 
-What shapes cannot tell is taken as usual: heads of 64 numbers, timm's order of norms, GELU.
+What shapes do not show is assumed to be usual: heads of 64 numbers, timm's order of norms, GELU. misfits.py builds the
+network and shows the hint only if the file loads into it.
 Not covered: other families, hybrid stems, relative positions.
 """
 
@@ -27,9 +28,9 @@ class LikelyVit(NamedTuple):
     """What to write into a job.
 
     Attributes:
-        architecture, options: of timm.
-        classes: number of classes, or None without a head.
-        side: of the images that the network takes, in pixels, or None if its positions do not tell.
+        architecture, options: arguments of timm.create_model.
+        classes: number of classes; None without a head.
+        side: side of the network's images in pixels; None if its positions do not show it.
     """
 
     architecture: str
@@ -44,10 +45,10 @@ class LikelyVit(NamedTuple):
 
 
 def likely_vit(shapes: Mapping[str, tuple[int, ...]]) -> LikelyVit | None:
-    """The nearest VisionTransformer of timm, or None where the names are not those of one.
+    """Name the nearest VisionTransformer of timm; None if the names are not those of a VisionTransformer.
 
     Args:
-        shapes: of each tensor, by name; a common prefix of the names does not matter.
+        shapes: the shape of each tensor, by name; the names may share a prefix.
     """
     stems = sorted((name for name in shapes if name.endswith(_STEM) and len(shapes[name]) == 4), key=len)
     if not stems:
@@ -78,7 +79,7 @@ def likely_vit(shapes: Mapping[str, tuple[int, ...]]) -> LikelyVit | None:
 
 
 def _details(own: Mapping[str, tuple[int, ...]], width: int) -> dict[str, Any]:
-    """Options that the presence or the shape of a tensor tells."""
+    """Options that follow from the presence or the shape of a tensor."""
     options: dict[str, Any] = {}
     if (mlp := own.get("blocks.0.mlp.fc1.weight")) and mlp[0] != 4 * width:
         options["mlp_ratio"] = mlp[0] / width
@@ -106,7 +107,7 @@ def _prefix_tokens(own: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def _embedded_prefix(own: Mapping[str, tuple[int, ...]]) -> int | None:
-    """How many prefix tokens have a position: all or none, whichever leaves a square."""
+    """How many prefix tokens have a position: all or none, whichever leaves a square number of positions."""
     if "pos_embed" not in own:
         return None
     positions = own["pos_embed"][1]

@@ -1,9 +1,9 @@
-"""What to say of a checkpoint that does not fit the job's network: what is wrong, and what to write into the job.
+"""The error for a checkpoint that does not fit the job's network: what is wrong, and what to write into the job.
 
-Tensors that nothing is known of may be harmless, so the line that ignores them is shown. Another network is named only
-if the file loads into it.
+Unknown tensors may be harmless, so the error shows the line that ignores them. It names another network only if the
+file loads into that network.
 
-Not covered: what fits (fitting.py), which network shapes are of (likely_vit.py).
+Not covered: what fits (fitting.py), which network has such shapes (likely_vit.py).
 """
 
 import json
@@ -25,8 +25,8 @@ from smoothcert.workers.networks.fitting import Fit, fit_of, prefix_of
 from smoothcert.workers.networks.likely_vit import LikelyVit, likely_vit
 from smoothcert.workers.networks.weights import is_like
 
-_COMPLAINTS, _PATTERNS, _LONGEST = 3, 40, 60  # shown; the last is of a name in a pattern
-_ANYTHING = "correct architecture, options, classes, crop or upsample"
+_MAX_COMPLAINTS, _MAX_PATTERNS, _MAX_PATTERN_CHARACTERS = 3, 40, 60
+_GENERAL_REMEDY = "correct architecture, options, classes, crop or upsample"
 
 Build = Callable[[Model, int], nn.Module]
 
@@ -35,11 +35,11 @@ class Misfit(NamedTuple):
     """A file and a network that do not fit.
 
     Attributes:
-        weights: of the file, by name.
-        network, model: of the job.
-        side: of the network's images, in pixels.
-        channels: of its images.
-        fit: how far they go together.
+        weights: the tensors of the file, by name.
+        network, model: the network of the job, and its description.
+        side: side of the network's images, in pixels.
+        channels: channels of its images.
+        fit: how the file matches the network.
     """
 
     weights: Mapping[str, Tensor]
@@ -60,15 +60,15 @@ def describe(misfit: Misfit, build: Build) -> str:
 
     Args:
         misfit: the file and the network.
-        build: makes a network of a model and the side of its images.
+        build: builds a network from a model and the side of its images.
     """
     model, fit, side = misfit.model, misfit.fit, misfit.side
     complaints = list(_complaints(misfit))
-    more = f" (and {len(complaints) - _COMPLAINTS} more)" if len(complaints) > _COMPLAINTS else ""
+    more = f" (and {len(complaints) - _MAX_COMPLAINTS} more)" if len(complaints) > _MAX_COMPLAINTS else ""
     network = f"{model.architecture} with {model.classes} classes on {side} x {side} pixels"
     found = f"does not fit {network}" if fit.lacks or fit.unlike else f"has all weights of {network} and more"
     return (
-        f"model.checkpoint: {model.checkpoint} {found}: {'; '.join(complaints[:_COMPLAINTS])}{more}; "
+        f"model.checkpoint: {model.checkpoint} {found}: {'; '.join(complaints[:_MAX_COMPLAINTS])}{more}; "
         f"{_remedy(misfit, build)}"
     )
 
@@ -105,7 +105,7 @@ def _remedy(misfit: Misfit, build: Build) -> str:
     likely = _likely(misfit, build)
     if likely is not None and not (architecture_fits and len(likely.fit.besides) >= len(fit.besides)):
         ignored = f", and {_ignore(likely.fit)}" if likely.fit.besides else ""
-        return f"{_ANYTHING}; by its shapes the file is {likely.vit}{ignored}"
+        return f"{_GENERAL_REMEDY}; by its shapes the file is {likely.vit}{ignored}"
     if not architecture_fits:
         return _without_architecture(misfit)
     if _are_layers(misfit):
@@ -120,11 +120,11 @@ def _without_architecture(misfit: Misfit) -> str:
     lacking = [own[name.removeprefix(fit.prefix)] for name in fit.lacks]
     if not fit.unlike and all(tensor.dim() and len(tensor) == misfit.model.classes for tensor in lacking):
         return "it has no head, so it cannot classify; finetune it, or name a checkpoint with a head"
-    return _ANYTHING
+    return _GENERAL_REMEDY
 
 
 def _settings(misfit: Misfit) -> list[str]:
-    """What to set where head and positions alone have other shapes; nothing where others have, too."""
+    """The settings to change if only head and positions have other shapes; none if other tensors have, too."""
     fit, own, classes = misfit.fit, misfit.network.state_dict(), misfit.model.classes
     heads = {
         name: fit.tensors[name].shape[0]
@@ -148,7 +148,7 @@ def _settings(misfit: Misfit) -> list[str]:
 
 
 def _likely(misfit: Misfit, build: Build) -> _Likely | None:
-    """The ViT that the file's shapes are of, if all of its tensors are in the file."""
+    """The ViT that has the file's shapes, if the file loads into it."""
     vit = likely_vit({name: tuple(value.shape) for name, value in misfit.weights.items()})
     if vit is None or vit.classes is None:
         return None
@@ -164,7 +164,7 @@ def _likely(misfit: Misfit, build: Build) -> _Likely | None:
 
 
 def _with_heads_of(model: Model, vit: LikelyVit) -> LikelyVit:
-    """Shapes do not tell the number of heads: where the job names one for this width, it is right."""
+    """Take the number of heads from the job if it names one for this width; shapes do not show it."""
     heads, width = (model.options.get(name) for name in ("num_heads", "embed_dim"))
     if heads is None or width != vit.options.get("embed_dim"):
         return vit
@@ -172,7 +172,7 @@ def _with_heads_of(model: Model, vit: LikelyVit) -> LikelyVit:
 
 
 def _are_layers(misfit: Misfit) -> bool:
-    """Whether what the file has besides is called as the network's own layers are, but for their numbers."""
+    """Whether an unknown tensor has the name of a layer of the network, except for its number."""
     own = {re.sub(r"\d+", "0", name) for name in misfit.network.state_dict()}
     prefix = misfit.fit.prefix
     return any(
@@ -195,8 +195,8 @@ def _ignore_if_harmless(misfit: Misfit) -> str:
 
 def _ignore(fit: Fit) -> str:
     patterns = _patterns(fit.besides, fit.sources | fit.normalisers.keys())
-    others = f" and {len(patterns) - _PATTERNS} more patterns" if len(patterns) > _PATTERNS else ""
-    return f"write {_line(patterns[:_PATTERNS])}{others}"
+    others = f" and {len(patterns) - _MAX_PATTERNS} more patterns" if len(patterns) > _MAX_PATTERNS else ""
+    return f"write {_line(patterns[:_MAX_PATTERNS])}{others}"
 
 
 def _line(patterns: Sequence[str]) -> str:
@@ -204,13 +204,13 @@ def _line(patterns: Sequence[str]) -> str:
 
 
 def _patterns(names: Sequence[str], needed: Collection[str]) -> list[str]:
-    """Patterns that match all of the names and none of those that are needed, the widest that do."""
+    """The widest patterns that match all of the names and none of the needed ones."""
     patterns: list[str] = []
     for name in names:
         if any(fnmatchcase(name, pattern) for pattern in patterns):
             continue
         ends = [place + 1 for place, letter in enumerate(name) if letter == "."]
-        wider = [f"{escape(name[:end])}*" for end in [*ends, _LONGEST] if end < len(name)]
+        wider = [f"{escape(name[:end])}*" for end in [*ends, _MAX_PATTERN_CHARACTERS] if end < len(name)]
         patterns.append(
             next((each for each in wider if not any(fnmatchcase(one, each) for one in needed)), escape(name))
         )

@@ -1,8 +1,8 @@
-"""The normalisers that wrappers save beside their network: mean and std must be those of the job.
+"""The normalisers that wrappers save beside their network: the job must have the same mean and std.
 
 A wrapper normalises pixels itself, with buffers such as `normalize.mean` and `normalize.std`. The job must do the same
-before the network. A pair is told by its names, under any prefix, and holds one number, or one a channel; its pixels
-go from 0 to 1 or from 0 to 255.
+before the network. A pair is recognised by its names, under any prefix. It holds one number, or one for each channel,
+for pixels from 0 to 1 or from 0 to 255.
 
 Not covered: which tensors are the network's own (weights.py).
 """
@@ -29,7 +29,7 @@ _COUNTS = {1: "one number", 3: "three numbers"}
 
 
 def normalisers(tensors: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
-    """Those of the tensors that are the mean or the std of a normaliser, by name.
+    """Find the tensors that are the mean or the std of a normaliser, by name.
 
     Args:
         tensors: by name, without the network's own.
@@ -44,14 +44,14 @@ def normalisers(tensors: Mapping[str, Tensor], channels: int) -> dict[str, Tenso
 
 
 def check_normalisers(tensors: Mapping[str, Tensor], preprocess: Preprocess, url: str) -> None:
-    """A network that was trained behind a normaliser of its own must get pixels normalised the same way.
+    """Refuse a job that normalises pixels in another way than the network's own normaliser.
 
     Args:
         tensors: as `normalisers` finds them.
         preprocess: of the job.
-        url: of the file, to be named in errors.
+        url: the name of the file in errors.
     Raises:
-        RequestError: the job says otherwise.
+        RequestError: the job has another mean or std.
     """
     channels = len(preprocess.mean)
     for name, tensor in tensors.items():
@@ -75,7 +75,7 @@ def _word(name: str) -> str:
 
 
 def _partner(name: str) -> str:
-    """The other name of the pair; empty where the name is none of a pair."""
+    """The other name of the pair; empty if the name does not belong to a pair."""
     word = _word(name)
     return name.removesuffix(word) + _PARTNER[word] if word else ""
 
@@ -85,7 +85,7 @@ def _fits(tensor: Tensor, channels: int) -> bool:
 
 
 def _near(there: Tensor, here: Tensor, dtype: torch.dtype, key: str) -> bool:
-    """Whether two means or stds agree but for the rounding of the file's number format."""
+    """Whether two means or stds agree, except for the rounding of the file's number format."""
     rounding = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
     allowed = (rounding * here.abs()).clamp(min=_AGREE)
     if key == "std":

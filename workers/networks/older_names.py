@@ -1,8 +1,8 @@
-"""Tensors under older names, renamed by the function that timm keeps for each architecture.
+"""Tensors under older names, renamed by the function that timm has for each architecture.
 
-timm's filter of published weights (`checkpoint_filter_fn`) turns names of other libraries and of earlier versions into
-today's. It may also resample positions, add zeros or leave layers out. Nobody asked for that here, so the filter gets
-numbered places instead of the weights: where each number arrives shows what was only moved.
+timm's filter of published weights (`checkpoint_filter_fn`) turns the names of other libraries and of earlier versions
+into today's. It may also resample positions, add zeros or drop layers. No vote may depend on that, so the filter gets
+numbered places instead of the weights. Where each number arrives shows what was only moved.
 
 Not covered: whether what was renamed fits (weights.py).
 """
@@ -42,7 +42,7 @@ class Renamed(NamedTuple):
 
 
 def filter_of(model: Model) -> Filter | None:
-    """What timm does to the weights it publishes for an architecture; None where they need nothing."""
+    """timm's filter of the weights that it publishes for an architecture; None if they need none."""
     taken: list[Filter | None] = [None]
 
     def take(*_: object, filter_fn: Filter | None = None, **__: object) -> None:
@@ -59,11 +59,11 @@ def filter_of(model: Model) -> Filter | None:
 
 
 def rename(weights: Mapping[str, Tensor], network: nn.Module, filter_fn: Filter) -> Renamed:
-    """Apply a filter as far as it only renames and reshapes; what it computes or uses in part is left out.
+    """Apply a filter, but keep only tensors that it renames or reshapes, none that it computes or uses in part.
 
     Args:
         weights: by older names, without a prefix.
-        network: that they may be of.
+        network: the network that they may belong to.
         filter_fn: timm's, of the network's architecture.
     """
     names, own = list(weights), network.state_dict()
@@ -128,7 +128,7 @@ def _moves(
     numbered = {name: _numbers(starts[name], weights[name]).reshape(weights[name].shape) for name in order}
     try:
         filtered = filter_fn(numbered, network) if takes_network else filter_fn(numbered)
-    except Exception:  # whatever a filter says to names that it does not know
+    except Exception:  # a filter may raise anything for names that it does not know
         return {}
     in_order = sorted(starts, key=starts.__getitem__)
     ends = [starts[name] for name in in_order]

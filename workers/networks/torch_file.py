@@ -31,7 +31,7 @@ def read_content(path: Path, *, refuse_calls: bool = False) -> Any:
 
     Raises:
         CallRefusedError: the pickle calls something unknown, and `refuse_calls` is set.
-        Exception: whatever a broken or hostile file provokes.
+        Exception: a damaged or hostile file may cause any error.
     """
     if _is_zip(path):
         with zipfile.ZipFile(path) as archive:
@@ -89,13 +89,13 @@ def _check(name: str, tensor: StoredTensor, length: int) -> None:
 
 
 def _is_zip(path: Path) -> bool:
-    """As torch tells: a zip file may lie behind an older one of torch."""
+    """Whether the file is a zip archive, by torch's own rule: an older file may have a zip archive behind it."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A file of the archive; as torch compresses none, none is larger than the archive."""
+    """A file of the archive. torch compresses none, so none is larger than the archive."""
     member = archive.getinfo(name)
     if member.compress_type != zipfile.ZIP_STORED:
         raise pickle.UnpicklingError(f"{name} is compressed, which torch does not do")
@@ -119,7 +119,7 @@ class _Legacy(NamedTuple):
 def _legacy(file: IO[bytes], *, refuse_calls: bool) -> _Legacy:
     first = InertUnpickler(file, refuse_calls=refuse_calls).load()
     if isinstance(first, dict):
-        return _Legacy(first, {})  # a pickle in which torch had no part
+        return _Legacy(first, {})  # a plain pickle, not written by torch
     for _ in range(_LEGACY_PREAMBLE - 1):
         InertUnpickler(file, refuse_calls=refuse_calls).load()
     unpickler = InertUnpickler(file, refuse_calls=refuse_calls)

@@ -15,36 +15,36 @@ import torch
 from torch import Tensor
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.names import listed, printable
+from smoothcert.manifests.names import listed, one_line, printable
 from smoothcert.workers.networks.checkpoints import looks_like_safetensors
 
 
 def read_weights(checkpoint: Path, checkpoint_key: str | None, url: str) -> dict[str, Tensor]:
-    """The tensors of a state dict.
+    """Read the tensors of a state dict.
 
     Args:
         checkpoint: a local file.
         checkpoint_key: the state dict to take, or None if the file is one.
         url: of the file, to be named in errors.
     Raises:
-        RequestError: the file cannot be read, or only by running what is in it.
+        RequestError: the file cannot be read, or only by running code in it.
     """
     try:
         if looks_like_safetensors(checkpoint):
             content: Any = safetensors.torch.load_file(checkpoint)
         else:
-            with checkpoint.open("rb") as file:  # of a path torch.load would look at the suffix
+            with checkpoint.open("rb") as file:  # given a path, torch.load would look at its suffix
                 content = torch.load(file, map_location="cpu", weights_only=True)
         if checkpoint_key is not None:
             content = content[checkpoint_key]
-    except pickle.UnpicklingError:  # torch's own text advises to switch the check off
+    except pickle.UnpicklingError:  # torch's own message advises to switch the check off
         raise RequestError(
-            f"model.checkpoint: {url} is a pickle of other things than tensors, which could run code, so it was "
-            "not loaded; `smoothcert import-checkpoint FILE` makes safetensors of its weights, and runs nothing"
+            f"model.checkpoint: {url} is a pickle that holds more than tensors and could run code, so it was "
+            "not loaded; `smoothcert import-checkpoint FILE` writes its weights as safetensors and runs nothing"
         ) from None
-    except Exception as error:  # whatever a broken or hostile file provokes
+    except Exception as error:  # a damaged or hostile file may cause any error
         raise RequestError(
-            f"model.checkpoint: {url} cannot be read ({printable(' '.join(str(error).split()))}); save a plain state "
+            f"model.checkpoint: {url} cannot be read ({printable(one_line(error))}); save a plain state "
             "dict, best as safetensors"
         ) from None
     if not isinstance(content, dict):
@@ -53,7 +53,7 @@ def read_weights(checkpoint: Path, checkpoint_key: str | None, url: str) -> dict
 
 
 def without_ignored(weights: Mapping[str, Tensor], patterns: Sequence[str], url: str) -> dict[str, Tensor]:
-    """The tensors whose names match none of the patterns.
+    """Drop the tensors whose names match a pattern.
 
     Raises:
         RequestError: a pattern matches no name.
@@ -68,5 +68,5 @@ def without_ignored(weights: Mapping[str, Tensor], patterns: Sequence[str], url:
 
 
 def is_like(name: str, pattern: str) -> bool:
-    """Whether a pattern of `model.ignore` means a tensor: a name that is there is taken literally, too."""
+    """Whether a pattern of `model.ignore` matches a name; a pattern also matches the name that is spelled the same."""
     return name == pattern or fnmatchcase(name, pattern)

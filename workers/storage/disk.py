@@ -1,4 +1,4 @@
-"""A disk that is full says so, and which one it is: the error of the system names neither."""
+"""Errors of disks in one line: which disk is full, what may not be written, and what to do."""
 
 import errno
 from collections.abc import Iterator
@@ -6,23 +6,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smoothcert.manifests.errors import RunError
+from smoothcert.manifests.names import one_line
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def is_full(error: OSError) -> bool:
-    """Whether the disk, or what a user may have of it, is used up."""
+    """Whether the disk, or the user's quota on it, is full."""
     return error.errno in _FULL
 
 
 def is_too_large(error: OSError) -> bool:
-    """Whether a file would be larger than the user, or the file system, may have one."""
+    """Whether the file would be larger than the user's limit or the file system allows."""
     return error.errno == errno.EFBIG
 
 
 def reason_of(error: OSError) -> str:
-    """The words of an error, of which some have none."""
-    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+    """The words of an error; its type if it has none."""
+    return error.strerror or one_line(error)
 
 
 def is_forbidden(error: OSError) -> bool:
@@ -31,12 +32,12 @@ def is_forbidden(error: OSError) -> bool:
 
 
 def remedy_for(error: OSError, place: Path | str, otherwise: str) -> str:
-    """What to do about a place that could not be written.
+    """What to do if a place cannot be written to.
 
     Args:
-        error: of writing.
-        place: how the place is called in the line.
-        otherwise: what helps in every case, such as another place.
+        error: the error of writing.
+        place: the name of the place in the message.
+        otherwise: a remedy for every case, such as another place.
     """
     if is_full(error):
         return f"make room in {place}, or {otherwise}"
@@ -47,13 +48,13 @@ def remedy_for(error: OSError, place: Path | str, otherwise: str) -> str:
 
 @contextmanager
 def naming_a_full_disk(folder: Path | str, remedy: str) -> Iterator[None]:
-    """Turn the error of a full disk, or of a file that is too large for it, into a line.
+    """Turn the errors of a full disk and of a file that is too large into one line.
 
     Args:
-        folder: where is written.
-        remedy: what to do besides.
+        folder: the folder that is written to.
+        remedy: what else to do.
     Raises:
-        RunError: the disk takes no more; another machine, or another time, may do better.
+        RunError: the disk is full; another attempt, or another machine, may succeed.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""What a file is, in words, told by its first bytes. For messages alone: what to say where another file is expected.
+"""What a file is, in words, by its first bytes; for the errors about a file of the wrong kind.
 
-Not covered: what to do about it, except for images; tars (tar_headers.py) and checkpoints (checkpoint_files.py) differ.
+Not covered: the remedy, except for images; tars (tar_headers.py) and checkpoints (checkpoint_files.py) have their own.
 """
 
 import codecs
@@ -8,7 +8,7 @@ import re
 from typing import Literal, NamedTuple
 
 HEAD_BYTES = 4096
-"""So much of a file is looked at."""
+"""The kind follows from so many bytes at the start of a file."""
 
 Group = Literal["readable", "convert", "compressed", "archive", "tar", "pointer", "page", "parquet", "hdf5", "pickle"]
 _BOM = codecs.BOM_UTF8
@@ -68,7 +68,7 @@ class Kind(NamedTuple):
 
 
 def known_kind(data: bytes) -> Kind | None:
-    """What a file is, by its first HEAD_BYTES bytes; None where that is not clear."""
+    """What a file is, by its first HEAD_BYTES bytes; None if that is not clear."""
     start = data[:HEAD_BYTES].removeprefix(_BOM)
     for pattern, name, group in _KINDS:
         if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
@@ -78,9 +78,7 @@ def known_kind(data: bytes) -> Kind | None:
 
 
 def kind_of(data: bytes) -> str:
-    """What the file is that is no image, such as `the file is a gzip file; unpack it`; its first bytes where nothing
-    is known.
-    """
+    """Why a file is not an image, such as `the file is a gzip file; unpack it`; of an unknown file, its first bytes."""
     if not data:
         return "the file is empty"
     if not data[:HEAD_BYTES].strip(b"\0"):
@@ -95,7 +93,7 @@ def kind_of(data: bytes) -> str:
 
 
 def _text_of(start: bytes) -> str | None:
-    """The text in one line; None where a byte is no text, or nothing looks like words."""
+    """The text on one line; None if a byte is not text, or nothing looks like words."""
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(start)  # a character may be cut at the end
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
 """Files in folders of this machine.
 
-A file is published by writing it aside, syncing it to disk, then linking it to its name, which fails if the name
-exists. So a reader never sees half a file, and of two writers one learns that it came second.
+A file is published in three steps: it is written under another name, synced to disk, and linked to its own name, which
+fails if that name exists. So a reader never sees half a file, and of two writers the second gets an error.
 """
 
 import errno
@@ -18,20 +18,20 @@ from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.files import FileEntry, Listing
 from smoothcert.workers.storage.disk import reason_of, remedy_for
 
-_ASIDE = ".incoming"
-_STALE_S = 3600  # what lies aside for longer belongs to a writer that died
-_ATTEMPTS = 5  # a sweeper whose clock is ahead may take a living writer's for one of these
+_TEMPORARY = ".incoming"
+_STALE_S = 3600  # an older file belongs to a writer that died
+_ATTEMPTS = 5  # a sweeper whose clock is ahead may remove the file of a living writer
 
 
 class FolderStore:
-    """Files below the root of this machine."""
+    """Files of this machine."""
 
     def find(self, url: str) -> FileEntry | None:
         with _explained(url):
             return _entry(Path(url))
 
     def files(self, folder: str) -> list[FileEntry]:
-        """The files directly in a folder, by name; none where it does not exist."""
+        """The files directly in a folder, by name; none if it does not exist."""
         listing = self.listing(folder)
         return listing.files if listing else []
 
@@ -62,7 +62,7 @@ class FolderStore:
     @contextmanager
     def local(self, url: str) -> Iterator[Path]:
         try:
-            with Path(url).open("rb"):  # whoever opens it by its name can read it
+            with Path(url).open("rb"):  # so that opening it by name will succeed
                 pass
         except OSError as error:  # perhaps on this machine alone
             raise RunError(f"{url}: {reason_of(error)}; check that this machine can read it, and try again") from None
@@ -73,16 +73,16 @@ class FolderStore:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             for _ in range(_ATTEMPTS):
-                with _aside(Path(run_url, _ASIDE), data) as aside, suppress(FileNotFoundError):
-                    os.link(aside, target)
+                with _written(Path(run_url, _TEMPORARY), data) as temporary, suppress(FileNotFoundError):
+                    os.link(temporary, target)
                     break
             else:
-                raise FileNotFoundError(errno.ENOENT, "what is written aside does not stay there")
+                raise FileNotFoundError(errno.ENOENT, "the temporary file disappears")
             _sync_folder(target.parent)
         except FileExistsError:
             if target.is_file():
                 return False
-            raise RequestError(f"output: {target}: something in its way is no folder; choose another output") from None
+            raise RequestError(f"output: {target}: a part of its path is not a folder; choose another output") from None
         except OSError as error:
             remedy = remedy_for(error, run_url, "choose another output")
             raise RequestError(f"output: cannot write {target}: {reason_of(error)}; {remedy}") from None
@@ -98,14 +98,14 @@ class FolderStore:
             Path(url).unlink(missing_ok=True)
 
     def sweep(self, run_url: str) -> None:
-        for path in Path(run_url, _ASIDE).glob("*"):
+        for path in Path(run_url, _TEMPORARY).glob("*"):
             with _explained(str(path)), suppress(FileNotFoundError):  # its writer is done with it
                 if time.time() - path.stat().st_mtime > _STALE_S:
                     path.unlink()
 
 
 def _entry(path: Path) -> FileEntry | None:
-    """None where there is no such file, or no more."""
+    """None if there is no such file, or it is gone."""
     try:
         facts = path.stat()
     except OSError as error:
@@ -119,7 +119,7 @@ def _entry(path: Path) -> FileEntry | None:
 
 @contextmanager
 def _explained(url: str) -> Iterator[None]:
-    """One line of what the file system refuses; its own trouble is a RunError, for another attempt may do better."""
+    """Turn errors of the file system into one line; a RunError if another attempt may succeed."""
     try:
         yield
     except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
@@ -129,8 +129,8 @@ def _explained(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _aside(folder: Path, data: bytes) -> Iterator[Path]:
-    """A file with this content on the disk, removed at the end."""
+def _written(folder: Path, data: bytes) -> Iterator[Path]:
+    """A synced temporary file with this content, removed at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / uuid.uuid4().hex
     try:
@@ -144,7 +144,7 @@ def _aside(folder: Path, data: bytes) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name survive a power loss."""
+    """Make a new file name survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,8 @@
 """Weights by name: `hf-hub:OWNER/NAME` of the Hugging Face Hub, `timm:NAME` for hf-hub:timm/NAME; without torch.
 
-Each machine fetches the file into its own cache, that of huggingface_hub: HF_HOME says where, HF_TOKEN lets into
-private repositories, HF_HUB_OFFLINE=1 takes what is there. `@REVISION` behind the name keeps to one version of it.
+Each machine downloads the file into its own cache, that of huggingface_hub. HF_HOME names its folder, HF_TOKEN gives
+access to private repositories, and HF_HUB_OFFLINE=1 uses only what the cache holds. `@REVISION` after the name fixes
+one version.
 """
 
 import os
@@ -10,29 +11,30 @@ from functools import lru_cache
 from pathlib import Path
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.yaml_file import HUB_NAMES
+from smoothcert.manifests.locations import HUB_PREFIXES
 from smoothcert.workers.storage.disk import is_forbidden, is_full, is_too_large, reason_of, remedy_for
 
 _FILE = "model.safetensors"
 
 
-@lru_cache  # so that a process keeps to one version, whatever is uploaded meanwhile
+@lru_cache  # a process keeps to one version, even if another is uploaded meanwhile
 def fetch(name: str) -> Path:
-    """The weights of a hub name, on this machine.
+    """Download the weights of a hub name to this machine, unless they are in its cache.
 
     Args:
-        name: begins as one of HUB_NAMES.
+        name: starts with one of HUB_PREFIXES.
     Raises:
-        RequestError: the name is none, its weights do not exist, or cannot be had.
+        RequestError: the name is malformed, its weights do not exist, or they cannot be downloaded.
     """
-    from huggingface_hub import constants, errors, hf_hub_download  # half a second
+    from huggingface_hub import constants, errors, hf_hub_download  # takes half a second
     from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # it tells of every attempt
+    logging.set_verbosity_error()  # it logs every attempt
     found = re.fullmatch(r"(?:hf-hub:([\w.-]+/[\w.-]+)|timm:([\w.-]+))(?:@([\w./-]+))?", name)
     if found is None:
         raise RequestError(
-            f"model.checkpoint: {name} is no name of the hub; use hf-hub:OWNER/NAME or timm:NAME, @REVISION behind it"
+            f"model.checkpoint: {name} is not a name of the hub; use hf-hub:OWNER/NAME or timm:NAME, and "
+            "@REVISION after it if needed"
         )
     repository = found[1] or f"timm/{found[2]}"
     try:
@@ -63,13 +65,13 @@ def fetch(name: str) -> Path:
 
 
 def is_hub_name(url: str) -> bool:
-    return url.startswith(HUB_NAMES)
+    return url.startswith(HUB_PREFIXES)
 
 
 def _of_the_disk(error: BaseException | None) -> OSError | None:
-    """The refusal of the cache's disk behind an error, as errors of the network are OSErrors, too; else None."""
+    """The error of the cache's disk behind an error, if there is one; errors of the network are OSErrors, too."""
     while error is not None:
-        if found := re.search(r"\(os error (\d+)\)", str(error)):  # of the transport in Rust
+        if found := re.search(r"\(os error (\d+)\)", str(error)):  # from the transport in Rust
             error = OSError(int(found[1]), os.strerror(int(found[1])))
         if isinstance(error, OSError) and (is_full(error) or is_too_large(error) or is_forbidden(error)):
             return error

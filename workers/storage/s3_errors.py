@@ -1,6 +1,7 @@
-"""What S3 refuses, in a line: what the server says, and what to do.
+"""Errors of S3 in one line: what the server says, and what to do.
 
-Answers may lack a code, a message or both (those to a HEAD have no body); then the HTTP status stands for them.
+An answer may have no code, no message or neither (the answer to a HEAD has no body). Then the HTTP status replaces
+them.
 """
 
 import os
@@ -12,6 +13,7 @@ from boto3.exceptions import Boto3Error
 from botocore import exceptions as boto
 
 from smoothcert.manifests.errors import RequestError, RunError
+from smoothcert.manifests.names import one_line
 
 NOT_FOUND = {"404", "NoSuchKey"}
 EXISTS = {"412", "PreconditionFailed"}
@@ -21,7 +23,7 @@ _DENIED = (
     "check the credentials of this machine, and what they may do (storage.anonymous: true needs none, for public "
     "buckets; storage.requester_pays: true is for buckets whose reader pays)"
 )
-_REFUSED = {
+_REMEDIES = {
     "401": _DENIED,
     "403": _DENIED,
     "AccessDenied": _DENIED,
@@ -34,9 +36,9 @@ _REFUSED = {
     "AuthorizationHeaderMalformed": "correct storage.region",
     "InvalidObjectState": "restore the object from its archive",
 }
-_OF_THIS_MACHINE = {"RequestTimeTooSkewed": "set the clock of this machine"}  # another one may do better
+_MACHINE_REMEDIES = {"RequestTimeTooSkewed": "set the clock of this machine"}  # another machine may succeed
 _CHECK_NETWORK = "check storage.endpoint_url and the network"
-_REQUESTED = re.compile(r"(https?://[^/\s\"]+)[^\s\"]*")  # a user knows the server of it alone
+_REQUEST_URL = re.compile(r"(https?://[^/\s\"]+)[^\s\"]*")  # a user knows only its server
 
 
 def code_of(error: boto.ClientError) -> str:
@@ -51,23 +53,23 @@ def explained(url: str) -> Iterator[None]:
 
     Raises:
         RequestError: another attempt would not help.
-        RunError: it may; the trouble is the server's, the network's or this machine's.
+        RunError: another attempt may help; the server, the network or this machine failed.
     """
     try:
         yield
     except boto.ClientError as error:
         raise _of_answer(url, error) from None
-    except KeyError as error:  # a field that every answer of S3 has
+    except KeyError as error:  # every answer of S3 has this field
         raise RequestError(
             f"{url}: the server answers, but not as S3 does (without {error}); correct storage.endpoint_url"
         ) from None
-    except RecursionError:  # botocore follows a redirect by another request, and so on
-        raise RequestError(f"{url}: S3 answers with redirects alone; {_REFUSED['301']}") from None
+    except RecursionError:  # botocore follows each redirect with another request
+        raise RequestError(f"{url}: S3 answers only with redirects; {_REMEDIES['301']}") from None
     except boto.SSLError as error:
         raise RunError(f"{url}: {_line(error)}; {_trust(error)}") from None
     except (boto.ConnectionError, boto.HTTPClientError, Boto3Error) as error:
         if "maximum recursion depth" in str(error):
-            raise RequestError(f"{url}: S3 answers with redirects alone; {_REFUSED['301']}") from None
+            raise RequestError(f"{url}: S3 answers only with redirects; {_REMEDIES['301']}") from None
         raise RunError(f"{url}: {_line(error)}; {_CHECK_NETWORK}") from None
     except (boto.NoCredentialsError, boto.PartialCredentialsError) as error:
         raise RequestError(
@@ -84,9 +86,9 @@ def _of_answer(url: str, error: boto.ClientError) -> RequestError | RunError:
     if code in NOT_FOUND:
         return RequestError(f"{url}: does not exist ({code}); correct the bucket or the key")
     says = f"{url}: S3 says {code} {_said(error, 'Message')}".rstrip()
-    if code in _REFUSED:
-        return RequestError(f"{says}; {_REFUSED[code]}")
-    return RunError(f"{says}; {_OF_THIS_MACHINE.get(code, 'try again later')}")
+    if code in _REMEDIES:
+        return RequestError(f"{says}; {_REMEDIES[code]}")
+    return RunError(f"{says}; {_MACHINE_REMEDIES.get(code, 'try again later')}")
 
 
 def _said(error: boto.ClientError, what: str) -> str:
@@ -94,12 +96,11 @@ def _said(error: boto.ClientError, what: str) -> str:
 
 
 def _trust(error: boto.SSLError) -> str:
-    if "WRONG_VERSION_NUMBER" in str(error):  # the server speaks no TLS at this port
+    if "WRONG_VERSION_NUMBER" in str(error):  # the server does not speak TLS at this port
         return _CHECK_NETWORK
     now = os.environ.get("AWS_CA_BUNDLE") or "not set"
     return f"for an authority of your own, AWS_CA_BUNDLE names the file with its certificate (now: {now})"
 
 
 def _line(error: Exception) -> str:
-    said = _REQUESTED.sub(r"\1", " ".join(str(error).split()))
-    return said or type(error).__name__
+    return _REQUEST_URL.sub(r"\1", one_line(error))

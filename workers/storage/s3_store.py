@@ -1,11 +1,13 @@
-"""Objects in S3, or in a server that speaks its language.
+"""Objects in S3, or in another server with the same interface.
 
-An object is published by one PUT with `If-None-Match: *`, which the server refuses with 412 if the key exists. A
-single PUT, because servers ignore the condition when a multipart upload is completed. A 412 may also be our own PUT
-whose answer was lost: who publishes looks at what is there. Credentials come from each machine's own standard chain.
+An object is published by one PUT with `If-None-Match: *`, which the server refuses with 412 if the key exists. It is a
+single PUT because servers ignore the condition when a multipart upload ends. A 412 may also mean that our own PUT
+succeeded but its answer was lost: the caller compares the existing object with its own.
 
-Not covered: servers and buckets that ignore the condition; the driver finds them on run.json
-(pipeline/certify/plan.py). What is said of errors (s3_errors.py).
+Credentials come from each machine's own standard chain.
+
+Not covered: servers and buckets that ignore the condition; the driver detects them when it
+writes run.json (pipeline/certify/plan.py). The texts of errors (s3_errors.py).
 """
 
 import posixpath
@@ -26,12 +28,12 @@ from smoothcert.workers.storage.disk import naming_a_full_disk
 from smoothcert.workers.storage.s3_errors import BUSY, EXISTS, code_of, explained
 from smoothcert.workers.storage.temporary import remove_abandoned, temporary_folder
 
-# A server that cannot be reached is given up within 30 s: five attempts of 3 s, and the waits between them.
+# An unreachable server is given up within 30 s: five attempts of 3 s, and the waits between them.
 _CONNECT_S, _READ_S, _ATTEMPTS = 3, 60, 5
 _CUT_SHORT = (boto.ResponseStreamingError, boto.IncompleteReadError, boto.ReadTimeoutError)
 
 
-_OF_LISTINGS = {"IsTruncated", "KeyCount", "Name", "Contents", "CommonPrefixes"}  # S3 answers with some of them
+_LISTING_FIELDS = {"IsTruncated", "KeyCount", "Name", "Contents", "CommonPrefixes"}  # an answer of S3 has some
 
 
 class _Place(NamedTuple):
@@ -43,7 +45,7 @@ class S3Store:
     """Objects of any bucket that the settings reach.
 
     Args:
-        settings: `storage` of a job; what is left out comes from the environment.
+        settings: `storage` of a job; the environment fills in what it leaves out.
     Raises:
         RequestError: the profile does not exist.
     """
@@ -78,7 +80,7 @@ class S3Store:
             except boto.ClientError as error:
                 if code_of(error) not in ("400", "403", "404"):
                     raise
-                # The answer to a HEAD has no body: it says neither what is missing nor why it is refused.
+                # The answer to a HEAD has no body that says what is missing or why it is refused. A listing has one.
                 self._client.list_objects_v2(Bucket=place.bucket, Prefix=place.key, MaxKeys=1)
                 if code_of(error) == "404":
                     return None
@@ -94,7 +96,7 @@ class S3Store:
         return listing.folders if listing else []
 
     def listing(self, folder: str, most: int | None = None) -> Listing | None:
-        """A folder exists if any key lies in it; a bucket always does."""
+        """A folder exists if it holds any key; a bucket always does."""
         bucket, key = _place_of(folder)
         prefix = f"{key.rstrip('/')}/" if key else ""
         files, folders, exists = list[FileEntry](), list[str](), not key
@@ -103,12 +105,12 @@ class S3Store:
                 Bucket=bucket, Prefix=prefix, Delimiter="/", PaginationConfig={"MaxItems": most}
             )
             for page in pages:
-                if not page.keys() & _OF_LISTINGS:
+                if not page.keys() & _LISTING_FIELDS:
                     raise KeyError("a listing")
                 found, below = page.get("Contents", ()), page.get("CommonPrefixes", ())
                 exists |= bool(found or below)
                 folders += (f"s3://{bucket}/{one['Prefix'].rstrip('/')}" for one in below)
-                # A key with a slash at the end is the folder itself, as consoles make it.
+                # A key that ends with a slash is the folder itself; consoles create such keys.
                 files += (_entry(bucket, one) for one in found if not one["Key"].endswith("/"))
         return Listing(files, folders, []) if exists else None
 
@@ -117,17 +119,17 @@ class S3Store:
         with explained(url):
             for _ in range(_ATTEMPTS):
                 body = self._client.get_object(Bucket=place.bucket, Key=place.key)["Body"]
-                with suppress(*_CUT_SHORT):  # botocore repeats a request, but not for a body that breaks off
+                with suppress(*_CUT_SHORT):  # botocore repeats requests, but not if a body breaks off
                     data: bytes = body.read()
                     return data
         raise RunError(f"{url}: the connection broke off in each of {_ATTEMPTS} attempts; check the network")
 
     @contextmanager
     def local(self, url: str) -> Iterator[Path]:
-        """A copy among this machine's temporary files, removed at the end."""
+        """A temporary copy on this machine, removed at the end."""
         place = _place_of(url)
         with temporary_folder() as folder:
-            path = folder / posixpath.basename(place.key)[-60:]  # keys may be longer than names of files
+            path = folder / posixpath.basename(place.key)[-60:]  # keys may be longer than file names
             with explained(url), naming_a_full_disk(folder.parent, f"set TMPDIR to a folder with room for {url}"):
                 self._client.download_file(place.bucket, place.key, str(path))
             yield path
@@ -160,7 +162,7 @@ class S3Store:
             self._client.delete_object(Bucket=place.bucket, Key=place.key)
 
     def sweep(self, run_url: str) -> None:
-        """A PUT that failed leaves nothing."""
+        """Nothing to do: a PUT that fails leaves nothing."""
 
 
 def _place_of(url: str) -> _Place:
@@ -171,7 +173,7 @@ def _place_of(url: str) -> _Place:
 
 
 def _pay(params: dict[str, Any], model: Any, **_: Any) -> None:
-    """Whoever asks pays: said in every request that has a word for it, those of a download in parts included."""
+    """Add RequestPayer to every request that knows it, those of a download in parts included."""
     if "RequestPayer" in model.input_shape.members:
         params["RequestPayer"] = "requester"
 

@@ -1,8 +1,9 @@
-"""Where files are read from and published: folders and S3, behind one face.
+"""Where files are read and published: folders and S3 behind one interface.
 
-A file is published once, whole: a reader never sees half of it, and of two writers one learns that it came second.
+A file is published once and whole: a reader never sees half of it, and of two writers the second learns that it came
+late.
 
-Not covered: how a folder does it (folder_store.py), how S3 does it (s3_store.py).
+Not covered: how folders (folder_store.py) and S3 (s3_store.py) do it.
 """
 
 import hashlib
@@ -23,44 +24,44 @@ class Store(Protocol):
     """Find, list, read, publish once. URLs are paths or `s3://BUCKET/KEY`.
 
     Raises:
-        RequestError: of each method, where the storage refuses or does not answer.
+        RequestError: by each method, if the storage refuses or does not answer.
     """
 
     def find(self, url: str) -> FileEntry | None:
-        """The file, or None where there is none."""
+        """The file, or None if it does not exist."""
 
     def files(self, folder: str) -> list[FileEntry]:
-        """The files directly in a folder, by name; none where it does not exist."""
+        """The files directly in a folder, by name; none if it does not exist."""
 
     def folders(self, folder: str) -> list[str]:
         """The folders directly in a folder, by name."""
 
     def listing(self, folder: str, most: int | None = None) -> Listing | None:
-        """All that lies directly in a folder, or some `most` of it; None where it does not exist."""
+        """What lies directly in a folder, at most `most` items of it; None if it does not exist."""
 
     def read(self, url: str) -> bytes: ...
 
     def local(self, url: str) -> AbstractContextManager[Path]:
-        """A local file with the content of `url`, for as long as the context lasts."""
+        """A local file with the content of `url`, until the context ends."""
 
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
-        """Write RUN/NAME whole; False, and nothing written, where it exists already."""
+        """Write RUN/NAME whole; if it exists already, write nothing and return False."""
 
     def move(self, url: str, to: str) -> None:
         """Give a file another URL in the same store."""
 
     def remove(self, url: str) -> None:
-        """Remove a file; one that is not there is no error."""
+        """Remove a file, if it exists."""
 
     def sweep(self, run_url: str) -> None:
-        """Remove what writers that died have left aside."""
+        """Remove temporary files of writers that died."""
 
 
 class AnyStore:
-    """Each URL in the store that holds it; names of the hub (hub.py) can be found and read locally.
+    """Sends each URL to the store that holds it; names of the hub (hub.py) can be found and read locally.
 
     Args:
-        settings: of the job, for S3.
+        settings: `storage` of the job, for S3.
     """
 
     def __init__(self, settings: Storage) -> None:
@@ -108,7 +109,7 @@ class AnyStore:
 
 
 def _fetched(url: str) -> str:
-    """A name of the hub becomes a file of this machine; all else stays."""
+    """Download a name of the hub and return the file's path; return any other URL as it is."""
     return str(hub.fetch(url)) if hub.is_hub_name(url) else url
 
 
@@ -119,10 +120,10 @@ def _s3(settings: Storage) -> Store:
     return S3Store(settings)
 
 
-os.register_at_fork(after_in_child=_s3.cache_clear)  # its sockets are the parent's
+os.register_at_fork(after_in_child=_s3.cache_clear)  # its sockets belong to the parent
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
+    """SHA-256 of a file, in hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Temporary folders that do not outlive their processes for long, not even one that was killed.
+"""Temporary folders that are removed soon after their process ends, even if it was killed.
 
-A process that is killed removes nothing, and a machine that loses an actor a night would fill up with tars. So each
-folder holds a lock, which ends with its process whatever happens, and others remove what nobody holds.
+A killed process removes nothing, so a machine that loses an actor every night would fill up with tars. Each folder
+therefore holds a lock, which ends with its process in any case, and other processes remove folders without a holder.
 """
 
 import fcntl
@@ -17,15 +17,15 @@ from smoothcert.workers.storage.disk import reason_of
 
 _PREFIX = "smoothcert-copy-"
 _LOCK = ".lock"
-_YOUNG_S = 60  # its process may be about to lock it
+_YOUNG_S = 60  # seconds; its process may be about to lock it
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder of this process, removed at the end.
+    """Make a folder for this process and remove it at the end.
 
     Raises:
-        RunError: none can be made.
+        RunError: no folder can be made.
     """
     try:
         made = tempfile.TemporaryDirectory(prefix=_PREFIX)
@@ -40,14 +40,14 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def remove_abandoned() -> None:
-    """Remove the folders of processes of this machine that are gone."""
+    """Remove the folders of processes of this machine that have ended."""
     with suppress(OSError):  # there may be no temporary folder at all
         _remove_abandoned(Path(tempfile.gettempdir()))
 
 
 def _remove_abandoned(place: Path) -> None:
     for folder in place.glob(f"{_PREFIX}*"):
-        with suppress(OSError), (folder / _LOCK).open() as lock:  # held by its process, or another user's
+        with suppress(OSError), (folder / _LOCK).open() as lock:  # its process holds the lock, or another user owns it
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if time.time() - folder.stat().st_mtime > _YOUNG_S:
                 shutil.rmtree(folder, ignore_errors=True)

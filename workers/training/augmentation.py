@@ -1,12 +1,12 @@
-"""What happens to a training image before it is hidden, and what is drawn for it.
+"""The random changes of a training image before its ablation, and the random numbers of an image.
 
-Everything drawn for an image follows from seed, epoch and the image's number alone, so it depends neither on the
-number of processes nor on the order in which images come.
+All random numbers of an image follow from seed, epoch and the image's number. So they depend neither on the number of
+processes nor on the order of the images.
 
 Padding, cropping and flipping take a whole batch of pixels at once; random rectangles, colours and random
 augmentation are torchvision's and timm's, image by image.
 
-Not covered: mixup and cutmix, which need a batch of targets, too (loop.py).
+Not covered: mixup and cutmix, which also need a batch of targets (learner.py).
 """
 
 import random
@@ -29,7 +29,7 @@ Shares = NDArray[np.float64]
 
 
 class Draws(NamedTuple):
-    """What is drawn for each image of an epoch, [images] each, from 0 to below 1."""
+    """The random numbers of each image of an epoch, [images] each, from 0 to below 1."""
 
     ablation: Shares
     offset: Shares
@@ -70,7 +70,7 @@ class Augment:
         if chosen.color_jitter:
             steps.append(ColorJitter(*[chosen.color_jitter] * 3))
         if chosen.random is not None:
-            # As timm.data.create_transform sets them.
+            # The values of timm.data.create_transform.
             settings = {
                 "translate_const": int(crop * 0.45),
                 "img_mean": tuple(min(255, round(255 * channel)) for channel in training.preprocess.mean),
@@ -94,7 +94,7 @@ class Augment:
         return pixels
 
     def whole(self, image: Image.Image, seed: float) -> Pixels:
-        """Cut a random rectangle, flip, augment: [crop, crop, channels]."""
+        """Cut a random rectangle, flip it at random and augment it: [crop, crop, channels]."""
         _seed(seed)
         image = self._rectangle(image)
         if random.random() < self._chosen.flip:  # noqa: S311
@@ -106,7 +106,7 @@ class Augment:
         return pixels_of(self._steps(image))
 
     def _crop_and_flip(self, pixels: Pixels, draws: Draws) -> Pixels:
-        """One gather for the batch; a crop of nothing is the image itself."""
+        """Crop and flip a batch by one gather; without a border the crop is the image itself."""
         border = self._chosen.padding if self._chosen.crop == "pad" else 0
         padded = np.pad(pixels, ((0, 0), (border, border), (border, border), (0, 0)))
         top, left = (np.floor(share * (2 * border + 1)).astype(np.int64) for share in (draws.top, draws.left))

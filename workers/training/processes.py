@@ -1,10 +1,13 @@
-"""The processes that share a training: what they tell each other, through torch.distributed.
+"""The processes that share a training, and what they exchange through torch.distributed.
 
-Where it is not initialised there is one process, and nothing is sent.
+Without torch.distributed there is one process, and nothing is sent.
+
+DistributedDataParallel averages gradients, too, but it needs a backward pass of every process in every step: with
+`no_sync` alone a step in which one process has no image waits for ever, and with `join` that process gets no gradient.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,8 +17,15 @@ from torch.nn import Parameter
 _T = TypeVar("_T")
 
 
+class StepSize(NamedTuple):
+    """The images and the batches of all processes in one step."""
+
+    images: int
+    batches: int
+
+
 class Peers:
-    """This process among all."""
+    """This process among all training processes."""
 
     def __init__(self) -> None:
         self._alone = not (dist.is_available() and dist.is_initialized())
@@ -26,60 +36,54 @@ class Peers:
     def is_first(self) -> bool:
         return self.rank == 0
 
-    def from_first(self, value: _T) -> _T:
-        """What the first process has here; a small object."""
-        if self._alone:
-            return value
-        there: list[Any] = [value]
-        dist.broadcast_object_list(there, src=0)
-        return there[0]
+    def call_in_first(self, function: Callable[[], _T]) -> _T:
+        """Call a function in the first process and return its result, a small object, in all."""
+        result: list[Any] = [function() if self.is_first else None]
+        if not self._alone:
+            dist.broadcast_object_list(result, src=0)
+        return result[0]
 
-    def sums(self, values: Sequence[float], device: torch.device) -> list[float]:
+    def sum_over_all(self, values: Sequence[float], device: torch.device) -> list[float]:
         """Each value summed over all processes."""
         total = torch.tensor(values, dtype=torch.float64, device=device)
-        if not self._alone:
-            dist.all_reduce(total)
+        self._sum([total])
         return total.tolist()
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
-        """Give all processes the first one's tensors."""
+    def copy_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrite the tensors of all processes with those of the first."""
         if not self._alone:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
     def average(self, tensors: Iterable[Tensor]) -> None:
-        """Make each tensor of floating-point numbers the mean over all processes; others stay."""
-        if not self._alone:
-            for tensor in tensors:
-                if tensor.is_floating_point():
-                    dist.all_reduce(tensor)
-                    tensor.div_(self.size)
+        """Replace each tensor of floating-point numbers by its mean over all processes; others stay."""
+        floats = [tensor for tensor in tensors if tensor.is_floating_point()]
+        self._sum(floats)
+        for tensor in floats:
+            tensor.div_(self.size)
 
-    def mean_gradients(self, parameters: Sequence[Parameter], *, images: int, has_batch: bool) -> tuple[int, int]:
-        """Turn gradients of a summed loss into those of its mean over the images of all processes.
+    def average_gradients(self, parameters: Sequence[Parameter], *, images: int, has_batch: bool) -> StepSize:
+        """Turn the gradients of summed losses into the gradient of the mean loss over the images of all processes.
 
-        One message a step, so processes may have different numbers of images and of backward passes.
+        Processes may have different numbers of images and of backward passes. Without any image the gradients are zero.
 
         Args:
             parameters: those that learn, in float32; a gradient that is None counts as zero.
-            images: how many this process has summed over.
-            has_batch: whether it had a batch, be it of no image.
-        Returns:
-            The images and the batches of all processes; where there is no image, the gradients are zero.
+            images: images of this process in this step.
+            has_batch: whether this process had a batch, even one without images.
         """
         for parameter in parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        batches = int(has_batch)
+        counts = gradients[0].new_tensor([images, has_batch])
+        self._sum([*gradients, counts])
+        size = StepSize(*(int(count) for count in counts.tolist()))
+        torch._foreach_div_(gradients, max(size.images, 1))
+        return size
+
+    def _sum(self, tensors: Sequence[Tensor]) -> None:
+        """Sum each tensor over all processes, in place; the messages overlap."""
         if not self._alone:
-            flat = torch.cat(
-                [*(gradient.flatten() for gradient in gradients), gradients[0].new_tensor([images, batches])]
-            )
-            dist.all_reduce(flat)
-            *sums, counts = flat.split([*(gradient.numel() for gradient in gradients), 2])
-            for gradient, summed in zip(gradients, sums, strict=True):
-                gradient.copy_(summed.view_as(gradient))
-            images, batches = (int(count) for count in counts.tolist())
-        torch._foreach_div_(gradients, max(images, 1))
-        return images, batches
+            for message in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+                message.wait()

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, cast
 
 import timm.optim
-import timm.optim.muon
 import timm.scheduler
 import torch
 from timm.data import Mixup
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Model
+from smoothcert.manifests.names import one_line
 from smoothcert.manifests.training import Training
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Masks, Shown
@@ -28,9 +28,6 @@ from smoothcert.workers.votes.ablated_dense import AblatedDense
 from smoothcert.workers.votes.ablated_forward import AblatedForward
 from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.voters import smooth
-
-# timm's Muon orthogonalises in bfloat16 and has no option for it; processors without AMX crawl at that.
-timm.optim.muon.zeropower_via_newtonschulz = partial(timm.optim.muon.zeropower_via_newtonschulz, dtype=torch.float32)
 
 
 def geometries_of(training: Training) -> list[Shown]:
@@ -108,6 +105,8 @@ def optimizer_of(training: Training, network: nn.Module) -> torch.optim.Optimize
         RequestError: timm does not know it, or its options.
     """
     chosen = training.optimizer
+    if "muon" in chosen.name:
+        _orthogonalise_in_float32()
     try:
         return timm.optim.create_optimizer_v2(
             network,
@@ -121,8 +120,16 @@ def optimizer_of(training: Training, network: nn.Module) -> torch.optim.Optimize
     except (ValueError, TypeError, AssertionError, RuntimeError, KeyError) as error:
         raise RequestError(
             f"optimizer: timm cannot make {chosen.name!r} with options {chosen.options}: "
-            f"{' '.join(str(error).split())}; see timm.optim.list_optimizers()"
+            f"{one_line(error)}; see timm.optim.list_optimizers()"
         ) from None
+
+
+def _orthogonalise_in_float32() -> None:
+    """timm's Muon orthogonalises in bfloat16 and has no option for it, which is very slow on processors without AMX."""
+    from timm.optim import muon
+
+    if not isinstance(muon.zeropower_via_newtonschulz, partial):
+        muon.zeropower_via_newtonschulz = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
 
 
 def scheduler_of(training: Training, optimizer: torch.optim.Optimizer) -> timm.scheduler.scheduler.Scheduler:

@@ -77,7 +77,7 @@ class Validator:
         patches = training.validation.patches if training.validation is not None else ()
         certified = [exact_rule(ballots, self._ablations, Threat(side, side)).certified & right for side in patches]
         counts = [(votes == labels[:, None]).mean(axis=1).sum(), right.sum(), *(held.sum() for held in certified)]
-        total, *sums = self._peers.sums([len(labels) + images.left_out, *counts], self._device)
+        total, *sums = self._peers.sum_over_all([len(labels) + images.left_out, *counts], self._device)
         shares = [right / total for right in sums]
         return {
             "ablation_accuracy": shares[0],

@@ -90,7 +90,7 @@ def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(_prefixed("")(_network()), file)
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(RequestError, match=r"weights\.safetensors is no whole file of safetensors") as error:
+    with pytest.raises(RequestError, match=r"weights\.safetensors is not a complete safetensors file") as error:
         _load(file)
     assert "\n" not in str(error.value)
 

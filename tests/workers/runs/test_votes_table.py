@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from smoothcert.workers.certificates.families import MAJORITY
 from smoothcert.workers.runs.published import parse_metadata
 from smoothcert.workers.runs.votes_table import STATUSES, columns_sha256, schema
-from tests.helpers.rows import file_of
+from tests.helpers.rows import file_of, row_of
 
 Columns = dict[str, Any]
 ABLATIONS = 3

@@ -151,8 +151,8 @@ def test_a_name_is_the_run_of_its_file(job: Path, hub: Hub) -> None:
         ("timm:small", {"HF_HUB_OFFLINE": "1"}, "is not in this machine's cache, and the hub cannot be reached"),
         ("hf-hub:me/none", {}, "the hub has no hf-hub:me/none that you may read"),
         ("hf-hub:me/small", {}, "me/small has no model.safetensors"),
-        ("hf-hub:small", {}, "hf-hub:small is no name of the hub; use hf-hub:OWNER/NAME"),
-        ("timm:a/b", {}, "timm:a/b is no name of the hub"),
+        ("hf-hub:small", {}, "hf-hub:small is not a name of the hub; use hf-hub:OWNER/NAME"),
+        ("timm:a/b", {}, "timm:a/b is not a name of the hub"),
     ],
 )
 def test_what_cannot_be_had_is_one_line(name: str, environment: dict[str, str], says: str, job: Path, hub: Hub) -> None:

@@ -1,0 +1,69 @@
+"""What a user names in a file or an option: a path, a URL, or weights of the Hugging Face Hub.
+
+A field of a job file that holds such a name has one of the types below. Reading the file (yaml_file.py) makes its
+relative paths absolute; a record that is read again, such as run.json, holds absolute paths already.
+
+Not covered: what lies there (shards.py, workers/storage/).
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+HUB_PREFIXES = ("hf-hub:", "timm:")
+"""A checkpoint whose name starts so comes from the Hugging Face Hub."""
+
+_URL = re.compile(r"[a-z][a-z\d+.-]*://", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Anchored:
+    """Marks a field that holds a path or a URL.
+
+    Attributes:
+        many: it may hold a list of them.
+        from_hub: it may also name weights of the hub.
+    """
+
+    many: bool = False
+    from_hub: bool = False
+
+    def anchor(self, value: Any, base: Path) -> Any:
+        """The value of the field with absolute paths; values that are not text stay, for the model to refuse.
+
+        Raises:
+            ValueError: YAML reads the name as a number, a date or a truth value.
+        """
+        if isinstance(value, list):
+            return [self.anchor(item, base) for item in value]
+        if isinstance(value, bool | int | float | date):
+            raise ValueError(f"YAML takes this name for {value!r}; put it in quotes")  # noqa: TRY004  a user's mistake
+        if not isinstance(value, str) or not value:
+            return value
+        if self.from_hub and value.startswith(HUB_PREFIXES) and not os.path.lexists(base / value):
+            return value
+        return anchored(value, base)
+
+
+Location = Annotated[str, Anchored()]
+Locations = Annotated[str | tuple[str, ...], Anchored(many=True)]
+Weights = Annotated[str, Anchored(from_hub=True)]
+OptionalWeights = Annotated[str | None, Anchored(from_hub=True)]
+
+
+def anchored(text: str, base: Path | None = None) -> str:
+    """Make a path absolute; a URL stays, unless a file has that very name.
+
+    Args:
+        text: as the user wrote it.
+        base: the folder from which a relative path starts; None for the current one.
+    """
+    base = base or Path.cwd()
+    if os.path.lexists(base / text) and not text.startswith("s3://"):
+        return os.path.normpath(base / text)
+    if _URL.match(text):
+        return text
+    return os.path.normpath(base / os.path.expanduser(text))  # noqa: PTH111  Path.expanduser fails for unknown users

@@ -1,0 +1,41 @@
+"""What happens to a training image before it is hidden."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smoothcert.manifests.training import Training
+from smoothcert.workers.training.augmentation import Augment, Draws
+from tests.helpers.jobs import CROP
+from tests.helpers.trainings import SETTINGS
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), padding=st.integers(1, 5))
+def test_pad_crop_flip_is_what_it_says(seed, padding):
+    """Oracle: one image at a time, by slicing."""
+    chosen = {"crop": "pad", "padding": padding, "flip": 0.5}
+    training = Training.model_validate(SETTINGS | {"augmentation": chosen})
+    pixels = np.random.default_rng(seed).integers(0, 256, (5, CROP, CROP, 3), dtype=np.uint8)
+    draws = Draws.of_epoch(seed, 0, 5)
+    for number, image in enumerate(Augment(training).batch(pixels, draws)):
+        padded = np.zeros((CROP + 2 * padding, CROP + 2 * padding, 3), np.uint8)
+        padded[padding:-padding, padding:-padding] = pixels[number]
+        top, left = (int(share[number] * (2 * padding + 1)) for share in (draws.top, draws.left))
+        expected = padded[top : top + CROP, left : left + CROP]
+        np.testing.assert_array_equal(image, expected[:, ::-1] if draws.flip[number] < 0.5 else expected)
+
+
+@pytest.mark.parametrize("crop", ["none", "resized"])
+def test_augmentation_of_an_image_does_not_depend_on_the_others(crop):
+    """timm's and torchvision's augmentations draw from the image's own seed."""
+    chosen = {"crop": crop, "color_jitter": 0.4, "random": "rand-m6-n2-mstd0.5"}
+    training = Training.model_validate(SETTINGS | {"augmentation": chosen})
+    pixels = np.random.default_rng(0).integers(0, 256, (4, CROP, CROP, 3), dtype=np.uint8)
+    draws = Draws.of_epoch(0, 0, 4)
+    augment = Augment(training)
+    together = augment.batch(pixels, draws)
+    alone = [augment.batch(pixels[[k]], draws.of_images(np.array([k])))[0] for k in range(4)]
+    np.testing.assert_array_equal(together, alone)
+    assert (together != pixels).any()

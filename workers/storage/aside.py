@@ -1,0 +1,31 @@
+"""A file for a user of this machine that has its name only when it is whole.
+
+Not covered: files of a run, which must also survive a power loss (folder_store.py).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def written_aside(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Give a path beside the file to write to; the file gets its name when the block ends without an error.
+
+    Args:
+        path: the file's own path.
+        overwrite: whether it replaces a file that has this name; if not, the file system must know hard links.
+    Raises:
+        FileExistsError: at the end, if there is such a file and it is not to be replaced.
+    """
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        yield aside
+        if overwrite:
+            aside.replace(path)
+        else:
+            os.link(aside, path)
+    finally:
+        with suppress(OSError):
+            aside.unlink()

@@ -1,0 +1,209 @@
+"""What learns in one training process: network, optimizer and schedule, and one step of them.
+
+    step    batch -> mixup -> groups of equal token count -> gradients, summed -> mean over all processes -> weights
+
+Gradients are sums over the groups of a process, then over the processes, divided by the number of images. So neither
+the grouping nor the number of processes changes a step of the same images. Only what is drawn for the network itself
+(dropout, drop path), mixup, and the statistics of a batch norm differ from process to process.
+
+Not covered: the images and the order of the steps (loop.py).
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.data.mixup import mixup_target
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+
+from smoothcert.manifests.errors import RunError
+from smoothcert.manifests.training import Training
+from smoothcert.workers.networks.classifiers import build_classifier
+from smoothcert.workers.storage.store import Store
+from smoothcert.workers.training.epochs import Batch
+from smoothcert.workers.training.processes import Peers, StepSize
+from smoothcert.workers.training.recipe import (
+    draw_ablations,
+    forward_of,
+    geometries_of,
+    mixup_of,
+    optimizer_of,
+    scheduler_of,
+    starting_network,
+)
+
+
+class EpochSums:
+    """Sums over the images of an epoch that this process learns from.
+
+    Args:
+        device: where the losses are.
+        epoch: from 1, for errors.
+    """
+
+    def __init__(self, device: torch.device, epoch: int) -> None:
+        self._epoch = epoch
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._right = torch.zeros((), dtype=torch.int64, device=device)
+        self._images = self.left_out = 0
+
+    def add(self, loss: Tensor, logits_SK: Tensor, labels: Tensor) -> None:
+        """Add the summed loss and the predictions of some images."""
+        self._loss += loss
+        self._right += (logits_SK.argmax(dim=1) == labels).sum()
+        self._images += len(labels)
+
+    def mean_loss(self) -> float:
+        """The mean loss so far.
+
+        Raises:
+            RunError: it is not finite.
+        """
+        loss = float(self._loss) / max(self._images, 1)
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the loss is {loss} in epoch {self._epoch}; lower optimizer.lr, or set optimizer.clip_grad, "
+                "and begin under another name"
+            )
+        return loss
+
+    def values(self) -> list[float]:
+        """Loss, right predictions, images, images left out."""
+        return [float(self._loss), float(self._right), self._images, self.left_out]
+
+
+class Learner:
+    """Network, optimizer and schedule of one process.
+
+    Args:
+        training: the training file.
+        store: the store that holds the checkpoint to start from.
+        peers: the processes; all start from the first one's weights.
+        device: where the network computes.
+    Raises:
+        RequestError: the network, its weights or the optimizer cannot be made as the training file says.
+    """
+
+    def __init__(self, training: Training, store: Store, peers: Peers, device: torch.device) -> None:
+        self._training, self._peers, self._device = training, peers, device
+        network = starting_network(training, store)
+        self._network = network
+        self._geometries = geometries_of(training)
+        self._forward = forward_of(training, network)
+        self._forward.to_device(device)
+        peers.copy_first(network.state_dict().values())
+        self._parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self._optimizer = optimizer_of(training, network)
+        self._scheduler = scheduler_of(training, self._optimizer)
+        self._average = ModelEmaV3(network, decay=training.ema, use_warmup=True) if training.ema else None
+        self._mixup = mixup_of(training)
+        self._updates = 0
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, on the network's device."""
+        return {
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "average": self._average.module.state_dict() if self._average else None,
+            "updates": self._updates,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self._network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._average:
+            self._average.module.load_state_dict(state["average"])
+        self._updates = state["updates"]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The weights to publish, on the CPU: the average, if the training file asks for one."""
+        network = self._average.module if self._average else self._network
+        dtype = getattr(torch, self._training.publish_as)
+        return {
+            name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
+            for name, value in network.state_dict().items()
+        }
+
+    def build_published(self) -> nn.Module:
+        """A network with the weights to publish."""
+        network = build_classifier(self._training.model, self._training.preprocess.network_side)
+        network.load_state_dict(self.weights())
+        return network
+
+    @property
+    def learning_rate(self) -> float:
+        """The largest of all groups of parameters."""
+        return max(group["lr"] for group in self._optimizer.param_groups)
+
+    def set_learning_rate(self, epochs: float) -> None:
+        """Follow the schedule, after so many epochs, a fraction."""
+        self._scheduler.step(epochs)
+
+    def average_buffers(self) -> None:
+        """Give all processes the mean of their buffers, such as the statistics of a batch norm."""
+        self._peers.average(self._network.buffers())
+        if self._average:
+            self._peers.average(self._average.module.buffers())
+
+    def step(self, batch: Batch | None, sums: EpochSums) -> StepSize:
+        """Update the weights once.
+
+        Args:
+            batch: of this process; None if it has no more, while others have.
+            sums: of the epoch, to which the batch is added.
+        """
+        self._optimizer.zero_grad(set_to_none=True)
+        images = 0
+        if batch is not None:
+            images = len(batch.labels)
+            sums.left_out += batch.left_out
+            self._add_gradients(batch, sums)
+        size = self._peers.average_gradients(self._parameters, images=images, has_batch=batch is not None)
+        if size.images == 0:
+            return size
+        if (max_norm := self._training.optimizer.clip_grad) is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)
+        self._optimizer.step()
+        self._updates += 1
+        if self._average:
+            self._average.update(self._network, step=self._updates)
+        return size
+
+    def _add_gradients(self, batch: Batch, sums: EpochSums) -> None:
+        """Add the gradients of the summed loss of a batch, group by group."""
+        training = self._training
+        self._forward.train()
+        labels = batch.labels.to(self._device)
+        pixels_NCHW = batch.pixels.to(self._device).permute(0, 3, 1, 2).float() / 255
+        targets = self._mix(pixels_NCHW, labels)
+        ablations = draw_ablations(training, self._geometries, batch.draws).to(self._device)
+        smoothing = training.regularisation.label_smoothing if targets is labels else 0.0
+        for group in self._forward.groups(ablations, at_most=training.execution.images_per_forward):
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
+                logits_SK = self._logits(pixels_NCHW, group)
+            loss = F.cross_entropy(logits_SK.float(), targets[group.images], reduction="sum", label_smoothing=smoothing)
+            loss.backward()
+            sums.add(loss.detach(), logits_SK, labels[group.images])
+
+    def _logits(self, pixels_NCHW: Tensor, group: Any) -> Tensor:
+        try:
+            return self._forward(pixels_NCHW, group)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise RunError(
+                "a batch norm cannot learn from a single image, but the last batch of an epoch, or of a process, "
+                "holds only one; change batch_size or images_per_forward"
+            ) from None
+
+    def _mix(self, pixels_NCHW: Tensor, labels: Tensor) -> Tensor:
+        """Mix images in place, pair by pair as timm does; return labels, or shares of classes if images were mixed."""
+        if self._mixup is None or len(labels) < 2:
+            return labels
+        even = len(labels) // 2 * 2
+        _, targets = self._mixup(pixels_NCHW[:even], labels[:even])
+        smoothing = self._training.regularisation.label_smoothing
+        return torch.cat([targets, mixup_target(labels[even:], targets.shape[1], smoothing=smoothing)])
