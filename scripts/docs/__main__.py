@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.docs.figures import MissingRun, figures_of
+from scripts.docs.figures import MissingRunError, figures_of
 from scripts.docs.pages import markdown_of, with_table
 from scripts.docs.tables import TABLES, Table
 
@@ -35,7 +35,7 @@ def write_table(table: Table, runs: Path, root: Path) -> Iterator[str]:
     for row in table.rows:
         try:
             rows.append(figures_of(table, row, runs))
-        except MissingRun as error:
+        except MissingRunError as error:
             missing[row.run] = f"{table.page}, table {table.name}: {error}; make it: {row.command}"
     if not missing:
         page = root / table.page

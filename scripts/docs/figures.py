@@ -19,7 +19,7 @@ _HASH_DIGITS = 12
 Votes = np.ndarray[Any, np.dtype[np.int64]]
 
 
-class MissingRun(Exception):
+class MissingRunError(Exception):
     """A run that a table needs is not there, or not finished."""
 
 
@@ -40,7 +40,7 @@ def figures_of(table: Table, row: Row, runs: Path) -> Figures:
         row: the row.
         runs: folder of runs.
     Raises:
-        MissingRun: the row's run is not in `runs`, or not finished.
+        MissingRunError: the row's run is not in `runs`, or not finished.
     """
     run = _open(runs, row.run)
     patches, rules = [(side, side) for side in table.sides], ["exact", "margin"] if table.both_rules else ["exact"]
@@ -48,7 +48,7 @@ def figures_of(table: Table, row: Row, runs: Path) -> Figures:
         run, smoothcert.questions_of(run.job, patches=patches, strides=[row.stride], rules=rules)
     )
     if not answers.complete:
-        raise MissingRun(f"run {row.run} in {runs} is not finished")
+        raise MissingRunError(f"run {row.run} in {runs} is not finished")
     counts = {(result.question.height, result.question.rule): result.classes[None] for result in answers.results}
     first = counts[table.sides[0], "exact"]
     cells = dict(row.labels) | {"smoothed": _percent(first.correct / first.images, table.decimals)}
@@ -66,7 +66,7 @@ def _open(runs: Path, run_id: str) -> Any:
     try:
         return smoothcert.open_run(str(runs / run_id))
     except smoothcert.RequestError:
-        raise MissingRun(f"run {run_id} is not in {runs}") from None
+        raise MissingRunError(f"run {run_id} is not in {runs}") from None
 
 
 def _by_rule(shares: list[float], decimals: int) -> str:
@@ -99,7 +99,7 @@ def _different_votes(runs: Path, one: str, other: str) -> int:
         _open(runs, run)
     first, second = (pq.read_table(runs / run / "votes", columns=["key", "votes"]).drop_null() for run in (one, other))
     if not first["key"].equals(second["key"]):
-        raise MissingRun(f"runs {one} and {other} in {runs} are not of the same images")
+        raise MissingRunError(f"runs {one} and {other} in {runs} are not of the same images")
     return int((np.stack(first["votes"].to_numpy()) != np.stack(second["votes"].to_numpy())).sum())
 
 

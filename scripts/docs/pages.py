@@ -15,7 +15,7 @@ _TEXT = {"trained on", "ablation", "trained", "votes with", "network", "format",
 
 
 def markdown_of(table: Table, rows: list[Figures]) -> str:
-    """The table as it stands in its page, with run id and checkpoint: above it if it is of one run, else in each row."""
+    """The table as it stands in its page; run id and checkpoint stand above it if it has one run, else in each row."""
     columns = head_of(table)
     lines = [columns, ["---" if column in _TEXT else "---:" for column in columns]]
     for figures in rows:
