@@ -28,7 +28,7 @@ class Row(NamedTuple):
     """A row of a table.
 
     Attributes:
-        labels: cells that no run gives, by column.
+        labels: cells that no run gives, by column; a table shows those of its columns.
         run: id of the run.
         certify: what follows the job file in the command that makes the run.
         train: command that trains the checkpoint; None for the shipped one.
