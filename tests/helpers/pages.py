@@ -18,7 +18,7 @@ PAGES = [
     *sorted(EXAMPLES.glob("*.md")),
 ]
 _FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_INDENTED = re.compile(r"(?:^ {4}\S.*\n)+", re.MULTILINE)
+_INDENTED = re.compile(r"(?:^ {4}.*\S.*\n)+", re.MULTILINE)
 _INLINE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _ASSIGNMENT = re.compile(r"^(\w+)=(?:\"([^\"]*)\"|(\S+))$", re.MULTILINE)
 
