@@ -161,6 +161,7 @@ def test_paths_exist(page: Path) -> None:
 
 
 PLANNED = {
+    "manifests/rules.py",
     "manifests/suite.py",
     "workers/ablations/kinds.py",
     "workers/certificates/families.py",
