@@ -14,15 +14,15 @@ from typing import Any
 
 HEADER = """# What faults cost
 
-Each line is a real run with one injected fault. Its rows are compared value for value with those of an undisturbed run
-that one process made without Ray. *Duplicates* and *wrong values* count rows; both must be 0. Images are missing only if
-a shard was given up or the run was ended. Then the run names the shard, exits with 1 (or 130) and has no `_SUCCESS`. Two
-exit codes mean that the same command was run again. *Seconds to recover* is the time from the fault to the next finished
-shard (S3: to the next good answer to the same request; given up: to that line; SIGTERM: to the end). Most of it is the
-start of another process.
+Each line is a real run with one injected fault. Its rows are compared value for value with those of an undisturbed
+run that one process made without Ray. *Duplicates* and *wrong values* count rows; both must be 0. Images are missing
+only if a shard was given up or the run was ended. Then the run names the shard, exits with 1 (or 130) and has no
+`_SUCCESS`. Two exit codes mean that the same command was run again. *Seconds to recover* is the time from the fault to
+the next finished shard (S3: to the next good answer to the same request; given up: to that line; SIGTERM: to the end).
+Most of it is the start of another process.
 
 `scripts/fault_table.py` writes this page from the records of the tests below. test_nodes.py runs a Ray cluster of
-several nodes on one machine. A test that runs again adds its line again, so the lines may come from several invocations:
+several nodes on one machine. A test that runs again adds its line again, so lines may come from several invocations:
 
     SMOOTHCERT_FAULTS=/tmp/faults.jsonl python -m pytest tests/pipeline/certify/test_{{faults,nodes,soak}}.py
     python scripts/fault_table.py /tmp/faults.jsonl > docs/reliability.md

@@ -16,7 +16,7 @@ SHIPPED_RUN = "c81ef12e5dda6580"
 _CERTIFY = "smoothcert certify manifests/examples/cifar10-test.yaml"
 _FINETUNE = "smoothcert finetune manifests/examples/cifar10-train.yaml"
 _SHORT = "--set epochs=2 --set schedule.warmup_epochs=0.5 --set batch_size=128 --set ema=null"
-_GO_ON = "--set model.checkpoint=manifests/examples/cifar10_vit_p4_column4.safetensors --set optimizer.lr=0.002"
+_FROM_SHIPPED = "--set model.checkpoint=manifests/examples/cifar10_vit_p4_column4.safetensors --set optimizer.lr=0.002"
 _WIDTHS = ", ".join(f"{{kind: column, size: {width}}}" for width in (2, 4, 6, 8))
 _RESNET = (
     "--set model.architecture=resnet18 --set model.masked_tokens=keep --set preprocess.upsample=2 "
@@ -72,9 +72,9 @@ class Table(NamedTuple):
 
 _ALL_SIDES = (1, 2, 3, 4, 5, 6, 7, 8)
 _EVEN_SIDES = (1, 2, 4, 6, 8)
-_COLUMNS_TRAINED = f"{_FINETUNE} {_SHORT} {_GO_ON} --set name=columns --set 'ablation=[{_WIDTHS}]'"
+_COLUMNS_TRAINED = f"{_FINETUNE} {_SHORT} {_FROM_SHIPPED} --set name=columns --set 'ablation=[{_WIDTHS}]'"
 _BLOCKS_TRAINED = (
-    f"{_FINETUNE} {_SHORT} {_GO_ON} --set name=blocks --set 'ablation={{kind: block, size: 12}}' "
+    f"{_FINETUNE} {_SHORT} {_FROM_SHIPPED} --set name=blocks --set 'ablation={{kind: block, size: 12}}' "
     "--set 'validation.ablation={kind: block, size: 12, stride: 4}'"
 )
 _DROP_TRAINED = f"{_FINETUNE} {_SHORT} --set name=scratch-drop"
@@ -109,7 +109,6 @@ def _format(dtype: str, run: str) -> Row:
 _BLOCK_12 = "--set 'ablation={kind: block, size: 12, stride: 2}' --set model.checkpoint=runs/blocks/weights.safetensors"
 _DROPPED = _tokens({"network": "ViT, drop"}, "342243782abf78c0", "drop", "drop", _DROP_TRAINED)
 _KEPT = _tokens({"network": "ViT, keep"}, "1732ff5fd8a86992", "keep", "keep", _KEEP_TRAINED)
-_TRAINED_SO, _VOTES_WITH = "trained", "votes with"
 
 TABLES = (
     Table("shipped", RESULTS, ("on ablations", "smoothed"), _ALL_SIDES, (Row({}, SHIPPED_RUN),)),
@@ -147,19 +146,19 @@ TABLES = (
     Table(
         "tokens",
         RESULTS,
-        (_TRAINED_SO, _VOTES_WITH, "on ablations", "smoothed"),
+        ("trained", "votes with", "on ablations", "smoothed"),
         _ALL_SIDES,
         (
-            _DROPPED._replace(labels={_TRAINED_SO: "drop, 2 epochs", _VOTES_WITH: "drop"}),
+            _DROPPED._replace(labels={"trained": "drop, 2 epochs", "votes with": "drop"}),
             _tokens(
-                {_TRAINED_SO: "drop, 2 epochs", _VOTES_WITH: "keep"}, "2c0568888b5c229d", "keep", "drop", _DROP_TRAINED
+                {"trained": "drop, 2 epochs", "votes with": "keep"}, "2c0568888b5c229d", "keep", "drop", _DROP_TRAINED
             ),
-            _KEPT._replace(labels={_TRAINED_SO: "keep, 2 epochs", _VOTES_WITH: "keep"}),
+            _KEPT._replace(labels={"trained": "keep, 2 epochs", "votes with": "keep"}),
             _tokens(
-                {_TRAINED_SO: "keep, 2 epochs", _VOTES_WITH: "drop"}, "53e5f81c35b69aab", "drop", "keep", _KEEP_TRAINED
+                {"trained": "keep, 2 epochs", "votes with": "drop"}, "53e5f81c35b69aab", "drop", "keep", _KEEP_TRAINED
             ),
-            _tokens({_TRAINED_SO: "drop, shipped", _VOTES_WITH: "drop"}, "48d1def6b9762ecf", "drop"),
-            _tokens({_TRAINED_SO: "drop, shipped", _VOTES_WITH: "keep"}, "002307beab5169a6", "keep"),
+            _tokens({"trained": "drop, shipped", "votes with": "drop"}, "48d1def6b9762ecf", "drop"),
+            _tokens({"trained": "drop, shipped", "votes with": "keep"}, "002307beab5169a6", "keep"),
         ),
         decimals=1,
     ),
