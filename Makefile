@@ -1,10 +1,12 @@
 # make demo: set up and certify 20 photographs.   make test: set up and run the tests.
-# make check: lint, format and types.             make format: let ruff write.
+# make check: lint, format, types and imports.    make format: let ruff rewrite the code.
+# make docs:  write the tables of the docs from the runs in runs/; RUNS=FOLDER names another folder.
 
 PYTHON := $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+RUNS ?= runs
 
-.PHONY: demo test check format
+.PHONY: demo test check format docs
 
 demo: .venv/installed
 	$(BIN)/smoothcert demo
@@ -21,6 +23,9 @@ check: .venv/installed
 format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/installed
+	$(BIN)/python -m scripts.docs $(RUNS)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

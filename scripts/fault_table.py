@@ -14,23 +14,22 @@ from typing import Any
 
 HEADER = """# What faults cost
 
-Each line is a real run into which a fault was put, compared value for value with an undisturbed run that one process
-made without Ray. Duplicates and wrong values are rows; both must be 0. Images are missing only where a shard was given
-up or the run was ended, and then the run says so, names the shard, exits with 1 (or 130), and has no `_SUCCESS`. Where
-two exit codes stand, the same command was given again. Seconds to recover run from the fault to the next shard done
-(S3: to the next good answer to the same request; given up: to that line; SIGTERM: to the end). They are mostly the
-start of another process.
+Each line is a real run with one injected fault. Its rows are compared value for value with those of an undisturbed
+run that one process made without Ray. *Duplicates* and *wrong values* count rows; both must be 0. Images are missing
+only if a shard was given up or the run was ended. Then the run names the shard, exits with 1 (or 130) and has no
+`_SUCCESS`. Two exit codes mean that the same command was run again. *Seconds to recover* is the time from the fault to
+the next finished shard (S3: to the next good answer to the same request; given up: to that line; SIGTERM: to the end).
+Most of it is the start of another process.
 
-Written by `scripts/fault_table.py`, not by hand, from what tests/pipeline/certify/test_faults.py, test_nodes.py (a Ray
-cluster of several nodes on one machine) and test_soak.py record; a test that is run again adds its line anew, so the
-lines need not be of one invocation:
+`scripts/fault_table.py` writes this page from the records of the tests below. test_nodes.py runs a Ray cluster of
+several nodes on one machine. A test that runs again adds its line again, so lines may come from several invocations:
 
-    SMOOTHCERT_FAULTS=/tmp/faults.jsonl python -m pytest tests/pipeline/test_{{faults,nodes,soak}}.py
+    SMOOTHCERT_FAULTS=/tmp/faults.jsonl python -m pytest tests/pipeline/certify/test_{{faults,nodes,soak}}.py
     python scripts/fault_table.py /tmp/faults.jsonl > docs/reliability.md
 
-Lost machines with kernels' connections and networks of their own: `scripts/lab/run.py` (one killed, one silent: its
-shards are taken up after seconds; each time 24,000 images in, 24,000 out, none twice, none changed:
-scripts/lab/expected.txt).
+`scripts/lab/run.py` tests lost machines that have network connections of their own. One is killed and one stops
+answering; others continue its shards within seconds. Each time 24,000 images go in and 24,000 come out, none twice and
+none changed (scripts/lab/expected.txt).
 
 Last made on {date} with Ray {ray} on {cpus} CPU cores.
 
