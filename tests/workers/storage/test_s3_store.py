@@ -2,129 +2,24 @@
 
 import errno
 import os
-import ssl
-import subprocess
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import boto3
-import moto
 import pytest
 from botocore.exceptions import ClientError
 
-from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
+from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Images, Storage
 from smoothcert.manifests.shards import find_shards
 from smoothcert.workers.storage import store as storage
 from smoothcert.workers.storage.s3_store import S3Store
 from smoothcert.workers.storage.store import AnyStore
-
-NAME = "votes/00000-a.parquet"
-
-
-@pytest.fixture
-def bucket_url(bucket: str) -> str:
-    """A new bucket on the real server."""
-    return f"s3://{bucket}"
-
-
-@pytest.fixture(params=["radosgw", "moto"])
-def either(request: pytest.FixtureRequest) -> str:
-    """A new bucket on either server."""
-    url: str = request.getfixturevalue("bucket_url" if request.param == "radosgw" else "in_moto")
-    return url
-
-
-@pytest.fixture
-def any_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials that moto, and a server that refuses all, take."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    storage._s3.cache_clear()
-
-
-@pytest.fixture
-def in_moto(any_keys: None) -> Iterator[str]:
-    """A new bucket in this process."""
-    with moto.mock_aws():
-        boto3.client("s3").create_bucket(Bucket="test")
-        yield "s3://test"
-
-
-@pytest.fixture
-def refusing(any_keys: None) -> Iterator["Refusing"]:
-    """A server that refuses every request."""
-    with Refusing() as server:
-        yield server
-
-
-class Refusing(ThreadingHTTPServer):
-    """Answers all requests with one status and one body, which a HEAD does not have."""
-
-    status, body = 403, b""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self._thread = threading.Thread(target=self.serve_forever)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def answer(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
-        body = self.server.body  # type: ignore[attr-defined]
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815, http.server's names
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-def all_calls(store: S3Store, bucket: str) -> dict[str, Callable[[], object]]:
-    """Each method of a store, on `a`, a small object, and `large`, which is fetched in parts."""
-
-    def fetch() -> None:
-        with store.local(f"{bucket}/data/large.tar"):
-            pass
-
-    return {
-        "find": lambda: store.find(f"{bucket}/data/a.tar"),
-        "files": lambda: store.files(f"{bucket}/data"),
-        "folders": lambda: store.folders(bucket),
-        "listing": lambda: store.listing(f"{bucket}/data", most=1),
-        "read": lambda: store.read(f"{bucket}/data/a.tar"),
-        "local": fetch,
-        "publish": lambda: store.publish(f"{bucket}/run", NAME, b"data"),
-        "move": lambda: store.move(f"{bucket}/run/{NAME}", f"{bucket}/run/moved"),
-        "remove": lambda: store.remove(f"{bucket}/run/moved"),
-    }
+from tests.helpers.store_calls import NAME, all_calls
 
 
 def test_published_once(either: str) -> None:
@@ -262,61 +157,6 @@ def test_busy_is_tried_again(either: str, monkeypatch: pytest.MonkeyPatch) -> No
         store.publish(f"{either}/run", "other", b"data")
 
 
-@pytest.mark.parametrize(
-    ("environment", "says"),
-    [
-        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "correct the secret key"),
-        ({"AWS_ACCESS_KEY_ID": "wrong"}, "correct the access key"),
-        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}, "credentials"),
-        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "and the network"),
-        ({"AWS_ENDPOINT_URL": "http://nowhere.invalid"}, "and the network"),
-        ({"AWS_ENDPOINT_URL": "no url"}, "Invalid endpoint"),
-    ],
-)
-def test_a_server_that_refuses_is_one_line(
-    bucket_url: str, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str
-) -> None:
-    """Wrong keys, no keys and a server that is not there each give one line within 30 seconds."""
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    start = time.monotonic()
-    with pytest.raises(SmoothcertError, match=says) as error:
-        S3Store(Storage()).files(f"{bucket_url}/data")
-    assert time.monotonic() - start < 30
-    assert "\n" not in str(error.value)
-
-
-def test_a_server_that_is_not_s3_is_named(refusing: Refusing) -> None:
-    """A web page with status 200, as of a login or a wrong port, is no empty folder and no file."""
-    refusing.status, refusing.body = 200, b"<!DOCTYPE html><html><body>Log in</body></html>"
-    store = S3Store(Storage(endpoint_url=f"http://{refusing.address}"))
-    for call in (lambda: store.find("s3://test/a.tar"), lambda: store.listing("s3://test/data")):
-        with pytest.raises(SmoothcertError, match=r"^s3://test/\S+ ") as error:
-            call()
-        assert "storage.endpoint_url" in str(error.value)
-        assert "\n" not in str(error.value)
-
-
-def test_a_server_that_is_silent_is_given_up(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that takes connections no more gives one line within 30 seconds."""
-    import socket
-
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = [socket.socket() for _ in range(4)]
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(full.getsockname())
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{full.getsockname()[1]}")
-        start = time.monotonic()
-        with pytest.raises(RunError, match="and the network"):
-            S3Store(Storage()).find(f"{bucket_url}/a.tar")
-        assert time.monotonic() - start < 30
-        for one in waiting:
-            one.close()
-
-
 def test_a_missing_bucket_is_named(either: str) -> None:
     """A bucket that is not there is an error in every call, not an empty listing."""
     store = S3Store(Storage())
@@ -339,17 +179,6 @@ def test_a_profile_that_is_not_there() -> None:
     """A profile that this machine does not have is one line."""
     with pytest.raises(RequestError, match="nobody"):
         S3Store(Storage(profile="nobody"))
-
-
-def test_a_forked_process_has_connections_of_its_own() -> None:
-    """Loaders of a training are forked; two that read from one socket would mix up their answers."""
-    settings = Storage(endpoint_url="http://127.0.0.1:9")
-    ours = storage._s3(settings)
-    assert storage._s3(settings) is ours
-    child = os.fork()
-    if child == 0:
-        os._exit(int(storage._s3(settings) is ours))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def _keep(requests: list[Any], request: Any, **_: object) -> None:
@@ -399,64 +228,6 @@ def test_the_requester_pays_for_every_request(in_moto: str) -> None:
         sent = sent_by(S3Store(Storage(requester_pays=pays)), in_moto)
         said = {name: {request.headers.get("x-amz-request-payer") for request in each} for name, each in sent.items()}
         assert said == {name: {b"requester" if pays else None} for name in sent}
-
-
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (403, b""),
-        (403, b"<Error/>"),
-        (403, b"<Error><Code>AccessDenied</Code><Message/></Error>"),
-        (403, b"<Error><Code/><Message/></Error>"),
-        (403, b"<html>forbidden</html>"),
-        (400, b"not XML"),
-        (404, b"<Error><Code/></Error>"),
-        (301, b""),
-    ],
-)
-def test_an_answer_without_words_is_told_by_its_status(refusing: Refusing, status: int, body: bytes) -> None:
-    """Whatever a server leaves out, an error has one line with code or status, and nothing that is not there."""
-    refusing.status, refusing.body = status, body
-    store = S3Store(Storage(endpoint_url=f"http://{refusing.address}"))
-    for name, call in all_calls(store, "s3://bucket").items():
-        with pytest.raises(SmoothcertError) as error:
-            call()
-        said = str(error.value)
-        assert "None" not in said and "\n" not in said, (name, said)
-        assert status == 301 or str(status) in said or "AccessDenied" in said or "busy" in said, (name, said)
-        assert said.startswith("s3://bucket") and refusing.address not in said, (name, said)
-
-
-def test_looking_for_shards_names_what_the_user_wrote(refusing: Refusing) -> None:
-    """No error of a folder of tars names a file that was only looked for."""
-    store = AnyStore(Storage(endpoint_url=f"http://{refusing.address}"))
-    for spec in ("s3://bucket/data", "s3://bucket/data/", "s3://bucket/a.tar", "s3://bucket/data/*.tar"):
-        with pytest.raises(RequestError) as error:
-            find_shards(Images(shards=spec), store)
-        assert "_info.json" not in str(error.value)
-        assert str(error.value).startswith(f"{spec.removesuffix('/*.tar').rstrip('/')}: S3 says 403")
-
-
-def test_a_server_that_is_not_trusted(any_keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says how a certificate of one's own is trusted, and so it is; it names the server alone."""
-    names = "-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    command = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 {names}"
-    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    with Refusing() as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        settings = Storage(endpoint_url=f"https://{server.address}")
-        for bundle, says in (
-            (None, r"AWS_CA_BUNDLE names the file .*\(now: not set\)"),
-            ("/nowhere.pem", r"AWS_CA_BUNDLE names the file .*\(now: /nowhere\.pem\)"),
-            (str(tmp_path / "cert.pem"), "S3 says 403"),
-        ):
-            if bundle:
-                monkeypatch.setenv("AWS_CA_BUNDLE", bundle)
-            with pytest.raises(SmoothcertError, match=says) as error:
-                S3Store(settings).files("s3://bucket/data")
-            assert "list-type" not in str(error.value)
 
 
 def test_special_characters_of_keys(either: str) -> None:
