@@ -29,9 +29,9 @@ def test_the_told_network_has_the_same_shapes(
 ) -> None:
     """What is told of a network's shapes builds a network of those names and shapes."""
     shapes = _shapes(architecture, options, 10, side)
-    told = likely_vit({prefix + name: shape for name, shape in shapes.items()})
-    assert told is not None and told.classes is not None and told.side is not None
-    assert _shapes(told.architecture, told.options, told.classes, told.side) == shapes
+    likely = likely_vit({prefix + name: shape for name, shape in shapes.items()})
+    assert likely is not None and likely.classes is not None and likely.side is not None
+    assert _shapes(likely.architecture, likely.options, likely.classes, likely.side) == shapes
 
 
 def test_what_is_no_vision_transformer_is_not_told() -> None:
