@@ -1,4 +1,4 @@
-"""Shapes tell the network."""
+"""The shapes of tensors show which VisionTransformer they belong to."""
 
 from typing import Any
 
@@ -24,18 +24,18 @@ _CASES: list[tuple[str, dict[str, Any], int]] = [
 
 @pytest.mark.parametrize("prefix", ["", "module.model.model."])
 @pytest.mark.parametrize(("architecture", "options", "side"), _CASES)
-def test_the_told_network_has_the_same_shapes(
+def test_the_likely_network_has_the_same_names_and_shapes(
     architecture: str, options: dict[str, Any], side: int, prefix: str
 ) -> None:
-    """What is told of a network's shapes builds a network of those names and shapes."""
+    """timm builds the network from the answer."""
     shapes = _shapes(architecture, options, 10, side)
     likely = likely_vit({prefix + name: shape for name, shape in shapes.items()})
     assert likely is not None and likely.classes is not None and likely.side is not None
     assert _shapes(likely.architecture, likely.options, likely.classes, likely.side) == shapes
 
 
-def test_what_is_no_vision_transformer_is_not_told() -> None:
-    """Nothing is said of other names."""
+def test_other_families_have_no_likely_network() -> None:
+    """Their tensors have other names."""
     assert likely_vit({"conv1.weight": (64, 3, 7, 7), "fc.weight": (10, 64)}) is None
 
 

@@ -102,7 +102,7 @@ def test_a_file_that_does_not_hold_its_tensors_is_refused(
         _read(path)
 
 
-def test_a_compressed_member_is_refused(tmp_path: Path) -> None:
+def test_a_compressed_file_is_refused(tmp_path: Path) -> None:
     """torch compresses none, and a few kilobytes could hold gigabytes."""
     path = _save({"a": torch.ones(3)}, tmp_path / "a.pt")
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as new:

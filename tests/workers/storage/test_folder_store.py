@@ -1,4 +1,4 @@
-"""A file is published once and whole, whoever writes at the same time."""
+"""A file in a folder is published once and whole, whoever writes at the same time."""
 
 import os
 import threading
@@ -18,8 +18,8 @@ def _names(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_published_once(tmp_path: Path) -> None:
-    """The first writer of a name wins; the second learns so, changes nothing and leaves nothing aside."""
+def test_a_file_is_published_once(tmp_path: Path) -> None:
+    """The second writer of a name gets False, changes nothing and leaves nothing aside."""
     store, run = FolderStore(), str(tmp_path / "run")
     assert store.publish(run, NAME, b"first") is True
     before = store.find(f"{run}/{NAME}")
@@ -46,8 +46,8 @@ def test_one_of_many_writers_wins(tmp_path: Path) -> None:
         assert _names(Path(run)) == [NAME]
 
 
-def test_nothing_half_written_is_seen(tmp_path: Path) -> None:
-    """A reader that looks all the time sees no file, or the whole file."""
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    """A reader that looks all the time sees no file or the whole file."""
     store, run, data = FolderStore(), str(tmp_path / "run"), os.urandom(8 << 20)
     seen: set[int] = set()
     done = threading.Event()
@@ -68,7 +68,7 @@ def test_nothing_half_written_is_seen(tmp_path: Path) -> None:
     assert seen == {len(data)}
 
 
-def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that fails, such as on a full disk, publishes nothing, leaves nothing aside and can be repeated."""
 
     def fail(_descriptor: int) -> None:
@@ -82,7 +82,7 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert store.publish(run, NAME, b"data") is True
 
 
-def test_sweep_removes_only_the_stale(tmp_path: Path) -> None:
+def test_sweep_removes_only_old_files_that_lie_aside(tmp_path: Path) -> None:
     """Only files that lie aside for more than an hour are removed, never published ones."""
     store, run = FolderStore(), str(tmp_path / "run")
     store.publish(run, NAME, b"published")
@@ -95,8 +95,8 @@ def test_sweep_removes_only_the_stale(tmp_path: Path) -> None:
     assert _names(tmp_path / "run") == [".incoming/busy", ".incoming/new", NAME]
 
 
-def test_a_sweeper_whose_clock_is_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes away what a living writer has put aside, who writes it again."""
+def test_a_writer_writes_again_what_was_swept_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweeper whose clock is ahead may remove what a living writer has put aside."""
     store, run, swept = FolderStore(), str(tmp_path / "run"), False
     now, link = time.time, os.link
 
@@ -115,8 +115,8 @@ def test_a_sweeper_whose_clock_is_ahead(tmp_path: Path, monkeypatch: pytest.Monk
     assert _names(tmp_path / "run") == [NAME]
 
 
-def test_sweep_of_a_run_that_is_not_there(tmp_path: Path) -> None:
-    """Sweeping a run that nobody wrote to does nothing."""
+def test_sweep_of_a_missing_run_does_nothing(tmp_path: Path) -> None:
+    """Nobody has written to this run yet."""
     FolderStore().sweep(str(tmp_path / "run"))
     assert _names(tmp_path) == []
 
@@ -130,7 +130,7 @@ def test_output_below_a_file_is_refused(tmp_path: Path, below: str) -> None:
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
-def test_folder_in_the_way_is_refused(tmp_path: Path) -> None:
+def test_a_folder_in_the_way_is_refused(tmp_path: Path) -> None:
     """A folder with the name of the file to publish is a RequestError, not a file that came first."""
     (tmp_path / "run" / NAME).mkdir(parents=True)
     with pytest.raises(RequestError, match="output: "):
@@ -138,8 +138,8 @@ def test_folder_in_the_way_is_refused(tmp_path: Path) -> None:
     assert _names(tmp_path) == []
 
 
-def test_listing(tmp_path: Path) -> None:
-    """A listing has the plain files of a folder by name, without those of folders in it; none if it is missing."""
+def test_a_listing_has_the_files_of_a_folder_by_name(tmp_path: Path) -> None:
+    """Without those of inner folders. A missing folder has none."""
     (tmp_path / "folder").mkdir()
     for name in ("b.tar", "a.tar", "folder/c.tar"):
         (tmp_path / name).write_bytes(b"12")
@@ -149,8 +149,8 @@ def test_listing(tmp_path: Path) -> None:
     assert store.find(str(tmp_path / "folder")) is None
 
 
-def test_remove(tmp_path: Path) -> None:
-    """The file is gone, its neighbours stay, and a file that is not there is no error."""
+def test_remove_takes_one_file_away(tmp_path: Path) -> None:
+    """Its neighbours stay, and a file that is missing is no error."""
     store, run = FolderStore(), str(tmp_path / "run")
     assert store.publish(run, NAME, b"one") and store.publish(run, "votes/other", b"two")
     for _ in range(2):

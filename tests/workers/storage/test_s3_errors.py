@@ -31,10 +31,10 @@ from tests.helpers.store_calls import all_calls
         ({"AWS_ENDPOINT_URL": "no url"}, "Invalid endpoint"),
     ],
 )
-def test_a_server_that_refuses_is_one_line(
+def test_a_refusal_is_one_line_within_30_seconds(
     bucket_url: str, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str
 ) -> None:
-    """Wrong keys, no keys and a server that is not there each give one line within 30 seconds."""
+    """Wrong keys, no keys, and a server that is missing."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     start = time.monotonic()
@@ -44,8 +44,8 @@ def test_a_server_that_refuses_is_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_a_server_that_is_not_s3_is_named(refusing: Refusing) -> None:
-    """A web page with status 200, as of a login or a wrong port, is no empty folder and no file."""
+def test_error_says_that_the_server_is_not_s3(refusing: Refusing) -> None:
+    """A web page with status 200, as of a login or a wrong port, is neither an empty folder nor a file."""
     refusing.status, refusing.body = 200, b"<!DOCTYPE html><html><body>Log in</body></html>"
     store = S3Store(Storage(endpoint_url=f"http://{refusing.address}"))
     for call in (lambda: store.find("s3://test/a.tar"), lambda: store.listing("s3://test/data")):
@@ -56,7 +56,7 @@ def test_a_server_that_is_not_s3_is_named(refusing: Refusing) -> None:
 
 
 def test_a_server_that_is_silent_is_given_up(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that takes connections no more gives one line within 30 seconds."""
+    """A machine that accepts no more connections gives one line within 30 seconds."""
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -86,8 +86,8 @@ def test_a_server_that_is_silent_is_given_up(bucket_url: str, monkeypatch: pytes
         (301, b""),
     ],
 )
-def test_an_answer_without_words_is_told_by_its_status(refusing: Refusing, status: int, body: bytes) -> None:
-    """Whatever a server leaves out, an error has one line with code or status, and nothing that is not there."""
+def test_error_about_an_answer_without_text_has_its_status(refusing: Refusing, status: int, body: bytes) -> None:
+    """The line has the code or the status, and no None for what the server leaves out."""
     refusing.status, refusing.body = status, body
     store = S3Store(Storage(endpoint_url=f"http://{refusing.address}"))
     for name, call in all_calls(store, "s3://bucket").items():
@@ -99,8 +99,8 @@ def test_an_answer_without_words_is_told_by_its_status(refusing: Refusing, statu
         assert said.startswith("s3://bucket") and refusing.address not in said, (name, said)
 
 
-def test_looking_for_shards_names_what_the_user_wrote(refusing: Refusing) -> None:
-    """No error of a folder of tars names a file that was only looked for."""
+def test_error_names_what_the_user_wrote(refusing: Refusing) -> None:
+    """Not a file that was only looked for in a folder of tars."""
     store = AnyStore(Storage(endpoint_url=f"http://{refusing.address}"))
     for spec in ("s3://bucket/data", "s3://bucket/data/", "s3://bucket/a.tar", "s3://bucket/data/*.tar"):
         with pytest.raises(RequestError) as error:
@@ -109,8 +109,8 @@ def test_looking_for_shards_names_what_the_user_wrote(refusing: Refusing) -> Non
         assert str(error.value).startswith(f"{spec.removesuffix('/*.tar').rstrip('/')}: S3 says 403")
 
 
-def test_a_server_that_is_not_trusted(any_keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says how a certificate of one's own is trusted, and so it is; it names the server alone."""
+def test_error_says_how_to_trust_a_certificate(any_keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remedy works. The error names the server and not the request."""
     names = "-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
     command = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 {names}"
     subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)

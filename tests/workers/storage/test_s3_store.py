@@ -22,8 +22,8 @@ from smoothcert.workers.storage.store import AnyStore
 from tests.helpers.store_calls import NAME, all_calls
 
 
-def test_published_once(either: str) -> None:
-    """The first writer of a key wins; the second learns so and changes nothing."""
+def test_an_object_is_published_once(either: str) -> None:
+    """The second writer of a key gets False and changes nothing."""
     store = S3Store(Storage())
     assert store.publish(f"{either}/run", NAME, b"first") is True
     before = store.find(f"{either}/run/{NAME}")
@@ -49,8 +49,8 @@ def test_one_of_many_writers_wins(bucket_url: str) -> None:
         assert stores[0].read(f"{bucket_url}/{attempt}/{NAME}") == bytes([won.index(True)]) * 300_000
 
 
-def test_listing(either: str) -> None:
-    """A listing has the objects directly in a folder, thousands of them, and its folders apart."""
+def test_a_listing_has_the_objects_and_folders_of_a_folder(either: str) -> None:
+    """Also more than the thousand objects that one answer holds."""
     store, client = S3Store(Storage()), boto3.client("s3")
     with ThreadPoolExecutor(8) as pool:
         keys = [f"data/{number:05d}.tar" for number in range(1100)]
@@ -66,8 +66,8 @@ def test_listing(either: str) -> None:
     assert store.files(f"{either}/missing") == store.folders(f"{either}/missing") == []
 
 
-def test_shards_of_a_bucket(either: str) -> None:
-    """A brace pattern, a folder, a glob and an index in S3 name the same tars, with few calls."""
+def test_every_form_of_shards_names_the_same_tars_of_a_bucket(either: str) -> None:
+    """A brace pattern, a folder, a glob and an index."""
     client = boto3.client("s3")
     for number in range(12):
         client.put_object(Bucket=either[5:], Key=f"d/{number:02d}.tar", Body=b"x" * number)
@@ -84,7 +84,7 @@ def test_shards_of_a_bucket(either: str) -> None:
 
 
 def test_a_large_object_is_copied_whole(either: str) -> None:
-    """A local copy has the bytes, over several parts, under the object's name, and goes when it is done with."""
+    """A local copy has all parts and the object's name, and is removed afterwards."""
     data = os.urandom(20 << 20)
     boto3.client("s3").put_object(Bucket=either[5:], Key="d/large.tar", Body=data)
     with S3Store(Storage()).local(f"{either}/d/large.tar") as path:
@@ -105,8 +105,8 @@ def test_fingerprint_changes_with_the_object(either: str) -> None:
     assert found[0].fingerprint != found[1].fingerprint
 
 
-def test_remove(either: str) -> None:
-    """The object is gone, its neighbours stay, and an object that is not there is no error."""
+def test_remove_takes_one_object_away(either: str) -> None:
+    """Its neighbours stay, and an object that is missing is no error."""
     store = S3Store(Storage())
     assert store.publish(either, "votes/a", b"one") and store.publish(either, "votes/b", b"two")
     for _ in range(2):
@@ -114,8 +114,8 @@ def test_remove(either: str) -> None:
     assert [entry.url for entry in store.files(f"{either}/votes")] == [f"{either}/votes/b"]
 
 
-def test_what_is_not_there(either: str) -> None:
-    """A missing object is found to be missing; reading it is an error that names it."""
+def test_error_names_the_object_that_is_missing(either: str) -> None:
+    """`find` gives None; reading it is an error."""
     store = S3Store(Storage())
     assert store.find(f"{either}/no.tar") is None
     with pytest.raises(RequestError, match=r"no\.tar: does not exist"):
@@ -125,8 +125,10 @@ def test_what_is_not_there(either: str) -> None:
 
 
 @pytest.mark.parametrize("lost", [b"data", b"other"])
-def test_an_answer_that_was_lost(either: str, monkeypatch: pytest.MonkeyPatch, lost: bytes) -> None:
-    """A PUT that was carried out, and answered 500 or not at all, is refused when sent again: what is there counts."""
+def test_a_put_whose_answer_was_lost_finds_the_object(
+    either: str, monkeypatch: pytest.MonkeyPatch, lost: bytes
+) -> None:
+    """The server carried the PUT out and refuses it when it is sent again. The object that is there counts."""
     store = S3Store(Storage())
     put = store._client.put_object
 
@@ -140,8 +142,8 @@ def test_an_answer_that_was_lost(either: str, monkeypatch: pytest.MonkeyPatch, l
     assert store.read(f"{either}/run/{NAME}") == lost
 
 
-def test_busy_is_tried_again(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """409 means that another writer is at the key just now; it ends as published, or as one line."""
+def test_a_busy_key_is_tried_again(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """409 means that another writer is at the key. It ends as published or as one line."""
     store = S3Store(Storage())
     put, answers = store._client.put_object, ["ConditionalRequestConflict"] * 2
 
@@ -157,8 +159,8 @@ def test_busy_is_tried_again(either: str, monkeypatch: pytest.MonkeyPatch) -> No
         store.publish(f"{either}/run", "other", b"data")
 
 
-def test_a_missing_bucket_is_named(either: str) -> None:
-    """A bucket that is not there is an error in every call, not an empty listing."""
+def test_error_names_a_missing_bucket(either: str) -> None:
+    """Every call is an error; none gives an empty listing."""
     store = S3Store(Storage())
     for call in (
         lambda: store.find("s3://no-such-bucket-here/a"),
@@ -169,14 +171,14 @@ def test_a_missing_bucket_is_named(either: str) -> None:
             call()
 
 
-def test_a_url_without_a_bucket(either: str) -> None:
+def test_a_url_without_a_bucket_is_refused(either: str) -> None:
     """s3:// alone names nothing."""
     with pytest.raises(RequestError, match="names no bucket"):
         S3Store(Storage()).files("s3://")
 
 
-def test_a_profile_that_is_not_there() -> None:
-    """A profile that this machine does not have is one line."""
+def test_error_names_a_missing_profile() -> None:
+    """In one line."""
     with pytest.raises(RequestError, match="nobody"):
         S3Store(Storage(profile="nobody"))
 
@@ -203,7 +205,7 @@ def sent_by(store: S3Store, bucket: str) -> dict[str, list[Any]]:
 
 
 def test_an_anonymous_store_signs_nothing(in_moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Public buckets are read where there are no credentials at all; others sign every request."""
+    """It reads public buckets without any credentials. Other stores sign every request."""
     for anonymous in (False, True):
         if anonymous:
             boto3.client("s3").put_bucket_policy(Bucket=in_moto[5:], Policy=EVERYONE)
@@ -223,15 +225,15 @@ EVERYONE = """{"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3
 
 
 def test_the_requester_pays_for_every_request(in_moto: str) -> None:
-    """Parts of a large object, copies and removals included; without the setting no request says so."""
+    """Also for parts of a large object, copies and removals. Without the setting no request says so."""
     for pays in (False, True):
         sent = sent_by(S3Store(Storage(requester_pays=pays)), in_moto)
         said = {name: {request.headers.get("x-amz-request-payer") for request in each} for name, each in sent.items()}
         assert said == {name: {b"requester" if pays else None} for name in sent}
 
 
-def test_special_characters_of_keys(either: str) -> None:
-    """Keys are what they are; a folder that a console made is no tar."""
+def test_keys_with_special_characters_are_taken_literally(either: str) -> None:
+    """A folder object that a console made is no tar."""
     client = boto3.client("s3")
     for folder in ("é" * 200, "x [y]", "q{1,2}", "h%20#+ y", "what?", "star*", "~"):
         client.put_object(Bucket=either[5:], Key=f"{folder}/", Body=b"")
@@ -245,7 +247,7 @@ def test_special_characters_of_keys(either: str) -> None:
 
 
 def test_named_tars_need_no_listing(in_moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many public buckets may be read, but not listed."""
+    """Many public buckets may be read but not listed."""
     for number in range(3):
         boto3.client("s3").put_object(Bucket=in_moto[5:], Key=f"d/{number}.tar", Body=b"12")
     store = AnyStore(Storage())
@@ -261,8 +263,8 @@ def test_named_tars_need_no_listing(in_moto: str, monkeypatch: pytest.MonkeyPatc
             find_shards(Images(shards=f"{in_moto}/{spec}"), store)
 
 
-def test_a_prefix_is_not_halved(either: str) -> None:
-    """Folders of a bucket are looked at as those of a disk."""
+def test_a_notice_or_an_error_names_what_is_not_read_in_a_bucket(either: str) -> None:
+    """As in a folder of this machine."""
     store, client = AnyStore(Storage()), boto3.client("s3")
     for key in ("data/00.tar", "data/01.tar.part", "data/more/02.tar", "other/b.tar.gz", "other/a.zip"):
         client.put_object(Bucket=either[5:], Key=key, Body=b"12")
@@ -275,8 +277,8 @@ def test_a_prefix_is_not_halved(either: str) -> None:
         find_shards(Images(shards=f"{either}/date"), store)
 
 
-def test_a_full_temporary_folder_is_named(in_moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tar that does not fit is a line with the folder and the way out; nothing of it stays there."""
+def test_error_names_the_full_temporary_folder(in_moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a remedy. Nothing of the tar stays there."""
     boto3.client("s3").put_object(Bucket=in_moto[5:], Key="a.tar", Body=b"12")
     store = S3Store(Storage())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -291,8 +293,8 @@ def test_a_full_temporary_folder_is_named(in_moto: str, tmp_path: Path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_no_temporary_folder_at_all(in_moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where none can be made, the line says so, and which variable names one."""
+def test_error_says_that_there_is_no_temporary_folder(in_moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And which variable names one."""
     boto3.client("s3").put_object(Bucket=in_moto[5:], Key="a.tar", Body=b"12")
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     says = r"no temporary folder can be made: .*set TMPDIR"

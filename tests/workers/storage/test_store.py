@@ -18,14 +18,14 @@ def test_other_schemes_are_refused() -> None:
         AnyStore(Storage()).find("gs://bucket/folder")
 
 
-def test_sha256(tmp_path: Path) -> None:
-    """The digest of a file is that of its bytes."""
+def test_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    """The example of the standard."""
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_forked_process_has_connections_of_its_own() -> None:
-    """Loaders of a training are forked; two that read from one socket would mix up their answers."""
+    """Loaders of a training are forked. Two processes that read from one socket would mix up their answers."""
     settings = Storage(endpoint_url="http://127.0.0.1:9")
     ours = storage._s3(settings)
     assert storage._s3(settings) is ours
