@@ -1,4 +1,4 @@
-"""The run id: what changes it and what does not."""
+"""The run id changes with what determines the votes, and with nothing else."""
 
 import pytest
 
@@ -62,13 +62,13 @@ def run_id(change=None, *, shards=SHARDS, checkpoint_sha256="00", checkpoint_key
         {"clean": False},
     ],
 )
-def test_what_determines_votes_changes_the_id(change):
-    """Every field of the identity starts another run."""
+def test_id_changes_with_every_field_that_determines_votes(change):
+    """Such a field starts another run."""
     assert run_id(change) != run_id()
 
 
-def test_data_and_weights_change_the_id():
-    """So do shard names, sizes and order, the checkpoint, its key, and a limit that is reached."""
+def test_id_changes_with_data_and_weights():
+    """Shard names, sizes and order, the checkpoint, its key, and a limit that is reached."""
     others = [
         run_id(shards=SHARDS[::-1]),
         run_id(shards=SHARDS[:1]),
@@ -98,8 +98,8 @@ def test_data_and_weights_change_the_id():
         {"preprocess": {"crop": 224, "resize": 256, "upsample": 1, "orient": False}},
     ],
 )
-def test_where_and_how_does_not_change_the_id(change):
-    """Names, places, execution, and defaults written out are the same run; so are moved tars."""
+def test_id_does_not_change_with_places_names_and_execution(change):
+    """Neither do defaults that are written out, nor tars that were moved."""
     moved = tuple(Shard(shard.name, f"/moved/{shard.name}", shard.size, "z") for shard in SHARDS)
     assert run_id(change, shards=moved) == run_id()
     assert len(run_id()) == 16

@@ -1,4 +1,4 @@
-"""Names that somebody else chose stay a line, whatever they are made of."""
+"""A name that somebody else chose becomes part of one printable line."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,8 +7,8 @@ from smoothcert.manifests.names import listed, one_line, printable
 
 
 @given(st.lists(st.text(max_size=200) | st.integers() | st.none() | st.binary()), st.integers(1, 10))
-def test_any_names_are_a_line(names, most):
-    """Printable and of bounded length; what is left out is counted."""
+def test_any_names_become_one_short_printable_line(names, most):
+    """Names that are left out are counted."""
     line = listed(names, most)
     assert line.isprintable()
     assert len(line) <= most * 90 + 30
@@ -16,7 +16,7 @@ def test_any_names_are_a_line(names, most):
 
 
 def test_usual_names_stay_as_they_are():
-    """Quotes, escapes and dots are for unusual names alone; what is no name is called by its type."""
+    """Only unusual names get quotes, escapes or dots. Other values are shown as their type."""
     assert listed(["a.tar", "b c", "\u00e9"]) == "a.tar, b c, \u00e9"
     assert printable("\x1b[2J") == r"'\x1b[2J'"
     assert printable("a" * 81) == "a" * 80 + "..."

@@ -1,4 +1,4 @@
-"""Training files: what is read, what determines the weights, and that each mistake is one line."""
+"""A training file holds only what fits, says what determines the weights, and each mistake is one line."""
 
 import re
 
@@ -70,7 +70,7 @@ def test_one_ablation_is_a_list_of_one(training_file):
         ("augmentation.scale=[0.9, 0.1]", r"augmentation\.scale: .*the smaller first"),
     ],
 )
-def test_each_mistake_is_one_line(training_file, override, says):
+def test_error_names_key_value_and_remedy(training_file, override, says):
     """Key path, value and remedy, in one line."""
     with pytest.raises(RequestError) as error:
         load_training(training_file, [override])
@@ -101,16 +101,16 @@ def test_settings_that_contradict_each_other_are_refused(training_file):
         ("checkpoint_every_epochs=2", []),
     ],
 )
-def test_what_determines_the_weights(training_file, override, changed):
-    """Where things lie, how many work and what is told on the way does not; all else does, by its key path."""
+def test_identity_changes_with_what_determines_the_weights(training_file, override, changed):
+    """Places, numbers of processes and progress messages do not; every other key does, and is named."""
     shards = [Shard("a.tar", "anywhere/a.tar", 100, "")]
     then = load_training(training_file).identity(shards, None)
     now = load_training(training_file, [override]).identity(shards, None)
     assert differences(then, now) == changed
 
 
-def test_shards_and_starting_weights_determine_the_weights(training_file):
-    """Name and size of each tar, and the digest of the checkpoint."""
+def test_identity_changes_with_tars_and_starting_weights(training_file):
+    """It holds name and size of each tar, and the digest of the checkpoint."""
     training = load_training(training_file)
     then = training.identity([Shard("a.tar", "x/a.tar", 100, "")], None)
     assert differences(then, training.identity([Shard("a.tar", "y/a.tar", 101, "")], "f00")) == [
@@ -120,6 +120,6 @@ def test_shards_and_starting_weights_determine_the_weights(training_file):
 
 
 def test_a_training_survives_its_own_dump(training_file):
-    """training.json keeps a training that loads again as the same one; Ray's workers get it so."""
+    """training.json keeps a training that loads again as the same one; training processes get it in that form."""
     training = load_training(training_file)
     assert Training.model_validate(training.model_dump(mode="json")) == training

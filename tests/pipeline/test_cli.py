@@ -1,16 +1,189 @@
-"""What every command does alike: no traceback for what a machine refuses."""
+"""Every command keeps its options and exit codes, answers quickly, and ends with one line if a machine refuses."""
 
+import ast
+import importlib
+import re
 import resource
 import subprocess
 import sys
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import typer
+from typer.core import TyperGroup
+from typer.testing import CliRunner
 
+import smoothcert
+from smoothcert.pipeline import cli
+from smoothcert.pipeline.cli import app
 from tests.helpers import jobs
+from tests.helpers.house import HOUSE
 
 # -B: with a limit on file sizes Python would leave cut bytecode behind, which breaks every later import.
 COMMAND = [sys.executable, "-B", "-c", "from smoothcert.pipeline.cli import app; app()"]
+
+
+def _run(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+
+
+# Arguments, then options, of each command. A name here may be added to, and none may go.
+OPTIONS = {
+    "certify": "job --json --limit --set --strict-versions --unsafe-overwrite",
+    "demo": "--folder --json",
+    "finetune": "training --local --set",
+    "import-checkpoint": "file --key --output",
+    "plan": "job --limit --set --tflops",
+    "query": "run --by --json --parquet --patch --patches --rule --storage --stride --tolerance",
+    "repair": "run --storage",
+    "runs": "output --storage",
+    "status": "run --storage",
+    "verify": "run --allow-incomplete --json --replay --seed --storage",
+}
+
+
+def _options() -> dict[str, set[str]]:
+    """What each command takes, as click knows it."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return {
+        name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for name, command in group.commands.items()
+    }
+
+
+def test_every_command_takes_its_arguments_and_options() -> None:
+    """Scripts of users rely on these names."""
+    assert _options() == {name: set(options.split()) for name, options in OPTIONS.items()}
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in OPTIONS)], ids=lambda command: " ".join(command) or "all")
+def test_help_shows_every_option(command: list[str]) -> None:
+    """In full, on a terminal of 80 columns."""
+    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    names = OPTIONS[command[0]].split() if command else OPTIONS
+    assert all(name in result.stdout for name in names if name.startswith("--") or not command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "smoothcert"],
+        ["-c", "from smoothcert.pipeline.cli import app; app()"],
+        [str(HOUSE / "pipeline" / "certify_all.py")],
+    ],
+    ids=["python -m smoothcert", "smoothcert", "certify_all.py"],
+)
+def test_help_answers_from_any_folder(command: list[str], tmp_path: Path) -> None:
+    """Also from a folder that holds packages of our folders' names."""
+    for name in ("pipeline", "workers", "manifests"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('not ours')")
+    done = _run([sys.executable, *command, "--help"], cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Usage: " in done.stdout
+
+
+def test_the_installed_command_calls_the_same_function() -> None:
+    """`smoothcert` and `python -m smoothcert` are one."""
+    scripts = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"smoothcert": "smoothcert.pipeline.cli:app"}
+
+
+def test_help_takes_less_than_a_second_of_computing() -> None:
+    """The command line imports nothing heavy. Measured: 0.4 s."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert _run([sys.executable, "-m", "smoothcert", "--help"], cwd=HOUSE).returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        # 0: complete
+        ("status RUN", 0, ""),
+        ("verify RUN", 0, ""),
+        ("runs RUN/..", 0, ""),
+        ("repair RUN", 0, ""),
+        ("query RUN", 0, ""),
+        # 1: something is wrong with a run
+        ("verify DAMAGED", 1, ""),
+        # 2: the request is wrong
+        ("", 2, ""),
+        ("no-such-command", 2, "No such command"),
+        ("status RUN --no-such-option", 2, "No such option"),
+        ("certify", 2, "Missing argument 'JOB'"),
+        ("certify TMP/none.yaml", 2, "error: TMP/none.yaml: cannot read the job file"),
+        ("plan TMP/none.yaml", 2, "error: TMP/none.yaml: cannot read the job file"),
+        ("finetune TMP/none.yaml", 2, "error: TMP/none.yaml: cannot read the training file"),
+        ("import-checkpoint TMP/none.pt", 2, "error: "),
+        ("query RUN --patch x", 2, "error: "),
+        ("query RUN --rule none", 2, "Invalid value for '--rule'"),
+        ("query RUN --tolerance -1", 2, "Invalid value for '--tolerance'"),
+        ("verify RUN --seed 3", 2, "error: --seed: chooses the images of --replay"),
+        ("status TMP/none", 2, "error: "),
+        ("status RUN --storage anonymous", 2, "error: --storage anonymous: expected"),
+    ],
+)
+def test_exit_code_says_whether_the_run_or_the_request_is_wrong(
+    arguments: str, code: int, says: str, finished: Path, run: Path, tmp_path: Path
+) -> None:
+    """0 complete, 1 something failed, 2 the request is wrong. The reason is on stderr."""
+    next((run / "votes").iterdir()).write_bytes(b"damaged")
+    for name, path in (("RUN", finished), ("DAMAGED", run), ("TMP", tmp_path)):
+        arguments = re.sub(rf"\b{name}\b", str(path), arguments)
+    result = CliRunner().invoke(app, arguments.split(), env={"COLUMNS": "200"})
+    assert result.exit_code == code, result.output
+    assert says.replace("TMP", str(tmp_path)) in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_an_interrupt_ends_with_130_and_the_command_that_continues(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line can be pasted into a shell, whatever the arguments are."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_job", interrupt)
+    monkeypatch.setattr(sys, "argv", ["smoothcert", "certify", "my job.yaml"])
+    result = CliRunner().invoke(app, ["certify", "my job.yaml"])
+    assert result.exit_code == 130
+    assert result.stderr.endswith("smoothcert certify 'my job.yaml'\n")
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only our own errors become one line."""
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "load_job", fail)
+    assert isinstance(CliRunner().invoke(app, ["certify", "job.yaml"]).exception, ZeroDivisionError)
+
+
+def test_importing_smoothcert_loads_nothing_heavy() -> None:
+    """The public names are imported when they are first used."""
+    script = "import sys, smoothcert; print({'torch', 'ray', 'numpy', 'pydantic'} & set(sys.modules))"
+    assert _run([sys.executable, "-c", script], cwd=HOUSE).stdout == "set()\n"
+
+
+def test_every_public_name_resolves_to_what_type_checkers_see() -> None:
+    """The table of names and the imports under TYPE_CHECKING agree."""
+    tree = ast.parse((HOUSE / "src" / "smoothcert" / "__init__.py").read_text())
+    (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
+    typed = {}
+    for line in checked.body:
+        assert isinstance(line, ast.ImportFrom) and line.module
+        for alias in line.names:
+            typed[alias.asname] = getattr(importlib.import_module(line.module), alias.name)
+    assert {name: getattr(smoothcert, name) for name in smoothcert.__all__} == typed
+    assert set(smoothcert.__all__) <= set(dir(smoothcert))
+    with pytest.raises(AttributeError, match="module 'smoothcert' has no attribute 'no_such_name'"):
+        smoothcert.no_such_name  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -22,8 +195,10 @@ COMMAND = [sys.executable, "-B", "-c", "from smoothcert.pipeline.cli import app;
         (["certify", "TMP/job.yaml"], "File too large; allow larger files"),
     ],
 )
-def test_what_commands_say_of_a_limit_of_sizes(finished: Path, tmp_path: Path, arguments: list[str], says: str) -> None:
-    """One line with the folder, no traceback, and nothing of a full disk. A file may have 64 bytes."""
+def test_error_names_the_folder_that_takes_no_large_file(
+    finished: Path, tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    """One line without a traceback, which does not ask for room. A file may have 64 bytes."""
     jobs.write_shards(tmp_path, 1)
     jobs.write_job(tmp_path)
     filled = [text.replace("RUN", str(finished)).replace("TMP", str(tmp_path)) for text in arguments]
@@ -42,8 +217,8 @@ def test_what_commands_say_of_a_limit_of_sizes(finished: Path, tmp_path: Path, a
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_without_a_temporary_folder(finished: Path) -> None:
-    """Python writes a few bytes there before it takes one; where it can nowhere, one line says so."""
+def test_error_says_that_there_is_no_temporary_folder(finished: Path) -> None:
+    """Python writes a few bytes to each candidate before it takes one. If none works, one line says so."""
     done = subprocess.run(
         [*COMMAND, "verify", finished, "--replay", "1"],
         capture_output=True,
@@ -59,8 +234,8 @@ def test_without_a_temporary_folder(finished: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["runs", "status", "verify"])
-def test_output_that_goes_to_a_full_disk(finished: Path, command: str) -> None:
-    """What is printed may be sent to a file: it is no result if that disk is full."""
+def test_output_to_a_full_disk_is_an_error(finished: Path, command: str) -> None:
+    """The output may go to a file. If that disk is full, there is no result."""
     with Path("/dev/full").open("w") as full:
         url = finished.parent if command == "runs" else finished
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Whatever a user names instead of a checkpoint file, one true line says what it is and what to write."""
+"""If a user names something else than a checkpoint file, one line says what it is and what to write."""
 
 import gzip
 import io
@@ -62,8 +62,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("case", _FOLDERS)
-def test_a_folder_is_answered_with_its_file(case: str, place: str) -> None:
-    """The error never says of a folder that it does not exist; the file that it names does."""
+def test_error_about_a_folder_names_the_file_to_take(case: str, place: str) -> None:
+    """That file exists, and the error never says that the folder does not."""
     names, says = _FOLDERS[case]
     store = AnyStore(Storage())
     for name in names:
@@ -76,14 +76,14 @@ def test_a_folder_is_answered_with_its_file(case: str, place: str) -> None:
             require_checkpoint(named[1], store)
 
 
-def test_what_does_not_exist_is_called_so(place: str) -> None:
-    """Neither file nor folder."""
+def test_error_says_that_nothing_of_this_name_exists(place: str) -> None:
+    """It is neither a file nor a folder."""
     with pytest.raises(RequestError, match="none does not exist; correct the name"):
         require_checkpoint(f"{place}/none", AnyStore(Storage()))
 
 
-def test_a_misspelt_name_is_answered_with_near_ones(place: str) -> None:
-    """As for tars; the folder exists."""
+def test_error_about_a_misspelt_name_shows_near_names(place: str) -> None:
+    """They are files of the same folder, as for tars."""
     store = AnyStore(Storage())
     for name in ("weights.pt", "notes.txt"):
         store.publish(f"{place}/net", name, b"x")
@@ -139,8 +139,8 @@ _FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("case", _FILES)
-def test_a_file_of_another_kind_is_called_what_it_is(case: str, tmp_path: Path) -> None:
-    """One line, without the errors of the library that could not read it."""
+def test_error_says_what_kind_of_file_it_is(case: str, tmp_path: Path) -> None:
+    """In one line, without the error of the library that could not read it."""
     make, says = _FILES[case]
     file = tmp_path / "weights.pt"
     file.write_bytes(make())

@@ -1,4 +1,4 @@
-"""A pickle written by hand costs neither much time nor much memory, whatever it says; nothing in it is run."""
+"""A hostile pickle takes little time and memory, and nothing in it is run."""
 
 import pickle
 import resource
@@ -31,8 +31,8 @@ _HOSTILE = {
 
 
 @pytest.mark.parametrize("name", _HOSTILE)
-def test_a_small_pickle_costs_little(name: str, tmp_path: Path) -> None:
-    """In a process with a second of time and 100 MB more than Python's own; it is read, or refused by an exception."""
+def test_a_small_pickle_takes_little_time_and_memory(name: str, tmp_path: Path) -> None:
+    """A process with one second and 100 MB more than Python itself reads it, or refuses it with an exception."""
     (tmp_path / "pickle").write_bytes(_HOSTILE[name])
     script = (
         "import sys, resource; from smoothcert.workers.networks.inert_pickle import InertUnpickler\n"
@@ -48,8 +48,8 @@ def test_a_small_pickle_costs_little(name: str, tmp_path: Path) -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_the_limits_above_hold() -> None:
-    """pickle itself does run into them: the pickles are what they should be."""
+def test_python_itself_runs_into_these_limits() -> None:
+    """So the pickles of the test above are hostile."""
     with pytest.raises(MemoryError):
         soft, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (1 << 34, hard))
@@ -67,7 +67,7 @@ def _load(data: bytes) -> Any:
 
 
 def test_plain_keys_stay_and_others_become_placeholders() -> None:
-    """Nothing of a mapping is lost but the keys that no state dict has."""
+    """A mapping keeps all values and their order. Only keys that no state dict has are replaced."""
     content = {"a": 1, 2: "b", 2.5: None, None: [3], b"c": {}, (1, 2): "pair"}
     loaded = _load(pickle.dumps(content))
     assert list(loaded.values()) == list(content.values())
@@ -90,8 +90,10 @@ def _numbers(count: int) -> bytes:
         (0, (True,), (1,), False),
     ],
 )
-def test_shapes_are_whole_numbers(offset: int, shape: tuple[int, ...], strides: tuple[int, ...], fine: bool) -> None:
-    """Whatever a file says of them is checked before anybody reckons with it."""
+def test_a_tensor_with_an_impossible_shape_is_refused(
+    offset: int, shape: tuple[int, ...], strides: tuple[int, ...], fine: bool
+) -> None:
+    """Offset, shape and strides are checked before they are used."""
     rebuild = b"\x80\x02ctorch._utils\n_rebuild_tensor\n("
     parts = b"".join(pickle.dumps(part, protocol=2)[2:-1] for part in (offset, shape, strides))
     data = rebuild + _numbers(6) + parts + b"tR."
@@ -102,6 +104,6 @@ def test_shapes_are_whole_numbers(offset: int, shape: tuple[int, ...], strides: 
             _load(data)
 
 
-def test_numbers_cannot_be_fewer_than_none() -> None:
-    """A negative count is no count."""
+def test_a_negative_count_of_numbers_is_not_a_storage() -> None:
+    """It becomes a placeholder."""
     assert isinstance(_load(b"\x80\x02" + _numbers(-1) + b"."), Inert)

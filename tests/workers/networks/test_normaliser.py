@@ -1,4 +1,4 @@
-"""Normalisers beside a network are found by their names, and compared with the job's mean and std."""
+"""A normaliser beside a network is found by its names and compared with the job's mean and std."""
 
 from collections.abc import Callable
 
@@ -38,8 +38,8 @@ _FORMS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("form", _FORMS)
 @pytest.mark.parametrize("names", _NAMES)
-def test_the_pair_of_the_job_is_accepted(names: tuple[str, str], form: str) -> None:
-    """Whatever the names, the shape, the unit and the number format."""
+def test_the_mean_and_std_of_the_job_are_accepted(names: tuple[str, str], form: str) -> None:
+    """Names, shape, unit and number format do not matter."""
     tensors = dict(zip(names, map(_FORMS[form], (_MEAN, _STD)), strict=True))
     assert normalisers(tensors, 3).keys() == tensors.keys()
     check_normalisers(tensors, _JOB, "FILE")
@@ -50,10 +50,8 @@ def test_the_pair_of_the_job_is_accepted(names: tuple[str, str], form: str) -> N
     std=st.lists(st.floats(0.01, 1), min_size=3, max_size=3),
     unit=st.sampled_from([1, 255]),
 )
-def test_a_pair_is_accepted_where_it_normalises_alike(mean: list[float], std: list[float], unit: int) -> None:
-    """
-    Oracle: black and white, normalised either way. What is refused, then set to what the line says, is accepted.
-    """
+def test_a_pair_is_accepted_if_it_normalises_alike(mean: list[float], std: list[float], unit: int) -> None:
+    """Black and white become the same numbers. A job that is set to what the error says accepts the pair."""
     tensors = {"n.mean": torch.tensor(mean) * unit, "n.std": torch.tensor(std) * unit}
     if unit == 255 and max(mean + std) * 255 <= 2:  # as dark as this could be either unit
         return
@@ -73,8 +71,8 @@ def test_a_pair_is_accepted_where_it_normalises_alike(mean: list[float], std: li
     assert job != _JOB or torch.allclose(there, here, atol=0.1)
 
 
-def test_means_from_0_to_255_with_a_std_of_one() -> None:
-    """Mean and std have one unit: Caffe's pair subtracts, and divides by nothing."""
+def test_mean_and_std_have_the_same_unit() -> None:
+    """Caffe subtracts a mean from 0 to 255 and divides by one, which is 1 / 255 in the job's unit."""
     caffe = {"n.mean": torch.tensor([123.675, 116.28, 103.53]), "n.std": torch.ones(3)}
     with pytest.raises(RequestError, match=r"^preprocess\.std: .*set it to \[0.003922, 0.003922, 0.003922\]$"):
         check_normalisers(caffe, _JOB, "FILE")
@@ -82,8 +80,8 @@ def test_means_from_0_to_255_with_a_std_of_one() -> None:
 
 
 @pytest.mark.parametrize("numbers", [torch.tensor(0.5), torch.tensor([0.5]), torch.full((1, 3, 1, 1), 0.5)])
-def test_one_number_is_that_of_each_channel(numbers: Tensor) -> None:
-    """A pair with one number normalises all channels by it."""
+def test_one_number_holds_for_all_channels(numbers: Tensor) -> None:
+    """It is compared with each of the job's numbers."""
     tensors = {"n.mean": numbers, "n.std": numbers}
     half = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     assert normalisers(tensors, 3).keys() == tensors.keys()
@@ -102,6 +100,6 @@ def test_one_number_is_that_of_each_channel(numbers: Tensor) -> None:
         {"n.mean": torch.ones(1).expand(10**8), "n.std": _STD},
     ],
 )
-def test_what_is_no_normaliser(tensors: dict[str, Tensor]) -> None:
-    """A name alone, another count of numbers, the statistics of a layer."""
+def test_other_tensors_are_not_a_normaliser(tensors: dict[str, Tensor]) -> None:
+    """A single name, another count of numbers, or the statistics of a layer."""
     assert not normalisers(tensors, 3)

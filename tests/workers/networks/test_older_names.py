@@ -1,4 +1,4 @@
-"""Older names become today's by timm's own filters, and no number of the file changes on the way."""
+"""timm's own filters turn older names into today's, and no number of the file changes."""
 
 import re
 from collections.abc import Callable
@@ -103,7 +103,7 @@ def _network(model: Model, side: int) -> nn.Module:
 
 @pytest.mark.parametrize("case", _CASES)
 def test_older_names_give_the_same_weights(case: str) -> None:
-    """Renamed, reshaped and split tensors arrive, bit by bit, and each of the file's is used."""
+    """Renamed, reshaped and split tensors are equal bit by bit, and every tensor of the file is used."""
     architecture, options, side, older = _CASES[case]
     model = _model(architecture, options)
     own = _network(model, side).state_dict()
@@ -117,8 +117,8 @@ def test_older_names_give_the_same_weights(case: str) -> None:
     assert renamed.sources == file.keys()
 
 
-def test_what_timm_resamples_is_left_out() -> None:
-    """Positions and patches of another size are not those of the file, so they do not arrive; the others do."""
+def test_a_tensor_that_timm_resamples_is_left_out() -> None:
+    """Resampled positions and patches are not the file's own numbers. All other tensors are taken."""
     model = _model("deit3_small_patch16_224", _SMALL_VIT)
     larger = _network(_model("deit3_small_patch16_224", _SMALL_VIT | {"patch_size": 8}), 64).state_dict()
     network, filter_fn = build_classifier(model, 16), filter_of(model)
@@ -141,8 +141,8 @@ _ODD: dict[str, Callable[[StateDict], Any]] = {
 
 
 @pytest.mark.parametrize("what", _ODD)
-def test_a_filter_that_does_more_than_rename_is_not_followed(what: str) -> None:
-    """Of such a tensor nothing is taken."""
+def test_a_tensor_that_a_filter_changes_is_left_out(what: str) -> None:
+    """A filter may rename, reshape and split tensors, and nothing else."""
     network = nn.Module()
     network.a, network.b = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
     file = {"a": torch.rand(4), "b": torch.rand(4), "long": torch.rand(8)}

@@ -1,4 +1,4 @@
-"""A disk that is full is named, wherever something is written."""
+"""An error of writing says which disk is full, or what else is wrong there."""
 
 import errno
 import os
@@ -12,8 +12,8 @@ from smoothcert.workers.storage.folder_store import FolderStore
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_is_one_line(number: int) -> None:
-    """The folder, what the system says, and what else can be done; other errors pass."""
+def test_error_names_the_full_disk(number: int) -> None:
+    """With what the system says and another remedy. Other errors pass."""
     says = rf"^/a/b is full \({os.strerror(number)}\); make room there, or set C$"
     with pytest.raises(RunError, match=says), naming_a_full_disk("/a/b", "set C"):
         raise OSError(number, os.strerror(number))
@@ -21,8 +21,8 @@ def test_a_full_disk_is_one_line(number: int) -> None:
         raise PermissionError(errno.EACCES, "no")
 
 
-def test_a_file_that_is_too_large_is_no_full_disk() -> None:
-    """`ulimit -f` and FAT32 refuse large files on an empty disk: to make room there would not help."""
+def test_a_file_that_is_too_large_does_not_mean_a_full_disk() -> None:
+    """`ulimit -f` and FAT32 refuse large files on an empty disk, so the error does not ask for room."""
     with pytest.raises(RunError) as error, naming_a_full_disk("/a/b", "set C"):
         raise OSError(errno.EFBIG, "File too large")
     assert (
@@ -42,8 +42,8 @@ def test_a_file_that_is_too_large_is_no_full_disk() -> None:
         (errno.EIO, ""),
     ],
 )
-def test_room_is_the_remedy_for_a_full_disk_alone(number: int, remedy: str, tmp_path: Path, monkeypatch) -> None:
-    """Whoever may not write is told so, in what is published too."""
+def test_only_a_full_disk_needs_room(number: int, remedy: str, tmp_path: Path, monkeypatch) -> None:
+    """Each error has its own remedy, also when a file is published."""
     either = f"{remedy}, or " if remedy else ""
     assert remedy_for(OSError(number, "no"), "/a", "take B") == f"{either}take B"
 
@@ -56,8 +56,8 @@ def test_room_is_the_remedy_for_a_full_disk_alone(number: int, remedy: str, tmp_
     assert f": no; {either}choose another output".replace("/a", str(tmp_path)) in str(error.value)
 
 
-def test_an_error_without_words_has_a_reason() -> None:
-    """Never None, and one line."""
+def test_an_error_without_text_still_has_a_reason() -> None:
+    """The reason is one line and never None."""
     assert [reason_of(error) for error in (OSError(), OSError("a\nb"), OSError(2, "gone"))] == [
         "OSError",
         "a b",

@@ -1,4 +1,4 @@
-"""A file that is no image is called what it is."""
+"""The first bytes of a file show what it is."""
 
 import gzip
 import io
@@ -80,8 +80,8 @@ FILES = {
 
 
 @pytest.mark.parametrize(("data", "says"), FILES.values(), ids=FILES.keys())
-def test_the_row_says_what_the_file_is(data: bytes, says: str) -> None:
-    """A decode_error names the kind of file, then the formats that images may have; in one line."""
+def test_a_decode_error_names_the_kind_of_file(data: bytes, says: str) -> None:
+    """One line says what the file is, then which formats images may have."""
     error = decode(data, Preprocess(resize=8, crop=8)).error
     assert error is not None
     assert error.status == "decode_error"
@@ -91,13 +91,13 @@ def test_the_row_says_what_the_file_is(data: bytes, says: str) -> None:
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow writes no AVIF")
-def test_avif() -> None:
-    """Of AVIF as Pillow writes it."""
+def test_an_avif_image_of_pillow_is_recognised() -> None:
+    """It has to be converted."""
     assert kind_of(_written_by_pillow("AVIF")) == "the file is an AVIF image; convert it"
 
 
 def test_a_compressed_tar_is_a_gzip_file(tmp_path: Path) -> None:
-    """What a compressed file holds is not looked at."""
+    """A compressed file is not unpacked to see what it holds."""
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz"):
         pass
     assert kind_of((tmp_path / "a.tar.gz").read_bytes()) == "the file is a gzip file; unpack it"

@@ -1,4 +1,4 @@
-"""Names of the hub, against a small hub of our own: what is fetched is what a file would be."""
+"""A name of the hub gives the run that its file gives. A small hub of our own serves the files."""
 
 import errno
 import hashlib
@@ -90,8 +90,8 @@ def hub() -> Iterator[Hub]:
         (ConnectionError("no route to the hub"), None),
     ],
 )
-def test_a_cache_that_cannot_be_written_is_named(error: Exception, says: str | None, monkeypatch) -> None:
-    """A full disk is no fault of name or network, whichever transport hits it; errors of the network are none of it."""
+def test_error_names_the_cache_that_cannot_be_written(error: Exception, says: str | None, monkeypatch) -> None:
+    """A full disk is not a wrong name or a broken network, and the other way round."""
 
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -132,8 +132,8 @@ def job(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_name_is_the_run_of_its_file(job: Path, hub: Hub) -> None:
-    """Found without torch, kept for offline use, and the same run as the file itself."""
+def test_a_hub_name_gives_the_run_of_its_file(job: Path, hub: Hub) -> None:
+    """Planning needs no torch, and the file is kept for use without a network."""
     data = (job.parent / "weights.safetensors").read_bytes()
     hub.files["/timm/small.a_b/resolve/main/model.safetensors"] = data
     hub.files["/me/small/resolve/v1.0/model.safetensors"] = data
@@ -155,8 +155,10 @@ def test_a_name_is_the_run_of_its_file(job: Path, hub: Hub) -> None:
         ("timm:a/b", {}, "timm:a/b is not a name of the hub"),
     ],
 )
-def test_what_cannot_be_had_is_one_line(name: str, environment: dict[str, str], says: str, job: Path, hub: Hub) -> None:
-    """It says whether the name, the file or the network is missing."""
+def test_error_says_why_the_weights_cannot_be_fetched(
+    name: str, environment: dict[str, str], says: str, job: Path, hub: Hub
+) -> None:
+    """In one line: the name, the file or the network is missing."""
     hub.files["/me/small/resolve/main/other"] = b""
     error = _plan(job, name, hub, **environment)
     assert isinstance(error, str)

@@ -2,133 +2,28 @@
 
 import errno
 import os
-import ssl
-import subprocess
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import boto3
-import moto
 import pytest
 from botocore.exceptions import ClientError
 
-from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
+from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Images, Storage
 from smoothcert.manifests.shards import find_shards
 from smoothcert.workers.storage import store as storage
 from smoothcert.workers.storage.s3_store import S3Store
 from smoothcert.workers.storage.store import AnyStore
-
-NAME = "votes/00000-a.parquet"
-
-
-@pytest.fixture
-def bucket_url(bucket: str) -> str:
-    """A new bucket on the real server."""
-    return f"s3://{bucket}"
+from tests.helpers.store_calls import NAME, all_calls
 
 
-@pytest.fixture(params=["radosgw", "moto"])
-def either(request: pytest.FixtureRequest) -> str:
-    """A new bucket on either server."""
-    url: str = request.getfixturevalue("bucket_url" if request.param == "radosgw" else "in_moto")
-    return url
-
-
-@pytest.fixture
-def any_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials that moto, and a server that refuses all, take."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    storage._s3.cache_clear()
-
-
-@pytest.fixture
-def in_moto(any_keys: None) -> Iterator[str]:
-    """A new bucket in this process."""
-    with moto.mock_aws():
-        boto3.client("s3").create_bucket(Bucket="test")
-        yield "s3://test"
-
-
-@pytest.fixture
-def refusing(any_keys: None) -> Iterator["Refusing"]:
-    """A server that refuses every request."""
-    with Refusing() as server:
-        yield server
-
-
-class Refusing(ThreadingHTTPServer):
-    """Answers all requests with one status and one body, which a HEAD does not have."""
-
-    status, body = 403, b""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self._thread = threading.Thread(target=self.serve_forever)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.server_port}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def answer(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
-        body = self.server.body  # type: ignore[attr-defined]
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = answer  # noqa: N815, http.server's names
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-def all_calls(store: S3Store, bucket: str) -> dict[str, Callable[[], object]]:
-    """Each method of a store, on `a`, a small object, and `large`, which is fetched in parts."""
-
-    def fetch() -> None:
-        with store.local(f"{bucket}/data/large.tar"):
-            pass
-
-    return {
-        "find": lambda: store.find(f"{bucket}/data/a.tar"),
-        "files": lambda: store.files(f"{bucket}/data"),
-        "folders": lambda: store.folders(bucket),
-        "listing": lambda: store.listing(f"{bucket}/data", most=1),
-        "read": lambda: store.read(f"{bucket}/data/a.tar"),
-        "local": fetch,
-        "publish": lambda: store.publish(f"{bucket}/run", NAME, b"data"),
-        "move": lambda: store.move(f"{bucket}/run/{NAME}", f"{bucket}/run/moved"),
-        "remove": lambda: store.remove(f"{bucket}/run/moved"),
-    }
-
-
-def test_published_once(either: str) -> None:
-    """The first writer of a key wins; the second learns so and changes nothing."""
+def test_an_object_is_published_once(either: str) -> None:
+    """The second writer of a key gets False and changes nothing."""
     store = S3Store(Storage())
     assert store.publish(f"{either}/run", NAME, b"first") is True
     before = store.find(f"{either}/run/{NAME}")
@@ -154,8 +49,8 @@ def test_one_of_many_writers_wins(bucket_url: str) -> None:
         assert stores[0].read(f"{bucket_url}/{attempt}/{NAME}") == bytes([won.index(True)]) * 300_000
 
 
-def test_listing(either: str) -> None:
-    """A listing has the objects directly in a folder, thousands of them, and its folders apart."""
+def test_a_listing_has_the_objects_and_folders_of_a_folder(either: str) -> None:
+    """Also more than the thousand objects that one answer holds."""
     store, client = S3Store(Storage()), boto3.client("s3")
     with ThreadPoolExecutor(8) as pool:
         keys = [f"data/{number:05d}.tar" for number in range(1100)]
@@ -171,8 +66,8 @@ def test_listing(either: str) -> None:
     assert store.files(f"{either}/missing") == store.folders(f"{either}/missing") == []
 
 
-def test_shards_of_a_bucket(either: str) -> None:
-    """A brace pattern, a folder, a glob and an index in S3 name the same tars, with few calls."""
+def test_every_form_of_shards_names_the_same_tars_of_a_bucket(either: str) -> None:
+    """A brace pattern, a folder, a glob and an index."""
     client = boto3.client("s3")
     for number in range(12):
         client.put_object(Bucket=either[5:], Key=f"d/{number:02d}.tar", Body=b"x" * number)
@@ -189,7 +84,7 @@ def test_shards_of_a_bucket(either: str) -> None:
 
 
 def test_a_large_object_is_copied_whole(either: str) -> None:
-    """A local copy has the bytes, over several parts, under the object's name, and goes when it is done with."""
+    """A local copy has all parts and the object's name, and is removed afterwards."""
     data = os.urandom(20 << 20)
     boto3.client("s3").put_object(Bucket=either[5:], Key="d/large.tar", Body=data)
     with S3Store(Storage()).local(f"{either}/d/large.tar") as path:
@@ -210,8 +105,8 @@ def test_fingerprint_changes_with_the_object(either: str) -> None:
     assert found[0].fingerprint != found[1].fingerprint
 
 
-def test_remove(either: str) -> None:
-    """The object is gone, its neighbours stay, and an object that is not there is no error."""
+def test_remove_takes_one_object_away(either: str) -> None:
+    """Its neighbours stay, and an object that is missing is no error."""
     store = S3Store(Storage())
     assert store.publish(either, "votes/a", b"one") and store.publish(either, "votes/b", b"two")
     for _ in range(2):
@@ -219,8 +114,8 @@ def test_remove(either: str) -> None:
     assert [entry.url for entry in store.files(f"{either}/votes")] == [f"{either}/votes/b"]
 
 
-def test_what_is_not_there(either: str) -> None:
-    """A missing object is found to be missing; reading it is an error that names it."""
+def test_error_names_the_object_that_is_missing(either: str) -> None:
+    """`find` gives None; reading it is an error."""
     store = S3Store(Storage())
     assert store.find(f"{either}/no.tar") is None
     with pytest.raises(RequestError, match=r"no\.tar: does not exist"):
@@ -230,8 +125,10 @@ def test_what_is_not_there(either: str) -> None:
 
 
 @pytest.mark.parametrize("lost", [b"data", b"other"])
-def test_an_answer_that_was_lost(either: str, monkeypatch: pytest.MonkeyPatch, lost: bytes) -> None:
-    """A PUT that was carried out, and answered 500 or not at all, is refused when sent again: what is there counts."""
+def test_a_put_whose_answer_was_lost_finds_the_object(
+    either: str, monkeypatch: pytest.MonkeyPatch, lost: bytes
+) -> None:
+    """The server carried the PUT out and refuses it when it is sent again. The object that is there counts."""
     store = S3Store(Storage())
     put = store._client.put_object
 
@@ -245,8 +142,8 @@ def test_an_answer_that_was_lost(either: str, monkeypatch: pytest.MonkeyPatch, l
     assert store.read(f"{either}/run/{NAME}") == lost
 
 
-def test_busy_is_tried_again(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """409 means that another writer is at the key just now; it ends as published, or as one line."""
+def test_a_busy_key_is_tried_again(either: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """409 means that another writer is at the key. It ends as published or as one line."""
     store = S3Store(Storage())
     put, answers = store._client.put_object, ["ConditionalRequestConflict"] * 2
 
@@ -262,63 +159,8 @@ def test_busy_is_tried_again(either: str, monkeypatch: pytest.MonkeyPatch) -> No
         store.publish(f"{either}/run", "other", b"data")
 
 
-@pytest.mark.parametrize(
-    ("environment", "says"),
-    [
-        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "correct the secret key"),
-        ({"AWS_ACCESS_KEY_ID": "wrong"}, "correct the access key"),
-        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}, "credentials"),
-        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "and the network"),
-        ({"AWS_ENDPOINT_URL": "http://nowhere.invalid"}, "and the network"),
-        ({"AWS_ENDPOINT_URL": "no url"}, "Invalid endpoint"),
-    ],
-)
-def test_a_server_that_refuses_is_one_line(
-    bucket_url: str, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], says: str
-) -> None:
-    """Wrong keys, no keys and a server that is not there each give one line within 30 seconds."""
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    start = time.monotonic()
-    with pytest.raises(SmoothcertError, match=says) as error:
-        S3Store(Storage()).files(f"{bucket_url}/data")
-    assert time.monotonic() - start < 30
-    assert "\n" not in str(error.value)
-
-
-def test_a_server_that_is_not_s3_is_named(refusing: Refusing) -> None:
-    """A web page with status 200, as of a login or a wrong port, is no empty folder and no file."""
-    refusing.status, refusing.body = 200, b"<!DOCTYPE html><html><body>Log in</body></html>"
-    store = S3Store(Storage(endpoint_url=f"http://{refusing.address}"))
-    for call in (lambda: store.find("s3://test/a.tar"), lambda: store.listing("s3://test/data")):
-        with pytest.raises(SmoothcertError, match=r"^s3://test/\S+ ") as error:
-            call()
-        assert "storage.endpoint_url" in str(error.value)
-        assert "\n" not in str(error.value)
-
-
-def test_a_server_that_is_silent_is_given_up(bucket_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that takes connections no more gives one line within 30 seconds."""
-    import socket
-
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        waiting = [socket.socket() for _ in range(4)]
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(full.getsockname())
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{full.getsockname()[1]}")
-        start = time.monotonic()
-        with pytest.raises(RunError, match="and the network"):
-            S3Store(Storage()).find(f"{bucket_url}/a.tar")
-        assert time.monotonic() - start < 30
-        for one in waiting:
-            one.close()
-
-
-def test_a_missing_bucket_is_named(either: str) -> None:
-    """A bucket that is not there is an error in every call, not an empty listing."""
+def test_error_names_a_missing_bucket(either: str) -> None:
+    """Every call is an error; none gives an empty listing."""
     store = S3Store(Storage())
     for call in (
         lambda: store.find("s3://no-such-bucket-here/a"),
@@ -329,27 +171,16 @@ def test_a_missing_bucket_is_named(either: str) -> None:
             call()
 
 
-def test_a_url_without_a_bucket(either: str) -> None:
+def test_a_url_without_a_bucket_is_refused(either: str) -> None:
     """s3:// alone names nothing."""
     with pytest.raises(RequestError, match="names no bucket"):
         S3Store(Storage()).files("s3://")
 
 
-def test_a_profile_that_is_not_there() -> None:
-    """A profile that this machine does not have is one line."""
+def test_error_names_a_missing_profile() -> None:
+    """In one line."""
     with pytest.raises(RequestError, match="nobody"):
         S3Store(Storage(profile="nobody"))
-
-
-def test_a_forked_process_has_connections_of_its_own() -> None:
-    """Loaders of a training are forked; two that read from one socket would mix up their answers."""
-    settings = Storage(endpoint_url="http://127.0.0.1:9")
-    ours = storage._s3(settings)
-    assert storage._s3(settings) is ours
-    child = os.fork()
-    if child == 0:
-        os._exit(int(storage._s3(settings) is ours))
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def _keep(requests: list[Any], request: Any, **_: object) -> None:
@@ -374,7 +205,7 @@ def sent_by(store: S3Store, bucket: str) -> dict[str, list[Any]]:
 
 
 def test_an_anonymous_store_signs_nothing(in_moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Public buckets are read where there are no credentials at all; others sign every request."""
+    """It reads public buckets without any credentials. Other stores sign every request."""
     for anonymous in (False, True):
         if anonymous:
             boto3.client("s3").put_bucket_policy(Bucket=in_moto[5:], Policy=EVERYONE)
@@ -394,73 +225,15 @@ EVERYONE = """{"Statement": [{"Effect": "Allow", "Principal": "*", "Action": "s3
 
 
 def test_the_requester_pays_for_every_request(in_moto: str) -> None:
-    """Parts of a large object, copies and removals included; without the setting no request says so."""
+    """Also for parts of a large object, copies and removals. Without the setting no request says so."""
     for pays in (False, True):
         sent = sent_by(S3Store(Storage(requester_pays=pays)), in_moto)
         said = {name: {request.headers.get("x-amz-request-payer") for request in each} for name, each in sent.items()}
         assert said == {name: {b"requester" if pays else None} for name in sent}
 
 
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (403, b""),
-        (403, b"<Error/>"),
-        (403, b"<Error><Code>AccessDenied</Code><Message/></Error>"),
-        (403, b"<Error><Code/><Message/></Error>"),
-        (403, b"<html>forbidden</html>"),
-        (400, b"not XML"),
-        (404, b"<Error><Code/></Error>"),
-        (301, b""),
-    ],
-)
-def test_an_answer_without_words_is_told_by_its_status(refusing: Refusing, status: int, body: bytes) -> None:
-    """Whatever a server leaves out, an error has one line with code or status, and nothing that is not there."""
-    refusing.status, refusing.body = status, body
-    store = S3Store(Storage(endpoint_url=f"http://{refusing.address}"))
-    for name, call in all_calls(store, "s3://bucket").items():
-        with pytest.raises(SmoothcertError) as error:
-            call()
-        said = str(error.value)
-        assert "None" not in said and "\n" not in said, (name, said)
-        assert status == 301 or str(status) in said or "AccessDenied" in said or "busy" in said, (name, said)
-        assert said.startswith("s3://bucket") and refusing.address not in said, (name, said)
-
-
-def test_looking_for_shards_names_what_the_user_wrote(refusing: Refusing) -> None:
-    """No error of a folder of tars names a file that was only looked for."""
-    store = AnyStore(Storage(endpoint_url=f"http://{refusing.address}"))
-    for spec in ("s3://bucket/data", "s3://bucket/data/", "s3://bucket/a.tar", "s3://bucket/data/*.tar"):
-        with pytest.raises(RequestError) as error:
-            find_shards(Images(shards=spec), store)
-        assert "_info.json" not in str(error.value)
-        assert str(error.value).startswith(f"{spec.removesuffix('/*.tar').rstrip('/')}: S3 says 403")
-
-
-def test_a_server_that_is_not_trusted(any_keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says how a certificate of one's own is trusted, and so it is; it names the server alone."""
-    names = "-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    command = f"openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 {names}"
-    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    with Refusing() as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        settings = Storage(endpoint_url=f"https://{server.address}")
-        for bundle, says in (
-            (None, r"AWS_CA_BUNDLE names the file .*\(now: not set\)"),
-            ("/nowhere.pem", r"AWS_CA_BUNDLE names the file .*\(now: /nowhere\.pem\)"),
-            (str(tmp_path / "cert.pem"), "S3 says 403"),
-        ):
-            if bundle:
-                monkeypatch.setenv("AWS_CA_BUNDLE", bundle)
-            with pytest.raises(SmoothcertError, match=says) as error:
-                S3Store(settings).files("s3://bucket/data")
-            assert "list-type" not in str(error.value)
-
-
-def test_special_characters_of_keys(either: str) -> None:
-    """Keys are what they are; a folder that a console made is no tar."""
+def test_keys_with_special_characters_are_taken_literally(either: str) -> None:
+    """A folder object that a console made is no tar."""
     client = boto3.client("s3")
     for folder in ("é" * 200, "x [y]", "q{1,2}", "h%20#+ y", "what?", "star*", "~"):
         client.put_object(Bucket=either[5:], Key=f"{folder}/", Body=b"")
@@ -474,7 +247,7 @@ def test_special_characters_of_keys(either: str) -> None:
 
 
 def test_named_tars_need_no_listing(in_moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many public buckets may be read, but not listed."""
+    """Many public buckets may be read but not listed."""
     for number in range(3):
         boto3.client("s3").put_object(Bucket=in_moto[5:], Key=f"d/{number}.tar", Body=b"12")
     store = AnyStore(Storage())
@@ -490,8 +263,8 @@ def test_named_tars_need_no_listing(in_moto: str, monkeypatch: pytest.MonkeyPatc
             find_shards(Images(shards=f"{in_moto}/{spec}"), store)
 
 
-def test_a_prefix_is_not_halved(either: str) -> None:
-    """Folders of a bucket are looked at as those of a disk."""
+def test_a_notice_or_an_error_names_what_is_not_read_in_a_bucket(either: str) -> None:
+    """As in a folder of this machine."""
     store, client = AnyStore(Storage()), boto3.client("s3")
     for key in ("data/00.tar", "data/01.tar.part", "data/more/02.tar", "other/b.tar.gz", "other/a.zip"):
         client.put_object(Bucket=either[5:], Key=key, Body=b"12")
@@ -504,8 +277,8 @@ def test_a_prefix_is_not_halved(either: str) -> None:
         find_shards(Images(shards=f"{either}/date"), store)
 
 
-def test_a_full_temporary_folder_is_named(in_moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tar that does not fit is a line with the folder and the way out; nothing of it stays there."""
+def test_error_names_the_full_temporary_folder(in_moto: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a remedy. Nothing of the tar stays there."""
     boto3.client("s3").put_object(Bucket=in_moto[5:], Key="a.tar", Body=b"12")
     store = S3Store(Storage())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -520,8 +293,8 @@ def test_a_full_temporary_folder_is_named(in_moto: str, tmp_path: Path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_no_temporary_folder_at_all(in_moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where none can be made, the line says so, and which variable names one."""
+def test_error_says_that_there_is_no_temporary_folder(in_moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And which variable names one."""
     boto3.client("s3").put_object(Bucket=in_moto[5:], Key="a.tar", Body=b"12")
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
     says = r"no temporary folder can be made: .*set TMPDIR"

@@ -1,176 +1,15 @@
-"""A file is published once and whole, whoever writes at the same time."""
+"""Each URL goes to the store that holds it, and names of the hub become files of this machine."""
 
 import os
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage
-from smoothcert.workers.storage.folder_store import FolderStore
+from smoothcert.workers.storage import hub
+from smoothcert.workers.storage import store as storage
 from smoothcert.workers.storage.store import AnyStore, sha256_of
-
-NAME = "votes/00000-a.parquet"
-
-
-def _names(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def test_published_once(tmp_path: Path) -> None:
-    """The first writer of a name wins; the second learns so, changes nothing and leaves nothing aside."""
-    store, run = FolderStore(), str(tmp_path / "run")
-    assert store.publish(run, NAME, b"first") is True
-    before = store.find(f"{run}/{NAME}")
-    assert store.publish(run, NAME, b"second, longer") is False
-    assert store.read(f"{run}/{NAME}") == b"first"
-    assert store.find(f"{run}/{NAME}") == before
-    assert _names(tmp_path) == [f"run/{NAME}"]
-
-
-def test_one_of_many_writers_wins(tmp_path: Path) -> None:
-    """Of 16 writers at once exactly one publishes, and what readers see is that writer's file, whole."""
-    store, together = FolderStore(), threading.Barrier(16)
-
-    def write(run: str, writer: int) -> bool:
-        together.wait()
-        return store.publish(run, NAME, bytes([writer]) * 300_000)
-
-    for attempt in range(5):
-        run = str(tmp_path / f"run-{attempt}")
-        with ThreadPoolExecutor(16) as writers:
-            won = list(writers.map(write, [run] * 16, range(16)))
-        assert won.count(True) == 1
-        assert store.read(f"{run}/{NAME}") == bytes([won.index(True)]) * 300_000
-        assert _names(Path(run)) == [NAME]
-
-
-def test_nothing_half_written_is_seen(tmp_path: Path) -> None:
-    """A reader that looks all the time sees no file, or the whole file."""
-    store, run, data = FolderStore(), str(tmp_path / "run"), os.urandom(8 << 20)
-    seen: set[int] = set()
-    done = threading.Event()
-
-    def look() -> None:
-        while not done.is_set():
-            if store.find(f"{run}/{NAME}"):
-                seen.add(len(store.read(f"{run}/{NAME}")))
-
-    reader = threading.Thread(target=look)
-    reader.start()
-    try:
-        store.publish(run, NAME, data)
-        time.sleep(0.05)
-    finally:
-        done.set()
-        reader.join()
-    assert seen == {len(data)}
-
-
-def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that fails, such as on a full disk, publishes nothing, leaves nothing aside and can be repeated."""
-
-    def fail(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    store, run = FolderStore(), str(tmp_path / "run")
-    with monkeypatch.context() as full, pytest.raises(RequestError, match="No space left on device"):
-        full.setattr(os, "fsync", fail)
-        store.publish(run, NAME, b"data")
-    assert _names(tmp_path) == []
-    assert store.publish(run, NAME, b"data") is True
-
-
-def test_sweep_removes_only_the_stale(tmp_path: Path) -> None:
-    """Only files that lie aside for more than an hour are removed, never published ones."""
-    store, run = FolderStore(), str(tmp_path / "run")
-    store.publish(run, NAME, b"published")
-    aside = tmp_path / "run" / ".incoming"
-    for name, age_s in (("dead", 3700), ("busy", 3500), ("new", 0)):
-        (aside / name).write_bytes(b"half")
-        os.utime(aside / name, (time.time() - age_s,) * 2)
-    os.utime(tmp_path / "run" / NAME, (time.time() - 10_000,) * 2)
-    store.sweep(run)
-    assert _names(tmp_path / "run") == [".incoming/busy", ".incoming/new", NAME]
-
-
-def test_a_sweeper_whose_clock_is_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It takes away what a living writer has put aside, who writes it again."""
-    store, run, swept = FolderStore(), str(tmp_path / "run"), False
-    now, link = time.time, os.link
-
-    def sweep_then_link(aside: Path, target: Path) -> None:
-        nonlocal swept
-        if not swept:
-            store.sweep(run)
-            swept = True
-        link(aside, target)
-
-    monkeypatch.setattr(time, "time", lambda: now() + 86_400)
-    monkeypatch.setattr(os, "link", sweep_then_link)
-    assert store.publish(run, NAME, b"data")
-    assert swept
-    assert (tmp_path / "run" / NAME).read_bytes() == b"data"
-    assert _names(tmp_path / "run") == [NAME]
-
-
-def test_sweep_of_a_run_that_is_not_there(tmp_path: Path) -> None:
-    """Sweeping a run that nobody wrote to does nothing."""
-    FolderStore().sweep(str(tmp_path / "run"))
-    assert _names(tmp_path) == []
-
-
-@pytest.mark.parametrize("below", ["", "/deeper", "/deeper/still"])
-def test_output_below_a_file_is_refused(tmp_path: Path, below: str) -> None:
-    """An output below a regular file is a RequestError that names it, and the file stays as it is."""
-    (tmp_path / "file").write_bytes(b"mine")
-    with pytest.raises(RequestError, match=r"output: .*file"):
-        FolderStore().publish(f"{tmp_path}/file{below}", NAME, b"data")
-    assert (tmp_path / "file").read_bytes() == b"mine"
-
-
-def test_folder_in_the_way_is_refused(tmp_path: Path) -> None:
-    """A folder with the name of the file to publish is a RequestError, not a file that came first."""
-    (tmp_path / "run" / NAME).mkdir(parents=True)
-    with pytest.raises(RequestError, match="output: "):
-        FolderStore().publish(str(tmp_path / "run"), NAME, b"data")
-    assert _names(tmp_path) == []
-
-
-def test_listing(tmp_path: Path) -> None:
-    """A listing has the plain files of a folder by name, without those of folders in it; none if it is missing."""
-    (tmp_path / "folder").mkdir()
-    for name in ("b.tar", "a.tar", "folder/c.tar"):
-        (tmp_path / name).write_bytes(b"12")
-    store = FolderStore()
-    assert [(Path(entry.url).name, entry.size) for entry in store.files(str(tmp_path))] == [("a.tar", 2), ("b.tar", 2)]
-    assert store.files(str(tmp_path / "missing")) == store.files(str(tmp_path / "a.tar")) == []
-    assert store.find(str(tmp_path / "folder")) is None
-
-
-def test_remove(tmp_path: Path) -> None:
-    """The file is gone, its neighbours stay, and a file that is not there is no error."""
-    store, run = FolderStore(), str(tmp_path / "run")
-    assert store.publish(run, NAME, b"one") and store.publish(run, "votes/other", b"two")
-    for _ in range(2):
-        store.remove(f"{run}/{NAME}")
-    assert _names(Path(run)) == ["votes/other"]
-
-
-def test_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
-    """A file that was written again has another fingerprint, even with equal size."""
-    path = tmp_path / "a.tar"
-    path.write_bytes(b"12")
-    before = FolderStore().find(str(path))
-    path.write_bytes(b"34")
-    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
-    after = FolderStore().find(str(path))
-    assert before is not None
-    assert after is not None
-    assert before.fingerprint != after.fingerprint
 
 
 def test_other_schemes_are_refused() -> None:
@@ -179,7 +18,58 @@ def test_other_schemes_are_refused() -> None:
         AnyStore(Storage()).find("gs://bucket/folder")
 
 
-def test_sha256(tmp_path: Path) -> None:
-    """The digest of a file is that of its bytes."""
+def test_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    """The example of the standard."""
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_forked_process_has_connections_of_its_own() -> None:
+    """Loaders of a training are forked. Two processes that read from one socket would mix up their answers."""
+    settings = Storage(endpoint_url="http://127.0.0.1:9")
+    ours = storage._s3(settings)
+    assert storage._s3(settings) is ours
+    child = os.fork()
+    if child == 0:
+        os._exit(int(storage._s3(settings) is ours))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_a_url_goes_to_the_store_that_holds_it(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Every method works for paths and for s3:// URLs."""
+    place = str(tmp_path) if kind == "folder" else request.getfixturevalue("in_moto")
+    store, url = AnyStore(Storage()), f"{place}/run/votes/a"
+    assert store.publish(f"{place}/run", "votes/a", b"data") is True
+    assert store.publish(f"{place}/run", "votes/a", b"other") is False
+    assert store.read(url) == b"data"
+    with store.local(url) as path:
+        assert path.read_bytes() == b"data"
+    assert [entry.url for entry in store.files(f"{place}/run/votes")] == [url]
+    assert store.folders(f"{place}/run")[-1] == f"{place}/run/votes"
+    store.move(url, f"{place}/run/quarantine/a")
+    assert store.find(url) is None
+    store.remove(f"{place}/run/quarantine/a")
+    store.sweep(f"{place}/run")
+    assert store.find(f"{place}/run/quarantine/a") is None
+    assert store.listing(f"{place}/nowhere") is None
+
+
+def test_a_hub_name_is_a_file_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`find` and `local` fetch the weights; a path that only looks like a hub name is not fetched."""
+    fetched = []
+
+    def fetch(name: str) -> Path:
+        fetched.append(name)
+        return tmp_path / "model.safetensors"
+
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(hub, "fetch", fetch)
+    store = AnyStore(Storage())
+    found = store.find("timm:small")
+    assert found is not None
+    assert found.url == str(tmp_path / "model.safetensors")
+    with store.local("hf-hub:me/small@v1") as path:
+        assert path.read_bytes() == b"weights"
+    assert store.find(f"{tmp_path}/timm:small") is None
+    assert fetched == ["timm:small", "hf-hub:me/small@v1"]

@@ -1,4 +1,4 @@
-"""Folders of processes that were killed are removed by others; those of living ones stay."""
+"""A temporary folder is removed after its process was killed, and stays while the process lives."""
 
 import os
 import signal
@@ -22,8 +22,8 @@ with temporary_folder() as folder:
 """
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not before it is killed, nor what is too young to be locked for certain."""
+def test_the_folder_of_a_killed_process_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not earlier, and not in its first minute, when its process may not have locked it yet."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(HOUSE)}
     holder = subprocess.Popen([sys.executable, "-c", HOLD], env=environment, stdout=subprocess.PIPE, text=True)
