@@ -19,11 +19,11 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     return ", ".join(texts[:most]) + more
 
 
-def one_line(error: BaseException, most: int | None = None) -> str:
-    """The text of an error on one line, the name of its type if it has none.
+def one_line(said: object, most: int | None = None) -> str:
+    """A text on one line, such as that of an error; the name of its type if it has none.
 
     Args:
-        error: any exception.
+        said: an exception, or a text.
         most: characters to keep; None keeps all.
     """
-    return (" ".join(str(error).split()) or type(error).__name__)[:most]
+    return (" ".join(str(said).split()) or type(said).__name__)[:most]

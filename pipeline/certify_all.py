@@ -19,6 +19,6 @@ def _know_the_package() -> None:
 
 if __name__ == "__main__":
     _know_the_package()
-    from smoothcert.pipeline.cli import certify_script
+    from smoothcert.pipeline.script import run_script
 
-    certify_script()
+    run_script()

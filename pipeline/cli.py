@@ -1,28 +1,23 @@
-"""`smoothcert ...`: what each command takes and prints. Loads neither torch nor ray before it must.
+"""`smoothcert ...`: the arguments of each command. Loads neither torch nor ray before a command needs them.
 
-Exit codes: 0 complete; 1 something failed, the lines say what; 2 the request is wrong; 130 interrupted.
+Not covered: exit codes and errors (console/exit_codes.py); the script of a cluster (script.py).
 """
 
 import json
-import os
-import shlex
-import sys
-import tempfile
-from collections.abc import Callable
 from contextlib import ExitStack
 from enum import StrEnum
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated
 
 import typer
 
-from smoothcert.manifests.errors import RequestError, SmoothcertError
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job, load_job, storage_of
 from smoothcert.manifests.locations import anchored
 from smoothcert.manifests.rules import RuleName
+from smoothcert.pipeline.console.exit_codes import ends_with_exit_code, stdout_alone
 from smoothcert.pipeline.console.looks import console_of, say, show
-from smoothcert.workers.storage.disk import is_full, is_too_large, naming_a_full_disk, reason_of, remedy_for
+from smoothcert.workers.storage.disk import naming_a_full_disk
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,61 +64,12 @@ class By(StrEnum):
 EXAMPLES = Path(__file__).resolve().parents[1] / "manifests" / "examples"
 
 
-def _command(function: Callable[..., int | None]) -> Callable[..., None]:
-    """Turn our errors into one line on stderr, and results into exit codes."""
-
-    @wraps(function)
-    def wrapper(*args: Any, **options: Any) -> None:
-        try:
-            code = function(*args, **options) or 0
-        except SmoothcertError as error:
-            say(console_of(stderr=True), f"error: {error}")
-            code = error.exit_code
-        except KeyboardInterrupt:
-            print(f"\ninterrupted; go on with: {shlex.join(sys.argv)}", file=sys.stderr)
-            code = 130
-        except BrokenPipeError:
-            _discard_stdout()
-            code = 1
-        except OSError as error:
-            if (line := _full_disk(error)) is None:
-                raise
-            print(f"error: {line}", file=sys.stderr)
-            _discard_stdout()
-            code = 1
-        raise typer.Exit(code)
-
-    return wrapper
-
-
-def _discard_stdout() -> None:
-    """What is still to be written would fail again at the end of the process."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.__stdout__ or sys.stdout).fileno())
-
-
-def _full_disk(error: OSError) -> str | None:
-    """What is full, and what to do; None for other errors."""
-    otherwise = "set TMPDIR to another folder"
-    if "temporary directory" in str(error):  # Python tries all of them
-        return f"{reason_of(error)}; make room there, or {otherwise}"
-    if not is_full(error) and not is_too_large(error):
-        return None
-    place = error.filename or f"the file that the output goes to, or the temporary folder {tempfile.gettempdir()}"
-    return f"{reason_of(error)}: {place}; {remedy_for(error, 'that folder', otherwise)}"
-
-
 def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> Job:
     return load_job(job_file, [*(overrides or []), *([] if limit is None else [f"images.limit={limit}"])])
 
 
-def _stdout_alone() -> TextIO:
-    """Stdout, to which nobody else writes from now on: Ray prints there what it hears of lost machines."""
-    alone, sys.stdout = sys.stdout, sys.stderr
-    return alone
-
-
 @app.command()
-@_command
+@ends_with_exit_code
 def certify(
     job: JobFile,
     overrides: Overrides = None,
@@ -141,14 +87,14 @@ def certify(
 
     return certify_all(
         _load(job, overrides, limit),
-        json_to=_stdout_alone() if as_json else None,
+        json_to=stdout_alone() if as_json else None,
         strict_versions=strict_versions,
         unsafe_overwrite=unsafe_overwrite,
     )
 
 
 @app.command()
-@_command
+@ends_with_exit_code
 def plan(
     job: JobFile,
     overrides: Overrides = None,
@@ -170,7 +116,7 @@ def plan(
 
 
 @app.command()
-@_command
+@ends_with_exit_code
 def runs(
     output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False, callback=_place)],
     storage: StorageSettings = None,
@@ -187,7 +133,7 @@ def runs(
 
 
 @app.command()
-@_command
+@ends_with_exit_code
 def query(
     run: RunFolder,
     patch: Annotated[
@@ -242,7 +188,7 @@ def query(
 
 
 @app.command()
-@_command
+@ends_with_exit_code
 def verify(
     run: RunFolder,
     replay: Annotated[int, typer.Option(min=0, help="Vote again on this many random images.")] = 0,
@@ -279,7 +225,7 @@ def verify(
 
 
 @app.command()
-@_command
+@ends_with_exit_code
 def status(run: RunFolder, storage: StorageSettings = None) -> None:
     """Show how far a run has come; reads storage alone, from any machine."""
     from smoothcert.pipeline.overview.status import status_of
@@ -293,7 +239,7 @@ def status(run: RunFolder, storage: StorageSettings = None) -> None:
 
 
 @app.command()
-@_command
+@ends_with_exit_code
 def repair(run: RunFolder, storage: StorageSettings = None) -> None:
     """Move damaged files and a stale _SUCCESS to quarantine/; the command that made the run makes them again."""
     from smoothcert.pipeline.verify.processes import count_cores
@@ -313,7 +259,7 @@ def repair(run: RunFolder, storage: StorageSettings = None) -> None:
 
 
 @app.command("import-checkpoint")
-@_command
+@ends_with_exit_code
 def import_checkpoint(
     file: Annotated[
         Path, typer.Argument(help="Checkpoint of torch, or the index of one in parts.", show_default=False)
@@ -332,7 +278,7 @@ def import_checkpoint(
 
 
 @app.command()
-@_command
+@ends_with_exit_code
 def finetune(
     training: Annotated[Path, typer.Argument(metavar="TRAIN", help="Training file (YAML).", show_default=False)],
     overrides: Overrides = None,
@@ -348,7 +294,7 @@ def finetune(
 
 
 @app.command()
-@_command
+@ends_with_exit_code
 def demo(
     folder: Annotated[Path, typer.Option(help="Where data/demo and runs are made.")] = Path(),
     as_json: AsJson = False,
@@ -359,23 +305,4 @@ def demo(
 
     images = pack_demo_images(folder / "data" / "demo")
     overrides = [f"images.shards={json.dumps(str(images))}", f"output={json.dumps(str(folder / 'runs'))}"]
-    return certify_all(load_job(EXAMPLES / "demo.yaml", overrides), json_to=_stdout_alone() if as_json else None)
-
-
-def certify_script() -> None:
-    """`python pipeline/certify_all.py`: the certify command alone; without JOB, the one that a cluster mounts."""
-    script = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    script.command(epilog="Without JOB: the job.yaml beside this file, or in the current folder.")(certify)
-    script(default_map={"job": _mounted_job})
-
-
-def _mounted_job() -> Path:
-    """job.yaml beside the script, where `ray submit` and ray_cluster.yaml put both, or in the current folder."""
-    folders = dict.fromkeys([Path(sys.argv[0]).absolute().parent, Path.cwd()])
-    for folder in folders:
-        if (folder / "job.yaml").is_file():
-            return folder / "job.yaml"
-    looked = " or ".join(map(str, folders))
-    line = f"error: no job named, and no job.yaml in {looked}; name one: {sys.argv[0]} JOB.yaml"
-    say(console_of(stderr=True), line)
-    raise typer.Exit(2)
+    return certify_all(load_job(EXAMPLES / "demo.yaml", overrides), json_to=stdout_alone() if as_json else None)

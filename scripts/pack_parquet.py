@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from smoothcert.manifests.names import listed
+from smoothcert.manifests.names import listed, one_line
 from smoothcert.workers.storage.disk import reason_of, remedy_for
 
 _IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")
@@ -60,7 +60,7 @@ def main() -> int:
         columns = _choose(files, arguments.image, arguments.label, labelled=not arguments.no_labels)
         print(_pack(files, columns, arguments.folder, arguments.images_per_tar, arguments.shuffle))
     except (PackError, OSError, pa.ArrowException) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

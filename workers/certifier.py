@@ -28,6 +28,7 @@ from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.identity import VOTES_VERSION
 from smoothcert.manifests.job import Job
 from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.iteration import ahead
 from smoothcert.workers.networks.classifiers import preprocess_notice
 from smoothcert.workers.rows import numbers, predictions, row_of, with_certificates, with_votes
 from smoothcert.workers.runs.layout import RUN_JSON
@@ -36,7 +37,7 @@ from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardT
 from smoothcert.workers.runs.votes_table import Row
 from smoothcert.workers.storage.store import AnyStore, Store, sha256_of
 from smoothcert.workers.tars.label_counts import LabelCounts
-from smoothcert.workers.tars.pixels import Batch, PixelReader, ahead
+from smoothcert.workers.tars.pixels import Batch, PixelReader
 from smoothcert.workers.tars.shard_reader import naming
 from smoothcert.workers.votes.job_voter import JobVoter
 from smoothcert.workers.votes.machine import auto_images_per_batch, device_here, environment_here

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import count
 
@@ -57,3 +58,19 @@ def test_another_thread_makes_the_items() -> None:
     with pytest.raises(ValueError, match="broken"):
         next(items)
     assert list(ahead(iter([1, 2, 3]), 2)) == [1, 2, 3]
+
+
+def test_ahead_keeps_order_and_errors():
+    """Items come in order, an error where it happened; and an end that comes early is clean."""
+
+    def numbers() -> Iterator[int]:
+        yield from range(1, 6)
+        raise ValueError("after five")
+
+    items = ahead(numbers(), 2)
+    assert [next(items) for _ in range(5)] == [1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match="after five"):
+        next(items)
+    items = ahead(numbers(), 2)
+    assert next(items) == 1
+    items.close()

@@ -14,6 +14,7 @@ from torch import nn
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job, Model, Network, Preprocess
+from smoothcert.manifests.names import one_line
 from smoothcert.workers.networks.fitting import fit_of
 from smoothcert.workers.networks.misfits import Misfit, describe
 from smoothcert.workers.networks.normaliser import check_normalisers
@@ -59,7 +60,7 @@ def build_classifier(model: Network, side: int) -> nn.Module:
     except (TypeError, ValueError, AssertionError, RuntimeError, LookupError, ArithmeticError, AttributeError) as error:
         raise RequestError(
             f"model: timm cannot build {model.architecture} for {side} x {side} pixels with options "
-            f"{model.options}: {' '.join(str(error).split())}; correct model.options or preprocess.crop"
+            f"{model.options}: {one_line(error)}; correct model.options or preprocess.crop"
         ) from None
     if not has_tokens(network):
         if model.masked_tokens == "drop":

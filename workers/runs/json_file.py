@@ -13,6 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from smoothcert.manifests.errors import RunError, SmoothcertError
+from smoothcert.manifests.names import one_line
 
 REPAIR = "`smoothcert repair` the run, then run the same command again"
 """What to do about damage to a file that can be made again."""
@@ -67,7 +68,7 @@ def parse(model: type[_R], data: bytes | str, url: str) -> _R:
 
 def damaged(url: str, reason: object, remedy: str = REPAIR) -> str:
     """The message about a file that cannot be used, on one line."""
-    return f"{url} is damaged ({' '.join(str(reason).split())}); {remedy}"
+    return f"{url} is damaged ({one_line(reason)}); {remedy}"
 
 
 def _first_mistake(error: ValidationError) -> str:

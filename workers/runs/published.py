@@ -6,12 +6,9 @@ pipeline/query/).
 
 import hashlib
 import io
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +16,7 @@ import pyarrow.parquet as pq
 from smoothcert.manifests.errors import RunError
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.families import family_of
+from smoothcert.workers.iteration import map_ahead
 from smoothcert.workers.runs.json_file import damaged, parse
 from smoothcert.workers.runs.records import FileMetadata
 from smoothcert.workers.runs.run import Run
@@ -67,11 +65,7 @@ def read_published(run: Run, columns: Sequence[str]) -> Iterator[PublishedFile]:
     )
     published = run.published()
     names = (task.file_name for task in run.tasks if task.file_name in published)
-    with ThreadPoolExecutor(_READERS) as readers:
-        reading = deque(readers.submit(read, name) for name in islice(names, 2 * _READERS))
-        while reading:
-            yield reading.popleft().result()
-            reading.extend(readers.submit(read, name) for name in islice(names, 1))
+    yield from map_ahead(read, names, threads=_READERS, count=2 * _READERS)
 
 
 def parse_metadata(data: bytes, url: str) -> FileMetadata:

@@ -19,6 +19,7 @@ from torchvision.transforms import InterpolationMode
 
 from smoothcert.manifests.errors import ImageError
 from smoothcert.manifests.job import Preprocess
+from smoothcert.manifests.names import one_line
 from smoothcert.workers.storage.file_kinds import kind_of
 
 MAX_PIXELS = 64 * 1000**2
@@ -179,4 +180,4 @@ def _preprocess(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]
 
 
 def _text(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:_MAX_ERROR_CHARACTERS]
+    return one_line(f"{type(error).__name__}: {error}", _MAX_ERROR_CHARACTERS)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from smoothcert.manifests.job import Images
+from smoothcert.manifests.names import one_line
 
 _WHOLE_NUMBER = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)  # int() would also take 1_0 and digits of other scripts
 _MAX_LISTED_MEMBERS = 3
@@ -43,7 +44,7 @@ def label_of(sample: Mapping[str, Any], images: Images, classes: int) -> Label:
     except KeyError:
         return Label(None, f".{images.label} is no class index: there is no field {field}")
     except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:_MAX_ERROR_CHARACTERS]
+        reason = one_line(error, _MAX_ERROR_CHARACTERS)
         return Label(None, f".{images.label} is no class index: {reason}")
     if not 0 <= number - images.first_label < classes:
         return Label(None, out_of_range(number, images, classes))

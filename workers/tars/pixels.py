@@ -10,14 +10,12 @@ Not covered: votes (votes/); which shards there are (manifests/shards.py).
 
 import hashlib
 import platform
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,12 +25,11 @@ from torch import Tensor
 from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.job import Images, Preprocess
 from smoothcert.manifests.shards import Shard
+from smoothcert.workers.iteration import batched
 from smoothcert.workers.storage.store import Store, sha256_of
 from smoothcert.workers.tars.images import DecodedImage, decode
 from smoothcert.workers.tars.shard_reader import Sample, read_samples
 from smoothcert.workers.tars.tar_headers import TarContents, read_tar
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,24 +174,9 @@ class OpenShard:
             self.tar, reader.images, classes=reader.classes, limit=self.limit, contents=self.contents
         )
         with ThreadPoolExecutor(reader.threads) as decoders:
-            for group in _groups(samples, reader.images_per_batch):
+            for group in batched(samples, reader.images_per_batch):
                 decoded = decoders.map(lambda sample: _decode(sample, reader.preprocess), group)
                 yield _stack(decoded)
-
-
-def ahead(items: Iterator[_T], count: int) -> Generator[_T, None, None]:
-    """The same items; another thread makes up to `count` of them before they are asked for."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = deque(thread.submit(next, items, None) for _ in range(count))
-        while (item := coming.popleft().result()) is not None:
-            coming.append(thread.submit(next, items, None))
-            yield item
-
-
-def _groups(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    remaining = iter(samples)
-    while group := list(islice(remaining, size)):
-        yield group
 
 
 def _decode(sample: Sample, preprocess: Preprocess) -> tuple[DecodedSample, NDArray[np.uint8] | None]:

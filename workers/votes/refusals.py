@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.names import one_line
 from smoothcert.workers.votes.format import Format
 
 _ERROR_LENGTH = 160  # characters of torch's or timm's own text
@@ -29,6 +30,6 @@ def one_line_if_refused(view: str, format: Format, side: int) -> Iterator[None]:
     except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, LookupError) as error:
         raise RequestError(
             f"model: {format.name} cannot classify {view} of {side} x {side} pixels in {format.dtype}: "
-            f"{' '.join(str(error).split())[:_ERROR_LENGTH]}; correct model.options, dtype, crop or upsample, or use "
+            f"{one_line(error, _ERROR_LENGTH)}; correct model.options, dtype, crop or upsample, or use "
             "another architecture"
         ) from None

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from smoothcert.manifests.job import Preprocess, Storage
 from smoothcert.manifests.shards import Shard
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.tars.images import decode
-from smoothcert.workers.tars.pixels import Batch, PixelReader, ahead
+from smoothcert.workers.tars.pixels import Batch, PixelReader
 from tests.helpers.tars import images_field, labelled, png, tar_of, write_tar
 
 CLASSES, CROP = 3, 8
@@ -147,19 +146,3 @@ def test_readers_of_other_batches_are_refused(changes, keys):
         READER.require_same_batches(replace(READER, **changes))
     assert str(error.value).startswith(keys)
     assert "\n" not in str(error.value)
-
-
-def test_ahead_keeps_order_and_errors():
-    """Items come in order, an error where it happened; and an end that comes early is clean."""
-
-    def numbers() -> Iterator[int]:
-        yield from range(1, 6)
-        raise ValueError("after five")
-
-    items = ahead(numbers(), 2)
-    assert [next(items) for _ in range(5)] == [1, 2, 3, 4, 5]
-    with pytest.raises(ValueError, match="after five"):
-        next(items)
-    items = ahead(numbers(), 2)
-    assert next(items) == 1
-    items.close()
