@@ -20,6 +20,7 @@ STATUSES = ("ok", "label_error", "model_error", "too_large", "size_error", "deco
 STATUSES_WITH_VOTES = ("ok", "label_error")
 MAX_PIXELS = 64 * 1000**2
 TAR_BLOCK_BYTES = 512
+MAX_ROWS_AT_ONCE = 4096
 
 Wrong = Iterator[tuple[str, str]]
 """A column of a row, and what is wrong there."""
@@ -109,7 +110,8 @@ def check_rows(job: RecordedJob, shard: RecordedShard, file: str, table: pa.Tabl
         totals: to which each row is added.
     """
     place, position = _Place(shard.name), 0
-    for batch in table.to_batches(max_chunksize=max(1, NUMBERS_AT_ONCE // job.frame.num_ablations)):
+    step = max(1, min(MAX_ROWS_AT_ONCE, NUMBERS_AT_ONCE // job.frame.num_ablations))
+    for batch in table.to_batches(max_chunksize=step):
         rows = read_rows(batch)
         for row, counted in zip(rows, _recounts(job, rows), strict=True):
             totals.add(row, labelled=job.labelled)
