@@ -155,35 +155,6 @@ def test_processes_stay_in_step_where_a_last_batch_has_no_image(tmp_path):
     )
 
 
-def test_a_batch_in_parts_is_the_same_step(tmp_path):
-    """One image a forward gives the weights of whole groups a forward."""
-    whole = small_training(tmp_path, name="whole")
-    parts = small_training(tmp_path, name="parts", execution={"images_per_forward": 1})
-    for training in (whole, parts):
-        curve_of(training)
-    for key, value in weights_of(whole).items():
-        torch.testing.assert_close(weights_of(parts)[key], value, atol=1e-5, rtol=0, msg=key)
-
-
-def test_the_learning_rate_follows_the_schedule(tmp_path):
-    """Steps fall by the rate; a warm-up rises through the first epoch: 3 of 4 batches before the last one's step."""
-    steps = {"name": "step", "decay_epochs": 1, "decay_rate": 0.5}
-    curve = curve_of(small_training(tmp_path, schedule=steps, epochs=3))
-    assert [figures.lr for figures in curve] == pytest.approx([0.1, 0.05, 0.025])
-    warm = small_training(tmp_path, name="warm", schedule={"name": "constant", "warmup_epochs": 1}, epochs=2)
-    assert [figures.lr for figures in curve_of(warm)] == pytest.approx([0.1 * 12 / 15, 0.1])
-
-
-def test_bfloat16_learns_nearly_the_same(tmp_path):
-    """Autocast changes the loss of the first epoch by less than bfloat16's three digits would."""
-    losses = [
-        curve_of(small_training(tmp_path, name=precision, precision=precision, optimizer={"lr": 0.01}))[0].train_loss
-        for precision in ("float32", "bfloat16")
-    ]
-    assert losses[0] != losses[1]
-    assert losses[0] == pytest.approx(losses[1], rel=0.02)
-
-
 def test_it_learns(tmp_path):
     """Noise of 15 images is learned by heart."""
     changes = {"optimizer": {"name": "adamw", "lr": 0.003}, "epochs": 40, "checkpoint_every_epochs": 40}
