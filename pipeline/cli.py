@@ -4,7 +4,6 @@ Not covered: exit codes and errors (console/exit_codes.py); the script of a clus
 """
 
 import json
-from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -168,21 +167,19 @@ def query(
         tolerances=tolerance or (),
         rules=[name.value for name in rule or ()],
     )
-    with ExitStack() as stack:
-        file = None
-        if parquet is not None:
-            stack.enter_context(naming_a_full_disk(parquet.absolute().parent, "name another file with --parquet"))
-            file = stack.enter_context(answers.AnswersFile(parquet))
-        found = query(opened, questions, by_class=by is not None, per_image=file)
-        if file is not None:
+    if parquet is None:
+        found = query(opened, questions, by_class=by is not None)
+    else:
+        with (
+            naming_a_full_disk(parquet.absolute().parent, "name another file with --parquet"),
+            answers.AnswersFile(parquet) as file,
+        ):
+            found = query(opened, questions, by_class=by is not None, per_image=file)
             file.describe(found)
     if as_json:
         print(json.dumps(answers.as_json(found)))
     else:
-        console = console_of()
-        say(console, answers.title_of(found))
-        for table in answers.tables_of(found, console):
-            show(console, table)
+        answers.show_answers(found, console_of())
     for notice in answers.notices_of(found):
         say(console_of(stderr=True), f"notice: {notice}")
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.pipeline.console.looks import DASH, checkpoint, fits, number_of, percent
+from smoothcert.pipeline.console.looks import DASH, checkpoint, fits, number_of, percent, say, show
 from smoothcert.pipeline.query.questions import Answered, Answers, Counts, Question, Result
 from smoothcert.workers.ablations.touched import MAX_LISTED
 from smoothcert.workers.runs.votes_table import METADATA_KEY
@@ -112,6 +112,13 @@ def _of_run(answers: Answers) -> dict[str, Any]:
         "partial": run.partial,
         "shards": [answers.shards, len(run.tasks)],
     }
+
+
+def show_answers(answers: Answers, console: Console) -> None:
+    """Print the title and the tables."""
+    say(console, title_of(answers))
+    for table in tables_of(answers, console):
+        show(console, table)
 
 
 def title_of(answers: Answers) -> str:

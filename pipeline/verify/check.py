@@ -23,9 +23,10 @@ without limit, or turn a row into an error. `--replay` asks the tars and the che
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.verify.figures import Figures, Totals, check_success
@@ -33,7 +34,10 @@ from smoothcert.pipeline.verify.files import FileTask
 from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding
 from smoothcert.pipeline.verify.identity import check_record
 from smoothcert.pipeline.verify.processes import check_files
-from smoothcert.pipeline.verify.record import CheckedRun, open_run, read_success
+from smoothcert.pipeline.verify.record import CheckedRun, Success, open_run, read_success
+
+if TYPE_CHECKING:
+    from smoothcert.pipeline.verify.replay import Replayed
 
 Heard = Callable[[str, int, int], None]
 """Is told what is done, how much of it, and how much there is of it in all."""
@@ -105,36 +109,60 @@ def verify(
     """
     run = open_run(url, storage)
     success = read_success(run)  # before the listing: it is written last
-    there = {f"votes/{Path(entry.url).name}": entry.size for entry in run.store.files(f"{run.url}/votes")}
-    published = [name for name in run.shards if name in there]
+    sizes = {f"votes/{Path(entry.url).name}": entry.size for entry in run.store.files(f"{run.url}/votes")}
+    published = [name for name in run.shards if name in sizes]
+    files = _check_files(run, success, {name: sizes[name] for name in published}, processes, hear)
     findings = [*check_record(run.record)]
-    findings += [Finding(name, "is of no shard of this run") for name in sorted(there.keys() - run.shards.keys())]
-    hear("files", 0, len(published))
-    tasks = [FileTask.of(run, name, success.record) for name in published]
-    few = sum(there[name] for name in published) < BYTES_WORTH_PROCESSES
-    readable: dict[str, tuple[int, ...]] = {}
-    totals = Totals()
-    for done, checked in enumerate(check_files(tasks, 1 if few else processes), start=1):
-        findings += checked.findings
-        if checked.totals is not None:
-            readable[checked.name] = checked.voted
-            totals += checked.totals
-        hear("files", done, len(published))
+    findings += [Finding(name, "is of no shard of this run") for name in sorted(sizes.keys() - run.shards.keys())]
+    findings += files.findings
     notices: list[str] = []
     if success.is_there:
-        whole = len(readable) == len(run.shards)
-        findings += check_success(run, success, published, totals if whole else None)
+        all_readable = len(files.voted) == len(run.shards)
+        findings += check_success(run, success, published, files.totals if all_readable else None)
     else:
         notices += [f"unfinished: {len(published)} of {len(run.shards)} shards are published"]
     if replay:
-        hear("images to replay, the model is loading", 0, replay)
-        from smoothcert.pipeline.verify.replay import replay as replay_images  # loads torch
-
-        again = replay_images(run, readable, replay, secrets.randbelow(2**32) if seed is None else seed, hear)
+        again = _replay(run, files.voted, replay, seed, hear)
         findings += again.findings
         notices += again.notices
     complete = success.is_there and len(published) == len(run.shards)
-    return _report(run, totals, findings, notices, files=len(published), complete=complete)
+    return _report(run, files.totals, findings, notices, files=len(published), complete=complete)
+
+
+class _CheckedFiles(NamedTuple):
+    """What the files of votes give together; `voted` holds the rows with votes of each file that can be read."""
+
+    findings: list[Finding]
+    voted: dict[str, tuple[int, ...]]
+    totals: Totals
+
+
+def _check_files(
+    run: CheckedRun, success: Success, sizes: Mapping[str, int], processes: int, hear: Heard
+) -> _CheckedFiles:
+    """Check the files of votes, by name with their sizes in bytes."""
+    few = sum(sizes.values()) < BYTES_WORTH_PROCESSES
+    findings: list[Finding] = []
+    voted: dict[str, tuple[int, ...]] = {}
+    totals = Totals()
+    hear("files", 0, len(sizes))
+    tasks = [FileTask.of(run, name, success.record) for name in sizes]
+    for done, checked in enumerate(check_files(tasks, 1 if few else processes), start=1):
+        findings += checked.findings
+        if checked.totals is not None:
+            voted[checked.name] = checked.voted
+            totals += checked.totals
+        hear("files", done, len(sizes))
+    return _CheckedFiles(findings, voted, totals)
+
+
+def _replay(
+    run: CheckedRun, voted: Mapping[str, tuple[int, ...]], images: int, seed: int | None, hear: Heard
+) -> "Replayed":
+    from smoothcert.pipeline.verify.replay import replay  # loads torch
+
+    hear("images to replay, the model is loading", 0, images)
+    return replay(run, voted, images, secrets.randbelow(2**32) if seed is None else seed, hear)
 
 
 def _report(

@@ -26,7 +26,7 @@ def fetch(name: str) -> Path:
     Raises:
         RequestError: the name is malformed, its weights do not exist, or they cannot be downloaded.
     """
-    from huggingface_hub import constants, errors, hf_hub_download  # takes half a second
+    from huggingface_hub import hf_hub_download  # takes half a second
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # it logs every attempt
@@ -39,29 +39,25 @@ def fetch(name: str) -> Path:
     repository = found[1] or f"timm/{found[2]}"
     try:
         return Path(hf_hub_download(repository, _FILE, revision=found[3]))
-    except errors.LocalEntryNotFoundError:
-        raise RequestError(
-            f"model.checkpoint: {name} is not in this machine's cache, and the hub cannot be reached; go online, "
-            "or name a file"
-        ) from None
-    except errors.EntryNotFoundError:
-        raise RequestError(
-            f"model.checkpoint: {repository} has no {_FILE}; download its weights and name the file"
-        ) from None
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise RequestError(
-            f"model.checkpoint: the hub has no {name} that you may read; correct the name, or set HF_TOKEN "
-            f"({_line(error)})"
-        ) from None
     except Exception as error:  # each of its transports has errors of its own
-        if (failed := _of_the_disk(error)) is not None:
-            raise RequestError(
-                f"model.checkpoint: {name} cannot be kept in {constants.HF_HUB_CACHE}: {reason_of(failed)}; "
-                f"{remedy_for(failed, 'that folder', 'set HF_HOME to another folder')}"
-            ) from None
-        raise RequestError(
-            f"model.checkpoint: {name} cannot be fetched: {_line(error)}; check name and network, and try again"
-        ) from None
+        raise RequestError(f"model.checkpoint: {_explain(error, name, repository)}") from None
+
+
+def _explain(error: Exception, name: str, repository: str) -> str:
+    """Why a file of the hub cannot be had, and what to do."""
+    from huggingface_hub import constants, errors
+
+    match error:
+        case errors.LocalEntryNotFoundError():
+            return f"{name} is not in this machine's cache, and the hub cannot be reached; go online, or name a file"
+        case errors.EntryNotFoundError():
+            return f"{repository} has no {_FILE}; download its weights and name the file"
+        case errors.RepositoryNotFoundError() | errors.RevisionNotFoundError():
+            return f"the hub has no {name} that you may read; correct the name, or set HF_TOKEN ({_line(error)})"
+    if (failed := _of_the_disk(error)) is not None:
+        remedy = remedy_for(failed, "that folder", "set HF_HOME to another folder")
+        return f"{name} cannot be kept in {constants.HF_HUB_CACHE}: {reason_of(failed)}; {remedy}"
+    return f"{name} cannot be fetched: {_line(error)}; check name and network, and try again"
 
 
 def is_hub_name(url: str) -> bool:
