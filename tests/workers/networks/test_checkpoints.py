@@ -34,7 +34,7 @@ def test_error_about_a_damaged_file_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     safetensors.torch.save_file(network_of(VIT).state_dict(), file)
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(RequestError, match=r"weights\.safetensors is no whole file of safetensors") as error:
+    with pytest.raises(RequestError, match=r"weights\.safetensors is not a complete safetensors file") as error:
         recognise(file, None)
     assert "\n" not in str(error.value)
 

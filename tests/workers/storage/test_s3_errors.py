@@ -169,7 +169,7 @@ def test_an_error_says_whether_another_attempt_may_help(
     ("raised", "says"),
     [
         (KeyError("ContentLength"), "not as S3 does (without 'ContentLength'); correct storage.endpoint_url"),
-        (RecursionError(), "S3 answers with redirects alone; correct storage.region or storage.endpoint_url"),
+        (RecursionError(), "S3 answers only with redirects; correct storage.region or storage.endpoint_url"),
         (ValueError("Invalid endpoint: x"), "Invalid endpoint: x; correct `storage` or the credentials"),
     ],
 )
