@@ -34,6 +34,7 @@ from benchmarks.arguments import ablation_of
 from smoothcert.manifests.job import Job, Storage
 from smoothcert.manifests.shards import Shard
 from smoothcert.workers.certifier import Assignment, Certifier
+from smoothcert.workers.runs.layout import RUN_JSON
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
 from smoothcert.workers.storage.store import AnyStore, sha256_of
 from smoothcert.workers.tars.images import decode
@@ -139,7 +140,7 @@ def _tasks(tars: Sequence[Path], number: int = 0) -> list[ShardTask]:
 
 def _certifier(job: Job, run: Path, threads: int) -> Certifier:
     run.mkdir(parents=True)
-    (run / "run.json").write_text("{}")
+    (run / RUN_JSON).write_text("{}")
     assignment = Assignment(job, "benchmark", str(run), sha256_of(Path(job.model.checkpoint)), None)
     return Certifier([assignment], threads=threads)
 

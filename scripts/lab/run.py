@@ -30,6 +30,7 @@ sys.path.insert(0, str(HOUSE))
 import boto3
 
 from smoothcert.manifests.job import Storage
+from smoothcert.workers.runs.layout import VOTES
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import open_run
 from smoothcert.workers.storage.store import AnyStore
@@ -87,7 +88,7 @@ class Submitted:
     def published(self) -> int:
         """Shards that are done."""
         runs = self._store.folders(self._output)
-        return len(self._store.files(f"{runs[0]}/votes")) if runs else 0
+        return len(self._store.files(f"{runs[0]}/{VOTES}")) if runs else 0
 
     def wait_for(self, happened: Callable[[], bool]) -> float:
         """When something has happened."""

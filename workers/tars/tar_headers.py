@@ -95,15 +95,6 @@ class LeftOut:
     samples_without_image: int = 0
     suffixes_without_image: frozenset[str] = frozenset()
 
-    @classmethod
-    def of(cls, metadata: Mapping[str, Any]) -> Self:
-        """From the metadata of a published file. Older files lack some of the figures."""
-        return cls(
-            metadata.get("system_members", 0),
-            metadata.get("samples_without_image", 0),
-            frozenset(metadata.get("suffixes_without_image", ())),
-        )
-
     def __add__(self, other: Self) -> Self:
         return type(self)(
             self.system_members + other.system_members,
