@@ -62,7 +62,7 @@ def test_the_reference_layout_votes_as_before(legacy: bool, tmp_path: Path) -> N
     """torch refuses the file, and says how to go on; what is imported of it votes as the network that was saved."""
     network = _network()
     file = reference.save(network, tmp_path / "checkpoint.pt.best", legacy=legacy, best=np.float64(57.5))
-    with pytest.raises(RequestError, match="`smoothcert import-checkpoint FILE` makes safetensors"):
+    with pytest.raises(RequestError, match="`smoothcert import-checkpoint FILE` writes its weights as safetensors"):
         load_classifier(_MODEL, _PREPROCESS, file, "model")
     result = _import(file)
     assert result.exit_code == 0, result.output
@@ -230,7 +230,7 @@ def test_an_old_file_with_more_than_weights(tmp_path: Path) -> None:
         ({0: torch.ones(2)}, "has no tensors"),
         ({"__metadata__": torch.ones(2), "a": torch.ones(2)}, "__metadata__ cannot be stored as safetensors"),
         ({"z": torch.ones(2) * 1j}, r"z cannot be stored as safetensors \(complex64 numbers\)"),
-        ({"model": nn.Linear(2, 2), "epoch": 3}, "no state dict but an object of torch.nn.modules.linear.Linear, w"),
+        ({"model": nn.Linear(2, 2), "epoch": 3}, "not a state dict but an object of torch.nn.modules.linear.Linear, w"),
         (
             {"student": {"a": torch.ones(2)}, "best": torch.tensor(5.0)},
             "no state dict of a usual name; it has: student",
