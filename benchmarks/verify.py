@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from smoothcert.manifests.identity import VOTES_VERSION, identity_of, run_id_of
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.verify.check import verify
-from smoothcert.workers.ablations.geometry import Geometry
-from smoothcert.workers.certificates.rules import certify
-from smoothcert.workers.runs.run import OF_A_SHARD
-from smoothcert.workers.runs.votes_table import encode
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.families import family_of
+from smoothcert.workers.rows import with_certificates
+from smoothcert.workers.runs.layout import RUN_JSON, VOTES, votes_file
+from smoothcert.workers.runs.records import CheckpointRecord, FileMetadata, RunRecord, ShardFileRecord, ShardRecord
+from smoothcert.workers.runs.votes_table import Row, encode
 
 IMAGENET_ROWS = 1_282_000
 ROWS_PER_FILE = 10_000
@@ -54,7 +57,7 @@ def main() -> None:
         table.add_column(heading, justify="right")
     with tempfile.TemporaryDirectory() as temporary:
         run = args.keep or Path(temporary)
-        if not (run / "run.json").exists():
+        if not (run / RUN_JSON).exists():
             write_run(run, args.rows)
         for processes in args.processes:
             record = measure(run, processes)
@@ -83,39 +86,54 @@ def write_run(run: Path, rows: int) -> None:
     size = MEMBER_BYTES * (ROWS_PER_FILE + 1)
     shards = [Shard(f"{index:05d}.tar", f"{index:05d}.tar", size, "made up", None) for index in range(len(counts))]
     identity = identity_of(job, shards, checkpoint_sha256="0" * 64, checkpoint_key=None, limit=None)
-    record = {
-        "run_id": run_id_of(identity),
-        "name": job.name,
-        "partial": False,
-        "identity": identity,
-        "votes_version": VOTES_VERSION,
-        "job": job.model_dump(mode="json"),
-        "checkpoint": {"url": job.model.checkpoint, "sha256": "0" * 64, "key": None},
-        "shards": [{name: getattr(shard, name) for name in OF_A_SHARD} | {"limit": None} for shard in shards],
-    }
-    (run / "votes").mkdir(parents=True)
-    (run / "run.json").write_text(json.dumps(record))
+    record = RunRecord(
+        run_id=run_id_of(identity),
+        name=job.name,
+        partial=False,
+        identity=identity,
+        votes_version=VOTES_VERSION,
+        job=job.model_dump(mode="json"),
+        checkpoint=CheckpointRecord(url=job.model.checkpoint, sha256="0" * 64, key=None),
+        shards=tuple(ShardRecord.of(shard, limit=None) for shard in shards),
+    )
+    (run / VOTES).mkdir(parents=True)
+    (run / RUN_JSON).write_bytes(record.encode())
     for index, (shard, count) in enumerate(zip(shards, counts, strict=True)):
-        metadata = {"run_id": record["run_id"], "votes_version": VOTES_VERSION, "shard_sha256": "0" * 64}
-        metadata |= {"geometry": job.ablation.model_dump() | {"crop": SIDE}}
-        metadata |= {"shard": {"name": shard.name, "size": shard.size}}
-        data = encode(_rows(job, shard.name, count, seed=index), SIDE, metadata)
-        (run / "votes" / f"{index:05d}-{index:05d}.parquet").write_bytes(data)
+        metadata = FileMetadata(
+            run_id=record.run_id,
+            shard=ShardFileRecord(name=shard.name, size=shard.size),
+            shard_sha256="0" * 64,
+            votes_version=VOTES_VERSION,
+            geometry=job.ablation.model_dump() | {"crop": SIDE},
+        )
+        data = encode(_rows(job, shard.name, count, seed=index), SIDE, family_of(job.ablation), metadata)
+        (run / votes_file(index, shard.name)).write_bytes(data)
 
 
-def _rows(job: Job, shard: str, count: int, *, seed: int) -> list[dict[str, Any]]:
-    random = np.random.default_rng(seed)
+def _rows(job: Job, shard: str, count: int, *, seed: int) -> list[Row]:
+    random, family = np.random.default_rng(seed), family_of(job.ablation)
     votes, margins = _votes(random, count), random.random((count, SIDE), np.float32)
-    certificates = vars(certify(votes, Geometry.of(job.ablation, SIDE, SIDE), classes=CLASSES))
-    known = {"shard": shard, "image_bytes": 1500, "status": "ok", "width": 500, "height": 375}
-    return [
-        known
-        | {"key": f"{index:08d}", "index": index, "image_offset": 512 + MEMBER_BYTES * index}
-        | {"sha256": random.bytes(32), "label": int(votes[index, 0]), "clean_prediction": int(votes[index, 0])}
-        | {"clean_margin": 1.0, "votes": votes[index], "margins": margins[index]}
-        | {name: int(values[index]) for name, values in certificates.items()}
+    rows = [
+        Row(
+            key=f"{index:08d}",
+            shard=shard,
+            index=index,
+            image_offset=512 + MEMBER_BYTES * index,
+            image_bytes=1500,
+            sha256=random.bytes(32),
+            status="ok",
+            label=int(votes[index, 0]),
+            width=500,
+            height=375,
+            clean_prediction=int(votes[index, 0]),
+            clean_margin=1.0,
+            votes=votes[index],
+            margins=margins[index],
+        )
         for index in range(count)
     ]
+    ablations = ablations_of(job.ablation, SIDE, SIDE)
+    return with_certificates(rows, family, partial(family.certify, ablations=ablations, classes=CLASSES))
 
 
 def _votes(random: np.random.Generator, images: int) -> NDArray[np.uint16]:
