@@ -218,8 +218,8 @@ class Attempts(Generic[ActorT]):
         tried = self._histories[task.index].machines()
         return actor.machine not in tried or all(one.machine in tried for one in self._actors.values() if one.machine)
 
-    def found_published(self, name: ActorT, task: ShardTask) -> None:
-        """Another driver has done a shard that was handed out just now."""
+    def take_back(self, name: ActorT, task: ShardTask) -> None:
+        """A shard that was handed out just now needs no actor, or did not reach it."""
         self._actors[name].take_away(task)
 
     # Shards go on and come back

@@ -9,6 +9,7 @@ has (cluster/resources.py); whether all actors vote alike (alike.py); what the u
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,6 +67,7 @@ class Fleet:
         self._attempts = Attempts[Member](self.plan.job.execution.max_attempts)
         self._members: list[Member] = []
         self._streams: dict[Any, tuple[Member, ShardTask]] = {}
+        self._reports = Counter[int]()  # by shard
         self._looked_at = 0.0
         self._wanted = 1  # actors
         self._shared = False
@@ -188,12 +190,17 @@ class Fleet:
 
     def _hand_out(self) -> Iterator[Event]:
         for member, task in self._attempts.hand_out(self._wanted, time.monotonic()):
-            if self._shared and all(plan.run.is_published(task) for plan in self._plans):
-                self._attempts.found_published(member, task)
+            try:
+                published = self._shared and all(plan.run.is_published(task) for plan in self._plans)
+                if not published:
+                    stream = member.actor.certify.options(num_returns="streaming").remote(task)
+                    self._streams[stream], self._reports[task.index] = (member, task), 0
+            except BaseException:  # an interrupt, perhaps: no stream would ever end this shard
+                self._attempts.take_back(member, task)
+                raise
+            if published:
+                self._attempts.take_back(member, task)
                 yield FoundPublished(task)
-            else:
-                stream = member.actor.certify.options(num_returns="streaming").remote(task)
-                self._streams[stream] = member, task
 
     def _hear(self, timeout_s: float) -> Iterator[Event]:
         """What actors have to say within the time."""
@@ -239,7 +246,9 @@ class Fleet:
     def _hear_item(self, member: Member, task: ShardTask, item: Introduction | int | ShardReport) -> Iterator[Event]:
         self._attempts.progressed(member, time.monotonic())
         if isinstance(item, ShardReport):
-            self._attempts.reported(member, task)
+            self._reports[task.index] += 1
+            if self._reports[task.index] == len(self._plans):  # a report per run
+                self._attempts.reported(member, task)
             self._shared |= not item.published
         yield Beat(task, item) if isinstance(item, int) else item
         if isinstance(item, Introduction):

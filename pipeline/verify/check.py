@@ -23,7 +23,7 @@ without limit, or turn a row into an error. `--replay` asks the tars and the che
 """
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -133,7 +133,7 @@ class _CheckedFiles(NamedTuple):
     """What the files of votes give together; `voted` holds the rows with votes of each file that can be read."""
 
     findings: list[Finding]
-    voted: dict[str, tuple[int, ...]]
+    voted: dict[str, Sequence[int]]
     totals: Totals
 
 
@@ -143,7 +143,7 @@ def _check_files(
     """Check the files of votes, by name with their sizes in bytes."""
     few = sum(sizes.values()) < BYTES_WORTH_PROCESSES
     findings: list[Finding] = []
-    voted: dict[str, tuple[int, ...]] = {}
+    voted: dict[str, Sequence[int]] = {}
     totals = Totals()
     hear("files", 0, len(sizes))
     tasks = [FileTask.of(run, name, success.record) for name in sizes]
@@ -157,7 +157,7 @@ def _check_files(
 
 
 def _replay(
-    run: CheckedRun, voted: Mapping[str, tuple[int, ...]], images: int, seed: int | None, hear: Heard
+    run: CheckedRun, voted: Mapping[str, Sequence[int]], images: int, seed: int | None, hear: Heard
 ) -> "Replayed":
     from smoothcert.pipeline.verify.replay import replay  # loads torch
 

@@ -6,14 +6,15 @@ Not covered: what a row may say (rows.py); how the checksum is made (checksum.py
 import hashlib
 import io
 import re
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.verify.checksum import columns_sha256
@@ -94,13 +95,13 @@ class CheckedFile:
         name: of the file.
         findings: what is wrong with it.
         totals: what its rows add up to; None if they could not be read.
-        voted: positions of the rows with a prediction.
+        voted: positions of the rows with a prediction; an array, for there may be a million.
     """
 
     name: str
     findings: tuple[Finding, ...]
     totals: Totals | None = None
-    voted: tuple[int, ...] = ()
+    voted: Sequence[int] = ()
 
 
 def check_file(task: FileTask) -> CheckedFile:
@@ -115,7 +116,7 @@ def check_file(task: FileTask) -> CheckedFile:
             table = file.read(use_threads=False)
         table.validate(full=True)
         metadata = FileMetadata.of(table.schema)
-    except (pa.ArrowException, OSError, ValidationError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names that are not UTF-8, wrong metadata
         return CheckedFile(task.name, (Finding(task.name, f"cannot be read as a file of votes ({reason_of(error)})"),))
     if metadata.run_id != task.run_id:
         return CheckedFile(task.name, (Finding(task.name, f"belongs to run {metadata.run_id}"),))
@@ -127,7 +128,7 @@ def check_file(task: FileTask) -> CheckedFile:
     totals = Totals()
     findings += limit_findings(task.name, check_rows(task.job, task.shard, task.name, table, totals))
     voted = np.flatnonzero(table["prediction"].is_valid().to_numpy()).tolist()
-    return CheckedFile(task.name, tuple(findings), totals, tuple(voted))
+    return CheckedFile(task.name, tuple(findings), totals, array("I", voted))
 
 
 def votes_schema(num_ablations: int) -> pa.Schema:

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,31 @@ class Touched(NamedTuple):
     number: Floats
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=512)
 def touched_by(frame: Frame, patch_px: int) -> Touched:
     """The touched sets of a square patch; places that meet the same offsets are one."""
-    shown = np.zeros((frame.side, len(frame.offsets)), bool)  # [pixels, offsets]
-    for number, offset in enumerate(frame.offsets):
-        shown[np.arange(offset, offset + frame.size) % frame.side, number] = True
+    shown = _shown(frame)
     places = range(frame.side - patch_px + 1)
     sets = {shown[place : place + patch_px].any(axis=0).tobytes() for place in places}
     met = np.array([np.frombuffer(each, bool) for each in sets], np.float32)
     whole = np.ones((1, 1), np.float32)
     down, across = (whole if frame.kind == "column" else met), (whole if frame.kind == "row" else met)
     return Touched(down, across, np.outer(down.sum(axis=1), across.sum(axis=1)))
+
+
+@lru_cache(maxsize=8)
+def most_touched(frame: Frame) -> Ints:
+    """[side]: D of the squares of 1, 2, ... pixels, the most ablations that one touches at any place."""
+    seen = np.concatenate([np.zeros((1, len(frame.offsets)), int), _shown(frame).cumsum(axis=0)])
+    along_one_axis = np.array(
+        [(seen[patch_px:] > seen[:-patch_px]).sum(axis=1).max() for patch_px in range(1, frame.side + 1)]
+    )
+    return along_one_axis**2 if frame.kind == "block" else along_one_axis
+
+
+def _shown(frame: Frame) -> Bools:
+    """[pixels, offsets]: whether the offset shows the pixel, along one axis."""
+    shown = np.zeros((frame.side, len(frame.offsets)), bool)
+    for number, offset in enumerate(frame.offsets):
+        shown[np.arange(offset, offset + frame.size) % frame.side, number] = True
+    return shown

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.pipeline.verify.frame import Floats, Frame, touched_by
+from smoothcert.pipeline.verify.frame import Floats, Frame, most_touched, touched_by
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -91,8 +91,7 @@ def _recount(frame: Frame, votes: Ints, classes: int, stored_squares: Ints) -> R
 
 def _largest_by_margin(frame: Frame, lead: Ints) -> Ints:
     """The side of the largest square with lead >= 2 D; D grows with the side."""
-    D = np.array([touched_by(frame, side).number.max() for side in range(1, frame.side + 1)])
-    return np.searchsorted(2 * D, lead, side="right")
+    return np.searchsorted(2 * most_touched(frame), lead, side="right")
 
 
 def _largest_exact(frame: Frame, ballots: _Ballots, stored: Ints) -> Ints:

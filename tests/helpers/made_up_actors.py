@@ -33,6 +33,14 @@ class PlainActor(CertifierActor):
         yield report_of(task)
 
 
+class HalfReporter(CertifierActor):
+    """Reports one run of a shard, then fails at the next run, once for each shard."""
+
+    def certify(self, task: ShardTask) -> Iterator[Any]:
+        yield report_of(task)
+        raise ShardError(f"{task.shard.name}: the second run holds other images")
+
+
 class IntroducedActor(CertifierActor):
     """Waits after its introduction, as a real one does."""
 

@@ -1,7 +1,8 @@
 """A JSON file as a frozen record: read, written, and its damage told in one line.
 
 A file that smoothcert wrote gives the same bytes when it is read and encoded again, whichever version wrote it: keys
-that it lacks are not added, further keys are kept, and values are not converted.
+that it lacks are not added, further keys are kept, and no value changes its type (but 1 for 1.0, which smoothcert
+writes nowhere).
 
 Not covered: which records there are (records.py).
 """

@@ -176,8 +176,8 @@ def test_shards_go_out_in_the_order_of_the_queue() -> None:
         attempts.reported("b", TASKS[index])
         attempts.ended("b", TASKS[index])
     assert hand_out(attempts, wanted=0) == {"b": [4, 6], "a": [5]}
-    attempts.found_published("a", TASKS[5])
-    attempts.found_published("b", TASKS[6])
+    attempts.take_back("a", TASKS[5])
+    attempts.take_back("b", TASKS[6])
     assert hand_out(attempts, wanted=0) == {"b": [0]}  # it failed at a's machine
     assert SHARDS_PER_ACTOR == 2
 
@@ -232,7 +232,7 @@ def test_the_lookahead_is_limited() -> None:
     attempts.enqueue([fresh])
     start(attempts, "good", "n")
     assert hand_out(attempts, wanted=1000) == {"good": [0]}
-    attempts.found_published("good", tasks[0])
+    attempts.take_back("good", tasks[0])
     assert hand_out(attempts, wanted=1000) == {"good": [1], "bad": [fresh.index]}
 
 
@@ -254,7 +254,7 @@ def test_a_shard_that_another_driver_has_published_is_over() -> None:
     for actor, task in attempts.hand_out(5, 0):
         given.append(task.index)
         if task.index == 0:
-            attempts.found_published(actor, task)
+            attempts.take_back(actor, task)
     assert given == [0, 1]
 
 
@@ -448,7 +448,7 @@ class Histories(RuleBasedStateMachine):
         for name, task in self.attempts.hand_out(wanted, self.now):
             self.check_dispatch(name, task.index, wanted)
             if published:
-                self.attempts.found_published(name, task)
+                self.attempts.take_back(name, task)
                 self.shards[task.index].fate, published = "done", False
             else:
                 self.at[name].add(task.index)

@@ -22,6 +22,7 @@ from tests.helpers import jobs
 from tests.helpers.made_up_actors import (
     BrokenActor,
     FailingActor,
+    HalfReporter,
     IntroducedActor,
     PlainActor,
     RefusingActor,
@@ -41,8 +42,8 @@ def make(tmp_path: Path) -> Callable[..., Fleet]:
     run = Run(str(tmp_path / "run"), {"run_id": "made-up"}, AnyStore(Storage()))
     (tmp_path / "run" / "votes").mkdir(parents=True)
 
-    def make_one(actor_class: type[CertifierActor], share: Share = ONE_ACTOR) -> Fleet:
-        return Fleet([plan_of(job, run)], share, actor_class)
+    def make_one(actor_class: type[CertifierActor], share: Share = ONE_ACTOR, *, plans: int = 1) -> Fleet:
+        return Fleet([plan_of(job, run)] * plans, share, actor_class)
 
     return make_one
 
@@ -161,3 +162,30 @@ def test_where_machines_can_come_more_actors_are_asked_for(
     assert waiting._room() == 6
     monkeypatch.setattr(ray, "nodes", list)
     assert waiting._room() == 1
+
+
+def test_a_shard_is_done_when_all_its_runs_are_reported(make: Callable[..., Fleet]) -> None:
+    """An error after the report of one of two runs is heard."""
+    events = list(make(HalfReporter, plans=2).certify([task_of(0)]))
+    assert [event.reason for event in events if isinstance(event, Failure)] == [
+        "00.tar: the second run holds other images"
+    ]
+    events = list(make(HalfReporter).certify([task_of(0)]))
+    assert not [event for event in events if isinstance(event, Failure)]
+
+
+def test_an_interrupt_while_a_shard_is_handed_out_leaves_no_shard_behind(
+    make: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the fleet would wait for a stream that never began."""
+
+    def interrupt(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    one = make(PlainActor)
+    monkeypatch.setattr(Run, "is_published", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(one.certify([task_of(0)], shared=True))
+    monkeypatch.setattr(fleet, "WIND_DOWN_S", 0.0)
+    assert list(one.wind_down()) == []
+    assert not one._attempts.busy

@@ -139,3 +139,13 @@ def test_a_file_of_another_run_is_found(run: Path, any_run: Path) -> None:
     ]
     assert problems
     assert all(problem.startswith(f"votes/{name} ") for problem in problems)
+
+
+def test_names_of_columns_that_are_no_text_are_a_finding(run: Path) -> None:
+    """Arrow raises a UnicodeDecodeError for such a footer; the other files are still checked."""
+    file = file_of(run)
+    damaged = file.read_bytes().replace(b"runner_up_count", b"runner_up_c\xffunt")
+    file.write_bytes(damaged)
+    report = verify(str(run))
+    assert has(report.problems, rf"{file.name}: cannot be read as a file of votes \(")
+    assert report.files == 2

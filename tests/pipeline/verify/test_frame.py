@@ -5,7 +5,7 @@ from itertools import product
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoothcert.pipeline.verify.frame import Frame, touched_by
+from smoothcert.pipeline.verify.frame import Frame, most_touched, touched_by
 
 
 @st.composite
@@ -53,3 +53,10 @@ def test_touched_sets_are_those_of_the_pixels(frame: Frame, data: st.DataObject)
         {len(touched) for touched in found}
     )
     assert frame.num_ablations == len(pixels_of_ablations(frame))
+
+
+@given(frames())
+def test_the_most_that_a_square_touches_is_the_largest_touched_set(frame: Frame) -> None:
+    """For every side; D of the margin rule."""
+    most = [int(touched_by(frame, side).number.max()) for side in range(1, frame.side + 1)]
+    assert most_touched(frame).tolist() == most
