@@ -31,7 +31,7 @@ def identity_of(
         shards: its tars in order; only base names and sizes count.
         checkpoint_sha256: hex digest of the checkpoint file.
         checkpoint_key: the state dict to use if the checkpoint has several.
-        limit: number of images, or None where the job's limit is not reached.
+        limit: the job's limit, or None if it leaves no image out.
     """
     images = job.images.model_dump(mode="json", exclude_defaults=True, exclude={"shards", "split", "limit"})
     model = job.model.model_dump(mode="json", exclude_defaults=True, exclude={"checkpoint", "checkpoint_key"})

@@ -2,7 +2,7 @@
 
 `images.shards` may be a path, a folder, a glob or brace pattern, an index file, or a list of these:
 
-    data/                         every *.tar in it, by name; its _info.json where it has one
+    data/                         every *.tar in it, by name; or its _info.json, if it has one
     data/val-{00..63}.tar         as bash expands it
     data/val-*.tar                by name
     data/_info.json               as timm and dataset hubs write it: splits of files
@@ -226,8 +226,8 @@ class _Search:
         deeper, name = posixpath.split(pattern)
         if _WILDCARD.search(deeper):
             raise RequestError(
-                f"images.shards: {folder}{pattern} does not exist, and of a pattern only the file name may hold *, ? "
-                f"or [; {instead_of(folder + pattern, self._files)}"
+                f"images.shards: {folder}{pattern} does not exist; *, ? and [ are wildcards only in the file name; "
+                f"{instead_of(folder + pattern, self._files)}"
             )
         listing = self._list(posixpath.join(folder, deeper)) or Listing([], [], [])
         there = [url for url in _urls(listing) if is_tar(_name(url)) or not _name(url).startswith("._")]

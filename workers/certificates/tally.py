@@ -21,7 +21,7 @@ class Tally(NamedTuple):
     """The counts of each image, with the classes ranked by count, then by index.
 
     Attributes:
-        classes: [images, ranks], -1 where an image has fewer classes with votes. Rank 0 is the prediction.
+        classes: [images, ranks], -1 beyond the classes of an image. Rank 0 is the prediction.
             The lowest class without votes comes last, if there is one.
         counts: [images, ranks], 0 where classes is -1.
     """

@@ -1,6 +1,6 @@
 """A pickle of tensors and plain containers, read without torch and without running anything in it.
 
-A pickle is a program that calls whatever it names. Here nothing that it names is imported. Tensors become records of
+A pickle is a program that calls what it names. Here nothing that it names is imported. Tensors become records of
 where their numbers lie, containers become plain ones, and objects of every other class become an inert placeholder. A
 call of anything else does nothing and returns a placeholder, or is refused if the caller asks for that.
 

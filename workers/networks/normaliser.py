@@ -4,7 +4,7 @@ A wrapper normalises pixels itself, with buffers such as `normalize.mean` and `n
 before the network. A pair is recognised by its names, under any prefix. It holds one number, or one for each channel,
 for pixels from 0 to 1 or from 0 to 255.
 
-Not covered: which tensors are the network's own (weights.py).
+Not covered: which tensors are the network's own (fitting.py).
 """
 
 import re

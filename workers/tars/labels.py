@@ -30,7 +30,7 @@ def label_of(sample: Mapping[str, Any], images: Images, classes: int) -> Label:
 
     Args:
         sample: its members by suffix.
-        images: say where the label is.
+        images: section of the job that says where the label is.
         classes: of the network.
     """
     if images.label is None:
