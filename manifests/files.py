@@ -1,4 +1,4 @@
-"""What a file of a store is, and what lies in a folder; whatever the store is.
+"""A file of a store and the listing of a folder, alike for every store.
 
 Not covered: the stores (workers/storage/).
 """
@@ -23,7 +23,7 @@ class Listing(NamedTuple):
     Attributes:
         files: its files.
         folders: URLs of its folders.
-        broken: URLs of links that lead to nothing, and of whatever else is neither.
+        broken: URLs of links that lead to nothing, and of all else that is neither file nor folder.
     """
 
     files: list[FileEntry]

@@ -1,7 +1,7 @@
-"""What determines the votes, in canonical form, and the run id made of it.
+"""What determines the votes, in canonical form, and the run id computed from it.
 
-Two jobs with equal identity give equal votes, so they are one run, wherever they are computed and
-whatever they are called. Name, patches, output, execution and storage are not in it.
+Two jobs with equal identity give equal votes, so they are one run. Their machines and their names may differ: name,
+patches, output, execution and storage are not part of the identity.
 
 Covered: names and sizes of the shards. Not covered: data that changed behind equal names and sizes;
 run.json keeps fingerprints for that (pipeline/certify/plan.py).
@@ -24,14 +24,14 @@ RUN_ID_DIGITS = 16
 def identity_of(
     job: Job, shards: Sequence[Shard], *, checkpoint_sha256: str, checkpoint_key: str | None, limit: int | None
 ) -> dict[str, Any]:
-    """The fields that determine the votes; those at their default are left out.
+    """The fields that determine the votes; fields with their default value are left out.
 
     Args:
         job: the job.
         shards: its tars in order; only base names and sizes count.
         checkpoint_sha256: hex digest of the checkpoint file.
-        checkpoint_key: the state dict that is used of a checkpoint with several.
-        limit: number of images, or None where the job's limit is not reached.
+        checkpoint_key: the state dict to use if the checkpoint has several.
+        limit: the job's limit, or None if it leaves no image out.
     """
     images = job.images.model_dump(mode="json", exclude_defaults=True, exclude={"shards", "split", "limit"})
     model = job.model.model_dump(mode="json", exclude_defaults=True, exclude={"checkpoint", "checkpoint_key"})
@@ -52,6 +52,6 @@ def identity_of(
 
 
 def run_id_of(identity: dict[str, Any]) -> str:
-    """The first 16 hex digits of the SHA-256 of the identity's canonical JSON."""
+    """The first RUN_ID_DIGITS hex digits of the SHA-256 of the identity's canonical JSON."""
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:RUN_ID_DIGITS]

@@ -1,6 +1,6 @@
 """Index files: which tars a data set has, in which splits, and how many images each holds.
 
-    _info.json     {"splits": {NAME: {"filenames": [...], "shard_lengths": [...]}}}, as timm and hubs carry it
+    _info.json     {"splits": {NAME: {"filenames": [...], "shard_lengths": [...]}}}, as timm and hubs write it
     index.json     {"shardlist": [{"url": ..., "nsamples": ...}]}, wids; or "datasets", each with a name and such a list
 
 Relative names start from the index file. Not covered: whether the tars are there (shards.py).
@@ -16,7 +16,7 @@ from smoothcert.manifests.names import printable
 
 
 class Member(NamedTuple):
-    """A tar, and its number of images where the index tells it."""
+    """A tar, and its number of images if the index lists it."""
 
     url: str
     images: int | None
@@ -27,7 +27,7 @@ class Index(NamedTuple):
 
     Attributes:
         members: the tars of the chosen split.
-        all_urls: those of every split.
+        all_urls: the tars of every split.
     """
 
     members: list[Member]
@@ -38,11 +38,11 @@ def read_index(url: str, data: bytes, split: str | None) -> Index:
     """Read an index file.
 
     Args:
-        url: its own.
+        url: of the file.
         data: its content.
-        split: the one to choose; None where there is only one.
+        split: the split to choose; None if there is only one.
     Raises:
-        RequestError: it is no index, lists no tars, or has no such split.
+        RequestError: the file is not an index, lists no tars, or has no such split.
     """
     try:
         index = json.loads(data)
@@ -76,7 +76,7 @@ def _url_of(name: str, index_url: str) -> str:
 
 
 def _members(index: dict[str, Any], split: str | None) -> Iterator[tuple[str, int | None]]:
-    """(file name, number of images or None) of an index file's chosen split."""
+    """(file name, number of images or None) for each tar of the chosen split."""
     if "splits" in index:
         chosen = index["splits"][_choose(split, list(index["splits"]))]
         names = chosen["filenames"]

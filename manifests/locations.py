@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 HUB_PREFIXES = ("hf-hub:", "timm:")
-"""A checkpoint whose name starts so comes from the Hugging Face Hub."""
+"""A checkpoint whose name starts with one of these comes from the Hugging Face Hub."""
 
 _URL = re.compile(r"[a-z][a-z\d+.-]*://", re.IGNORECASE)
 
@@ -32,7 +32,7 @@ class Anchored:
     from_hub: bool = False
 
     def anchor(self, value: Any, base: Path) -> Any:
-        """The value of the field with absolute paths; values that are not text stay, for the model to refuse.
+        """The value of the field with absolute paths. A value that is not text stays as it is; the model refuses it.
 
         Raises:
             ValueError: YAML reads the name as a number, a date or a truth value.
@@ -55,7 +55,7 @@ OptionalWeights = Annotated[str | None, Anchored(from_hub=True)]
 
 
 def anchored(text: str, base: Path | None = None) -> str:
-    """Make a path absolute; a URL stays, unless a file has that very name.
+    """Make a path absolute. A URL stays as it is, unless a file has exactly that name.
 
     Args:
         text: as the user wrote it.

@@ -1,4 +1,4 @@
-"""Text that somebody else chose, such as names of files and of tensors or errors of libraries, in printed lines."""
+"""Makes text that others chose fit to print: file names, tensor names, errors of libraries."""
 
 from collections.abc import Iterable
 
@@ -19,11 +19,11 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     return ", ".join(texts[:most]) + more
 
 
-def one_line(said: object, most: int | None = None) -> str:
-    """A text on one line, such as that of an error; the name of its type if it has none.
+def one_line(message: object, most: int | None = None) -> str:
+    """The text of an error, or any text, on one line; an error without text gives the name of its type.
 
     Args:
-        said: an exception, or a text.
+        message: an exception, or a text.
         most: characters to keep; None keeps all.
     """
-    return (" ".join(str(said).split()) or type(said).__name__)[:most]
+    return (" ".join(str(message).split()) or type(message).__name__)[:most]

@@ -5,6 +5,6 @@ from enum import StrEnum
 
 class RuleName(StrEnum):
     exact = "exact"
-    """Tight: certifies whatever can be certified from the votes."""
+    """Tight: certifies all that can be certified from the votes."""
     margin = "margin"
     """The published rule, made sound."""

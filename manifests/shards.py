@@ -2,16 +2,16 @@
 
 `images.shards` may be a path, a folder, a glob or brace pattern, an index file, or a list of these:
 
-    data/                         every *.tar in it, by name; its _info.json where it has one
+    data/                         every *.tar in it, by name; or its _info.json, if it has one
     data/val-{00..63}.tar         as bash expands it
     data/val-*.tar                by name
-    data/_info.json               as timm and datasets on hubs carry it: splits of files
+    data/_info.json               as timm and dataset hubs write it: splits of files
     data/index.json               a wids index: {"shardlist": [{"url": ..., "nsamples": ...}]}
 
-A name that exists is taken literally, whatever characters it has: only what comes after the folders that exist is a
+A name that exists is taken literally, even if it has special characters. Only the part after the existing folders is a
 pattern. Relative names in an index start from the index file.
 
-Not covered: what is in a tar (workers/tars/shard_reader.py), which names are passed over in silence (skipped.py).
+Not covered: what is in a tar (workers/tars/shard_reader.py), which unread files are reported (skipped.py).
 """
 
 import fnmatch
@@ -41,8 +41,8 @@ from smoothcert.manifests.skipped import (
 
 _WILDCARD, _SPECIAL = re.compile(r"[*?[]"), re.compile(r"[*?[{]")
 _REMEDY = "unpack or rename what belongs to the data, and list its folders in images.shards"
-_HINT = 1000  # names that an error looks through
-_FOLDERS, _DEEPER = 20, 5  # folders that are searched for tars, and folders in each of them
+_MAX_NAMES_FOR_HINT = 1000  # names that an error searches for likely ones
+_MAX_FOLDERS, _MAX_SUBFOLDERS = 20, 5  # folders that are searched for tars, and folders in each of them
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Shard:
         url: path or URL.
         size: in bytes.
         fingerprint: changes when the content may have changed: an ETag, or path and modification time.
-        images: number of images where an index file tells it.
+        images: number of images if an index file lists it.
     """
 
     name: str
@@ -68,12 +68,12 @@ def find_shards(images: Images, files: Files, notify: Callable[[str], object] = 
     """The tars of a job in order.
 
     Args:
-        images: the job's.
-        files: the store that holds them.
-        notify: is called with a line for each place where something is not read that may be meant.
+        images: the section of the job.
+        files: the store that holds the tars.
+        notify: is called with a line for each place that holds unread files which may belong to the data.
     Raises:
         RequestError: nothing matches, a named file is missing, a folder holds tars that cannot be read, a base name
-            comes twice, a split is not named.
+            occurs twice, a split is not named.
     """
     specs = (images.shards,) if isinstance(images.shards, str) else images.shards
     search = _Search(files, images.split)
@@ -103,7 +103,7 @@ def _refuse_names(names: Sequence[str]) -> None:
 
 
 class _PassedOver(NamedTuple):
-    """What is not read though it may be meant: URLs, those of folders with a slash at the end."""
+    """Unread files and folders that may belong to the data. The URL of a folder ends with a slash."""
 
     where: str
     urls: list[str]
@@ -111,7 +111,7 @@ class _PassedOver(NamedTuple):
 
 
 class _Search:
-    """One look for tars, which remembers what it listed and what it passed over."""
+    """One search for tars. It remembers what it listed and what it passed over."""
 
     def __init__(self, files: Files, split: str | None) -> None:
         self._files, self._split = files, split
@@ -137,14 +137,14 @@ class _Search:
                 yield from self._existing(folder + name, named_by=spec)
 
     def notices(self, used: Collection[str]) -> Iterator[str]:
-        """A line for each place where something was passed over that is not used elsewhere."""
+        """A line for each place where files were passed over, unless the job uses them elsewhere."""
         known = {parent for url in used for parent in _with_parents(url.rstrip("/"))}
         for where, urls, remedy in self._passed_over:
             if left := [url for url in urls if url.rstrip("/") not in known]:
                 yield f"images.shards: {where} {listed(map(_name, left))}; {remedy}"
 
     def _split_literal(self, spec: str) -> tuple[str, str]:
-        """The part of a spec that exists, and the pattern behind it; no pattern where all is literal."""
+        """The part of a spec that exists, and the pattern behind it, which is empty if all is literal."""
         special = _SPECIAL.search(spec)
         if special is None:
             return spec, ""
@@ -159,7 +159,7 @@ class _Search:
         return (spec, "") if pattern in there or not _SPECIAL.search(pattern) else (folder, pattern)
 
     def _list(self, folder: str) -> Listing | None:
-        """A folder is listed once, and whole: one call tells of a thousand objects."""
+        """List a folder once and completely: one call returns a thousand objects."""
         folder = folder if folder.endswith("://") else folder.rstrip("/") or folder[:1]
         if folder not in self._listings:
             try:
@@ -178,13 +178,13 @@ class _Search:
         return False
 
     def _list_if_allowed(self, folder: str) -> Listing | None:
-        """Files may be read where they may not be listed."""
+        """List a folder, or return None: some stores let users read files but not list them."""
         with suppress(RequestError):
             return self._list(folder)
         return None
 
     def _existing(self, url: str, *, named_by: str) -> Iterator[Shard]:
-        """The tars of a file or a folder of this very name."""
+        """The tars of the file or folder of exactly this name."""
         entry = None if url.endswith("/") else self._find(url, named_by=named_by)
         if entry is not None:
             yield from self._read_index(url) if url.endswith(".json") else [_as_shard(entry)]
@@ -206,28 +206,28 @@ class _Search:
         refuse_unreadable(folder, [_name(entry.url) for entry in listing.files], [*map(_name, listing.folders)])
         tars = [entry for entry in listing.files if is_tar(_name(entry.url))]
         others = [entry.url for entry in listing.files if is_passed_over(_name(entry.url))]
-        others += [f"{url}/" for url in _visible(listing.folders)[:_FOLDERS] if self._is_of_tars(url)]
+        others += [f"{url}/" for url in _visible(listing.folders)[:_MAX_FOLDERS] if self._holds_tars(url)]
         self._passed_over.append(_PassedOver(f"{folder} also holds what is not read:", others, _REMEDY))
         yield from map(_as_shard, tars)
 
-    def _is_of_tars(self, folder: str, levels: int = 2) -> bool:
-        """Whether a folder is called like a tar, or holds one so many levels deep."""
+    def _holds_tars(self, folder: str, levels: int = 2) -> bool:
+        """Whether a folder is named like a tar, or holds a tar at most `levels` deep."""
         if is_tar(_name(folder)) or levels == 0:
             return is_tar(_name(folder))
         try:
-            listing = self._files.listing(folder, most=_HINT) or Listing([], [], [])
-        except SmoothcertError:  # it may be private, and is not asked for
+            listing = self._files.listing(folder, most=_MAX_NAMES_FOR_HINT) or Listing([], [], [])
+        except SmoothcertError:  # it may be private, and the job does not name it
             return False
         if any(is_tar(_name(one.url)) or readable_name(_name(one.url)) for one in listing.files):
             return True
-        return any(self._is_of_tars(url, levels - 1) for url in _visible(listing.folders)[:_DEEPER])
+        return any(self._holds_tars(url, levels - 1) for url in _visible(listing.folders)[:_MAX_SUBFOLDERS])
 
     def _glob(self, folder: str, pattern: str) -> Iterator[Shard]:
         deeper, name = posixpath.split(pattern)
         if _WILDCARD.search(deeper):
             raise RequestError(
-                f"images.shards: {folder}{pattern} does not exist, and of a pattern only the file name may hold *, ? "
-                f"or [; {instead_of(folder + pattern, self._files)}"
+                f"images.shards: {folder}{pattern} does not exist; *, ? and [ are wildcards only in the file name; "
+                f"{instead_of(folder + pattern, self._files)}"
             )
         listing = self._list(posixpath.join(folder, deeper)) or Listing([], [], [])
         there = [url for url in _urls(listing) if is_tar(_name(url)) or not _name(url).startswith("._")]
@@ -263,10 +263,10 @@ class _Search:
 
 
 def instead_of(url: str, files: Files) -> str:
-    """What there is in place of a file or folder, or of what a pattern means; the remedy of the error."""
+    """What to do about a file, folder or pattern that leads to nothing; names what is there instead."""
     folder, name = posixpath.split(url.rstrip("/"))
     try:
-        while (listing := files.listing(folder, most=_HINT)) is None and _name(folder):
+        while (listing := files.listing(folder, most=_MAX_NAMES_FOR_HINT)) is None and _name(folder):
             folder, name = posixpath.split(folder)
     except SmoothcertError:  # the error is about something else
         listing = None
@@ -301,7 +301,7 @@ def _as_shard(entry: FileEntry) -> Shard:
 
 
 def _name(url: str) -> str:
-    """The base name, of a folder with the slash."""
+    """The base name; a slash at the end stays."""
     return posixpath.basename(url.rstrip("/")) + "/" * url.endswith("/")
 
 

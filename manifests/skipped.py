@@ -1,9 +1,9 @@
-"""What lies beside the tars of a job and is not read: its name decides, so its name is reported.
+"""Files beside the tars of a job that are not read. Their names decide whether they are reported.
 
     01.tar.gz, 02.TAR           tars that cannot be read as they are: an error in a folder of tars
     03.tar.part, 04.zip, sub/   not read either: a notice
     README.md, labels.txt       what people keep beside their tars: never mentioned
-    05.tar.txt, .06.tar.x3Fb    a name with `.tar` in it is mentioned, unless it is a checksum's or a signature's
+    05.tar.txt, .06.tar.x3Fb    a name with `.tar` in it is mentioned, unless it is a checksum or a signature
 
 Not covered: which tars a job means (shards.py).
 """
@@ -21,7 +21,8 @@ _COMPRESSED = re.compile(
 )
 _UNPACKERS = {"gz": "gunzip", "bz2": "bunzip2", "bz": "bunzip2", "xz": "unxz", "zst": "unzstd"}
 _TAR_WITHIN = re.compile(r"\.(?:tar|t(?:gz|bz2?|xz|zst))(?![a-z])", re.I)
-_VOUCHES = re.compile(r".*\.(?:md5|sha\d+|md5sums?|sha\d+sums?|crc|crc32|sfv|asc|sig|gpg)|\._.*", re.I)
+# Checksums, signatures, and what a Mac keeps beside its files.
+_NEVER_REPORTED = re.compile(r".*\.(?:md5|sha\d+|md5sums?|sha\d+sums?|crc|crc32|sfv|asc|sig|gpg)|\._.*", re.I)
 _HARMLESS = re.compile(
     r".*\.(?:txt|md|rst|json|jsonl|ya?ml|toml|xml|csv|tsv|html?|pdf|log|cls|names|idx|index|py|sh|ipynb|lock"
     r"|torrent|pt|pth|ckpt|safetensors)"
@@ -37,14 +38,14 @@ def is_tar(name: str) -> bool:
 
 
 def is_passed_over(name: str) -> bool:
-    """Whether a file beside the tars is none of them, and may yet belong to the data."""
-    if is_tar(name) or _VOUCHES.fullmatch(name):
+    """Whether a file beside the tars is not a tar but may belong to the data."""
+    if is_tar(name) or _NEVER_REPORTED.fullmatch(name):
         return False
     return _TAR_WITHIN.search(name) is not None or not _HARMLESS.fullmatch(name)
 
 
 def is_misnamed(name: str, pattern: str) -> bool:
-    """Whether a pattern would match the file, were it not for upper case, or for what stands behind `.tar`."""
+    """Whether a pattern would match the file if case did not matter and its name ended with `.tar`."""
     plain = readable_name(name) or re.sub(r"(\.tar)\W.*", r"\1", name, flags=re.I)
     wanted = is_tar(name) or is_passed_over(name)
     return wanted and fnmatch.fnmatchcase(plain.lower(), pattern.lower())
@@ -62,13 +63,13 @@ def readable_name(name: str) -> str | None:
 
 
 def refuse_unreadable(folder: str, files: Sequence[str], folders: Sequence[str]) -> None:
-    """Half of a data set is no answer.
+    """Refuse a folder of which tars would be left out: half of a data set is no answer.
 
     Args:
-        folder: where all this lies, with a slash at the end.
-        files, folders: base names.
+        folder: with a slash at the end.
+        files, folders: base names of what it holds.
     Raises:
-        RequestError: there is no tar, or one that cannot be read as it is.
+        RequestError: the folder holds no tar, or one that cannot be read as it is.
     """
     unread = [name for name in files if (readable := readable_name(name)) and readable not in files]
     if not any(map(is_tar, files)):
@@ -98,7 +99,7 @@ def _remedy(name: str) -> str:
 
 
 def _without_tars(files: Sequence[str], folders: Sequence[str]) -> str:
-    """What a folder holds that has no tar."""
+    """What a folder without tars holds."""
     if not files and not folders:
         return "is empty"
     counts = [
@@ -110,7 +111,7 @@ def _without_tars(files: Sequence[str], folders: Sequence[str]) -> str:
 
 
 def closest(wanted: str, names: Iterable[str]) -> list[str]:
-    """The names that a misspelt one may mean; all of them where none is close."""
+    """The names that a misspelt one may mean; all names if none is close."""
     by_lower = {name.lower(): name for name in names if not name.startswith(".")}
     close = difflib.get_close_matches(wanted.lower(), by_lower, n=3, cutoff=0.6)
     return [by_lower[name] for name in close] or list(by_lower.values())

@@ -4,8 +4,8 @@ It is checked as strictly as a job file. The sections that a job file also has m
 `model`, `preprocess` and `ablation` certifies the trained network.
 
 The defaults are the reference's recipe. Its README trains CIFAR-10 from pretrained weights with SGD, learning rate
-0.01, times 0.1 every 10 of 30 epochs, batches of 128, weight decay 5e-4; momentum 0.9 and, for ImageNet, weight
-decay 1e-4 are what its framework, github.com/MadryLab/robustness, fills in.
+0.01, times 0.1 every 10 of 30 epochs, batches of 128, weight decay 5e-4. Momentum 0.9 and, for ImageNet, weight
+decay 1e-4 are defaults of its framework, github.com/MadryLab/robustness.
 Source: Salman et al. 2021, arXiv:2110.07719, and github.com/MadryLab/smoothed-vit.
 """
 
@@ -279,5 +279,5 @@ def differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> 
 
 
 def load_training(path: str | Path, overrides: Sequence[str] = ()) -> Training:
-    """Read a training file; arguments and errors as of `load_job`."""
+    """Read a training file; arguments and errors as for `load_job`."""
     return load_file(Training, path, overrides, kind="training file")

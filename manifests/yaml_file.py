@@ -7,7 +7,7 @@ Paths become absolute before validation: a validator sees neither the key path o
 `--set` holds it. Which keys hold paths follows from the types of the fields (locations.py).
 
 PyYAML reads YAML 1.1 and drops all but the last of equal keys, so _StrictLoader refuses them. ruamel.yaml refuses them
-too, but reads `yes`, 010 and 1e-3 in another way, which would change run ids.
+too, but reads `yes`, 010 and 1e-3 differently, which would change run ids.
 
 Not covered: which keys there are (job.py, training.py).
 """
@@ -136,15 +136,15 @@ def _parse_override(override: str, fields: _Fields, option: str = "--set") -> di
 
 
 def _is_plain_path(text: str, *, may_be_list: bool) -> bool:
-    """Whether a path in `--set` is not YAML: neither in quotes, a list, null nor empty. A file of that name exists, or
-    the text has no such form.
+    """Whether the value of `--set` is a path as it stands, not YAML: a file has that name, or the text is neither
+    quoted, a list, null nor empty.
     """
     yaml_path = r"""\s*(?:".*"|'.*'|null|~|)\s*""" + (r"|\s*\[.*\]\s*" if may_be_list else "")
     return os.path.lexists(text) or not re.fullmatch(yaml_path, text, re.DOTALL)
 
 
 def _put(into: dict[str, Any], nested: dict[str, Any], *, parents: int) -> None:
-    """Replace the value that has the key path of `nested`, a mapping of one key under so many parents."""
+    """Replace one value by that of `nested`, a mapping of one key under `parents` parent keys."""
     [(key, value)] = nested.items()
     if parents and isinstance(into.get(key), dict):
         _put(into[key], value, parents=parents - 1)
@@ -191,7 +191,7 @@ def _describe(mistake: ErrorDetails, fields: _Fields) -> str:
     message = mistake["msg"].removeprefix("Value error, ")
     if not path:
         return message
-    found = "" if isinstance(mistake["input"], dict) else f"{mistake['input']!r} "  # a mapping fills the line
+    found = "" if isinstance(mistake["input"], dict) else f"{mistake['input']!r} "  # a mapping would fill the line
     return f"{path}: {found}{message.replace('Input should be', 'should be')}"
 
 
@@ -205,7 +205,7 @@ def _fields_of(part: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
 
 
 def _suggest(path: str, fields: _Fields) -> str:
-    """The known key that is most likely meant, or those that there are."""
+    """The known key that is most likely meant, or all known keys."""
     parent, _, name = path.rpartition(".")
     names = [key.rpartition(".")[2] for key in fields if key.rpartition(".")[0] == parent]
     elsewhere = [key for key in fields if key.rpartition(".")[2] == name]

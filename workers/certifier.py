@@ -1,14 +1,14 @@
 """One shard in, one published Parquet file out, per run.
 
     pixels        tars/pixels.py         ahead, while another shard has its turn
-    votes         votes/job_voter.py     in its turn: the models are one shard's at a time
+    votes         votes/job_voter.py     in its turn: the models serve one shard at a time
     certificates  certificates/          after its turn
     file          runs/publication.py    last
 
 This file ties these together. Several runs can share the pixels: a shard is fetched and decoded once, each model votes
 on each batch, and each run gets its own file.
 
-Needs no ray: a machine without it runs all of this. Not covered: which shards, and who does them (pipeline/).
+It runs on a machine without ray. Not covered: which shards there are, and which machine certifies them (pipeline/).
 """
 
 import platform
@@ -54,7 +54,7 @@ class Assignment:
 
     Attributes:
         job: the job.
-        run_id, run_url: of the run, whose run.json exists.
+        run_id, run_url: of the run; its run.json exists.
         checkpoint_sha256, checkpoint_key: as the run's identity has them.
     """
 
@@ -66,7 +66,7 @@ class Assignment:
 
 
 class _Prepared(NamedTuple):
-    """An assignment, ready: what votes, and what publishes."""
+    """What votes and what publishes for an assignment."""
 
     voter: JobVoter
     publication: Publication
@@ -77,9 +77,9 @@ class _Voted(NamedTuple):
 
     Attributes:
         rows: of each run, without certificates.
-        rotated_images: whose EXIF orientation says that the stored pixels are not upright.
-        turn_s: for which the models were this shard's.
-        waited_s: of these, spent waiting for decoded images.
+        rotated_images: number of images whose EXIF orientation says that the stored pixels are not upright.
+        turn_s: length of the turn in seconds.
+        waited_s: seconds of the turn spent waiting for decoded images.
     """
 
     rows: list[list[Row]]
@@ -95,26 +95,26 @@ class Certifier:
         assignments: at least one. All see the same pixels.
         threads: CPU threads to use.
     Raises:
-        RequestError: a checkpoint is not its run's, or does not fit its model; or the pixels differ.
+        RequestError: a checkpoint is not its run's or does not fit its model, or the jobs need different pixels.
     """
 
     def __init__(self, assignments: Sequence[Assignment], *, threads: int) -> None:
         device = device_here()
         self._environment = environment_here(device)
         self._pixels = _shared_pixels([each.job for each in assignments], threads, device)
-        # All of torch's work is done by one thread: OpenMP makes a team for each thread that asks for one, and where
-        # teams have more threads than there are cores, theirs sleep between steps (a quarter of the speed).
+        # One thread does all of torch's work. OpenMP makes a team for each thread that computes. If the teams have more
+        # threads than there are cores, these sleep between steps, and the speed falls to a quarter.
         self._compute = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (threads,))
         self._runs = [self._prepare(each, device) for each in assignments]
-        self._turn = threading.Lock()  # of the models
+        self._turn = threading.Lock()  # held by the shard that uses the models
 
     def try_out(self, task: ShardTask, images: int, *, run: int = 0) -> TriedOut:
         """Vote on the first images of a shard for one run, and publish nothing.
 
         Args:
             task: the shard.
-            images: at most so many.
-            run: place of the run among the assignments.
+            images: how many at most.
+            run: position of the run among the assignments.
         Raises:
             ShardError: the tar cannot be certified whole.
         """
@@ -136,7 +136,7 @@ class Certifier:
         )
 
     def introduce(self, *, run: int = 0) -> Introduction:
-        """Classify an image that is the same on every machine; `run` as of `try_out`."""
+        """Classify an image that is the same on every machine; `run` as for `try_out`."""
         logits = self._computed(self._runs[run].voter.sample_logits)
         return Introduction(platform.node(), self._environment, VOTES_VERSION, logits)
 
@@ -199,7 +199,7 @@ class Certifier:
         return rows
 
     def _computed(self, function: Callable[..., _T], *arguments: object) -> _T:
-        """What a function of torch gives, in the thread that computes."""
+        """Call a function of torch in the thread that computes."""
         return self._compute.submit(function, *arguments).result()
 
     def _prepare(self, assignment: Assignment, device: torch.device) -> _Prepared:
@@ -231,7 +231,7 @@ class Certifier:
 
 
 def _shared_pixels(jobs: Sequence[Job], threads: int, device: torch.device) -> PixelReader:
-    """What reads the pixels of all jobs."""
+    """One reader of the pixels for all jobs."""
     first, *others = [
         PixelReader(
             job.images,

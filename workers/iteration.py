@@ -1,4 +1,4 @@
-"""Lists of items, and work that other threads do ahead of time; Python has these from 3.12 and 3.14 on.
+"""Items in lists, and work that other threads do ahead of time. Python 3.12 and 3.14 have such functions.
 
 Not covered: what the threads do.
 """
@@ -25,7 +25,7 @@ def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], *, threads: int
 
     Args:
         function: runs in a thread for each item; its error is raised here, in its turn.
-        items: taken only as far as results are asked for, and `count` further.
+        items: taken only up to `count` beyond the results that were asked for.
         threads: threads that work at once.
         count: calls that are under way or done, but not yet asked for.
     """

@@ -19,7 +19,7 @@ Votes = NDArray[np.uint16]
 
 
 def row_of(shard: str, sample: DecodedSample) -> Row:
-    """A row without votes, of a sample in the shard of that name."""
+    """Make a row without votes; `shard` is the name of the sample's shard."""
     return Row(
         key=sample.key,
         shard=shard,
@@ -36,7 +36,7 @@ def row_of(shard: str, sample: DecodedSample) -> Row:
 
 
 def with_votes(row: Row, votes: ImageVotes, place: int) -> Row:
-    """The row with the votes at a place among those of its batch, or with the reason why they do not count."""
+    """The row with its votes, at `place` among those of its batch, or with the reason why they do not count."""
     if not votes.finite[place]:
         return replace(row, status="model_error", error="a logit is not finite")
     row = replace(row, votes=votes.classes[place], margins=votes.margins[place])
@@ -52,7 +52,7 @@ def with_certificates(rows: Sequence[Row], family: RuleFamily, certify: Callable
     Args:
         rows: of a shard.
         family: names the columns.
-        certify: gives the columns, [images] each, of votes [images, ablations].
+        certify: computes the columns, [images] each, from votes [images, ablations].
     """
     done = list(rows)
     votes = _votes_by_position(rows)
@@ -66,7 +66,7 @@ def with_certificates(rows: Sequence[Row], family: RuleFamily, certify: Callable
 
 
 def predictions(rows: Sequence[Row], predict: Callable[[Votes], NDArray[np.int32]]) -> NDArray[np.int64]:
-    """[rows]: the prediction of each row, -1 without votes; `predict` gives those of votes [images, ablations]."""
+    """[rows]: the prediction of each row, -1 without votes; `predict` takes votes [images, ablations]."""
     votes = _votes_by_position(rows)
     found = np.full(len(rows), -1)
     if votes:

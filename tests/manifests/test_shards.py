@@ -91,7 +91,7 @@ def test_braces_may_hold_folders_and_globs(folder):
     assert names(folder, "{a,b}/*-0.tar") == ["a-0", "b-0"]
     assert names(folder, "{a/a,b/b}-0.tar") == ["a-0", "b-0"]
     assert names(folder, "{a,b}") == ["a-0", "b-0"]
-    with pytest.raises(RequestError, match="only the file name"):
+    with pytest.raises(RequestError, match="only in the file name"):
         names(folder, "[ab]/*.tar")
 
 

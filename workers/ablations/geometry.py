@@ -29,7 +29,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """All ablations of an image, vertical offsets first; see `Shown` for what is not explained here.
+    """All ablations of an image, vertical offsets first. `Shown` explains the other properties and methods.
 
     Attributes:
         rows: [vertical offsets, height], the pixel rows shown.
@@ -96,7 +96,7 @@ class Geometry:
         return type(self)(self.rows.repeat(times, axis=1), self.columns.repeat(times, axis=1))
 
     def coarser(self, times: int) -> tuple[Self, Ints]:
-        """The geometry of a stride `times` as long, and which of the ablations are in it.
+        """The geometry with a stride `times` as long, and the positions of its ablations among these.
 
         Args:
             times: 1 or more.

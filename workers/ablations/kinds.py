@@ -1,7 +1,7 @@
 """The kinds of ablations: each is listed once, here.
 
-A kind is a class with the members of `Ablations`. Engines, certificates, queries and tables know these members alone,
-so a new kind needs a module of its own and an entry in the table below.
+A kind is a class with the members of `Ablations`. Engines, certificates, queries and tables use no other members, so a
+new kind needs only a module of its own and an entry in the table below.
 
     rows times columns   columns, rows and blocks: geometry.py says what they show, touched.py what threats touch
 """
@@ -19,7 +19,7 @@ class Ablations(Shown, Protocol):
     """The ablations of an image: what each shows, and which of them a threat touches."""
 
     def coarser(self, times: int) -> tuple[Self, Ints]:
-        """The ablations of a stride `times` as long, and the positions of their votes.
+        """The ablations with a stride `times` as long, and the positions of their votes.
 
         Args:
             times: 1 or more.

@@ -1,8 +1,8 @@
-"""What ablations show. Engines know no more of an ablation kind than this.
+"""What ablations show. Engines need nothing else from a kind of ablation.
 
 A kind keeps small tables instead of a mask for each ablation, since 50,000 masks of 224 x 224 pixels take 2.5 GB. It
-expands as many masks as are asked for. The tables may lie on a device: a kind indexes and combines them with operators
-that numpy arrays and torch tensors share, so this room loads no torch.
+makes masks on request. The tables may lie on a device: a kind indexes and combines them with operators that numpy
+arrays and torch tensors share, so this room loads no torch.
 
 Not covered: which sets of ablations a threat touches (threats.py); which tokens ablations show (tokens.py).
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
 Array = Any
-"""A numpy array, or a torch tensor; those of one call are alike."""
+"""A numpy array or a torch tensor. All arrays of one call have the same type."""
 
 
 class Shown(Protocol):
@@ -25,7 +25,7 @@ class Shown(Protocol):
     Attributes:
         height, width: of the image, in pixels.
         num_ablations: how many there are.
-        middle: position of an ablation from the middle, by which an engine is checked.
+        middle: position of an ablation in the middle, on which engines are checked.
         tables: what `visible` reads.
     """
 
@@ -40,7 +40,7 @@ class Shown(Protocol):
     @property
     def tables(self) -> tuple[Array, ...]: ...
     def visible(self, ablations: Array, tables: Sequence[Array] | None = None) -> Array:
-        """[n, height, width] bool: the pixels that some ablations show.
+        """[n, height, width] bool: the pixels that each of n ablations shows.
 
         Args:
             ablations: [n] positions.
@@ -55,7 +55,7 @@ class Shown(Protocol):
         """
 
     def upsampled(self, times: int) -> "Shown":
-        """The same ablations in the same order where every pixel is repeated `times` along both sides."""
+        """The same ablations in the same order, with every pixel repeated `times` along both sides."""
 
 
 @dataclass(frozen=True, eq=False)

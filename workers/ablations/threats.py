@@ -1,9 +1,10 @@
-"""Threats, and what every kind of ablation says of one: the sets of ablations that it can touch.
+"""Threats, and the sets of ablations that a threat can touch.
 
-An attacker's patch at one place touches the set of ablations that show one of its pixels. The attacker chooses these
-votes freely and no other. Rules (certificates/rules.py) ask for sums over such a set of weights that are 0 or more.
+A patch at one place touches the set of ablations that show at least one of its pixels. The attacker chooses these votes
+freely, and no others. Each vote has a weight, 0 or more, and rules (certificates/rules.py) ask for the sum of the
+weights over a set.
 
-Not covered: which sets they are. Each kind says that for itself; touched.py does for rows times columns.
+Not covered: how a kind of ablation finds its sets (touched.py, for rows times columns).
 """
 
 from typing import NamedTuple, Protocol
@@ -16,7 +17,7 @@ Weights = NDArray[np.float32]
 
 
 class Threat(NamedTuple):
-    """The attacker's patches: as many as `patches`, of `height` x `width` pixels each, anywhere inside the image."""
+    """The attacker's patches: `patches` rectangles of `height` x `width` pixels, anywhere inside the image."""
 
     height: int
     width: int
@@ -27,9 +28,9 @@ class Reach(Protocol):
     """The sets of ablations that a threat can touch. A set that lies within another may be left out.
 
     Attributes:
-        is_bound: whether `sums` may be larger than what any place of the patches gives.
+        is_bound: whether `sums` is only an upper bound, which no place of the patches need reach.
         num_sets: how many sums an image has.
-        num_ablations: how many weights.
+        num_ablations: how many weights an image has.
     """
 
     @property
@@ -39,7 +40,7 @@ class Reach(Protocol):
     @property
     def num_ablations(self) -> int: ...
     def sums(self, weights: Weights) -> Weights:
-        """[images, sets]: for [images, ablations] weights of 0 or more, their sum over each set."""
+        """[images, sets]: the sum over each set of weights [images, ablations], all 0 or more."""
 
     def places(self, sets: Ints) -> Ints:
         """[n, patches, 2]: top and left pixel of patches that touch each of the n sets."""

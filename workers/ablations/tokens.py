@@ -1,4 +1,4 @@
-"""Which tokens ablations show, and which pixels of these.
+"""Which tokens ablations show, and which pixels of these tokens.
 
 A token is a square tile of the image, the unit in which a Vision Transformer reads it. Ablations of equal token count
 make a group: an engine computes them together and pads nothing.
@@ -15,7 +15,7 @@ from smoothcert.workers.ablations.shown import Bools, Shown
 
 Ints = NDArray[np.int64]
 
-_PIXELS_AT_ONCE = 1 << 24  # of masks: bounds the memory
+_PIXELS_AT_ONCE = 1 << 24  # in masks; bounds the memory
 
 
 class TokenGroup(NamedTuple):
@@ -31,7 +31,7 @@ class TokenGroup(NamedTuple):
 
 
 def token_groups(shown: Shown, token_px: int, *, keep_hidden: bool = False) -> list[TokenGroup]:
-    """Which tokens each ablation shows, the ablations of equal token count together.
+    """Group ablations by the number of tokens that they show.
 
     Args:
         shown: the ablations.
@@ -59,7 +59,7 @@ def visible_pixels(shown: Shown, group: TokenGroup, token_px: int) -> Bools:
 
 
 def _tiles(masks: Bools, token_px: int) -> Bools:
-    """[n, tokens, token_px, token_px] of [n, height, width]."""
+    """Cut masks [n, height, width] into tokens: [n, tokens, token_px, token_px]."""
     n, height, width = masks.shape
     rows, columns = height // token_px, width // token_px
     tiles = masks.reshape(n, rows, token_px, columns, token_px).swapaxes(2, 3)

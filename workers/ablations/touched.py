@@ -4,8 +4,8 @@ A patch touches an ablation iff it meets the ablation's rows and meets its colum
 set are never negative, so a set that lies within another one does not matter.
 
     one patch        its sets are contacts along the vertical axis times contacts along the horizontal one
-    several patches  unions of one set each: listed, if that takes at most MAX_LISTED numbers; else the sum
-                     over a union is bounded by the number of patches times the largest sum over one set
+    several patches  unions of one set for each patch: listed, if that takes at most MAX_LISTED numbers; else the
+                     sum over a union is bounded by the number of patches times the largest sum over one set
 
 The sets are counted from the pixels. A formula for the number of touched ablations is wrong where ablations wrap around
 and the stride does not divide the side (docs/certificates.md).
@@ -79,7 +79,7 @@ class Touched:
         return int(self.vertical.sum(axis=1).max() * self.horizontal.sum(axis=1).max())
 
     def maximal(self) -> Self:
-        """Without contacts that another contains."""
+        """The same without contacts that lie within another."""
         tops, lefts = _maximal(self.vertical), _maximal(self.horizontal)
         return type(self)(self.vertical[tops], self.horizontal[lefts], self.top[tops], self.left[lefts])
 
@@ -135,7 +135,7 @@ class Unions:
 
 @dataclass(frozen=True)
 class BoundedUnions:
-    """A bound of what several patches touch together; its one set stands for all unions."""
+    """A bound for several patches together; its one set stands for all unions."""
 
     one: Touched
     patches: int
@@ -151,16 +151,16 @@ class BoundedUnions:
         return self.patches * self.one.sums(weights).max(axis=1, keepdims=True)
 
     def places(self, sets: Ints) -> Ints:
-        """No place: the bound is not that of one; -1 each."""
+        """-1 for every coordinate, because the bound belongs to no place."""
         return np.full((len(sets), self.patches, 2), -1)
 
 
 def reach(geometry: Geometry, threat: Threat) -> Reach:
-    """The largest sets that a threat touches; errors as of `Touched.everywhere`."""
+    """The largest sets that a threat touches; errors as for `Touched.everywhere`."""
     return _reach_of_one(geometry, threat) if threat.patches == 1 else _reach_of_several(geometry, threat)
 
 
-@lru_cache(maxsize=1024)  # a search for the largest square asks for many, again and again
+@lru_cache(maxsize=1024)  # a search for the largest square asks for the same ones again and again
 def _reach_of_one(geometry: Geometry, threat: Threat) -> Touched:
     return Touched.everywhere(geometry, threat.height, threat.width).maximal()
 
@@ -168,7 +168,7 @@ def _reach_of_one(geometry: Geometry, threat: Threat) -> Touched:
 @lru_cache(maxsize=8)  # up to 64 MiB each
 def _reach_of_several(geometry: Geometry, threat: Threat) -> Reach:
     one = _reach_of_one(geometry, threat._replace(patches=1))
-    patches = min(threat.patches, one.num_sets)  # with a patch at each set, another adds nothing
+    patches = min(threat.patches, one.num_sets)  # once each set has a patch, another adds nothing
     if patches == 1:
         return one
     if comb(one.num_sets, patches) * one.num_ablations <= MAX_LISTED:
@@ -177,14 +177,14 @@ def _reach_of_several(geometry: Geometry, threat: Threat) -> Reach:
 
 
 def _met(shown: Bools, patch_px: int) -> Bools:
-    """[places, offsets]: at each place of the patch along one axis the offsets of which it meets a pixel."""
+    """[places, offsets]: which offsets show a pixel of the patch, for each of its places along one axis."""
     seen = np.concatenate([np.zeros((len(shown), 1), int), shown.cumsum(axis=1)], axis=1)
     met: Bools = seen[:, patch_px:] > seen[:, :-patch_px]
     return met.T
 
 
 def _maximal(contacts: Bools) -> Ints:
-    """The first of the contacts that are equal, of those that no other contains; ascending."""
+    """The positions, ascending, of the contacts that lie within no other; of equal contacts, the first."""
     distinct, first = np.unique(contacts, axis=0, return_index=True)
     numbers = distinct.astype(np.float32)
     contained = numbers @ numbers.T == numbers.sum(axis=1)[:, None]  # [i, j]: i lies in j

@@ -1,4 +1,4 @@
-"""Rule families: what a kind of ablation stores of each image, and which questions its votes answer.
+"""Rule families: what a kind of ablation stores for each image, and which questions its votes answer.
 
 A kind of ablation belongs to one family. A new family needs a module with its rules and its stored columns, and an
 entry in the table below.
@@ -35,8 +35,8 @@ class RuleFamily:
     Attributes:
         predicted: dataclass of the columns that an image has before its votes; int32 each.
         certified: dataclass of the columns after its votes; int32 each.
-        certify: votes to all these columns.
-        rules: the questions that a query can ask; the first is asked unless another is named.
+        certify: computes all these columns from votes.
+        rules: the questions that a query can ask; the first is the default.
     """
 
     predicted: type[Any]

@@ -1,4 +1,4 @@
-"""The largest patch of a family of ever larger ones that cannot change a prediction."""
+"""The largest patch that cannot change a prediction, out of a series of growing patches."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,18 @@ from smoothcert.workers.certificates.rules import Ballots, Ints, Rule
 def largest_certified(rule: Rule, ballots: Ballots, ablations: Ablations, threats: Sequence[Threat]) -> Ints:
     """[images]: how many of the threats are certified, up to the first that is not.
 
-    A certificate implies that of every smaller rectangle, so a bisection finds it.
+    A certificate for a rectangle holds for every smaller one, so a bisection finds the largest.
 
     Args:
         rule: exact_rule or margin_rule.
         ballots: the votes.
-        ablations: that voted.
+        ablations: the ablations that voted.
         threats: in ascending order, each containing the one before, such as `squares`.
     """
     largest = np.zeros(len(ballots), int)
 
     def bisect(images: Ints, low: int, high: int) -> None:
-        """All `images` hold at `low` and fail above `high`."""
+        """All `images` are certified for the first `low` threats and for none after the first `high`."""
         if low == high or not len(images):
             largest[images] = low
             return
@@ -42,10 +42,10 @@ def squares(ablations: Ablations) -> list[Threat]:
 
 
 def wide_strips(ablations: Ablations) -> list[Threat]:
-    """As wide as the image, 1, 2, ... pixels high: the largest certified height whatever the width."""
+    """As wide as the image, 1, 2, ... pixels high: they give the largest height that is certified for every width."""
     return [Threat(height, ablations.width) for height in range(1, ablations.height + 1)]
 
 
 def high_strips(ablations: Ablations) -> list[Threat]:
-    """As high as the image, 1, 2, ... pixels wide: the largest certified width whatever the height."""
+    """As high as the image, 1, 2, ... pixels wide: they give the largest width that is certified for every height."""
     return [Threat(ablations.height, width) for width in range(1, ablations.width + 1)]

@@ -1,4 +1,4 @@
-"""Majority votes: the columns that are stored of each image beside its votes.
+"""Majority votes: the columns that are stored for each image beside its votes.
 
 The prediction is the class with the most votes. The sides of the largest certified squares by the exact rule and by the
 margin rule are stored, so that tables need no votes.
@@ -18,7 +18,7 @@ from smoothcert.workers.certificates.rules import Ballots, Ints, exact_rule, mar
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """Columns of an image: what the smoothed classifier says."""
+    """Columns of an image: the result of the vote."""
 
     prediction: int
     count: int
@@ -28,7 +28,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class LargestPatches:
-    """Columns of an image: the sides of the largest certified squares, by either rule."""
+    """Columns of an image: the side of the largest certified square by each rule."""
 
     max_certified_patch: int
     max_margin_certified_patch: int
@@ -51,7 +51,7 @@ def certify(votes: NDArray[np.integer], ablations: Ablations, *, classes: int) -
 
     Args:
         votes: [images, ablations], the class of each vote, in offset order.
-        ablations: that voted.
+        ablations: the ablations that voted.
         classes: K, the number of classes, at least 2.
     Raises:
         ValueError: there are not as many votes as ablations, or one is for no class.

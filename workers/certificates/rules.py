@@ -2,13 +2,13 @@
 
 Notation of docs/certificates.md. n_c counts the votes for class c, p is the prediction (most votes, the
 lowest class on a tie), T the ablations that the patches touch, F the fragile votes, which count as touched
-wherever the patches are. The attacker sets all votes in T and F and no other, so with the weight
-w_r(a) = 1 + [v_a = p] - [v_a = r] of a vote and the lead L_r = n_p - n_r - [r < p], rival r can win iff
+wherever the patches are. The attacker sets all votes in T and F, and no others. A vote has the weight
+w_r(a) = 1 + [v_a = p] - [v_a = r], and p has the lead L_r = n_p - n_r - [r < p]. Rival r can win if
 
-    L_r < (sum of w_r over T and F)              the exact rule, tight
+    L_r < (sum of w_r over T and F)              the exact rule, tight: otherwise r cannot win
     L_r < 2 D, D the largest |T and F|           the margin rule, weaker
 
-and the prediction is certified iff neither holds for any rival, at any place. The slack is the smallest
+A rule certifies the prediction iff its inequality holds for no rival at any place. The slack is the smallest
 difference of the two sides: certified iff it is 0 or more. Classes without votes are rivals too; the lowest
 of them is the strongest.
 
@@ -39,8 +39,8 @@ class Answer(NamedTuple):
     Attributes:
         slack: [images], by how many votes of lead the certificate holds (0 or more) or fails (below 0).
         places: [images, patches, 2], top and left pixel where the slack is smallest; patches that would add
-            nothing are left out; -1 where the answer is not of one place.
-        is_bound: whether the true slack may be larger: certified is proven, not certified may be too careful.
+            nothing are left out; -1 if the answer belongs to no place.
+        is_bound: whether the true slack may be larger. Certificates are proven, but some may be missing.
     """
 
     slack: Ints
@@ -59,7 +59,7 @@ class Ballots:
     Attributes:
         votes: [images, ablations], in offset order.
         tally: of the votes.
-        fragile: [images, ablations], votes that count as touched everywhere; None for no such votes.
+        fragile: [images, ablations], votes that count as touched everywhere; None if there are none.
     """
 
     votes: NDArray[np.integer]
@@ -83,7 +83,7 @@ class Ballots:
         return len(self.votes)
 
     def of_images(self, images: Ints | slice) -> Self:
-        """Those of some images."""
+        """The ballots of some images."""
         tally = Tally(self.tally.classes[images], self.tally.counts[images])
         return type(self)(self.votes[images], tally, None if self.fragile is None else self.fragile[images])
 
@@ -96,11 +96,11 @@ Rule = Callable[[Ballots, Ablations, Threat], Answer]
 
 
 def exact_rule(ballots: Ballots, ablations: Ablations, threat: Threat) -> Answer:
-    """Whether any content of the patches, at any place, changes the prediction: tight, unless it is a bound.
+    """Whether any content of the patches, at any place, changes the prediction. Tight, unless the answer is a bound.
 
     Args:
         ballots: the votes.
-        ablations: that voted.
+        ablations: the ablations that voted.
         threat: the patches.
     Raises:
         RequestError: the patch is larger than the image.
@@ -110,12 +110,12 @@ def exact_rule(ballots: Ballots, ablations: Ablations, threat: Threat) -> Answer
 
 
 def margin_rule(ballots: Ballots, ablations: Ablations, threat: Threat) -> Answer:
-    """The published rule, made sound: it certifies nothing that the exact rule does not. Arguments as there."""
+    """The published rule, made sound: it certifies nothing that the exact rule does not. Takes the same arguments."""
     return _answer(_margin_slack, ballots, ablations, threat)
 
 
 def slack_everywhere(ballots: Ballots, reach: Reach) -> Ints:
-    """[images, sets]: the slack of the exact rule at each set, of which the smallest is the slack of the image.
+    """[images, sets]: the slack of the exact rule at each set; the smallest is the slack of the image.
 
     Args:
         ballots: the votes.
@@ -161,8 +161,8 @@ def _margin_slack(ballots: Ballots, reach: Reach) -> tuple[Ints, Ints]:
 
 
 def _slacks(ballots: Ballots, reach: Reach, *, all_sets: bool) -> NDArray[np.float32]:
-    """[images, sets]: the slack if a set is touched; unless `all_sets`, only the smallest of an image is right,
-    the others may be larger than they are.
+    """[images, sets]: the slack if a set is touched. Unless `all_sets`, only the smallest of each image is exact; the
+    others may be too large.
     """
     leads, weights = ballots.tally.leads, ballots.weights()
     most = _sums(weights, ballots.fragile, reach).max(axis=1)
@@ -180,7 +180,7 @@ def _slacks(ballots: Ballots, reach: Reach, *, all_sets: bool) -> NDArray[np.flo
 
 
 def _sums(weights: Weights, fragile: Bools | None, reach: Reach) -> Weights:
-    """[images, sets]: the weights of the touched and the fragile votes together; exact, for they are small integers."""
+    """[images, sets]: the weights of the touched and the fragile votes together: exact, as sums of small integers."""
     if fragile is None:
         return reach.sums(weights)
     everywhere = np.where(fragile, weights, 0).sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The votes of each image counted, and the classes ranked: prediction, runner-up and all other rivals.
+"""Counts the votes of each image and ranks the classes: prediction, runner-up and all other rivals.
 
 Ties are ranked by class index, the lowest first. Memory grows with the votes, not with the number of classes:
 no table of images x classes is made.
@@ -18,11 +18,11 @@ NOBODY = -1
 
 
 class Tally(NamedTuple):
-    """The votes of each image counted, the classes ranked by count, then by index.
+    """The counts of each image, with the classes ranked by count, then by index.
 
     Attributes:
-        classes: [images, ranks], -1 where an image has fewer classes with votes. Rank 0 is the prediction.
-            The lowest class without votes comes last, where there is one.
+        classes: [images, ranks], -1 beyond the classes of an image. Rank 0 is the prediction.
+            The lowest class without votes comes last, if there is one.
         counts: [images, ranks], 0 where classes is -1.
     """
 

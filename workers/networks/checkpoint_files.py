@@ -19,7 +19,7 @@ INDEX_SUFFIX = ".index.json"
 """Suffix of an index: it lists which of several files holds each tensor."""
 
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".best")
-_USUAL_NAMES = ("model.safetensors", "pytorch_model.bin")  # as save_pretrained calls them
+_USUAL_NAMES = ("model.safetensors", "pytorch_model.bin")  # names that save_pretrained gives
 _REMEDIES: dict[Group | None, str] = {
     "pointer": "fetch the file itself with `git lfs pull`",
     "page": "download the file itself",
@@ -104,7 +104,7 @@ def in_folder(folder: str, files: Sequence[str], take: str) -> str:
     Args:
         folder: the URL of the folder.
         files: names of the files in it.
-        take: the words before the name of the most likely file.
+        take: the text before the name of the most likely file.
     """
     weights = [name for name in _USUAL_NAMES if name in files]
     weights += [name for name in files if name.endswith(_SUFFIXES) and not is_part(name) and name not in weights]

@@ -27,7 +27,7 @@ def load_classifier(model: Model, preprocess: Preprocess, checkpoint: Path, chec
     Args:
         model, preprocess: of the job.
         checkpoint: a local file.
-        checkpoint_key: the state dict to take, or None if the file is one.
+        checkpoint_key: the state dict to take; None if the file itself is one.
     Raises:
         RequestError: timm has no such classifier, or the weights are not that network's.
     """
@@ -47,7 +47,7 @@ def build_classifier(model: Network, side: int) -> nn.Module:
 
     Args:
         model: of a job or a training.
-        side: of the images it is for, in pixels: crop x upsample.
+        side: of the network's images, in pixels: crop x upsample.
     Raises:
         RequestError: timm has no such classifier, cannot build it for this size, or it has no tokens to drop.
     """
@@ -81,7 +81,7 @@ def build_classifier(model: Network, side: int) -> nn.Module:
 
 
 def has_tokens(network: nn.Module) -> TypeGuard[VisionTransformer]:
-    """Whether it is a plain VisionTransformer, whose hidden tokens can be left out."""
+    """Whether a network is a plain VisionTransformer, whose hidden tokens can be left out."""
     return isinstance(network, VisionTransformer) and isinstance(network.patch_embed, PatchEmbed)
 
 
@@ -95,7 +95,7 @@ def _create(model: Network, side: int) -> nn.Module:
 
 
 def preprocess_notice(job: Job) -> str | None:
-    """A line where mean and std are not those timm names for the architecture's own weights."""
+    """A line if mean and std are not those that timm names for the architecture's own weights."""
     _, hub, name = job.model.checkpoint.partition("timm:")
     own = timm.get_pretrained_cfg(name.partition("@")[0] if hub else job.model.architecture)
     used = (job.preprocess.mean, job.preprocess.std)

@@ -22,7 +22,7 @@ from smoothcert.workers.networks.older_names import filter_of, rename
 _COUNTER = "num_batches_tracked"  # of batch norm, which no vote depends on; older versions of torch have none
 _BOOKKEEPING = {AVERAGED, _COUNTER, "total_ops", "total_params"}  # the last two are thop's
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_COMMON_SHARE = 1 / 3  # of the names: a wrapper may hold its network twice, and a normaliser
+_COMMON_SHARE = 1 / 3  # of the names; a wrapper may hold its network twice, and a normaliser
 
 
 class Fit(NamedTuple):

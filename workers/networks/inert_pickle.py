@@ -1,11 +1,11 @@
 """A pickle of tensors and plain containers, read without torch and without running anything in it.
 
-A pickle is a program that calls whatever it names. Here nothing that it names is imported. Tensors become records of
+A pickle is a program that calls what it names. Here nothing that it names is imported. Tensors become records of
 where their numbers lie, containers become plain ones, and objects of every other class become an inert placeholder. A
 call of anything else does nothing and returns a placeholder, or is refused if the caller asks for that.
 
 A small pickle cannot take much time or memory. The interpreter is Python's own, written in Python, so no number in a
-pickle sets the size of a table. Keys are hashed only if they are plain: to hash nested tuples may take for ever.
+pickle sets the size of a table. Keys are hashed only if they are plain: hashing nested tuples may take for ever.
 
 Not covered: the file around the pickle, and the numbers (torch_file.py).
 """
@@ -84,7 +84,7 @@ class InertUnpickler(_Interpreter):  # type: ignore[misc]
         file: open at the object.
         refuse_calls: whether calling anything unknown is an error.
     Attributes:
-        numbers: what `load` met, by key.
+        numbers: the stored numbers that `load` met, by key.
     Raises:
         CallRefusedError: by `load`; a damaged or hostile pickle may also cause any other error.
     """
@@ -94,7 +94,7 @@ class InertUnpickler(_Interpreter):  # type: ignore[misc]
     def __init__(self, file: IO[bytes], *, refuse_calls: bool = False) -> None:
         super().__init__(file)
         self.numbers: dict[str, StoredNumbers] = {}
-        self._unknown = _OnlyMade if refuse_calls else type
+        self._unknown = _NotCallable if refuse_calls else type
 
     def _push_dict(self) -> None:
         self.append(_Dict())
@@ -136,7 +136,7 @@ class InertUnpickler(_Interpreter):  # type: ignore[misc]
         return Inert()
 
 
-class _OnlyMade(type):
+class _NotCallable(type):
     """The type of placeholders that may be the class of an object but cannot be called."""
 
     def __call__(cls, *_args: Any, **_kwargs: Any) -> Any:
@@ -144,7 +144,7 @@ class _OnlyMade(type):
 
 
 class _Harmless:
-    """A function that a pickle may call, and cannot change."""
+    """A function that a pickle may call but cannot change."""
 
     __slots__ = ("_function",)
 

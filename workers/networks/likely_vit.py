@@ -1,4 +1,4 @@
-"""Which VisionTransformer probably has the tensors of a state dict, by their shapes.
+"""Which VisionTransformer a state dict probably belongs to, by the shapes of its tensors.
 
 What shapes do not show is assumed to be usual: heads of 64 numbers, timm's order of norms, GELU. misfits.py builds the
 network and shows the hint only if the file loads into it.
@@ -85,7 +85,7 @@ def _details(own: Mapping[str, tuple[int, ...]], width: int) -> dict[str, Any]:
         options["mlp_ratio"] = mlp[0] / width
     if "blocks.0.attn.qkv.weight" in own and "blocks.0.attn.qkv.bias" not in own:
         options["qkv_bias"] = False
-    if "blocks.0.ls1.gamma" in own or "blocks.0.gamma_1" in own:  # the latter as DeiT III first called it
+    if "blocks.0.ls1.gamma" in own or "blocks.0.gamma_1" in own:  # DeiT III's first name for it
         options["init_values"] = 1.0
     if "blocks.0.attn.q_norm.weight" in own:
         options["qk_norm"] = True

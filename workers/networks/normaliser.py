@@ -4,7 +4,7 @@ A wrapper normalises pixels itself, with buffers such as `normalize.mean` and `n
 before the network. A pair is recognised by its names, under any prefix. It holds one number, or one for each channel,
 for pixels from 0 to 1 or from 0 to 255.
 
-Not covered: which tensors are the network's own (weights.py).
+Not covered: which tensors are the network's own (fitting.py).
 """
 
 import re
@@ -22,9 +22,9 @@ _NAME = re.compile(r"(?:^|[._])(mean|means|mu|std|stds|sigma)$")
 _PARTNER = {"mean": "std", "means": "stds", "mu": "sigma"}
 _PARTNER |= {std: mean for mean, std in _PARTNER.items()}
 
-_AGREE = 5e-4  # numbers near 0.5, rounded to float16
-_SHARE = 0.01  # of a std, which may be far smaller
-_UNIT = 2.0  # no mean or std of pixels from 0 to 1 is above it
+_TOLERANCE = 5e-4  # numbers near 0.5, rounded to float16
+_STD_TOLERANCE = 0.01  # share of a std, which may be far smaller
+_MAX_OF_UNIT = 2.0  # no mean or std of pixels from 0 to 1 is larger
 _COUNTS = {1: "one number", 3: "three numbers"}
 
 
@@ -44,7 +44,7 @@ def normalisers(tensors: Mapping[str, Tensor], channels: int) -> dict[str, Tenso
 
 
 def check_normalisers(tensors: Mapping[str, Tensor], preprocess: Preprocess, url: str) -> None:
-    """Refuse a job that normalises pixels in another way than the network's own normaliser.
+    """Refuse a job that normalises pixels differently from the network's own normaliser.
 
     Args:
         tensors: as `normalisers` finds them.
@@ -58,7 +58,7 @@ def check_normalisers(tensors: Mapping[str, Tensor], preprocess: Preprocess, url
         key = "std" if _word(name) in ("std", "stds", "sigma") else "mean"
         here: tuple[float, ...] = getattr(preprocess, key)
         pair = [tensors[each] for each in (name, _partner(name)) if each in tensors and _fits(tensors[each], channels)]
-        unit = 255 if any(float(each.abs().max()) > _UNIT for each in pair) else 1
+        unit = 255 if any(float(each.abs().max()) > _MAX_OF_UNIT for each in pair) else 1
         there = tensor.double().flatten().expand(channels) / unit if _fits(tensor, channels) else None
         if there is None or not _near(there, torch.tensor(here, dtype=torch.float64), tensor.dtype, key):
             wanted = _COUNTS.get(channels, f"{channels} numbers")
@@ -87,7 +87,7 @@ def _fits(tensor: Tensor, channels: int) -> bool:
 def _near(there: Tensor, here: Tensor, dtype: torch.dtype, key: str) -> bool:
     """Whether two means or stds agree, except for the rounding of the file's number format."""
     rounding = torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
-    allowed = (rounding * here.abs()).clamp(min=_AGREE)
+    allowed = (rounding * here.abs()).clamp(min=_TOLERANCE)
     if key == "std":
-        allowed = allowed.minimum(_SHARE * here)
+        allowed = allowed.minimum(_STD_TOLERANCE * here)
     return bool(((there - here).abs() <= allowed).all())

@@ -2,9 +2,9 @@
 
 timm's filter of published weights (`checkpoint_filter_fn`) turns the names of other libraries and of earlier versions
 into today's. It may also resample positions, add zeros or drop layers. No vote may depend on that, so the filter gets
-numbered places instead of the weights. Where each number arrives shows what was only moved.
+numbered places instead of the weights. The places in its result show which tensors were only moved.
 
-Not covered: whether what was renamed fits (weights.py).
+Not covered: whether the renamed tensors fit (fitting.py).
 """
 
 import inspect
@@ -26,7 +26,7 @@ from smoothcert.manifests.job import Model
 
 Filter = Callable[..., dict[str, Any]]
 
-_LARGER = 8  # than the network: a file's tensors may share numbers, and be larger than memory
+_MAX_TIMES_LARGER = 8  # than the network: tensors of a file may share numbers, and together exceed the memory
 
 
 class Renamed(NamedTuple):
@@ -34,7 +34,7 @@ class Renamed(NamedTuple):
 
     Attributes:
         tensors: the network's, by today's name, each number as the file has it.
-        sources: the older names whose tensors stand in them, whole.
+        sources: the older names of the tensors in them, each used completely.
     """
 
     tensors: dict[str, Tensor]
@@ -48,8 +48,8 @@ def filter_of(model: Model) -> Filter | None:
     def take(*_: object, filter_fn: Filter | None = None, **__: object) -> None:
         taken.append(filter_fn)
 
-    # Builders hand the filter to load_pretrained alone, some made for the variant, so it is taken there.
-    # A variant that cannot be built so, at its usual size, keeps its names.
+    # Builders pass the filter, sometimes made for the variant, only to load_pretrained, so it is taken there.
+    # If a variant cannot be built like this, at its usual size, its tensors keep their names.
     with suppress(Exception), patch.object(_builder, "load_pretrained", take), torch.device("meta"):
         timm.create_model(model.architecture, pretrained=True, num_classes=model.classes, **model.options)
     found = taken[-1]
@@ -68,13 +68,13 @@ def rename(weights: Mapping[str, Tensor], network: nn.Module, filter_fn: Filter)
     """
     names, own = list(weights), network.state_dict()
     ends = list(accumulate((weights[name].numel() for name in names), initial=0))
-    if ends[-1] > _LARGER * sum(tensor.numel() for tensor in own.values()):
+    if ends[-1] > _MAX_TIMES_LARGER * sum(tensor.numel() for tensor in own.values()):
         return Renamed({}, set())
     moves, backwards = (
         _moves(order, dict(zip(names, ends, strict=False)), weights, network, filter_fn)
         for order in (names, names[::-1])
     )
-    moves = {  # some filters go by the order of the names, which a file need not keep
+    moves = {  # some filters depend on the order of the names, which a file need not keep
         name: move
         for name, move in moves.items()
         if name in own and name in backwards and move.same_as(backwards[name])
@@ -99,12 +99,12 @@ def rename(weights: Mapping[str, Tensor], network: nn.Module, filter_fn: Filter)
 
 
 class _Move(NamedTuple):
-    """A tensor that a filter gives.
+    """Where a tensor that a filter returns comes from.
 
     Attributes:
-        source: the one of the file that it is, in another shape at most; None where it is put together.
-        shape: of it.
-        places: where each of its numbers stands in the file, from 0; empty where it has a source.
+        source: the tensor of the file that it equals, except for its shape; None if it combines several or parts.
+        shape: of the returned tensor.
+        places: where each of its numbers stands in the file, from 0; empty if it has a source.
     """
 
     source: str | None
@@ -122,7 +122,7 @@ def _moves(
     network: nn.Module,
     filter_fn: Filter,
 ) -> dict[str, _Move]:
-    """Apply a filter to numbered places; tensors with a number that is no place in the file are left out."""
+    """Apply a filter to numbered places. Tensors with any number that is not a place in the file are left out."""
     total = sum(weights[name].numel() for name in order)
     takes_network = len(inspect.signature(filter_fn).parameters) > 1
     numbered = {name: _numbers(starts[name], weights[name]).reshape(weights[name].shape) for name in order}
@@ -146,12 +146,12 @@ def _moves(
 
 
 def _numbers(start: int, tensor: Tensor) -> Tensor:
-    """The places of a tensor's numbers, from 1, so that a zero is no place."""
+    """The places of a tensor's numbers, from 1, so that 0 is not a place."""
     return torch.arange(start + 1, start + tensor.numel() + 1, dtype=torch.float64)
 
 
 def _used_once(moves: Collection[_Move], names: Sequence[str], ends: Sequence[int]) -> list[bool]:
-    """Of each tensor of the file, whether each of its numbers arrives at one place."""
+    """For each tensor of the file, whether the filter uses each of its numbers exactly once."""
     whole = Counter(move.source for move in moves if move.source is not None)
     parts = [move.places.flatten() for move in moves if move.source is None]
     if not parts:
@@ -164,12 +164,12 @@ def _used_once(moves: Collection[_Move], names: Sequence[str], ends: Sequence[in
 
 
 def _gather(tensors: Mapping[int, Tensor], places: Tensor, starts: Tensor) -> Tensor:
-    """Numbers of the file.
+    """Read numbers of the file.
 
     Args:
-        tensors: those that hold them, in order, by the place of their first number.
-        places: of the numbers wanted.
-        starts: for each, where its tensor begins.
+        tensors: the tensors that hold the numbers, in order, by the place of their first number.
+        places: of the numbers to read.
+        starts: for each number, where its tensor begins.
     """
     offset, within = 0, places - starts
     for start, tensor in tensors.items():

@@ -1,6 +1,6 @@
 """A file of torch.save, read without torch.
 
-Covered: the zip format and the one before torch 1.6, whatever pickle module wrote them.
+Covered: the zip format and the format before torch 1.6, written with any pickle module.
 Not covered: what may be in its pickle (inert_pickle.py), what it means (checkpoints.py); big-endian numbers.
 """
 
@@ -20,7 +20,7 @@ _LEGACY_PREAMBLE = 3  # magic number, protocol version, system info; then the ob
 
 
 class RawTensor(NamedTuple):
-    """A tensor and the bytes of the numbers that it is a view of: the same object for all views of them."""
+    """A tensor, and the bytes of the numbers that it views; all views of the same numbers share one bytearray."""
 
     stored: StoredTensor
     data: bytearray
@@ -42,7 +42,7 @@ def read_content(path: Path, *, refuse_calls: bool = False) -> Any:
 
 
 def read_tensors(path: Path, tensors: Mapping[str, StoredTensor]) -> Iterator[tuple[str, RawTensor]]:
-    """The numbers of tensors that `read_content` gave, one tensor after the other.
+    """The numbers of tensors that `read_content` returned, one tensor after the other.
 
     Raises:
         pickle.UnpicklingError, KeyError: they are not in the file.
@@ -59,7 +59,7 @@ def read_tensors(path: Path, tensors: Mapping[str, StoredTensor]) -> Iterator[tu
 
 @contextmanager
 def _numbers_of(path: Path) -> Iterator[Callable[[str], bytes]]:
-    """What reads the numbers of a key."""
+    """Give a function that reads the numbers of a key."""
     if _is_zip(path):
         with zipfile.ZipFile(path) as archive:
             folder = _folder(archive)
@@ -79,7 +79,7 @@ def _numbers_of(path: Path) -> Iterator[Callable[[str], bytes]]:
 
 
 def _check(name: str, tensor: StoredTensor, length: int) -> None:
-    """A tensor lies within its numbers, and has no more of them than there are."""
+    """Check that a tensor lies within its numbers, and has no more of them than there are."""
     numbers, count = tensor.numbers, math.prod(tensor.shape)
     steps = zip(tensor.shape, tensor.strides, strict=True)
     last = tensor.offset + sum((side - 1) * stride for side, stride in steps)
@@ -89,7 +89,7 @@ def _check(name: str, tensor: StoredTensor, length: int) -> None:
 
 
 def _is_zip(path: Path) -> bool:
-    """Whether the file is a zip archive, by torch's own rule: an older file may have a zip archive behind it."""
+    """Whether the file begins as a zip archive (torch's own rule); an older file may have a zip archive at its end."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
@@ -110,7 +110,7 @@ def _folder(archive: zipfile.ZipFile) -> str:
 
 
 class _Legacy(NamedTuple):
-    """The object of a file before torch 1.6; where the numbers of each key lie, and their length, in bytes."""
+    """The object of a file before torch 1.6; position and length, in bytes, of the numbers of each key."""
 
     content: Any
     places: dict[str, tuple[int, int]]

@@ -24,8 +24,8 @@ def read_weights(checkpoint: Path, checkpoint_key: str | None, url: str) -> dict
 
     Args:
         checkpoint: a local file.
-        checkpoint_key: the state dict to take, or None if the file is one.
-        url: of the file, to be named in errors.
+        checkpoint_key: the state dict to take; None if the file itself is one.
+        url: the name of the file in errors.
     Raises:
         RequestError: the file cannot be read, or only by running code in it.
     """

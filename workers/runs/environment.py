@@ -1,6 +1,6 @@
 """What a machine votes with besides code and weights: versions, decoder and device, as every file records them.
 
-Not covered: finding them out (votes/machine.py).
+Not covered: how they are found (votes/machine.py).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A JSON file as a frozen record: read, written, and its damage told in one line.
+"""Reads and writes a JSON file as a frozen record, and reports damage in one line.
 
 A file that smoothcert wrote gives the same bytes when it is read and encoded again, whichever version wrote it: keys
 that it lacks are not added, further keys are kept, and no value changes its type (but 1 for 1.0, which smoothcert
@@ -17,7 +17,7 @@ from smoothcert.manifests.errors import RunError, SmoothcertError
 from smoothcert.manifests.names import one_line
 
 REPAIR = "`smoothcert repair` the run, then run the same command again"
-"""What to do about damage to a file that can be made again."""
+"""The remedy for a damaged file that can be made again."""
 
 
 class Record(BaseModel):
@@ -30,9 +30,9 @@ class Record(BaseModel):
     )
 
     error: ClassVar[type[SmoothcertError]] = RunError
-    """What a damaged file raises."""
+    """The error for a damaged file."""
     remedy: ClassVar[str] = REPAIR
-    """What to do about a damaged file."""
+    """The remedy for a damaged file."""
     json_style: ClassVar[Mapping[str, Any]] = {}
     """Arguments of json.dumps."""
 
@@ -68,7 +68,7 @@ def parse(model: type[_R], data: bytes | str, url: str) -> _R:
 
 
 def damaged(url: str, reason: object, remedy: str = REPAIR) -> str:
-    """The message about a file that cannot be used, on one line."""
+    """The message about a damaged file, on one line."""
     return f"{url} is damaged ({one_line(reason)}); {remedy}"
 
 

@@ -3,7 +3,7 @@
     OUTPUT/RUN_ID/run.json                    the job, its identity, the shards; written first, once
     OUTPUT/RUN_ID/votes/00000-NAME.parquet    one file per shard, published once, whole
     OUTPUT/RUN_ID/_SUCCESS                    figures and the SHA-256 of every file; written last
-    OUTPUT/RUN_ID/introduction.json           what the first actor says of one image; all others must say the same
+    OUTPUT/RUN_ID/introduction.json           the first actor's answer for one image; all others must give the same
     OUTPUT/RUN_ID/drivers/                    what each driver did, shard by shard
     OUTPUT/RUN_ID/quarantine/                 damaged files that `smoothcert repair` moved away
 

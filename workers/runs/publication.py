@@ -1,6 +1,6 @@
 """Publishes the file of a shard, once: rows -> table -> file of a run.
 
-If another writer published the shard first, its file stays, and ours is dropped if both are about the same images.
+If another writer published the shard first, its file stays, and ours is dropped if both hold the same images.
 Votes may differ: machines of two kinds may disagree where margins are tiny.
 
 Not covered: the columns (votes_table.py); reading what is published (published.py).
@@ -27,11 +27,11 @@ from smoothcert.workers.tars.tar_headers import LeftOut
 
 
 class TarFacts(NamedTuple):
-    """What a file says of its tar as a whole.
+    """What a file records about its whole tar.
 
     Attributes:
         sha256: of the tar, in hex.
-        left_out: what it holds that is in no run.
+        left_out: what the tar holds that is not in the run.
         rotated_images: images whose EXIF orientation says that the stored pixels are not upright.
     """
 
@@ -42,7 +42,7 @@ class TarFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class Publication:
-    """Where the files of a run go, and what all files of this machine say of themselves.
+    """Where the files of a run go, and what all files of this machine record about themselves.
 
     Attributes:
         job: of the run.
@@ -72,7 +72,7 @@ class Publication:
         Returns:
             Whether the file is ours.
         Raises:
-            ShardError: the file that is there is about other images.
+            ShardError: the other writer's file holds other images.
         """
         family, metadata = family_of(self.job.ablation), self._metadata(task, tar, seconds)
         data = votes_table.encode(rows, self.num_ablations, family, metadata)

@@ -1,7 +1,6 @@
 """Read the published files of votes of a run, and check that they belong to it.
 
-Not covered: whether their content is right (pipeline/verify/); the figures they give (pipeline/overview/,
-pipeline/query/).
+Not covered: whether their content is right (pipeline/verify/); figures (pipeline/overview/, pipeline/query/).
 """
 
 import hashlib
@@ -32,7 +31,7 @@ class PublishedFile:
     Attributes:
         name: relative to the run.
         sha256: of the file's bytes, in hex.
-        metadata: what the file says of itself.
+        metadata: what the file records about itself.
         rows: the requested columns, dictionaries as plain strings.
     """
 
@@ -43,10 +42,10 @@ class PublishedFile:
 
 
 def read_published(run: Run, columns: Sequence[str]) -> Iterator[PublishedFile]:
-    """Yield the files that are there, in the order of the run's shards.
+    """Yield the published files in the order of the run's shards.
 
-    No damage is read as votes: in a complete run the file's hash is that of _SUCCESS, otherwise its pages have their
-    checksums.
+    Damage is never read as votes: _SUCCESS of a complete run has the hash of each file, and every page of a file has a
+    checksum.
 
     Args:
         run: the run.
@@ -112,7 +111,7 @@ def _read_rows(data: bytes, url: str, columns: Sequence[str], expected: pa.Schem
 
 
 def _as_strings(rows: pa.Table) -> pa.Table:
-    """Dictionaries differ from file to file; strings can be concatenated."""
+    """Decode dictionaries, which differ from file to file; strings can be concatenated."""
     for place, field in enumerate(rows.schema):
         if pa.types.is_dictionary(field.type):
             rows = rows.set_column(place, field.name, rows[field.name].cast(field.type.value_type))

@@ -1,4 +1,4 @@
-"""What each JSON file of a run or a training holds, as frozen records; these files are read and written here alone.
+"""What each JSON file of a run or a training holds, as frozen records. All code reads and writes the files as these.
 
     file                 record               JSON
     run.json             RunRecord            indented, keys sorted
@@ -42,7 +42,7 @@ class CheckpointRecord(Record):
     Attributes:
         url: where the driver found the file.
         sha256: of the file, in hex.
-        key: the state dict that is used if the file holds several.
+        key: the state dict to use if the file holds several.
     """
 
     url: str | None = None
@@ -51,7 +51,7 @@ class CheckpointRecord(Record):
 
 
 class ShardRecord(Record):
-    """A shard of a run: the fields of Shard, and how many of its images count (None for all)."""
+    """A shard of a run: the fields of Shard, and the number of its images that are in the run (None: all)."""
 
     name: str
     url: str
@@ -106,7 +106,8 @@ class RunRecord(Record):
 class CertifiedRecord(Record):
     """A square patch and the share of images that each rule certifies against it.
 
-    In a job with labels only images count whose prediction is right. A share is None if no label can be used.
+    In a job with labels an image counts as certified only if its prediction is right. A share is None if no label can
+    be used.
 
     Attributes:
         patch: height and width in pixels.
@@ -162,7 +163,7 @@ class SuccessRecord(FiguresRecord):
 
 
 class IntroductionRecord(Record):
-    """introduction.json: what the run's first actor says of itself.
+    """introduction.json: what the run's first actor says about itself.
 
     Attributes:
         node: name of its machine.
@@ -180,7 +181,7 @@ class IntroductionRecord(Record):
 
 
 class AttemptRecord(Record):
-    """A line of drivers/*.jsonl: what became of an attempt at a shard.
+    """A line of drivers/*.jsonl: the outcome of an attempt at a shard.
 
     Attributes:
         shard: name of the tar.
@@ -228,7 +229,7 @@ class ShardFileRecord(Record):
 
 
 class FileMetadata(Record):
-    """What a file of votes says of itself.
+    """What a file of votes records about itself.
 
     Attributes:
         run_id: of its run.
@@ -236,7 +237,7 @@ class FileMetadata(Record):
         shard_sha256: of the tar, in hex.
         votes_version: of the code.
         geometry: the job's ablation, and its crop in pixels.
-        images_per_batch: that were voted on together.
+        images_per_batch: number of images that were voted on together.
         system_members, samples_without_image, suffixes_without_image: as in LeftOut.
         rotated_images: images whose EXIF orientation says that the stored pixels are not upright.
         seconds: from fetching the tar to the table.
@@ -264,7 +265,7 @@ class FileMetadata(Record):
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What made the votes besides code and weights."""
+        """What produced the votes besides code and weights."""
         return {key: getattr(self, key) for key in ENVIRONMENT}
 
     @property
@@ -279,7 +280,7 @@ class TrainingRecord(Record):
     Attributes:
         training: the training file with all defaults. Plain JSON, because its keys change between versions.
         identity: what determines the weights (manifests/training.py).
-        images: number of images of each tar, where they were counted.
+        images: number of images of each tar; None if they were not counted.
     """
 
     error = RequestError

@@ -1,7 +1,7 @@
 """A run on disk: where it is, what run.json and _SUCCESS say, and how complete it is.
 
-State lives in storage alone. Not covered: the names of the files (layout.py) and what they hold (records.py); making a
-run (pipeline/certify/); reading the votes (published.py).
+All state is in storage. Not covered: the names of the files (layout.py) and what they hold (records.py); making a run
+(pipeline/certify/); reading the votes (published.py).
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Run:
     Attributes:
         url: OUTPUT/RUN_ID.
         record: what run.json says.
-        store: that holds the run.
+        store: the store that holds the run.
     """
 
     url: str
@@ -75,7 +75,7 @@ class Run:
 
     @cached_property
     def tasks(self) -> tuple[ShardTask, ...]:
-        """The shards of which at least one image counts, in order."""
+        """The shards with at least one image in the run, in order."""
         return tuple(
             ShardTask(index, entry.shard, entry.limit)
             for index, entry in enumerate(self.record.shards)
@@ -94,10 +94,10 @@ class Run:
         return tuple(task for task in self.tasks if task.file_name not in published)
 
     def success(self) -> SuccessRecord | None:
-        """What _SUCCESS says, or None if the run has none.
+        """The content of _SUCCESS, or None if the run has none.
 
         Raises:
-            RunError: it is damaged.
+            RunError: _SUCCESS is damaged.
         """
         url = f"{self.url}/{SUCCESS}"
         if self.store.find(url) is None:
@@ -114,7 +114,7 @@ class Run:
 
 
 def _gives_its_id(record: RunRecord, job: Job) -> bool:
-    """Whether the job gives the recorded identity, and that identity the run's id."""
+    """Whether the job gives the recorded identity, and this identity gives the run's id."""
     given = identity_of(
         job,
         [entry.shard for entry in record.shards],
@@ -142,7 +142,7 @@ def open_run(url: str, storage: Storage = Storage()) -> Run:  # noqa: B008  froz
     """The run at a URL that a user named, reached as `storage` says.
 
     Raises:
-        RequestError: there is none, or its run.json is damaged.
+        RequestError: there is no run, or its run.json is damaged.
     """
     url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
     store = AnyStore(storage)

@@ -1,4 +1,4 @@
-"""What the driver and its actors tell each other. Loads no torch, because the driver does not."""
+"""Messages between the driver and its actors. Loads no torch, because the driver does not."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ class ShardTask:
     """A shard to certify.
 
     Attributes:
-        index: its place in the run.
+        index: its position in the run.
         shard: the tar.
-        limit: how many of its images count; None for all.
+        limit: number of its images that are in the run; None for all.
     """
 
     index: int
@@ -29,19 +29,19 @@ class ShardTask:
 
     @property
     def file_name(self) -> str:
-        """Of its published file, relative to the run."""
+        """The name of its published file, relative to the run."""
         return votes_file(self.index, self.shard.name)
 
 
 @dataclass(frozen=True)
 class TriedOut:
-    """What the model says of the first images of a shard. Nothing of it is published.
+    """What the model says about the first images of a shard. None of this is published.
 
     Attributes:
         statuses: number of rows of each status.
         first_without_votes: key and reason of the first image without votes; None if all have votes.
-        labels: counts of their labels; of no images in a job without labels.
-        notices: what else the user should know about the job, a line each.
+        labels: counts of their labels; empty in a job without labels.
+        notices: lines about the job that the user should read.
     """
 
     statuses: Counter[str]
@@ -52,7 +52,7 @@ class TriedOut:
 
 @dataclass(frozen=True)
 class Introduction:
-    """What an actor says of itself before its first shard. From it the driver decides whether all actors vote alike.
+    """What an actor says about itself before its first shard. The driver uses it to check that all actors vote alike.
 
     Attributes:
         node: name of its machine.
@@ -69,14 +69,14 @@ class Introduction:
 
 @dataclass(frozen=True)
 class ShardReport:
-    """A shard that is done.
+    """A finished shard.
 
     Attributes:
         task: the shard.
         statuses: number of rows of each status.
         seconds: from fetching the tar to the published file.
-        turn_s: of these, seconds for which the model was this shard's.
-        waited_s: of these, seconds spent waiting for decoded images.
+        turn_s: part of `seconds` in which the model worked for this shard or waited for its images.
+        waited_s: part of `turn_s` spent waiting for decoded images.
         published: False if another writer was first.
         node: name of the machine.
     """

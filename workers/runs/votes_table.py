@@ -1,4 +1,4 @@
-"""The Parquet table of votes: one row per image, in tar order; its columns, its checksum, its file.
+"""The Parquet table of votes: columns, checksum and file. It has one row per image, in tar order.
 
 A row is a Row until it becomes part of a table. The schema is read from the fields of Row and of the records in it, so
 the two cannot differ.
@@ -73,7 +73,7 @@ def encode(rows: Sequence[Row], num_ablations: int, family: RuleFamily, metadata
         rows: in tar order.
         num_ablations: A, the length of votes and margins.
         family: of the run; `predicted` and `certified` of the rows are its records.
-        metadata: what the file says of itself; the checksum of the columns is added.
+        metadata: what the file records about itself; the checksum of the columns is added.
     Raises:
         pyarrow.ArrowInvalid: a required value is None.
     """
@@ -88,7 +88,7 @@ def encode(rows: Sequence[Row], num_ablations: int, family: RuleFamily, metadata
 
 
 class _Column(NamedTuple):
-    """A column, and what takes its value from a row."""
+    """A column, and the function that takes its value from a row."""
 
     field: pa.Field
     value_of: Callable[[Row], Any]

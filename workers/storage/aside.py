@@ -1,4 +1,4 @@
-"""A file for a user of this machine that has its name only when it is whole.
+"""Writes a file for a user of this machine. It gets its name only when it is complete.
 
 Not covered: files of a run, which must also survive a power loss (folder_store.py).
 """
@@ -15,7 +15,7 @@ def written_aside(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
     Args:
         path: the file's own path.
-        overwrite: whether it replaces a file that has this name; if not, the file system must know hard links.
+        overwrite: whether it replaces a file of this name; if not, the file system must support hard links.
     Raises:
         FileExistsError: at the end, if there is such a file and it is not to be replaced.
     """

@@ -22,7 +22,7 @@ def is_too_large(error: OSError) -> bool:
 
 
 def reason_of(error: OSError) -> str:
-    """The words of an error; its type if it has none."""
+    """The text of an error; its type if it has none."""
     return error.strerror or one_line(error)
 
 

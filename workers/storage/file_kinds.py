@@ -1,4 +1,4 @@
-"""What a file is, in words, by its first bytes; for the errors about a file of the wrong kind.
+"""What kind of file it is, by its first bytes; for errors about a file of the wrong kind.
 
 Not covered: the remedy, except for images; tars (tar_headers.py) and checkpoints (checkpoint_files.py) have their own.
 """
@@ -8,7 +8,7 @@ import re
 from typing import Literal, NamedTuple
 
 HEAD_BYTES = 4096
-"""The kind follows from so many bytes at the start of a file."""
+"""The number of bytes at the start of a file from which its kind follows."""
 
 Group = Literal["readable", "convert", "compressed", "archive", "tar", "pointer", "page", "parquet", "hdf5", "pickle"]
 _BOM = codecs.BOM_UTF8

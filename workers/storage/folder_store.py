@@ -1,7 +1,7 @@
 """Files in folders of this machine.
 
 A file is published in three steps: it is written under another name, synced to disk, and linked to its own name, which
-fails if that name exists. So a reader never sees half a file, and of two writers the second gets an error.
+fails if that name exists. So a reader never sees half a file, and the second of two writers gets an error.
 """
 
 import errno
@@ -64,7 +64,7 @@ class FolderStore:
         try:
             with Path(url).open("rb"):  # so that opening it by name will succeed
                 pass
-        except OSError as error:  # perhaps on this machine alone
+        except OSError as error:  # perhaps only on this machine
             raise RunError(f"{url}: {reason_of(error)}; check that this machine can read it, and try again") from None
         yield Path(url)
 

@@ -17,7 +17,7 @@ from smoothcert.workers.storage.disk import is_forbidden, is_full, is_too_large,
 _FILE = "model.safetensors"
 
 
-@lru_cache  # a process keeps to one version, even if another is uploaded meanwhile
+@lru_cache  # a process keeps using one version, even if another is uploaded meanwhile
 def fetch(name: str) -> Path:
     """Download the weights of a hub name to this machine, unless they are in its cache.
 
@@ -44,7 +44,7 @@ def fetch(name: str) -> Path:
 
 
 def _explain(error: Exception, name: str, repository: str) -> str:
-    """Why a file of the hub cannot be had, and what to do."""
+    """Why a file of the hub cannot be fetched, and what to do."""
     from huggingface_hub import constants, errors
 
     match error:

@@ -173,7 +173,7 @@ def _place_of(url: str) -> _Place:
 
 
 def _pay(params: dict[str, Any], model: Any, **_: Any) -> None:
-    """Add RequestPayer to every request that knows it, those of a download in parts included."""
+    """Add RequestPayer to every request that takes it, also in a download in parts."""
     if "RequestPayer" in model.input_shape.members:
         params["RequestPayer"] = "requester"
 

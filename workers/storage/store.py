@@ -1,7 +1,7 @@
 """Where files are read and published: folders and S3 behind one interface.
 
-A file is published once and whole: a reader never sees half of it, and of two writers the second learns that it came
-late.
+A file is published once and whole: a reader never sees half of it, and the second of two writers learns that the file
+exists.
 
 Not covered: how folders (folder_store.py) and S3 (s3_store.py) do it.
 """

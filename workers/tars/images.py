@@ -1,9 +1,9 @@
 """From the bytes of an image file to the uint8 pixels that are certified.
 
-The first frame counts, as 8-bit RGB or gray. Its EXIF orientation is ignored, as in the reference, unless the job has
-`preprocess.orient`. Resize and crop are those of torchvision's Resize and CenterCrop on PIL images.
+Only the first frame is used, as 8-bit RGB or gray. Its EXIF orientation is ignored, as in the reference, unless the job
+has `preprocess.orient`. Resize and crop are those of torchvision's Resize and CenterCrop on PIL images.
 
-Not covered: normalisation, which comes after pixels are hidden (votes/); naming files that are not images
+Not covered: normalisation, which follows the hiding of pixels (votes/); naming files that are not images
 (storage/file_kinds.py).
 """
 
@@ -30,7 +30,7 @@ _MAX_ERROR_CHARACTERS = 300
 # Pillow decodes these formats by itself. For others, such as EPS, it would start programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-# By EXIF orientation. Pillow's exif_transpose would write the EXIF data anew, and fails if they are damaged.
+# By EXIF orientation. Pillow's exif_transpose would rewrite the EXIF data, and fails if they are damaged.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -112,9 +112,9 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _prepare_pillow() -> None:
-    """Replace limits of Pillow's that would refuse good images. They hold for the whole process.
+    """Raise Pillow's limits that would refuse good images, for the whole process.
 
-    They are not put back after an image, because other threads decode at the same time.
+    The old limits are not restored after an image, because other threads decode at the same time.
     """
     Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is the limit; Pillow's own would only warn
     # Pillow refuses PNGs with 1 MiB of text or colour profile, or 64 MiB together, as attacks.
@@ -163,7 +163,7 @@ def _turn_of(image: Image.Image) -> Image.Transpose | None:
 
 def _in_mode(mode: str, image: Image.Image) -> Image.Image:
     if image.mode in _SIXTEEN_BITS:
-        # Pillow would clip these at 255. Of 16-bit colour images it takes the high bytes, too.
+        # Pillow would clip these at 255. The high bytes are also what it takes of 16-bit colour images.
         high_bytes = np.asarray(image).astype(np.int64).clip(0, 65535) >> 8
         return Image.fromarray(high_bytes.astype(np.uint8)).convert(mode)
     if image.mode == "F":

@@ -21,10 +21,11 @@ Ints = NDArray[np.int64]
 
 NEARLY_ALL = 0.9
 """If at least this share of the images has one fault, the fault is in the request."""
-# Agreement with a neighbouring class is more than chance if it covers so many images and so many classes, and so many
-# times the images that agree with their own label. A network that always answers one class agrees in one class only.
+# Agreement with a neighbouring class is more than chance if it covers at least this number of images, this number of
+# classes, and this multiple of the images that agree with their own label. A network that always answers one class
+# agrees in one class only.
 _MIN_SHIFTED_IMAGES, _MIN_SHIFTED_CLASSES, _MIN_SHIFTED_RATIO = 8, 4, 4
-# From so many images per class on, it is no accident that class 0 is missing while many labels are too high by one.
+# With at least this many images per class, class 0 is not missing by accident while many labels are too high by one.
 _MIN_IMAGES_PER_CLASS = 4
 # By the shift from label to prediction and images.first_label: what it seems to mean, and what to do.
 _MEANINGS = {
@@ -40,7 +41,7 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often a network's answers equal the labels, or the classes beside them. Several sets of images add up.
+    """How often a network's answers equal the labels, or the classes beside them. Agreements can be added.
 
     Attributes:
         right: images whose answer is their label.
@@ -63,7 +64,7 @@ class Agreement:
         )
 
     def shift(self, classes: int) -> int | None:
-        """-1 or 1 if the answers agree with the labels only after such a shift, else None."""
+        """-1 or 1 if the answers agree with the labels only after this shift, else None."""
         min_images = max(_MIN_SHIFTED_IMAGES, _MIN_SHIFTED_RATIO * self.right)
         min_classes = max(2, min(_MIN_SHIFTED_CLASSES, classes - 1))
         for shift, counts in self.off.items():
@@ -74,7 +75,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Counts of the labels of some images. Several sets of images add up.
+    """Counts of the labels of some images. Counts can be added.
 
     Attributes:
         images: all images.
@@ -157,7 +158,7 @@ class LabelCounts:
         return None
 
     def _one_too_high(self, images: Images, classes: int) -> str | None:
-        """Whether the lowest label is missing, and many are one above the highest, whatever the network answers."""
+        """Whether the lowest label is missing and many are one above the highest, for any answers of the network."""
         images_per_class = self.images / classes
         if images_per_class < _MIN_IMAGES_PER_CLASS or self.zeros or self.too_high_by_one < images_per_class / 2:
             return None

@@ -1,7 +1,6 @@
 """A sample's label: from a member's text to a class.
 
-A wrong label is an error of its row, never of the shard. The words of these errors are stored with the row.
-Loads no torch.
+A wrong label is an error of its row, never of the shard. The text of the error is stored with the row. Loads no torch.
 
 Not covered: whether labels and classes are numbered alike (label_counts.py).
 """
@@ -31,7 +30,7 @@ def label_of(sample: Mapping[str, Any], images: Images, classes: int) -> Label:
 
     Args:
         sample: its members by suffix.
-        images: say where the label is.
+        images: section of the job that says where the label is.
         classes: of the network.
     """
     if images.label is None:
@@ -64,7 +63,7 @@ def _other_members(sample: Mapping[str, Any], images: Images) -> str:
 
 
 def _whole_number(value: Any) -> int:
-    value = value.decode("utf-8-sig") if isinstance(value, bytes) else value  # Windows begins texts with a mark
+    value = value.decode("utf-8-sig") if isinstance(value, bytes) else value  # Windows begins texts with a BOM
     if isinstance(value, str) and _WHOLE_NUMBER.fullmatch(value):
         return int(value)
     if type(value) is not int:  # a bool is an int to isinstance

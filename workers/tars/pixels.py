@@ -2,8 +2,9 @@
 
     shard -> local tar -> headers -> samples -> pixels, [crop, crop, channels] uint8
 
-Batches depend only on positions in the shard, so that every machine computes the same ones. Nothing here depends on a
-model but the number of classes, which says which labels are valid. So several models can vote on one stream of batches.
+Batches depend only on positions in the shard, so every machine computes the same ones. The only property of a model
+that matters here is its number of classes, which says which labels are valid. So several models can vote on one stream
+of batches.
 
 Not covered: votes (votes/); which shards there are (manifests/shards.py).
 """
@@ -41,8 +42,8 @@ class DecodedSample:
         image_bytes: size of the image file.
         sha256: of the image file.
         status: `ok`, or the first error of the image or its label.
-        error: the reason in words, None for `ok`.
-        width, height: as stored, in pixels; None where the image has no readable header.
+        error: the reason, None for `ok`.
+        width, height: as stored, in pixels; None if the image has no readable header.
         rotated: whether its EXIF orientation says that the stored pixels are not upright.
     """
 
@@ -82,7 +83,7 @@ class PixelReader:
         preprocess: how an image becomes pixels.
         classes: labels are 0 to `classes` - 1.
         images_per_batch: samples in each batch but the last.
-        threads: that decode.
+        threads: number of threads that decode.
         store: holds the shards.
     """
 
@@ -99,7 +100,7 @@ class PixelReader:
 
         Args:
             shard: as planned.
-            limit: read only so many samples; None for all.
+            limit: largest number of samples to read; None for all.
         Raises:
             ShardError: the tar is missing, changed since the plan, or cannot be read whole.
         """
@@ -114,15 +115,15 @@ class PixelReader:
         Raises:
             RequestError: it names the keys of the job file that differ.
         """
-        mine, its = self._deciding(), other._deciding()
+        mine, its = self._batch_settings(), other._batch_settings()
         if differing := [key for key in mine if mine[key] != its[key]]:
             raise RequestError(
                 f"{', '.join(differing)}: jobs that share the pixels of their shards must agree in this; certify them "
                 "one after another"
             )
 
-    def _deciding(self) -> dict[str, object]:
-        """What decides the batches, by its key in the job file."""
+    def _batch_settings(self) -> dict[str, object]:
+        """The settings that determine the batches, by their keys in the job file."""
         names = ("resize", "crop", "interpolation", "orient")
         return {
             "images": self.images,
@@ -148,10 +149,10 @@ class OpenShard:
     """A local tar whose headers are checked.
 
     Attributes:
-        reader: that opened it.
+        reader: the reader that opened it.
         tar: the local file.
         contents: what its headers say.
-        limit: at most so many samples are read; None for all.
+        limit: largest number of samples to read; None for all.
     """
 
     reader: PixelReader
@@ -160,7 +161,7 @@ class OpenShard:
     limit: int | None
 
     def sha256(self) -> str:
-        """Of the tar, in hex."""
+        """SHA-256 of the tar, in hex."""
         return sha256_of(self.tar)
 
     def batches(self) -> Generator[Batch, None, None]:

@@ -28,7 +28,7 @@ class Sample:
         key: the name of its members up to the first dot.
         index: its row, counted from 0 in tar order.
         image: the bytes of the image file.
-        image_offset: where these begin in the tar, in bytes.
+        image_offset: where these bytes begin in the tar.
         label: the class, or None.
         label_error: what is wrong with the label, or None.
     """
@@ -50,8 +50,8 @@ def read_samples(
         tar: a local file.
         images: which members are image and label.
         classes: labels are 0 to `classes` - 1.
-        limit: at most so many samples; None for all.
-        contents: what `read_tar` says of the tar, if the caller has asked already.
+        limit: largest number of samples; None for all.
+        contents: the result of `read_tar`, if the caller has it already.
     Raises:
         ShardError: the tar is not whole, or not every image in it would become exactly one sample.
     """

@@ -1,8 +1,8 @@
 """The headers of a tar: which images it holds, and whether it is whole.
 
-Readers of tars drop things silently: whatever follows the first of two concatenated tars, everything after a damaged
-header, links, `__meta__/`, members whose name has a second dot. Here every byte of the file is accounted for. Each
-member with an image suffix is the image of one sample, or an error names it. Two things are left out and counted
+Readers of tars drop things silently: everything after the first of two concatenated tars or after a damaged header,
+links, `__meta__/`, members whose name has a second dot. Here every byte of the file is accounted for. Each member
+with an image suffix is the image of one sample, or an error names it. Two things are left out and counted
 (LeftOut): files that operating systems add (_SYSTEM_FILES, _SYSTEM_FOLDERS), and samples whose image has a suffix that
 images.image does not name.
 
@@ -82,7 +82,7 @@ class _SampleName(NamedTuple):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Counts of what is in the tars but not in the run. Several tars add up.
+    """Counts of what is in the tars but not in the run. The counts of several tars can be added.
 
     Attributes:
         system_members: files that operating systems added.
@@ -140,7 +140,7 @@ def is_system_member(name: str) -> bool:
 
 
 def _images_of(members: Iterable[tarfile.TarInfo], images: Images) -> list[ImageMember]:
-    """The image of each sample that has one, in tar order; every doubt is a ShardError."""
+    """The image of each sample that has one, in tar order. Anything doubtful is a ShardError."""
     found: list[ImageMember] = []
     suffixes_of: dict[str, set[str]] = {}
     current_key: str | None = None
@@ -201,7 +201,7 @@ def _require_new_name(
 
 
 def _samples_without_image(members: Iterable[tarfile.TarInfo], images: Images) -> Iterator[set[str]]:
-    """The suffixes of each sample that seems to be meant as an image but has none."""
+    """The suffixes of each sample that seems to be an image but has no member named by images.image."""
     suffixes_of = defaultdict[str, set[str]](set)
     for member in members:
         if name := _sample_name(member.name):
@@ -213,7 +213,7 @@ def _samples_without_image(members: Iterable[tarfile.TarInfo], images: Images) -
 
 
 def _kind_of(member: tarfile.TarInfo) -> str:
-    """What a member is that is not a plain file, and what to do."""
+    """The kind of a member that is not a plain file, and what to do."""
     if member.issparse():
         return "stored as a sparse file; pack the tar again without --sparse"
     kinds = {

@@ -3,8 +3,8 @@
 All random numbers of an image follow from seed, epoch and the image's number. So they depend neither on the number of
 processes nor on the order of the images.
 
-Padding, cropping and flipping take a whole batch of pixels at once; random rectangles, colours and random
-augmentation are torchvision's and timm's, image by image.
+Padding, cropping and flipping take a whole batch of pixels at once. Random rectangles, colours and random augmentation
+are torchvision's and timm's; they take one image at a time.
 
 Not covered: mixup and cutmix, which also need a batch of targets (learner.py).
 """

@@ -71,7 +71,7 @@ def picture_of(curve: Sequence[Figures], title: str) -> bytes | None:
         accuracy.plot(*zip(*points, strict=True), marker="." if len(points) < 20 else None, label=name)
     accuracy.set(xlabel="epoch", ylabel="accuracy, %")
     if series:
-        picture.legend(loc="outside right center")  # lines are everywhere else
+        picture.legend(loc="outside right center")  # lines may be everywhere inside the axes
     file = io.BytesIO()
     picture.savefig(file, format="png", dpi=120, metadata={"Software": None})
     return file.getvalue()

@@ -26,7 +26,7 @@ _DECODE_THREADS = 4
 
 
 class OneOf(NamedTuple):
-    """One of several processes."""
+    """The position of a process among several."""
 
     rank: int = 0
     size: int = 1
@@ -39,7 +39,7 @@ class LabelledImages(NamedTuple):
         pixels: [images, crop, crop, channels] uint8.
         labels: [images] int64.
         left_out: number of images that cannot be used.
-        problem: why the first of them cannot be used; empty without one.
+        problem: why the first of them cannot be used; empty if all can be used.
     """
 
     pixels: Tensor
@@ -82,7 +82,7 @@ def read_images(
 def _samples_by_shard(
     shards: Sequence[Shard], images: Images, classes: int, store: Store, process: OneOf
 ) -> Iterator[tuple[Shard, list[Sample]]]:
-    """The samples of one process, of the first `images.limit` of all shards."""
+    """One process's part of the first `images.limit` samples of all shards."""
     seen = 0
     for shard in shards:
         left = None if images.limit is None else images.limit - seen

@@ -1,10 +1,10 @@
 """The batches of an epoch: each image once, in an order that follows from seed and epoch.
 
     cached      All decoded pixels are in memory; batches are cut from one shuffled list of all images.
-    streamed    Tars are shuffled and dealt out to the processes and their loaders; images are shuffled among those that
-                come next. So the order also depends on the number of processes and loaders.
+    streamed    Tars are shuffled and dealt out to the processes and their loaders; images are shuffled in a buffer. So
+                the order also depends on the number of processes and loaders.
 
-Not covered: reading and counting images (data.py), what is drawn for an image (augmentation.py).
+Not covered: reading and counting images (data.py), the random numbers of an image (augmentation.py).
 """
 
 import itertools
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
     Attributes:
         pixels: [images, crop, crop, channels] uint8, augmented.
         labels: [images] int64.
-        draws: what was drawn for these images.
+        draws: the random numbers of these images.
         left_out: unusable images among those of the batch.
     """
 
@@ -121,7 +121,7 @@ class StreamedEpoch(IterableDataset[Batch | SmoothcertError]):
             yield error
 
     def _batches(self) -> Iterator[Batch]:
-        """The loaders of a process deal its tars among themselves."""
+        """The batches of this loader, from its part of the process's tars."""
         training, loader = self._training, get_worker_info()
         loaders, number = (1, 0) if loader is None else (loader.num_workers, loader.id)
         order = np.random.default_rng([training.seed, self._epoch, 1]).permutation(len(self._shards))

@@ -1,10 +1,10 @@
-"""What learns in one training process: network, optimizer and schedule, and one step of them.
+"""One step of learning in one training process, with its network, optimizer and schedule.
 
     step    batch -> mixup -> groups of equal token count -> gradients, summed -> mean over all processes -> weights
 
-Gradients are sums over the groups of a process, then over the processes, divided by the number of images. So neither
-the grouping nor the number of processes changes a step of the same images. Only what is drawn for the network itself
-(dropout, drop path), mixup, and the statistics of a batch norm differ from process to process.
+Gradients are summed over the groups of a process, then over the processes, and divided by the number of images. So
+neither the grouping nor the number of processes changes a step of the same images. Only the random numbers of the
+network itself (dropout, drop path), mixup, and the statistics of a batch norm differ from process to process.
 
 Not covered: the images and the order of the steps (loop.py).
 """
@@ -135,11 +135,11 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """The largest of all groups of parameters."""
+        """The largest learning rate of all groups of parameters."""
         return max(group["lr"] for group in self._optimizer.param_groups)
 
     def set_learning_rate(self, epochs: float) -> None:
-        """Follow the schedule, after so many epochs, a fraction."""
+        """Set the learning rate that the schedule gives after `epochs`, which may be a fraction."""
         self._scheduler.step(epochs)
 
     def average_buffers(self) -> None:
@@ -153,7 +153,7 @@ class Learner:
 
         Args:
             batch: of this process; None if it has no more, while others have.
-            sums: of the epoch, to which the batch is added.
+            sums: of the epoch; the batch is added to them.
         """
         self._optimizer.zero_grad(set_to_none=True)
         images = 0

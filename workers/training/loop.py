@@ -2,11 +2,11 @@
 
     epoch   draw for each image -> batches -> steps -> validation -> checkpoint
 
-The learning rate is a function of how far the training is, and each step seeds the generators anew. So a checkpoint at
-the end of an epoch is all that a training needs to continue.
+The learning rate depends only on the progress of the training, and each step seeds the generators again. So a
+checkpoint at the end of an epoch is all that a training needs to continue.
 
-Needs no ray. Not covered: a step (learner.py); how a training looks in storage (training_run.py); what the training
-file means in timm's terms (recipe.py); starting several processes (pipeline/).
+Ray is not needed. Not covered: a step (learner.py); how a training looks in storage (training_run.py); what the
+training file means in timm's terms (recipe.py); starting several processes (pipeline/).
 """
 
 import time
@@ -42,12 +42,13 @@ _STEPS_PER_REPORT = 10  # reading the loss from a GPU makes it wait
 
 
 class Step(NamedTuple):
-    """How far an epoch is.
+    """The progress of an epoch.
 
     Attributes:
         epoch: from 1.
-        images: images learned from in this epoch, of `total`.
-        loss: their mean loss.
+        images: images of this epoch that the network has learned from.
+        total: images of the epoch.
+        loss: mean loss of `images`.
     """
 
     epoch: int
@@ -67,10 +68,10 @@ class _Start(NamedTuple):
 def train(training: Training) -> Iterator[Step | Validated | Figures]:
     """Train, or continue where an earlier call stopped; a complete training is not repeated.
 
-    Call it in each process; all work on the same batches. Only the first publishes.
+    Call it in each process; all share the work of each step. Only the first publishes.
 
     Raises:
-        RequestError: the training file does not fit the model, the images, or what is in the output.
+        RequestError: the training file does not fit the model, the images, or the content of the output.
         RunError: too many images are unusable, or the loss is not finite.
     """
     peers, store = Peers(), AnyStore(training.storage)
@@ -118,7 +119,7 @@ def _checkpoint_sha256(training: Training, store: Store) -> str | None:
 
 
 class _Trainer:
-    """The epochs of one process: its images, what learns from them, and their validation."""
+    """The epochs of one process: its images, its learner and its validation."""
 
     def __init__(
         self, training: Training, shards: tuple[Shard, ...], counts: list[int] | None, store: Store, peers: Peers
@@ -173,7 +174,7 @@ class _Trainer:
         return self._learner.weights()
 
     def epoch(self, epoch: int) -> Iterator[Step | Validated]:
-        """Learn from each image once and validate; the figures are added to the curve.
+        """Learn from each image once, validate, and add the figures to the curve.
 
         Args:
             epoch: from 0.
@@ -188,7 +189,7 @@ class _Trainer:
         self.curve.append(Figures(**figures))
 
     def _learn(self, epoch: int, sums: EpochSums) -> Iterator[Step]:
-        """The steps of an epoch; a process without further batches takes part until all have none."""
+        """The steps of an epoch. A process whose batches are used up takes part until those of all others are, too."""
         batches = self._batches(epoch)
         images = number = 0
         while True:

@@ -2,8 +2,8 @@
 
 Without torch.distributed there is one process, and nothing is sent.
 
-DistributedDataParallel averages gradients, too, but it needs a backward pass of every process in every step: with
-`no_sync` alone a step in which one process has no image waits for ever, and with `join` that process gets no gradient.
+DistributedDataParallel averages gradients, too, but it needs a backward pass of every process in every step. If one
+process has no image in a step, the step waits for ever with `no_sync`, and the process gets no gradient with `join`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -68,7 +68,7 @@ class Peers:
         Processes may have different numbers of images and of backward passes. Without any image the gradients are zero.
 
         Args:
-            parameters: those that learn, in float32; a gradient that is None counts as zero.
+            parameters: the trained ones, in float32; a gradient that is None counts as zero.
             images: images of this process in this step.
             has_batch: whether this process had a batch, even one without images.
         """

@@ -64,7 +64,7 @@ def forward_of(training: Training, network: nn.Module) -> AblatedForward | Ablat
 
 
 def starting_network(training: Training, store: Store) -> nn.Module:
-    """Drawn at random, or from the checkpoint, with a new head where the training file says so.
+    """The network before the first step: with random weights, or those of the checkpoint and, if asked for, a new head.
 
     Raises:
         RequestError: timm has no such classifier, the weights are not that network's, or it could not vote later.
@@ -84,7 +84,7 @@ def starting_network(training: Training, store: Store) -> nn.Module:
 def _network_of(training: Training, store: Store) -> nn.Module:
     chosen, preprocess = training.model, training.preprocess
     drop_path = training.regularisation.drop_path
-    options = chosen.options | ({"drop_path_rate": drop_path} if drop_path else {})  # not every classifier knows it
+    options = chosen.options | ({"drop_path_rate": drop_path} if drop_path else {})  # not every classifier takes it
     if chosen.checkpoint is None:
         return build_classifier(chosen.model_copy(update={"options": options}), preprocess.network_side)
     model = Model.model_validate(chosen.model_dump(exclude={"checkpoint_classes"}) | {"options": options})
@@ -99,10 +99,10 @@ def _network_of(training: Training, store: Store) -> nn.Module:
 
 
 def optimizer_of(training: Training, network: nn.Module) -> torch.optim.Optimizer:
-    """timm's optimizer of that name, over its groups of parameters.
+    """timm's optimizer of the name in the training file, with timm's groups of parameters.
 
     Raises:
-        RequestError: timm does not know it, or its options.
+        RequestError: timm does not know the optimizer, or one of its options.
     """
     chosen = training.optimizer
     if "muon" in chosen.name:
@@ -125,7 +125,7 @@ def optimizer_of(training: Training, network: nn.Module) -> torch.optim.Optimize
 
 
 def _orthogonalise_in_float32() -> None:
-    """timm's Muon orthogonalises in bfloat16 and has no option for it, which is very slow on processors without AMX."""
+    """timm's Muon orthogonalises in bfloat16, without an option; this is very slow on processors without AMX."""
     from timm.optim import muon
 
     if not isinstance(muon.zeropower_via_newtonschulz, partial):
@@ -133,7 +133,7 @@ def _orthogonalise_in_float32() -> None:
 
 
 def scheduler_of(training: Training, optimizer: torch.optim.Optimizer) -> timm.scheduler.scheduler.Scheduler:
-    """timm's schedule of that name; its `step` takes the epochs done, a fraction."""
+    """timm's schedule of the name in the training file; its `step` takes the epochs done, which may be a fraction."""
     chosen = training.schedule
     scheduler, _ = timm.scheduler.create_scheduler_v2(
         optimizer,
@@ -149,7 +149,7 @@ def scheduler_of(training: Training, optimizer: torch.optim.Optimizer) -> timm.s
 
 
 def mixup_of(training: Training) -> Mixup | None:
-    """Mixup, cutmix, or one of both for each batch; None where the file asks for neither."""
+    """Mixup, cutmix, or one of both for each batch; None if the training file asks for neither."""
     chosen = training.regularisation
     if not (chosen.mixup or chosen.cutmix):
         return None

@@ -1,4 +1,4 @@
-"""A training in storage: what it continues from, and what it leaves.
+"""A training in storage: its files, from which it continues after an interruption.
 
     OUTPUT/NAME/training.json                        the training file, and what determines the weights; written first
     OUTPUT/NAME/checkpoints/epoch-0012.pt            all that the next epoch starts from
@@ -6,8 +6,8 @@
     OUTPUT/NAME/curve.png, curve.jsonl               the whole curve
     OUTPUT/NAME/weights.safetensors                  for `model.checkpoint` of a job; written last
 
-Each file is published once, whole. A checkpoint is removed when the next one is there. It holds no random state:
-generators are seeded anew in each step (augmentation.py, loop.py).
+Each file is published once, whole. A checkpoint is removed after the next one is published. It holds no random state:
+generators are seeded again in each step (augmentation.py, loop.py).
 
 Not covered: what training.json holds (workers/runs/records.py); the figures of the curve (curves.py).
 """
@@ -38,7 +38,7 @@ class TrainingRun:
 
     Args:
         training: the training file.
-        store: that holds the folder.
+        store: the store that holds the folder.
     """
 
     def __init__(self, training: Training, store: Store) -> None:
@@ -91,12 +91,12 @@ class TrainingRun:
         """The state of a checkpoint.
 
         Raises:
-            RequestError: the file is not there.
+            RequestError: this machine does not see the file.
         """
         url = f"{self.url}/{_CHECKPOINTS}/{_name(epochs)}.pt"
         if self._store.find(url) is None:
             raise RequestError(f"output: {url} is not seen by this machine; use a folder that all machines share")
-        # To the CPU: the network and the optimizer take what they need to where they need it.
+        # To the CPU: the network and the optimizer copy what they need to their own device.
         return torch.load(io.BytesIO(self._store.read(url)), map_location="cpu", weights_only=True)
 
     def publish_checkpoint(self, state: dict[str, Any], curve: Sequence[Figures]) -> None:
@@ -122,7 +122,7 @@ class TrainingRun:
         return [Figures(**json.loads(line)) for line in lines]
 
     def _record(self) -> TrainingRecord | None:
-        """What training.json says, or None if there is none."""
+        """The content of training.json, or None if there is none."""
         url = f"{self.url}/{_TRAINING_JSON}"
         if self._store.find(url) is None:
             return None

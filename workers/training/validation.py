@@ -40,8 +40,8 @@ class Validator:
     """Held-out images; each process votes on its share.
 
     Args:
-        training: the training file, which names them.
-        images: those of this process; an image that cannot be read, or has no label, counts as wrong.
+        training: the training file, which names the images.
+        images: the part of this process; an image that cannot be read, or has no label, counts as wrong.
         peers: the processes.
         device: where to vote.
     """
@@ -55,8 +55,8 @@ class Validator:
         """Vote; return `ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`.
 
         Args:
-            network: taken over and changed.
-            epoch: from 1; for the progress.
+            network: it is changed.
+            epoch: from 1; for progress messages.
         """
         training, images = self._training, self._images
         voter = smooth(

@@ -1,4 +1,4 @@
-"""Ablations through a network that learns and computes every pixel; hidden pixels are black before normalisation.
+"""The forward pass of training for a network that computes every pixel; hidden ones are black before normalisation.
 
 AblatedForward (ablated_forward.py) has the same methods and leaves hidden tokens out, which this network cannot.
 A batch norm learns from the images of one group, so the network depends on how many images a group has.
@@ -49,11 +49,11 @@ class AblatedDense(nn.Module):
         self._mean_C11, self._std_C11 = self._mean_C11.to(device), self._std_C11.to(device)
 
     def groups(self, ablations: Tensor, *, at_most: int) -> Iterator[DenseGroup]:
-        """The batch in groups of at most so many images.
+        """Split the batch into groups.
 
         Args:
             ablations: [images] int64, the number of each image's ablation.
-            at_most: images in a group.
+            at_most: largest number of images in a group.
         """
         images = torch.arange(len(ablations), device=ablations.device)
         yield from map(DenseGroup, images.split(at_most), ablations.split(at_most))

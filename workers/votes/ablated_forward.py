@@ -1,12 +1,12 @@
-"""Ablations through a network that learns: hidden tokens cost nothing in training either.
+"""The forward pass of training for a Vision Transformer: hidden tokens cost nothing in training either.
 
 Each image has an ablation of its own. Images whose ablations show equally many tokens go through the network together,
 so nothing is padded. A batch is then a few groups, and the gradient of its loss is the sum of the groups' gradients.
 
-The forward pass is differentiable and goes through timm's own modules, so dropout, drop path and the like do what they
-do in timm. In evaluation mode its logits are those of SmoothedViT, which computes many ablations of each image instead.
+The forward pass is differentiable and goes through timm's own modules, so dropout and drop path work as in timm. In
+evaluation mode its logits are those of SmoothedViT, which computes many ablations of each image instead.
 
-    S sequences: an image with its ablation each     n tokens that are shown    T tokens of an image
+    S sequences: each an image with its ablation     n tokens that are shown    T tokens of an image
     P side of a token                                D width of the network     K classes
 
 Pixels outside an ablation are black before normalisation; with `drop` a token without a visible pixel is left out.
@@ -42,7 +42,7 @@ class AblatedForward(nn.Module):
     """A network and the ablations under which it learns, numbered as in VisiblePixels.
 
     Args:
-        network: any VisionTransformer that classifiers.build_classifier gives; its `pos_drop` is taken over.
+        network: any VisionTransformer that classifiers.build_classifier gives; its `pos_drop` moves here.
         kinds: ablations of images before they are upsampled.
         preprocess: mean and std of the channels, and how often a pixel is repeated.
         keep_hidden: compute every token.
@@ -58,7 +58,7 @@ class AblatedForward(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        # timm drops out of the sum of tokens and positions, which is made here.
+        # timm applies dropout to the sum of tokens and positions, which is computed here.
         self._pos_drop, network.pos_drop = network.pos_drop, nn.Identity()
         self._token_px = network.patch_embed.patch_size[0]
         self._upsample = preprocess.upsample
@@ -78,11 +78,11 @@ class AblatedForward(nn.Module):
         self._scale_C11, self._shift_C11 = self._scale_C11.to(device), self._shift_C11.to(device)
 
     def groups(self, ablations: Tensor, *, at_most: int) -> Iterator[Group]:
-        """The batch in groups of equal token count.
+        """Split the batch into groups of equal token count.
 
         Args:
             ablations: [images] int64, the number of each image's ablation.
-            at_most: images in a group.
+            at_most: largest number of images in a group.
         """
         table_of = self._table_of[ablations]
         for number, table in enumerate(self._tables):
@@ -122,7 +122,7 @@ class AblatedForward(nn.Module):
 
 
 def _last_block(network: VisionTransformer, tokens_SnD: Tensor) -> Tensor:
-    """The last block; its MLP only for the rows that the head reads."""
+    """Compute the last block, its MLP only for the rows that the head reads."""
     block, read = network.blocks[-1], rows_that_the_head_reads(network)
     if type(block) is not Block or read is None:
         return block(tokens_SnD)
@@ -131,9 +131,7 @@ def _last_block(network: VisionTransformer, tokens_SnD: Tensor) -> Tensor:
 
 
 def _tables(kinds: Sequence[Shown], token_px: int, *, keep_hidden: bool) -> tuple[list[Tensor], Tensor, Tensor]:
-    """For each token count a table of the tokens that ablations show, [G, n]; and of every ablation its table and its
-    row there.
-    """
+    """A table [G, n] of shown tokens for each token count; then the table of each ablation, and its row there."""
     tokens: dict[int, list[np.ndarray]] = {}
     ablations: dict[int, list[np.ndarray]] = {}
     first = 0

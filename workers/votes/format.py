@@ -34,5 +34,5 @@ class Format:
         return cls(network.architecture + options, network.classes, network.masked_tokens == "keep", dtype)
 
     def in_float32(self) -> Self:
-        """The same in float32, in which an engine and timm differ by rounding alone."""
+        """The same in float32, where an engine and timm differ only by rounding."""
         return replace(self, dtype="float32")

@@ -1,4 +1,4 @@
-"""What a job asks of its model for each image: the votes, the whole image's class if asked, the certificates.
+"""What a job asks of its model for each image: votes, certificates and, with `clean`, the class of the whole image.
 
     pixels of some images -> ImageVotes       on the device, a batch at a time
     votes of a shard      -> certificates     on the CPU, all images together
@@ -22,7 +22,7 @@ from smoothcert.workers.votes.smoothed import Smoothed
 
 
 class ImageVotes(NamedTuple):
-    """What a model says of some images.
+    """What a model says about some images.
 
     Attributes:
         classes: [images, ablations] uint16, in offset order.
@@ -67,7 +67,7 @@ class JobVoter:
         return ImageVotes(classes, margins, clean.classes[:, 0].cpu().numpy(), clean_margins, finite)
 
     def predict(self, votes: NDArray[np.uint16]) -> NDArray[np.int32]:
-        """[images]: the class with the most votes, of votes [images, ablations]. Certificates take far longer."""
+        """[images]: the class with the most of the votes [images, ablations]. Certificates take far longer."""
         return count_votes(votes, classes=self.job.model.classes).prediction
 
     @property
@@ -76,7 +76,7 @@ class JobVoter:
         return family_of(self.job.ablation)
 
     def certify(self, votes: NDArray[np.uint16]) -> Any:
-        """The columns that the family stores, [images] each, of votes [images, ablations]."""
+        """The columns that the family stores, [images] each, from votes [images, ablations]."""
         return self.family.certify(votes, self.ablations, classes=self.job.model.classes)
 
     def sample_logits(self) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_MOST = (1 << 31) - 1
+_MAX_BYTES = (1 << 31) - 1
 
 
 def keep_freed_memory() -> None:
@@ -15,5 +15,5 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _MOST)
-        mallopt(_M_MMAP_THRESHOLD, _MOST)
+        mallopt(_M_TRIM_THRESHOLD, _MAX_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _MAX_BYTES)

@@ -1,4 +1,4 @@
-"""What to say of a network that cannot classify the job's images."""
+"""The error for a network that cannot classify the job's images."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +17,11 @@ def one_line_if_refused(view: str, format: Format, side: int) -> Iterator[None]:
     """Turn an error of torch or timm into a RequestError of one line.
 
     Args:
-        view: what the network classifies here, in words.
+        view: what the network classifies, such as `an image`.
         format: of the network.
         side: of the image, in pixels.
     Raises:
-        torch.OutOfMemoryError: as it came; another batch may fit.
+        torch.OutOfMemoryError: unchanged, because a smaller batch may fit.
     """
     try:
         yield

@@ -1,11 +1,12 @@
 """Does an engine compute what timm computes? Every engine is checked before its first vote.
 
 An engine takes a network apart: it folds the normalisation into the embedding, leaves tokens and rows out, and computes
-blocks in its own way. An option of timm that changes one of these would give the votes of another network, and nothing
-else would show it, because every later check asks the same engine. So timm's own forward pass classifies a made-up
-image, whole and under one ablation, painted and normalised by hand. The engine must give the same logits.
+blocks in its own way. An option of timm that changes one of these would give the votes of another network. No later
+check would show it, because they all ask the same engine. So timm's own forward pass classifies a made-up image, whole
+and under one ablation. Masking and normalisation are done here, without the engine. The engine must give the same
+logits.
 
-Covered: float32, in which an engine and timm differ by rounding alone. Not covered: other number formats, which run the
+Covered: float32, where an engine and timm differ only by rounding. Not covered: other number formats, which run the
 same code (tests/workers); the weights (classifiers.py).
 """
 
@@ -25,7 +26,7 @@ from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.refusals import one_line_if_refused
 from smoothcert.workers.votes.smoothed import Smoothed, upsampled, without_tf32
 
-# How far apart logits may lie: a share of their spread, some hundred times what float32 rounds, and a share of the
+# Logits may differ by a share of their spread, some hundred times the rounding of float32, and by a share of the
 # largest, because an offset that all logits share costs digits.
 _SHARE_OF_SPREAD, _SHARE_OF_LARGEST = 1e-3, 1e-5
 
@@ -33,8 +34,8 @@ _SHARE_OF_SPREAD, _SHARE_OF_LARGEST = 1e-3, 1e-5
 class _View(NamedTuple):
     """How the made-up image is shown."""
 
-    name: str  # in words
-    ablation: Masks  # the one that shows it
+    name: str  # for messages
+    ablation: Masks  # one
     keep_hidden: bool
 
 
@@ -46,7 +47,7 @@ class Expected(NamedTuple):
 
 
 def expected_logits(network: nn.Module, shown: Shown, *, preprocess: Preprocess, format: Format) -> list[Expected]:
-    """What timm's forward pass says of the made-up image: to be asked before an engine takes the network over.
+    """timm's logits of the made-up image. Call this before an engine changes the network.
 
     Args:
         network: float32, in evaluation mode, on the engine's device.
@@ -92,7 +93,7 @@ def made_up_image(preprocess: Preprocess) -> Tensor:
 
 
 def _views(network: nn.Module, shown: Shown, format: Format) -> Iterator[_View]:
-    """The whole image; an ablation with its hidden pixels black, and with its hidden tokens left out where the job
+    """The whole image; one ablation with its hidden pixels black; the same with its hidden tokens left out, if the job
     leaves them out.
     """
     middle = Masks.one_of(shown, shown.middle)
@@ -104,7 +105,7 @@ def _views(network: nn.Module, shown: Shown, format: Format) -> Iterator[_View]:
 
 @torch.inference_mode()
 def _timm_logits(network: nn.Module, view: _View, preprocess: Preprocess) -> Tensor:
-    """[classes] of timm's own forward pass over the painted image."""
+    """[classes]: timm's own forward pass over the masked image."""
     device = next(network.parameters()).device
     visible_HW1 = torch.from_numpy(view.ablation.masks[0])[:, :, None]
     painted = upsampled((made_up_image(preprocess) * visible_HW1)[None], preprocess.upsample)
@@ -118,7 +119,7 @@ def _timm_logits(network: nn.Module, view: _View, preprocess: Preprocess) -> Ten
 
 @contextmanager
 def _only_shown_tokens(network: nn.Module, ablation: Masks) -> Iterator[None]:
-    """Let timm leave the hidden tokens out, at the place of its forward pass where it leaves tokens out in training."""
+    """Let timm leave the hidden tokens out, where its forward pass drops tokens in training."""
     assert isinstance(network, VisionTransformer)
     [group] = token_groups(ablation, network.patch_embed.patch_size[0])
     prefix = network.num_prefix_tokens
@@ -131,7 +132,7 @@ def _only_shown_tokens(network: nn.Module, ablation: Masks) -> Iterator[None]:
 
 
 class _Keep(nn.Module):
-    """Some tokens of each sequence."""
+    """Keeps some tokens of each sequence."""
 
     def __init__(self, tokens: Tensor) -> None:
         super().__init__()

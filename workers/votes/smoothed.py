@@ -3,7 +3,7 @@
 A vote depends on the pixels of its own ablation and on nothing else. So ablations of different images can be computed
 together, as many as memory allows.
 
-    N images              A ablations of an image     S sequences: an ablation of an image each
+    N images              A ablations of an image     S sequences: each one ablation of one image
     K classes
 
 Covered: batching, votes, margins. Not covered: the logits themselves (smoothed_vit.py, smoothed_dense.py).
@@ -22,7 +22,7 @@ from smoothcert.workers.votes.memory import keep_freed_memory
 
 
 class Votes(NamedTuple):
-    """What the base classifier says of each ablation.
+    """What the base classifier says about each ablation.
 
     Attributes:
         classes: [images, ablations] int64, the lowest class on a tie.
@@ -48,7 +48,7 @@ class Smoothed(ABC):
         num_ablations: of an image.
         num_classes: of the base classifier.
         device: where to compute.
-        at_once: how much is computed in one go, in the unit of the costs that `_in_parts` gets.
+        at_once: how much to compute in one go, in the unit of `cost` in `_in_parts`.
     """
 
     def __init__(self, *, num_ablations: int, num_classes: int, device: torch.device, at_once: int) -> None:
@@ -69,15 +69,15 @@ class Smoothed(ABC):
         return self._votes(self._ablated_logits(images), len(images), self._num_ablations)
 
     def clean_votes(self, images: Tensor) -> Votes:
-        """Classify whole images, [images, 1] each; arguments as of `votes`."""
+        """Classify whole images, [images, 1] each; arguments as for `votes`."""
         return self._votes(self._whole_logits(images), len(images), 1)
 
     def logits(self, images: Tensor) -> Tensor:
-        """[images, ablations, classes] float32: for tests, votes take a fraction of the memory. Arguments as there."""
+        """[images, ablations, classes] float32. For tests: `votes`, with the same arguments, needs far less memory."""
         return self._logits(self._ablated_logits(images), len(images), self._num_ablations)
 
     def clean_logits(self, images: Tensor) -> Tensor:
-        """[images, 1, classes] float32 of whole images; arguments as of `votes`."""
+        """[images, 1, classes] float32 of whole images; arguments as for `votes`."""
         return self._logits(self._whole_logits(images), len(images), 1)
 
     @abstractmethod
@@ -106,7 +106,7 @@ class Smoothed(ABC):
 
         Args:
             sequences: how many there are.
-            cost: of one of them.
+            cost: of one sequence.
             compute: gives the logits of the sequences at some positions.
         """
         left = torch.arange(sequences, device=self._device)

@@ -1,12 +1,12 @@
-"""Images to votes with any timm classifier: it computes every pixel, hidden ones are black.
+"""Images to votes with any timm classifier. It computes every pixel; hidden pixels are black.
 
-    N images    A ablations of an image    S sequences: an ablation of an image each    K classes
-    H side of an image    W side of what the network sees, upsampled    C channels: 3, or 1 of gray images
+    N images    A ablations of an image    S sequences: each one ablation of one image    K classes
+    H side of an image    W side of what the network sees, upsampled    C channels: 3, or 1 for gray images
 
-The network runs as timm runs it, in the job's number format; its last layer, which gives the logits, in float32. With
-batch norm in evaluation mode no image sees another.
+The network runs as timm runs it, in the job's number format. Only its last layer, which gives the logits, runs in
+float32. With batch norm in evaluation mode no image changes the logits of another.
 
-Not covered: leaving hidden tokens out, many times faster where it can be done (smoothed_vit.py).
+Not covered: leaving hidden tokens out, which is many times faster if the network allows it (smoothed_vit.py).
 Source: Levine & Feizi 2020, arXiv:2002.10733, for convolutional networks; pixels are hidden before normalisation.
 """
 
@@ -25,13 +25,13 @@ from smoothcert.workers.votes.refusals import one_line_if_refused
 from smoothcert.workers.votes.smoothed import Computed, Smoothed, upsampled
 from smoothcert.workers.votes.visible import VisiblePixels
 
-# Pixels that the network sees in one go. They bound the memory: the widest moment of a network holds some 100 numbers a
-# pixel (ConvNeXt-B 96, ResNet-50 64).
+# Pixels that the network sees in one go. They bound the memory: a network holds at most some 100 numbers a pixel at
+# once (ConvNeXt-B 96, ResNet-50 64).
 _PIXELS_AT_ONCE = {"cpu": 16 * 224**2, "cuda": 512 * 224**2}
 
 
 class SmoothedDense(Smoothed):
-    """A classifier that votes on images of which most is black.
+    """A classifier that votes on mostly black images.
 
     Args:
         network: in evaluation mode, float32; taken over and changed.
@@ -109,7 +109,7 @@ def _refuse_batch_statistics(network: nn.Module, format: Format) -> None:
 
 
 def _to_dtype(network: Any, dtype: torch.dtype) -> None:
-    """All but the last layers, which take their input to float32: logits in bfloat16 tie too often."""
+    """Convert all but the last layers. Those convert their input to float32: logits in bfloat16 tie too often."""
     last = network.get_classifier()  # as every classifier of timm has
     last_layers = last if isinstance(last, tuple) else (last,)
     exact = {id(tensor) for layer in last_layers for tensor in (*layer.parameters(), *layer.buffers())}

@@ -1,12 +1,12 @@
 """Images to votes with a Vision Transformer that computes only the tokens an ablation shows.
 
 An ablation that shows 19 of 224 columns has about 30 of 196 tokens, so leaving the hidden ones out saves
-six sevenths of the work. Ablations with equally many tokens are computed together, whatever their offset
-and image, so nothing is padded. In the last block only the rows that the head reads are computed.
+six sevenths of the work. Ablations with equally many tokens are computed together, across offsets and
+images, so nothing is padded. In the last block only the rows that the head reads are computed.
 
 No operation here mixes sequences, so a vote depends on the pixels of its own ablation alone.
 
-    N images              A ablations of an image     S sequences: an ablation of an image each
+    N images              A ablations of an image     S sequences: each one ablation of one image
     T tokens of an image  n tokens that are shown     V pixel values of a token (C P P)
     P side of a token     D width of the network      K classes             C channels of an image
 
@@ -34,8 +34,8 @@ from smoothcert.workers.ablations.tokens import token_groups, visible_pixels
 from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed import Computed, Smoothed, upsampled
 
-# Tokens computed in one go: on a CPU what stays in its cache, on a GPU what keeps it busy. They bound the memory:
-# the widest moment of a block holds some 9 D numbers a token.
+# Tokens computed in one go: few enough for the cache of a CPU, enough to keep a GPU busy. They bound the memory:
+# a block holds at most some 9 D numbers a token at once.
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 17}
 _SHORT = 64  # tokens; up to here plain matrix products beat fused attention on a CPU
 
@@ -149,7 +149,7 @@ class SmoothedViT(Smoothed):
     def _fold_embedding(self, preprocess: Preprocess) -> None:
         """Make the embedding take raw pixels: W (x / 255 - mean) / std + b = W' x + b', so a hidden pixel is a 0.
 
-        It stays float32 for every dtype: 3 % of the work, and b' would lose digits in less.
+        It stays float32 for every dtype: it is 3 % of the work, and b' would lose digits in a shorter format.
         """
         network, embed = self._network, self._network.patch_embed
         mean, std = torch.tensor([preprocess.mean, preprocess.std], device=self._device, dtype=torch.float64)
@@ -164,7 +164,7 @@ class SmoothedViT(Smoothed):
 
 
 class _GELUInPlace(nn.GELU):
-    """Over its input, which nothing else reads: on a CPU another tensor of this size costs as much as the function."""
+    """Overwrites its input, which nothing else reads: on a CPU another tensor costs as much time as the function."""
 
     def forward(self, input: Tensor) -> Tensor:
         return torch.ops.aten.gelu.out(input, approximate=self.approximate, out=input)
@@ -189,7 +189,7 @@ def rows_that_the_head_reads(network: VisionTransformer) -> int | None:
 
 @torch.no_grad()
 def _prepare(block: Any) -> None:
-    """Change a block so that `_block` can compute it over its input: the same function, up to rounding."""
+    """Change a block so that `_block` can overwrite its input; the function stays the same, up to rounding."""
     if type(block) is not Block or type(block.attn) is not Attention:
         return
     _fold_scale(block.attn.proj, block.ls1)
@@ -209,7 +209,7 @@ def _fold_scale(linear: nn.Linear, scale: nn.Module) -> None:
 
 
 def _block(block: Any, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
-    """One transformer block, over its input; only the first `read` rows of its output are computed, None for all."""
+    """One transformer block, which overwrites its input. Computes the first `read` rows of its output; None: all."""
     if type(block) is not Block or type(block.attn) is not Attention:
         return block(tokens_SnD)
     mixed_SnD = _attention(block.attn, block.norm1(tokens_SnD), read=read)
@@ -231,7 +231,7 @@ def _add_linear(rows_SnD: Tensor, linear: nn.Linear, inputs_SnM: Tensor) -> None
 
 
 def _attention(attention: Attention, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
-    """timm's Attention up to its projection, with queries from the first `read` tokens only; keys, values from all."""
+    """timm's Attention up to its projection. Only the first `read` tokens give queries; all give keys and values."""
     heads = (attention.num_heads, attention.head_dim)
     weight, bias = attention.qkv.weight, attention.qkv.bias
     if read is None:

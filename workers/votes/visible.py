@@ -11,7 +11,7 @@ from smoothcert.workers.ablations.shown import Shown
 class VisiblePixels:
     """Makes masks of ablations from the small tables of their kinds.
 
-    Ablations are numbered through: those of the first kind in the order of votes, then those of the next.
+    The numbers of ablations run through all kinds: the first kind in the order of votes, then the next.
 
     Args:
         kinds: on images of one size.
@@ -30,7 +30,7 @@ class VisiblePixels:
         """[S, height, width] bool: the pixels that ablations show; [S] int64 on the device."""
         masks_SHW, first = self._of_kind(0, ablations_S), self._kinds[0].num_ablations
         for number, kind in enumerate(self._kinds[1:], start=1):
-            # Both are made and one is taken: choosing some of S first would make a GPU wait.
+            # Make the masks of both and take one: selecting some of S first would make a GPU wait.
             theirs_SHW = self._of_kind(number, ablations_S - first)
             masks_SHW = torch.where((ablations_S >= first)[:, None, None], theirs_SHW, masks_SHW)
             first += kind.num_ablations

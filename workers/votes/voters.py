@@ -26,7 +26,7 @@ def load_voter(job: Job, checkpoint: Path, checkpoint_key: str | None, device: t
     Args:
         job: the job.
         checkpoint: the job's, as a local file.
-        checkpoint_key: the state dict to take, or None if the file is one.
+        checkpoint_key: the state dict to take; None if the file itself is one.
         device: where to compute.
     Raises:
         RequestError: the weights are not that network's, or the network cannot vote.
@@ -45,7 +45,7 @@ def load_voter(job: Job, checkpoint: Path, checkpoint_key: str | None, device: t
 def smooth(
     network: nn.Module, shown: Shown, *, preprocess: Preprocess, format: Format, device: torch.device
 ) -> Smoothed:
-    """The network, ready to vote, after its engine has shown that it computes what timm computes.
+    """The network in its engine, after a check that the engine computes what timm computes.
 
     Args:
         network: float32, in evaluation mode; taken over and changed.
@@ -54,7 +54,7 @@ def smooth(
         format: of the network.
         device: where to compute.
     Raises:
-        RequestError: the network cannot vote, or its votes would be those of another.
+        RequestError: the network cannot vote, or its votes would be those of another network.
     """
     engine = SmoothedViT if has_tokens(network) else SmoothedDense
     expected = expected_logits(network.to(device), shown, preprocess=preprocess, format=format)
