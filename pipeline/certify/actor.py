@@ -28,7 +28,7 @@ class CertifierActor:
     """Certifies shards.
 
     Args:
-        plans: of the runs that it makes.
+        plans: one for each run that it makes.
         threads: CPU threads to use.
     """
 
@@ -37,7 +37,7 @@ class CertifierActor:
         self._admitted = threading.Event()
         self._stopping = threading.Event()
         self._loading = threading.Lock()
-        self._loaded: Certifier | None = None  # by the first task: Ray keeps a task's exception, not a constructor's
+        self._loaded: Certifier | None = None  # loaded in the first task: Ray loses a constructor's exception
 
     def _certifier(self) -> "Certifier":
         with self._loading:
@@ -49,17 +49,17 @@ class CertifierActor:
 
     @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
     def machine(self) -> str:
-        """The id of the machine that this runs on; also shows that the actor is alive."""
+        """The id of this actor's machine. An answer also shows that the actor is alive."""
         return str(ray.get_runtime_context().get_node_id())
 
     @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
     def admit(self) -> None:
-        """Go on after the introduction: this actor votes as the others do."""
+        """Continue after the introduction: this actor votes like the others."""
         self._admitted.set()
 
     @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
     def stop(self) -> None:
-        """End each shard after its batch, unless all its images are done."""
+        """End each shard after its current batch. A shard whose images are all done is still published."""
         self._stopping.set()
 
     def try_out(self, task: ShardTask, images: int) -> TriedOut:
@@ -72,7 +72,7 @@ class CertifierActor:
         certifier = self._certifier()
         if not self._admitted.is_set():
             yield certifier.introduce()
-            self._admitted.wait()  # or it would publish while the driver still compares
+            self._admitted.wait()  # otherwise it could publish before the driver has compared it
         with closing(certifier.certify(task)) as steps:
             for step in steps:
                 yield step

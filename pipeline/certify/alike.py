@@ -1,7 +1,7 @@
 """Do all actors of a run vote alike? Each classifies one fixed image before its first shard.
 
 The introduction of the run's first actor is published once, as introduction.json. Every driver compares its actors with
-it. Machines may differ in versions and devices, which every file records, but not in what they say of the same image.
+it. Machines may differ in versions and devices, which every file records. Their logits for the same image must agree.
 
 Not covered: that the actors hold the same checkpoint (workers/certifier.py compares its bytes).
 """
@@ -18,7 +18,7 @@ from smoothcert.workers.runs.records import IntroductionRecord
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import Introduction
 
-# How far apart logits may lie, as a share of the largest: far above rounding, far below another model's.
+# How much logits may differ, as a share of the largest: far more than by rounding, far less than between models.
 _LOGIT_TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1, "float16": 2e-2}
 
 
@@ -27,9 +27,9 @@ class Alike:
 
     Args:
         run: the run.
-        dtype: of the job's model.
-        strict: whether the environments must be equal, too.
-        published: environments of the files that the run has already.
+        dtype: number format of the job's model.
+        strict: whether the environments must be equal as well.
+        published: environments of the files published so far.
     Raises:
         RequestError: strict, and the published environments differ.
     """
@@ -46,8 +46,8 @@ class Alike:
         """Compare an actor with the first one and, if strict, its environment with all before it.
 
         Raises:
-            RunError: its logits, or its votes_version, are not those of the first.
-            RequestError: strict, and its environment is another.
+            RunError: its logits or its votes_version differ from the first actor's.
+            RequestError: strict, and its environment differs.
         """
         first = self._first = self._first or _first_of(self._run, actor)
         largest = np.abs(np.nan_to_num(first.logits)).max()
@@ -72,7 +72,7 @@ class Alike:
 
 
 def _first_of(run: Run, actor: Introduction) -> Introduction:
-    """The run's first actor: this one, unless another driver or another day had one before it."""
+    """The run's first actor: this one, unless the run has recorded an earlier one."""
     run.store.publish(run.url, INTRODUCTION, _record_of(actor).encode())
     url = f"{run.url}/{INTRODUCTION}"
     first = parse(IntroductionRecord, run.store.read(url), url)

@@ -7,7 +7,7 @@
     no batch is done for a long time            an attempt                   is replaced
     the actor dies or falls silent,
         its machine lives, it had one shard     an attempt                   is replaced
-        its machine lives, it had two shards    nothing: whose fault it was is unknown
+        its machine lives, it had two shards    nothing: it is unknown which of the two is at fault
         its machine is gone                     nothing
     the actor is replaced for another shard     nothing
     its report came before any of these         nothing: the shard is done
@@ -17,7 +17,7 @@ kills every actor does not stop the run.
 
 - An actor has up to two shards: while the votes of one are computed, the other is fetched, decoded or published.
 - It gets a second shard only if the queue holds enough for all actors.
-- After a loss, a shard has its actor to itself, so that the next loss shows whose fault it is.
+- After a loss, a shard has its actor to itself, so that the next loss shows which shard is at fault.
 - A shard does not return to a machine where it failed, unless it failed on all: one bad machine alone cannot use up
   its attempts.
 
@@ -57,9 +57,9 @@ class _Actor:
     """An actor.
 
     Attributes:
-        machine: where it runs; None until it does.
-        shards: what it has, by index.
-        reported: indices of those whose report has come, though their stream has not ended.
+        machine: where it runs; None until it runs.
+        shards: its shards, by index.
+        reported: indices of the shards whose report has come but whose stream has not ended.
         progress_at: when it last did a batch.
     """
 
@@ -69,7 +69,7 @@ class _Actor:
     progress_at: float = 0.0
 
     def take_away(self, task: ShardTask) -> bool:
-        """Remove a shard; whether its report has come."""
+        """Remove a shard, and return whether its report has come."""
         del self.shards[task.index]
         was_reported = task.index in self.reported
         self.reported.discard(task.index)
@@ -81,7 +81,7 @@ class _History:
     """What has happened to a shard.
 
     Attributes:
-        alone: an actor was lost with it, so it shares none any more.
+        alone: an actor was lost while it had this shard, so the shard no longer shares an actor.
         failed_on: machines of its errors and stalls, one entry each.
         lost_on: machines on which an actor was lost that had this shard alone.
     """
@@ -102,7 +102,7 @@ class Attempts(Generic[ActorT]):
     """The shards of a run and the actors that do them.
 
     Args:
-        max_attempts: after so many a shard is given up.
+        max_attempts: after this many attempts a shard is given up.
     """
 
     def __init__(self, max_attempts: int) -> None:
@@ -115,7 +115,7 @@ class Attempts(Generic[ActorT]):
 
     @property
     def actors(self) -> AbstractSet[ActorT]:
-        """Those that live or start. Whoever is missing here must be ended."""
+        """The actors that live or start. Any other actor must be ended."""
         return self._actors.keys()
 
     @property
@@ -129,7 +129,7 @@ class Attempts(Generic[ActorT]):
         return not self._queue and not self.busy
 
     def machine_of(self, name: ActorT) -> str | None:
-        """Where an actor runs; None until it does."""
+        """Where an actor runs; None until it runs."""
         return self._actors[name].machine
 
     def has_shards(self, name: ActorT) -> bool:
@@ -141,17 +141,17 @@ class Attempts(Generic[ActorT]):
         self._queue.extend(tasks)
 
     def stop(self) -> None:
-        """Hand out nothing any more; a shard that is not done is left for another run of the command."""
+        """Hand out no more shards. Unfinished shards wait until the command is run again."""
         self._stopped = True
         self._queue.clear()
 
     # Actors come
 
     def actors_missing(self, wanted: int, now: float) -> int:
-        """How many actors to start; below 0, how many of those without a machine are not needed.
+        """How many actors to start. If negative: how many actors without a machine are not needed.
 
         Args:
-            wanted: as many as there is room for.
+            wanted: how many actors there is room for.
             now: seconds.
         """
         missing = min(wanted, len(self._queue) + len(self.busy)) - len(self._actors)
@@ -174,7 +174,7 @@ class Attempts(Generic[ActorT]):
             self._starts.succeeded()
 
     def cannot_start(self, name: ActorT, reason: str, now: float) -> list[CannotStart]:
-        """An actor ended before it ran; each reason is said once."""
+        """An actor ended before it ran. Each reason is reported once."""
         del self._actors[name]
         return self._starts.failed(reason, running=len(self._actors) - len(self.waiting()), now=now)
 
@@ -185,10 +185,10 @@ class Attempts(Generic[ActorT]):
     # Shards go out
 
     def hand_out(self, wanted: int, now: float) -> Iterator[Dispatch[ActorT]]:
-        """Give shards to actors that run: one to each, then a second one. The caller may take each back at once.
+        """Give shards to actors that run: one to each, then a second. The caller may take each back: `found_published`.
 
         Args:
-            wanted: actors for which the queue must hold a shard before one gets a second.
+            wanted: an actor gets a second shard only if the queue holds more shards than this.
             now: seconds.
         """
         for count in range(1, SHARDS_PER_ACTOR + 1):
@@ -212,14 +212,14 @@ class Attempts(Generic[ActorT]):
         return task.index in self._histories and self._histories[task.index].alone
 
     def _may_try(self, actor: _Actor, task: ShardTask) -> bool:
-        """Whether the shard has not failed on this machine, or has on all."""
+        """Whether the shard has not failed on this machine, or has failed on all machines."""
         if task.index not in self._histories:
             return True
         tried = self._histories[task.index].machines()
         return actor.machine not in tried or all(one.machine in tried for one in self._actors.values() if one.machine)
 
     def take_back(self, name: ActorT, task: ShardTask) -> None:
-        """A shard that was handed out just now needs no actor, or did not reach it."""
+        """Take back a shard that was just handed out: somebody published it, or it did not reach the actor."""
         self._actors[name].take_away(task)
 
     # Shards go on and come back
@@ -229,7 +229,7 @@ class Attempts(Generic[ActorT]):
         self._actors[name].progress_at = now
 
     def reported(self, name: ActorT, task: ShardTask) -> None:
-        """The report of a shard has come: whatever happens to its actor now, it is done."""
+        """The report of a shard has come. The shard is done, even if its actor dies now."""
         self._actors[name].reported.add(task.index)
 
     def stalled(self, now: float) -> list[ActorT]:
@@ -237,13 +237,13 @@ class Attempts(Generic[ActorT]):
         return [name for name in self.busy if now - self._actors[name].progress_at > STALLED_S]
 
     def ended(self, name: ActorT, task: ShardTask) -> Decision:
-        """The stream of a shard is over; without a report the actor was told to stop."""
+        """The stream of a shard has ended. If no report came, the actor was stopped."""
         if self._actors[name].take_away(task):
             return []
         return self._requeue(task, "it was stopped")
 
     def machines_in_doubt(self, name: ActorT) -> set[str | None]:
-        """Machines of which `failed` and `lost` need to know whether they live."""
+        """The machines that may have died; `failed` and `lost` need to know which of them live."""
         actor = self._actors[name]
         lost_on = (self._histories[index].lost_on for index in actor.shards if index in self._histories)
         return {actor.machine, *(machine for machines in lost_on for machine in machines)} if actor.shards else set()
@@ -258,8 +258,8 @@ class Attempts(Generic[ActorT]):
             task: the shard.
             cause: what was raised, in one line.
             alive: those of `machines_in_doubt` that live.
-            on_purpose: whether our code raised it. Any other error may have broken the process, as CUDA errors do,
-                and every shard there would fail: the actor is replaced.
+            on_purpose: whether our code raised it. Any other error may have broken the process, as CUDA errors do.
+                Every later shard there would fail, so the actor is replaced.
         """
         actor = self._actors[name]
         is_done = actor.take_away(task)
@@ -277,13 +277,13 @@ class Attempts(Generic[ActorT]):
         return decision
 
     def lost(self, name: ActorT, reason: str, alive: Collection[str], *, stalled: bool = False) -> Decision:
-        """An actor is gone, or as good as gone: what it still publishes does no harm.
+        """An actor is dead or counts as dead. What it still publishes does no harm.
 
         Args:
             name: the actor.
             reason: one line.
             alive: those of `machines_in_doubt` that live.
-            stalled: it answers but does no batch, which is not its machine's end.
+            stalled: it answers but does no batch, so its machine lives.
         """
         actor = self._actors.pop(name)
         decision: Decision = []

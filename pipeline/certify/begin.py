@@ -31,7 +31,7 @@ def begin(plan: Plan, *, unsafe_overwrite: bool = False) -> bool:
 
 
 def _check_refusal(run: Run, *, unsafe_overwrite: bool) -> None:
-    """Write run.json once more: if that is not refused, no file of the run is published once."""
+    """Write run.json again. A storage that accepts this would also let two machines publish the same shard."""
     url = f"{run.url}/{RUN_JSON}"
     content = run.store.read(url)
     if not run.store.publish(run.url, RUN_JSON, content):

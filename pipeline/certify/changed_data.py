@@ -1,7 +1,7 @@
 """Has the data of a run changed since the run began?
 
-Equal names and sizes can hide other data: a tar is padded, and the run id is made of names and sizes alone. So a tar
-with a new fingerprint is hashed again where votes of it are published already.
+Equal names and sizes can hide other data: tars are padded, and the run id covers only their names and sizes. So a tar
+with a new fingerprint is hashed again if its votes are already published.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from smoothcert.workers.storage.store import sha256_of
 
 
 def refuse_changed_data(run: Run, tasks: Sequence[ShardTask], published: set[str]) -> None:
-    """Compare what is published with the tars of today.
+    """Compare the published files with the present tars.
 
     Args:
         run: as it began.

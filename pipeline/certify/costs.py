@@ -92,12 +92,12 @@ def _table_of(plan: Plan, num_ablations: int, work: "_ImageWork", images: int | 
 
 
 def _refuse_misfit(job: Job, network: nn.Module, ablations: Shown) -> None:
-    """Build the engine as an actor does, in the number format that every machine has; the network is taken over."""
+    """Build the engine as an actor does, but in float32, which every machine has. The engine takes over the network."""
     smooth(network, ablations, preprocess=job.preprocess, format=Format.of(job.model), device=torch.device("cpu"))
 
 
 class _ImageWork(NamedTuple):
-    """The work for one image: tokens, None where none are dropped; operations, None where they cannot be counted."""
+    """The work for one image: tokens, None for a network without them; operations, None if torch cannot count them."""
 
     tokens: int | None
     flop: int | None
@@ -131,12 +131,12 @@ def dense_flop_of(network: nn.Module, side: int, channels: int = 3) -> int | Non
         try:
             network.eval()(torch.empty(1, channels, side, side))
         except (RuntimeError, TypeError, ValueError, AssertionError):
-            return None  # some networks read numbers of their tensors; the meta device has none
+            return None  # some networks read values of their tensors; the meta device has none
     return int(counter.get_total_flops())
 
 
 def flop_of(network: VisionTransformer, shown: int) -> int:
-    """Operations of the matrix products of one ablation that shows so many tokens; all rows of the last block count.
+    """Operations of the matrix products of one ablation with `shown` tokens; all rows of the last block count.
 
     Args:
         network: any timm VisionTransformer; its weights are not read.
@@ -150,7 +150,7 @@ def flop_of(network: VisionTransformer, shown: int) -> int:
 
 
 class _Images(NamedTuple):
-    """The images of a plan: how many, None where that is not known; notices; and the shards that would fail."""
+    """The images of a plan: how many, None if unknown; notices; and the shards that would fail."""
 
     total: int | None
     notices: list[str]
@@ -166,7 +166,7 @@ def _count_images(plan: Plan) -> _Images:
             expected = expect(task, plan)
             counts.append(expected.images)
             left_out += expected.left_out
-        except RunError as error:  # of a tar, or of its disk
+        except RunError as error:  # the tar is bad, or its disk
             failures.append(f"shard {task.shard.name}: {error}")
     unknown = None in counts
     notices = (

@@ -28,16 +28,16 @@ class Diary:
     """Keeps the events of one driver's work.
 
     Args:
-        run: what the driver works on.
+        run: the run that the driver works on.
     """
 
     def __init__(self, run: Run) -> None:
-        from ray.util.metrics import Counter, Gauge  # a finished run has no need of ray
+        from ray.util.metrics import Counter, Gauge  # a finished run does not need ray
 
         self._run, self._began, self._start = run, datetime.now(UTC), time.monotonic()
         self.rows = 0
         self.failures: list[str] = []
-        self._lines = io.BytesIO()  # a fifth of the memory of records
+        self._lines = io.BytesIO()  # lines take a fifth of the memory of records
         self._images = Counter("smoothcert_images_total", "Images whose shard is published.")
         self._shards = Counter("smoothcert_shards_total", "Shards by what became of them.", tag_keys=("outcome",))
         self._decode = Counter("smoothcert_decode_seconds_total", "Seconds that models waited for decoded images.")
@@ -62,7 +62,7 @@ class Diary:
                 self._add("failed", event, reason=event.reason)
 
     def publish(self) -> None:
-        """Put the diary into RUN/drivers/, under a name of its own: a line per attempt, then one of the driver."""
+        """Publish the diary as a new file in RUN/drivers/: a line per attempt, then a line for the driver."""
         record = DriverRecord(
             node=platform.node(),
             began=self._began.isoformat(timespec="seconds"),

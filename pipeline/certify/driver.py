@@ -48,7 +48,7 @@ def certify_all(
     Returns:
         The exit code: 0 complete; 1 a shard failed, or too many images have no votes or no usable label.
     Raises:
-        RequestError, RunError: nothing can be done, or no more.
+        RequestError, RunError: the work cannot begin, or cannot continue.
     """
     console = console_of(stderr=json_to is not None)
     plan = make_plan(job)
@@ -94,7 +94,7 @@ def _work(plan: Plan, todo: Sequence[ShardTask], console: Console, alike: Alike,
     from smoothcert.pipeline.certify.diary import Diary  # loads ray, which takes a second; a finished run needs none
 
     fleet = _start_fleet(plan, todo, console)
-    if shared:  # another driver may be doing them, in the order of their sizes
+    if shared:  # another driver may be doing them by size, so take another order
         todo = random.sample(todo, len(todo))
     diary = Diary(plan.run)
     with progress_of(console, todo, partial(count_images, plan=plan)) as progress:
@@ -136,10 +136,10 @@ def _start_fleet(plan: Plan, todo: Sequence[ShardTask], console: Console) -> "Fl
 
 
 def _finish(plan: Plan, summary: Summary) -> None:
-    """Write _SUCCESS; every shard is published.
+    """Write _SUCCESS: every shard is published.
 
     Raises:
-        RunError: it is there and names other files.
+        RunError: _SUCCESS exists and names other files.
     """
     run = plan.run
     success = run.success()
@@ -175,7 +175,7 @@ def _title(plan: Plan, *, complete: bool) -> str:
 
 
 def _remarks(plan: Plan, summary: Summary) -> Iterator[str]:
-    """What a reader of the table must know besides, a line each."""
+    """What else a reader of the table must know, a line each."""
     yield from (f"notice: {notice}" for notice in notices_of(summary))
     if missing := len(plan.tasks) - len(summary.files):
         yield (

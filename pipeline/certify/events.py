@@ -7,7 +7,7 @@ from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardT
 
 @dataclass(frozen=True)
 class Beat:
-    """A batch is done: so many images of the shard are done now."""
+    """A batch is done; `images` counts the images of the shard that are done by now."""
 
     task: ShardTask
     images: int
@@ -38,7 +38,7 @@ class FoundPublished:
 
 @dataclass(frozen=True)
 class CannotStart:
-    """An actor cannot start; `reason` is one line that was not said before."""
+    """An actor cannot start; `reason` is one line that was not reported before."""
 
     reason: str
 

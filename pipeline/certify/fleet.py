@@ -1,8 +1,7 @@
 """Ray actors that certify shards: started, given shards, listened to, ended.
 
-The driver waits on the streams of all shards at once. It asks each actor now and then whether it is alive, for Ray
-alone notices a machine that falls silent only after minutes. Actors are started as machines join, up to what the job
-asks for.
+The driver waits on the streams of all shards at once. Every few seconds it asks each actor whether it is alive, because
+Ray needs minutes to notice a silent machine. Actors are started as machines join, up to what the job asks for.
 
 Not covered: who gets which shard and what a death costs (attempts.py); what an actor does (actor.py); what the cluster
 has (cluster/resources.py); whether all actors vote alike (alike.py); what the user sees (progress.py).
@@ -39,8 +38,8 @@ class Member:
 
     Attributes:
         actor: Ray's handle.
-        life: the answer that shows it is alive, while that is waited for.
-        asked_at: when it was asked.
+        life: the pending answer that will show that it is alive; None if none is pending.
+        asked_at: when it was last asked for one.
     """
 
     actor: Any
@@ -52,7 +51,7 @@ class Fleet:
     """The actors of one pass over the shards.
 
     Args:
-        plans: of the runs that are made in this pass, whose run.json is written. They share shards and execution.
+        plans: one for each run of this pass. Their run.json is written, and they share shards and execution.
         share: what one actor asks for.
         actor_class: what runs in each actor.
     """
@@ -61,7 +60,7 @@ class Fleet:
         self, plans: Sequence[Plan], share: resources.Share, actor_class: type[CertifierActor] = CertifierActor
     ) -> None:
         self._plans, self._share = tuple(plans), share
-        self._plans_there = ray.put(self._plans)  # plans and class once, not with each actor
+        self._plans_ref = ray.put(self._plans)  # plans and class are sent once, not with each actor
         remote = ray.remote(**ACTOR_OPTIONS)(actor_class)
         self._actor_class = remote.options(num_cpus=share.cpus, num_gpus=share.gpus)
         self._attempts = Attempts[Member](self.plan.job.execution.max_attempts)
@@ -79,13 +78,13 @@ class Fleet:
         return self._plans[0]
 
     def certify(self, tasks: Sequence[ShardTask], *, shared: bool = False) -> Iterator[Event]:
-        """Do the shards in the order given, as actors come free; each ends in a report, a failure or found published.
+        """Certify the shards in the order given. Each ends in a ShardReport, a Failure or a FoundPublished.
 
         An actor introduces itself before its first shard.
 
         Args:
             tasks: the shards.
-            shared: whether another driver may work on them, too; one that is met on the way is noticed.
+            shared: whether another driver may work on them too; assumed as soon as an actor finds its shard published.
         Raises:
             RequestError: an actor says that the request is wrong.
             RunError: no machine is left, and none comes.
@@ -99,7 +98,7 @@ class Fleet:
             yield from self._lose_the_silent()
 
     def wind_down(self) -> Iterator[Event]:
-        """After an interrupt: shards of which all images are done get published, the others end after their batch."""
+        """After an interrupt: publish the shards whose images are all done; the others end after their batch."""
         self._attempts.stop()
         for member in self._attempts.busy:
             member.actor.stop.remote()
@@ -137,7 +136,7 @@ class Fleet:
                 return member
 
     def answer_of(self, member: Member, answer: Any) -> Any:
-        """Wait for an actor's answer; it is asked now and then whether it is alive."""
+        """Wait for an actor's answer, and check every few seconds that the actor is alive."""
         deadline = time.monotonic() + STALLED_S
         while not ray.wait([answer], timeout=LOOK_S)[0] and time.monotonic() < deadline:
             ray.get(member.actor.machine.remote(), timeout=SILENT_S)
@@ -153,7 +152,7 @@ class Fleet:
         self._kill(member)
 
     def _start(self) -> Member:
-        actor = self._actor_class.remote(self._plans_there, max(1, int(self._share.cpus)))
+        actor = self._actor_class.remote(self._plans_ref, max(1, int(self._share.cpus)))
         member = Member(actor, actor.machine.remote(), time.monotonic())
         self._members.append(member)
         self._attempts.add(member)
@@ -168,7 +167,7 @@ class Fleet:
     # All actors
 
     def _look(self) -> None:
-        """Now and then: ask who is alive, and start actors where there is room for them."""
+        """Every few seconds, ask which actors are alive, and start actors if there is room."""
         now = time.monotonic()
         if now - self._looked_at < LOOK_S:
             return
@@ -180,11 +179,11 @@ class Fleet:
         missing = self._attempts.actors_missing(self._wanted, now)
         for _ in range(missing):
             self._start()
-        for member in self._attempts.waiting()[: max(0, -missing)]:  # no machine shall come for them
+        for member in self._attempts.waiting()[: max(0, -missing)]:  # no machine needs to come for them
             self.end(member)
 
     def _room(self) -> int:
-        """Room for actors; where an autoscaler can bring machines, as many again are asked for."""
+        """Room for actors, doubled if an autoscaler can bring machines."""
         room = self._share.room()
         return max(1, 2 * room) if resources.has_autoscaler() else room
 
@@ -203,9 +202,9 @@ class Fleet:
                 yield FoundPublished(task)
 
     def _hear(self, timeout_s: float) -> Iterator[Event]:
-        """What actors have to say within the time."""
+        """Yield what the actors report within the time."""
         lives = {member.life: member for member in self._members if member.life is not None}
-        waiting = [*lives, *self._streams]  # the first that is ready is heard: a life must not wait behind streams
+        waiting = [*lives, *self._streams]  # ray.wait takes the first that is ready: lives go before streams
         if not waiting:
             time.sleep(timeout_s)
             return
@@ -252,7 +251,7 @@ class Fleet:
             self._shared |= not item.published
         yield Beat(task, item) if isinstance(item, int) else item
         if isinstance(item, Introduction):
-            member.actor.admit.remote()  # whoever heard the introduction has not objected
+            member.actor.admit.remote()  # the driver has heard the introduction and raised no error
 
     def _fail(self, member: Member, task: ShardTask, error: RayError) -> Iterator[Event]:
         cause = cause_of(error)

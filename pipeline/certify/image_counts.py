@@ -11,7 +11,7 @@ class Expected(NamedTuple):
     """What a shard will give.
 
     Attributes:
-        images: its rows; None if the tar would have to be fetched to tell.
+        images: its rows; None if the tar would have to be fetched to count them.
         left_out: what of the tar is not in the run, if the tar was read to count.
     """
 
@@ -34,5 +34,5 @@ def expect(task: ShardTask, plan: Plan) -> Expected:
 
 
 def count_images(task: ShardTask, plan: Plan) -> int | None:
-    """The rows that a shard will give; None and errors as of `expect`."""
+    """The rows that a shard will give; None and errors as for `expect`."""
     return expect(task, plan).images

@@ -42,7 +42,7 @@ class Plan:
         job: the job.
         run: where its results go; run.json may not be written yet.
         checkpoint_sha256, checkpoint_key: the weights that vote.
-        checkpoint_layout: how their file is laid out, in words.
+        checkpoint_layout: a phrase that describes the layout of their file.
         tasks: the shards of the run at their present URLs and fingerprints.
         todo: the shards without a published file, the largest first.
         notices: what the user must know before the run begins, a line each.
@@ -58,15 +58,15 @@ class Plan:
     notices: tuple[str, ...] = ()
 
     def certifier(self, threads: int) -> "Certifier":
-        """What does the shards of this plan alone; as `certifier_of`."""
+        """The Certifier of this plan alone; see `certifier_of`."""
         return certifier_of([self], threads)
 
 
 def certifier_of(plans: Sequence[Plan], threads: int) -> "Certifier":
-    """What makes the runs of all plans in one pass over their shards; errors as of Certifier. Loads torch.
+    """A Certifier that makes the runs of all plans in one pass over their shards. Raises what it raises; loads torch.
 
     Args:
-        plans: of the same images and pixels.
+        plans: with the same images and pixels.
         threads: CPU threads to use.
     """
     from smoothcert.workers.certifier import Assignment, Certifier
@@ -102,7 +102,7 @@ def make_plan(job: Job) -> Plan:
 
 
 def _find_checkpoint(job: Job, store: Store) -> tuple[CheckpointRecord, str]:
-    """The job's checkpoint, and how its file is laid out, in words."""
+    """The job's checkpoint, and a phrase that describes the layout of its file."""
     url = job.model.checkpoint
     require_checkpoint(url, store)
     with store.local(url) as file:
@@ -134,7 +134,7 @@ def _plan_run(
 
 
 def _existing_run(planned: Run) -> Run | None:
-    """The run that has begun before at the URL of a planned one."""
+    """The run that already exists at the URL of the planned one."""
     run = find_run(planned.url, planned.store)
     if run is not None and run.run_id != planned.run_id:
         raise RequestError(f"{planned.url} holds run {run.run_id}, not the one of its name; move it back, or away")

@@ -19,7 +19,7 @@ from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardT
 CountImages = Callable[[ShardTask], int | None]
 """Counts the images of a shard; None if it would have to be fetched. Raises a ShardError if the shard will fail."""
 
-_COUNT_S = 3.0  # time to count images; what is not counted by then is estimated from the size of the shards
+_COUNT_S = 3.0  # time to count images; the rest is estimated from the sizes of the shards
 
 
 class Lines:
@@ -67,7 +67,7 @@ class _ShardBar(Lines):
         match event:
             case Introduction() if not self._loaded:
                 self._loaded = True
-                self._bar.pace.restart()  # or loading the model would count as slow work
+                self._bar.pace.restart()  # otherwise loading the model would count as slow work
             case Beat():
                 self._images[event.task.index] = event.images
             case ShardReport():
@@ -86,11 +86,11 @@ class _ShardBar(Lines):
 
 
 class _Expected:
-    """How many images there will be. Shards that are not counted have as many images a byte as the others.
+    """How many images there will be. Uncounted shards are assumed to hold as many images per byte as the others.
 
     Args:
         todo: the shards.
-        counted: images of some of them, by index.
+        counted: number of images of some of them, by index.
     """
 
     def __init__(self, todo: Sequence[ShardTask], counted: Mapping[int, int]) -> None:
@@ -101,7 +101,7 @@ class _Expected:
         self._rows, self._bytes = sum(counted[task.index] for task in whole), sum(task.shard.size for task in whole)
 
     def finish(self, task: ShardTask, rows: int) -> None:
-        """A shard is done: its number of rows is no estimate any more."""
+        """A shard is done: its number of rows is known now."""
         if task.index in self._counted:
             self._known += rows - self._counted[task.index]
             return
@@ -120,7 +120,7 @@ class _Expected:
 
 
 def _count(todo: Sequence[ShardTask], count: CountImages) -> dict[int, int]:
-    """Images of the shards, by index, as far as they can be counted in `_COUNT_S`."""
+    """Count the images of the shards, by index, for up to `_COUNT_S`."""
     counted, deadline = dict[int, int](), time.monotonic() + _COUNT_S
     for task in todo:
         known = task.limit if task.limit is not None else task.shard.images

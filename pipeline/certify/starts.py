@@ -1,7 +1,7 @@
 """When to start the next actors, if some could not start.
 
-A machine may join on which no actor can start, for want of a library or of memory. To start them there without a pause
-would keep it busy for nothing. So the next ones are started later and later, and each reason is said once.
+A machine may join that lacks a library or memory, so that no actor can start there. Starting actors without a pause
+would keep it busy for nothing. So each wait is longer than the one before, and each reason is reported once.
 
 Pure: the time is an argument. Not covered: actors that are lost after they ran (attempts.py).
 """
@@ -19,10 +19,10 @@ class Starts:
         self._delay_s = FIRST_DELAY_S
         self._again_at = 0.0
         self._most_until_then = 0  # actors
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def succeeded(self) -> None:
-        """An actor runs: the next failure is one of a new kind."""
+        """An actor runs: the next failure is a new one, with the first delay."""
         self._delay_s = FIRST_DELAY_S
 
     def failed(self, reason: str, *, running: int, now: float) -> list[CannotStart]:
@@ -30,16 +30,16 @@ class Starts:
 
         Args:
             reason: one line.
-            running: actors that run. As many may be kept up until the next start: the wait is for machines that fail.
+            running: number of actors that run. During the wait, lost ones may be replaced up to this number.
             now: seconds.
         """
         if now >= self._again_at:  # of several that fail together, the first counts
             self._again_at = now + self._delay_s
             self._delay_s = min(2 * self._delay_s, LONGEST_DELAY_S)
         self._most_until_then = running
-        if reason in self._said:
+        if reason in self._reported:
             return []
-        self._said.add(reason)
+        self._reported.add(reason)
         return [CannotStart(reason)]
 
     def most(self, wanted: int, now: float) -> int:

@@ -1,6 +1,6 @@
 """One actor votes on a few images before the fleet starts, and nothing is published.
 
-Not covered: what the images say of the request (canary.py).
+Not covered: what the images show about the request (canary.py).
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ def try_out(fleet: Fleet, todo: Sequence[ShardTask]) -> tuple[str, ...]:
     """Vote on the first images of the smallest shards.
 
     Args:
-        fleet: whose first actor votes; it stays for the shards.
+        fleet: its first actor votes, and later certifies shards.
         todo: shards without a published file.
     Returns:
-        What the user should know of the job, a line each.
+        What the user should know about the job, a line each.
     Raises:
         RequestError: the model cannot be loaded, no actor can start, or nearly all labels are wrong.
         RunError: nearly none of the images can be voted on, or no machine came.
@@ -32,7 +32,7 @@ def try_out(fleet: Fleet, todo: Sequence[ShardTask]) -> tuple[str, ...]:
     scout, canary, notices = _Scout(fleet), Canary(fleet.plan.job), tuple[str, ...]()
     unpublished = {task.index for task in todo}
     for task in sorted(fleet.plan.tasks, key=lambda task: (task.index not in unpublished, task.shard.size)):
-        # The last shards of a run may be odd ones: a fault must hold for published shards, too.
+        # The last shards of a run may be odd ones, so a fault must show in published shards too.
         if canary.is_sure or (task.index not in unpublished and canary.fault() is None):
             break
         if tried := scout.try_out(task):
@@ -44,7 +44,7 @@ def try_out(fleet: Fleet, todo: Sequence[ShardTask]) -> tuple[str, ...]:
 
 
 class _Scout:
-    """The actor that votes; another one takes its place where it is lost."""
+    """The actor that votes. If it is lost, another one takes its place."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -52,7 +52,7 @@ class _Scout:
         self._losses = 0
 
     def try_out(self, task: ShardTask) -> TriedOut | None:
-        """What comes of a shard; None if its tar is bad, which is reported in its turn, or if the actor was lost."""
+        """Vote on a shard; None if the actor was lost, or if the tar is bad, which its own turn will report."""
         try:
             tried: TriedOut = self._fleet.answer_of(self._member, self._member.actor.try_out.remote(task, _IMAGES))
             return tried
@@ -61,7 +61,7 @@ class _Scout:
             if not isinstance(cause, ShardError):
                 if self._gives_up(error):
                     raise cause from None
-                self._fleet.end(self._member)  # the shard or the machine ended it: another may fare better
+                self._fleet.end(self._member)  # the shard or the machine ended it; another may do better
                 self._member = self._fleet.first_member()
             return None
 

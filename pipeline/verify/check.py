@@ -3,23 +3,23 @@
 Every row is recounted, every file is hashed, and everything is compared with everything else.
 
 The files of this room read Parquet, run.json and _SUCCESS alone. They share no code with what makes a run (geometry,
-certificates, table of votes, summary), so a defect there shows here as a contradiction. Where they are quick enough
-they are plain: each offset lists its pixels, a patch is tried at every place, and both rules stand as
+certificates, table of votes, summary), so a defect there shows here as a contradiction. Where speed allows,
+they are plain: each offset lists its pixels, a patch is tried at every place, and both rules are written as
 docs/certificates.md states them.
 
-    record.py    run.json and _SUCCESS, read      identity.py  run.json against itself
-    files.py     one file of votes                checksum.py  over its values
-    rows.py      each row                         recount.py   votes -> certificates, by the sets of frame.py
-    figures.py   what the rows add up to          processes.py files side by side
-    findings.py  what is wrong, and where         replay.py    votes cast again, with the model
+    record.py    reads run.json and _SUCCESS      identity.py   compares run.json with itself
+    files.py     checks one file of votes         checksum.py   hashes its values
+    rows.py      checks each row                  recount.py    votes -> certificates, by the sets of frame.py
+    figures.py   sums up the rows                 processes.py  checks files side by side
+    findings.py  what is wrong, and where         replay.py     casts votes again, with the model
 
-Found: whatever contradicts the votes (prediction, counts, runner-up, max columns), the job (run id, identity, geometry,
+Found: everything that contradicts the votes (prediction, counts, runner-up, max columns), the job (run id, identity, geometry,
 classes, limit), its own row (status, label, image size, nulls), the rows before it (key, index, place in the tar), the
 checksum of the columns, or the hash and the figures in _SUCCESS.
 
-Not found: what contradicts nothing. Hashes find corruption, not forgery. Whoever also renews checksum, hashes and
-figures can change labels, margins and image hashes, or votes with all that follows from them, drop rows of a shard
-without limit, or turn a row into an error. `--replay` asks the tars and the checkpoint again.
+Not found: changes that contradict nothing. Hashes find corruption, not forgery. A forger who also renews checksum,
+hashes and figures can change labels, margins and image hashes, or votes together with all that follows from them, drop
+rows of a shard without limit, or turn a row into an error. `--replay` compares rows with the tars and the checkpoint.
 """
 
 import secrets
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from smoothcert.pipeline.verify.replay import Replayed
 
 Heard = Callable[[str, int, int], None]
-"""Is told what is done, how much of it, and how much there is of it in all."""
+"""Takes what is counted, how much of it is done, and how much there is."""
 
 BYTES_WORTH_PROCESSES = 32 * 2**20
-"""Files of fewer bytes in all are checked here: that takes no longer than the start of processes."""
+"""Files with fewer bytes in all are checked in this process: starting others would take as long."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Report:
         complete: _SUCCESS and the files of all shards are there.
         shards: how many the run has.
         limit: images.limit of a PARTIAL run, else None.
-        files, rows: how many were there, and could be read.
+        files: how many were there.
+        rows: how many could be read.
         findings: what is wrong.
         notices: a line each.
     """
@@ -80,7 +81,7 @@ class Report:
 
     @property
     def wrong(self) -> tuple[Finding, ...]:
-        """What is wrong with what is there: an incomplete run may be allowed, a wrong one is not."""
+        """The findings about what is there: an incomplete run may be allowed, a wrong one is not."""
         return tuple(finding for finding in self.findings if finding.text != MISSING_FILE)
 
 
@@ -93,15 +94,15 @@ def verify(
     hear: Heard = lambda *_: None,
     processes: int = 1,
 ) -> Report:
-    """Check all that is there of a run.
+    """Check everything that a run has.
 
     Args:
         url: the run's folder, with run.json.
         replay: number of random images to vote on again, with the tars and the checkpoint that run.json names.
-        seed: of their choice; None for a new one.
+        seed: of the random choice; None: a new seed.
         storage: how to reach the run; its tars and checkpoint are reached as its job says.
-        hear: is told how far the check has come.
-        processes: that check files side by side. More than one import the calling script again, so a script must
+        hear: takes the progress of the check.
+        processes: number of processes that check files. Several import the calling script again, so a script must
             start its work under `if __name__ == "__main__":`.
     Raises:
         RequestError: run.json is missing or damaged; to replay, a tar or the checkpoint is missing.
@@ -130,7 +131,7 @@ def verify(
 
 
 class _CheckedFiles(NamedTuple):
-    """What the files of votes give together; `voted` holds the rows with votes of each file that can be read."""
+    """The results of all files of votes; `voted` holds the rows with votes of each readable file."""
 
     findings: list[Finding]
     voted: dict[str, Sequence[int]]
@@ -140,7 +141,7 @@ class _CheckedFiles(NamedTuple):
 def _check_files(
     run: CheckedRun, success: Success, sizes: Mapping[str, int], processes: int, hear: Heard
 ) -> _CheckedFiles:
-    """Check the files of votes, by name with their sizes in bytes."""
+    """Check the files of votes; `sizes` holds their sizes in bytes, by name."""
     few = sum(sizes.values()) < BYTES_WORTH_PROCESSES
     findings: list[Finding] = []
     voted: dict[str, Sequence[int]] = {}

@@ -56,8 +56,8 @@ class Totals:
     Attributes:
         labels: rows with a label.
         status: rows of each status.
-        clean, smoothed: rows whose prediction is right; in a job without labels, rows with a smoothed prediction.
-        largest: of the rows that are right in `smoothed`, how many have which max column at which side.
+        clean, smoothed: rows whose prediction is right; without labels, `smoothed` counts rows with a prediction.
+        largest: the rows counted in `smoothed`, by name and value of each max column.
     """
 
     rows: int = 0
@@ -68,7 +68,7 @@ class Totals:
     largest: Counter[tuple[str, int]] = field(default_factory=Counter)
 
     def add(self, row: Counted, *, labelled: bool) -> None:
-        """Count one row more."""
+        """Count one more row."""
         self.rows += 1
         self.labels += row.label is not None
         self.status[row.status] += 1
@@ -92,14 +92,14 @@ class Totals:
         return count / self.rows if self.rows else 0.0
 
     def certified(self, side: int, *, labelled: bool) -> dict[str, Any]:
-        """An entry of `certified` in _SUCCESS as it should be."""
+        """The entry of `certified` that _SUCCESS should have for squares of this side."""
         if labelled and not self.labels:
             return {"patch": [side, side], "exact": None, "margin": None}
         exact, margin = (self.share(self._holding(column, side)) for column in MAX_COLUMNS)
         return {"patch": [side, side], "exact": exact, "margin": margin}
 
     def _holding(self, column: str, side: int) -> int:
-        """Rows whose largest square is at least so large."""
+        """Rows whose largest square has at least this side."""
         return sum(rows for (name, largest), rows in self.largest.items() if name == column and largest >= side)
 
     def figures(self, job: RecordedJob) -> Figures:
@@ -119,7 +119,7 @@ def check_success(run: CheckedRun, success: Success, published: list[str], total
 
     Args:
         run: the run.
-        success: of it, and there.
+        success: its _SUCCESS, which exists.
         published: names of the files that are there.
         totals: of all files of the run; None if not all could be read.
     """

@@ -1,4 +1,4 @@
-"""One file of votes: its bytes, its columns, its metadata, then its rows.
+"""Check one file of votes: its bytes, its columns, its metadata, then its rows.
 
 Not covered: what a row may say (rows.py); how the checksum is made (checksum.py); several files (processes.py).
 """
@@ -28,7 +28,7 @@ METADATA_KEY = b"smoothcert"
 
 
 class FileMetadata(BaseModel):
-    """What a file says of itself. Its entries may be anything: what is not as expected is a finding, whatever it is."""
+    """What a file says about itself. Entries have any type: an unexpected one is a finding, not an error."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -58,7 +58,7 @@ class FileTask:
         run_url, storage: where the run is, and how to reach it.
         run_id, votes_version, job, shard: what run.json says.
         has_success: _SUCCESS is there and can be read.
-        sha256: of the file, as _SUCCESS has it.
+        sha256: of the file, according to _SUCCESS.
     """
 
     name: str
@@ -89,7 +89,7 @@ class FileTask:
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """What came of the check of a file.
+    """The result of checking a file.
 
     Attributes:
         name: of the file.
@@ -105,7 +105,7 @@ class CheckedFile:
 
 
 def check_file(task: FileTask) -> CheckedFile:
-    """Find all that is wrong with one file; where the whole of it is unreadable or foreign, that alone.
+    """Find everything that is wrong with one file. If it is unreadable or of another run, report only that.
 
     Raises:
         RequestError: the storage does not answer.

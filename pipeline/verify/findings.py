@@ -19,8 +19,8 @@ class Finding:
     Attributes:
         file: name of the file, relative to the run.
         text: what is wrong there; empty if `entry` says it all.
-        entry: what of the file, such as `metadata geometry`; None for the file as a whole, or for a row.
-        row: position of the row, None for what is no row's.
+        entry: a part of the file, such as `metadata geometry`; None for the file as a whole, or for a row.
+        row: position of the row; None if the finding is not about a row.
         key: of that row.
         column: of that row, or of the whole file.
     """

@@ -1,11 +1,11 @@
-"""The ablations of an image, and which of them a patch touches, told pixel by pixel.
+"""The ablations of an image, and which of them a patch touches, defined pixel by pixel.
 
 An ablation shows the pixels of some rows and some columns. A patch touches it if it meets one of those rows and one of
 those columns. So the touched ablations are a product: vertical offsets whose rows the patch meets, times horizontal
 offsets whose columns it meets. A column shows all rows, and a row all columns.
 
-This is the checker's own definition. It shares no code with workers/ablations/, and it is the shortest rather than the
-fastest: each offset lists its pixels, and a patch is tried at every place.
+This is the checker's own definition. It shares no code with workers/ablations/, and it is short rather than fast: each
+offset lists its pixels, and a patch is tried at every place.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,7 @@ class Touched(NamedTuple):
 
 @lru_cache(maxsize=512)
 def touched_by(frame: Frame, patch_px: int) -> Touched:
-    """The touched sets of a square patch; places that meet the same offsets are one."""
+    """The touched sets of a square patch; places that meet the same offsets count once."""
     shown = _shown(frame)
     places = range(frame.side - patch_px + 1)
     sets = {shown[place : place + patch_px].any(axis=0).tobytes() for place in places}

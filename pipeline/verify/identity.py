@@ -1,7 +1,7 @@
 """run.json against itself: what it says twice must agree, above all what determines the votes.
 
-The identity leaves out what has its default; the defaults stand here once more, so that a change of them in the job
-file shows.
+The identity leaves out values that equal their default. The defaults are repeated here, so that the check notices if
+those of the job file change.
 
 Not covered: whether run.json can be read at all (record.py).
 """
@@ -16,7 +16,7 @@ from smoothcert.pipeline.verify.record import RunRecord
 
 RUN_JSON = "run.json"
 RECORDED_ELSEWHERE = {"shards", "split", "limit", "checkpoint", "checkpoint_key"}
-"""Keys of the job that the identity has in a form of its own."""
+"""Keys of the job that the identity records in another form."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "images": {"image": ["jpg", "jpeg", "png", "webp"], "label": "cls", "first_label": 0, "version": None},
     "model": {"options": {}, "ignore": [], "dtype": "float32", "masked_tokens": "drop"},
@@ -28,7 +28,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 def check_record(record: RunRecord) -> Iterator[Finding]:
-    """Whatever in run.json contradicts another part of it."""
+    """Find the entries of run.json that contradict other entries."""
     run_id = _run_id_of(record.identity)
     if run_id != record.run_id:
         yield Finding(RUN_JSON, f"is {record.run_id}, the identity gives {run_id}", "run_id")

@@ -30,13 +30,13 @@ def count_cores() -> int:
 
 
 def check_files(tasks: Sequence[FileTask], processes: int) -> Iterator[CheckedFile]:
-    """Check files, at most so many at once.
+    """Check files, at most `processes` at once.
 
     Args:
         tasks: the files.
-        processes: that check them; with 1, or with one file, this process does.
+        processes: how many processes check them; with 1, or with one file, this process does.
     Yields:
-        What came of each, in the order of `tasks`.
+        The result of each, in the order of `tasks`.
     Raises:
         RequestError: the storage does not answer.
         RunError: a process was killed.
@@ -45,10 +45,10 @@ def check_files(tasks: Sequence[FileTask], processes: int) -> Iterator[CheckedFi
     if processes <= 1:
         yield from map(check_file, tasks)
         return
-    context = multiprocessing.get_context("spawn")  # no process of ours with threads in it is forked
+    context = multiprocessing.get_context("spawn")  # not fork: this process may have threads
     here, there = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(processes, context, initializer=_end_with_parent, initargs=(here,))
-    with _one_thread_each(), here, pool, there:  # `there` is closed first, and ends the processes
+    with _one_thread_each(), here, pool, there:  # `there` closes first, which ends the processes
         try:
             yield from _results(pool, iter(tasks), pending=2 * processes)
         except BrokenProcessPool:
@@ -58,7 +58,7 @@ def check_files(tasks: Sequence[FileTask], processes: int) -> Iterator[CheckedFi
 
 
 def _results(pool: Executor, tasks: Iterator[FileTask], pending: int) -> Iterator[CheckedFile]:
-    """What came of each task, in order.
+    """The result of each task, in order.
 
     Few are pending, and none is cancelled: Python 3.11 prints a traceback if a pool breaks with cancelled tasks.
     """
@@ -86,7 +86,7 @@ def _end_with_parent(pipe: Connection) -> None:
 
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """Processes that start meanwhile compute with one thread each: they are as many as the cores."""
+    """Processes that start meanwhile compute with one thread each: there are as many processes as cores."""
     before = os.environ.get(THREADS_VARIABLE)
     os.environ[THREADS_VARIABLE] = "1"
     try:

@@ -110,7 +110,7 @@ class RunRecord(_Entries):
 
 
 class SuccessRecord(_Entries):
-    """_SUCCESS. Its figures may be anything: what the rows do not give is a finding, whatever it is."""
+    """_SUCCESS. Its figures have any type: one that the rows do not give is a finding, not an error."""
 
     files: dict[str, Any]
     certified: Any = None
@@ -141,7 +141,7 @@ class CheckedRun:
 
     @cached_property
     def shards(self) -> Mapping[str, RecordedShard]:
-        """The shards of which at least one image counts, by the names of their files of votes."""
+        """The shards with at least one image in the run, by the names of their files of votes."""
         return {
             f"votes/{index:05d}-{shard.name.removesuffix('.tar')}.parquet": shard
             for index, shard in enumerate(self.record.shards)

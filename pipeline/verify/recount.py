@@ -1,13 +1,13 @@
 """Votes counted again: prediction, runner-up, and the largest certified squares by both rules.
 
-The rules stand here as docs/certificates.md states them. Let a patch touch the ablations T. n_c counts the votes for
+The rules are written as docs/certificates.md states them. Let a patch touch the ablations T. n_c counts the votes for
 class c, u_c those outside T, and p is the prediction:
 
     exact rule    at every place, for every rival r: u_p >= u_r + |T| + [r < p]
     margin rule   for every rival r: n_p >= n_r + 2 D + [r < p], where D is the largest |T|
 
-Images are counted together, and no more is computed than decides: a stored square is right if it is certified and the
-next larger one is not, for a certificate implies those of all smaller squares.
+Images are counted together, and nothing is computed that is not needed: a stored square is right if it is certified and
+the next larger one is not, because a certificate implies those of all smaller squares.
 
 Not covered: what T is (frame.py); what else a row says (rows.py).
 """
@@ -25,7 +25,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 NUMBERS_AT_ONCE = 2**22
-"""Size of the largest tables; their rows are as many as fit."""
+"""Numbers in the largest tables, which hold as many rows as fit."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def recount(frame: Frame, votes: Ints, classes: int, stored_squares: Ints) -> Re
         frame: the ablations.
         votes: [images, ablations], each from 0 to `classes` - 1.
         classes: K.
-        stored_squares: [images], what max_certified_patch says; any number where it says nothing.
+        stored_squares: [images], the stored max_certified_patch; any number where it is null.
     """
     step = max(1, NUMBERS_AT_ONCE // max(classes, frame.num_ablations))
     parts = [
@@ -110,7 +110,7 @@ def _largest_exact(frame: Frame, ballots: _Ballots, stored: Ints) -> Ints:
 
 
 def _search_largest(frame: Frame, one: _Ballots) -> int:
-    """The same for one image whose stored square is wrong, by bisection."""
+    """The side of the largest certified square of one image, by bisection."""
 
     def fails(side: int) -> bool:
         return not _certify(frame, side, one).item()
@@ -121,12 +121,12 @@ def _search_largest(frame: Frame, one: _Ballots) -> int:
 def _certify(frame: Frame, patch_px: int, ballots: _Ballots) -> Bools:
     """[images]: whether the exact rule certifies the prediction against squares of `patch_px` pixels."""
     votes, counts, p = ballots
-    # What the patch leaves p beyond |T|: the rule asks at every place for u_p - |T| >= u_r + [r < p].
+    # spare = u_p - |T|. The rule needs spare >= u_r + [r < p] at every place.
     spare = _untouched(frame, patch_px, votes, counts, np.arange(len(p)), p) - touched_by(frame, patch_px).number
     least = spare.min(axis=(1, 2))
-    # u_r >= 0: without that much to spare, even a rival without votes wins (class 0; class 1 where p is 0).
+    # u_r >= 0, so with less to spare even a rival without votes wins (class 0, or class 1 if p is 0).
     holds = least >= (p > 0)
-    # u_r <= n_r: a rival with n_r + [r < p] <= least wins at no place.
+    # u_r <= n_r, so a rival with n_r + [r < p] <= least wins at no place.
     dangerous = holds[:, None] & (counts + (np.arange(counts.shape[1]) < p[:, None]) > least[:, None])
     dangerous[np.arange(len(p)), p] = False
     images, rivals = np.nonzero(dangerous)

@@ -22,12 +22,12 @@ def repair(url: str, storage: Storage = Storage(), processes: int = 1) -> list[s
     Args:
         url: the run's folder.
         storage: how to reach it.
-        processes: that check files side by side, as for `verify`.
+        processes: number of processes that check files, as for `verify`.
     Returns:
-        A line for each file that was moved; none where nothing is wrong.
+        A line for each file that was moved; none if nothing is wrong.
     Raises:
         RequestError: run.json is missing or damaged.
-        RunError: a problem is not one of a file that can be made again.
+        RunError: a problem lies in a file that cannot be made again.
     """
     url = url.rstrip("/")
     wrong = _files_of(verify(url, storage=storage, processes=processes).findings)

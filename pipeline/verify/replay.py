@@ -1,4 +1,4 @@
-"""`smoothcert verify --replay`: ask the tars and the checkpoint again whether a run's rows are true.
+"""`smoothcert verify --replay`: compare a run's rows with its tars, and its votes with new votes.
 
 Random images that have votes are read again from the place in their tar that the row names, decoded and voted on. The
 tars they lie in are read whole: every row of those shards must have the key, place, hash and label of a sample.
@@ -36,18 +36,18 @@ from smoothcert.workers.tars.shard_reader import read_samples
 from smoothcert.workers.votes.smoothed import Smoothed
 from smoothcert.workers.votes.voters import load_voter
 
-# Of margins. Logits up to 5, after six blocks, lie within 0.004 (float16) and 0.04 (bfloat16) of float32's. A margin
-# takes two of them, either machine may be off, and deeper networks more so. float32 margins of two kinds of devices
-# have been seen to lie within 2e-5.
+# Tolerances of margins. Logits up to 5, after six blocks, differ from float32's by up to 0.004 (float16) and 0.04
+# (bfloat16). A margin is a difference of two logits, both machines may deviate, and deeper networks deviate more.
+# float32 margins of two kinds of devices were seen to differ by up to 2e-5.
 TOLERANCE = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 2e-1}
 
 IMAGES_PER_BATCH = 16
-IMAGES_PER_BATCH_ON_CPU = 4  # some seconds of a large network, so that progress shows
+IMAGES_PER_BATCH_ON_CPU = 4  # some seconds with a large network, so that progress shows
 NEEDED = ("image_offset", "image_bytes", "votes", "margins")
-"""Columns without which a row cannot be replayed; where one is null, rows.py has said so."""
+"""Columns that a replay needs. rows.py reports a null in them."""
 
 Heard = Callable[[str, int, int], None]
-"""Is told what is done, how much of it, and how much there is of it in all."""
+"""Takes what is counted, how much of it is done, and how much there is."""
 
 
 class Replayed(NamedTuple):
@@ -59,7 +59,7 @@ class Replayed(NamedTuple):
 
 @dataclass
 class _Progress:
-    """How far the replay has come, and how many votes were fragile; `differ` of these are not those of today."""
+    """How far the replay has come. `fragile` counts fragile votes, and `differ` those of them that differ now."""
 
     hear: Heard
     total: int
@@ -68,7 +68,7 @@ class _Progress:
     fragile: int = 0
     differ: int = 0
 
-    def tell(self) -> None:
+    def show(self) -> None:
         self.hear("images replayed", self.images, self.total)
 
 
@@ -80,11 +80,11 @@ def replay(
     Args:
         run: the run.
         voted: positions of the rows with a prediction, by the names of the files that can be read.
-        images: how many to choose among them.
+        images: how many of them to choose.
         seed: of the choice.
-        hear: is told how far the replay has come.
+        hear: takes the progress of the replay.
     Raises:
-        RequestError: a tar or the checkpoint is missing, or the checkpoint is another.
+        RequestError: a tar or the checkpoint is missing, or the checkpoint has changed.
     """
     job = _job_of(run)
     chosen = _choose(voted, images, seed)
@@ -96,7 +96,7 @@ def replay(
     model = _load(run, job, store)
     findings: list[Finding] = []
     for name, positions in chosen.items():
-        progress.tell()
+        progress.show()
         with store.local(run.shards[name].url) as tar:
             findings += _replay_file(run, name, positions, tar, job, model, progress)
     notice = (
@@ -135,7 +135,7 @@ def _load(run: CheckedRun, job: Job, store: Store) -> Smoothed:
 def _replay_file(
     run: CheckedRun, name: str, positions: Sequence[int], tar: Path, job: Job, model: Smoothed, progress: _Progress
 ) -> Iterator[Finding]:
-    """One file, read once: all its rows against the tar, the chosen ones against votes of today."""
+    """Read one file once; compare all its rows with the tar, and the chosen ones with new votes."""
     with pq.ParquetFile(io.BytesIO(run.store.read(f"{run.url}/{name}"))) as file:
         table = file.read(use_threads=False)
     sha256, recorded = sha256_of(tar), FileMetadata.of(table.schema).shard_sha256
@@ -153,7 +153,7 @@ def _replay_file(
 
 
 def _compare_with_tar(name: str, rows: Sequence[Row], tar: Path, job: Job, limit: int | None) -> Iterator[Finding]:
-    """Every row of a file against the sample of its key."""
+    """Compare every row of a file with the sample of its key."""
     by_key = {row.key: (position, row) for position, row in enumerate(rows)}
     try:
         for sample in read_samples(tar, job.images, classes=job.model.classes, limit=limit):
@@ -184,7 +184,7 @@ def _readable(value: object) -> object:
 def _compare_with_model(
     rows: Mapping[int, Row], tar: Path, model: Smoothed, job: Job, progress: _Progress
 ) -> Iterator[tuple[int, str, str]]:
-    """Rows by position against votes of today: position, column, and what is wrong there."""
+    """Compare rows, by position, with new votes; yield position, column, and what is wrong there."""
     positions, tolerance = list(rows), TOLERANCE[job.model.dtype]
     step = IMAGES_PER_BATCH if torch.cuda.is_available() else IMAGES_PER_BATCH_ON_CPU
     for start in range(0, len(positions), step):
@@ -204,11 +204,11 @@ def _compare_with_model(
                 again = (classes.numpy(), margins.numpy())
                 for column, wrong in _compare_votes(rows[position], columns, again, tolerance, progress):
                     yield position, column, wrong
-        progress.tell()
+        progress.show()
 
 
 def _decode_again(row: Row, tar: Path, job: Job, pixels: dict[int, NDArray[np.uint8]], position: int) -> Wrong:
-    """Put the pixels of a row's image into `pixels`, or say why not."""
+    """Put the pixels of a row's image into `pixels`, or yield why not."""
     with tar.open("rb") as file:
         file.seek(max(row.image_offset, 0))
         image = file.read(max(row.image_bytes, 0))
@@ -231,7 +231,7 @@ def _compare_votes(
     tolerance: float,
     progress: _Progress,
 ) -> Wrong:
-    """Stored classes and margins (one, or a list of A) against those of today."""
+    """Compare stored classes and margins (one, or a list of A) with new ones."""
     classes, margins = (np.array(getattr(row, name), np.float64).reshape(-1) for name in columns)  # null becomes nan
     fragile, differs = margins <= tolerance, classes != again[0]
     lost = differs & ~fragile

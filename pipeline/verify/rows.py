@@ -1,4 +1,4 @@
-"""The rows of a file: each against the job, against itself, and against the row before it.
+"""Check the rows of a file: each against the job, against itself, and against the row before it.
 
 Not covered: the type of a column, the checksum (files.py); how votes are counted (recount.py).
 """
@@ -28,7 +28,7 @@ Wrong = Iterator[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image, column by column. The types are those of a right row; a wrong one may have a null anywhere.
+    """One image, column by column. The types are those of a correct row; a wrong one may have a null anywhere.
 
     Attributes:
         votes, margins: [ablations], NaN where an element is null.
@@ -61,15 +61,15 @@ COLUMNS = tuple(each.name for each in fields(Row))
 REQUIRED = COLUMNS[: COLUMNS.index("error")]
 """Columns that are never null."""
 RECOUNTED = tuple(each.name for each in fields(Recount))
-OF_CLEAN_VOTES = ("clean_prediction", "clean_margin")
-OF_VOTES = ("votes", "margins", *RECOUNTED)
+CLEAN_VOTE_COLUMNS = ("clean_prediction", "clean_margin")
+VOTE_COLUMNS = ("votes", "margins", *RECOUNTED)
 
 
 @dataclass
 class _Place:
-    """How far the rows of a file have come.
+    """Where the check of a file's rows stands.
 
-    A wrong shard or a wrong index that goes on is reported once, where it begins: each row is compared with the one
+    A wrong shard or index that continues is reported once, where it begins, because each row is compared with the row
     before it.
 
     Attributes:
@@ -101,13 +101,13 @@ def _arrays(column: pa.FixedSizeListArray) -> list[NDArray[Any] | None]:
 
 
 def check_rows(job: RecordedJob, shard: RecordedShard, file: str, table: pa.Table, totals: Totals) -> Iterator[Finding]:
-    """All that is wrong with the rows of a file, in their order.
+    """Find everything that is wrong with the rows of a file, in their order.
 
     Args:
         job, shard: what run.json says of them.
         file: its name.
         table: with the columns of votes.
-        totals: to which each row is added.
+        totals: each row is added to them.
     """
     place, position = _Place(shard.name), 0
     step = max(1, min(MAX_ROWS_AT_ONCE, NUMBERS_AT_ONCE // job.frame.num_ablations))
@@ -115,13 +115,13 @@ def check_rows(job: RecordedJob, shard: RecordedShard, file: str, table: pa.Tabl
         rows = read_rows(batch)
         for row, counted in zip(rows, _recounts(job, rows), strict=True):
             totals.add(row, labelled=job.labelled)
-            for column, text in _row_wrong(job, shard, row, counted, position, place):
+            for column, text in _check_row(job, shard, row, counted, position, place):
                 yield Finding(file, text, row=position, key=row.key, column=column)
             position += 1
 
 
 def _recounts(job: RecordedJob, rows: list[Row]) -> list[Mapping[str, int]]:
-    """What the votes of each row give, by column; nothing where there are no votes, or wrong ones."""
+    """What the votes of each row give, by column; empty for a row without votes, or with wrong ones."""
     counted: list[Mapping[str, int]] = [{}] * len(rows)
     voted = [
         (number, row.votes, row.max_certified_patch or 0)
@@ -137,23 +137,23 @@ def _recounts(job: RecordedJob, rows: list[Row]) -> list[Mapping[str, int]]:
     return counted
 
 
-def _row_wrong(
+def _check_row(
     job: RecordedJob, shard: RecordedShard, row: Row, counted: Mapping[str, int], position: int, place: _Place
 ) -> Wrong:
     if missing := [name for name in REQUIRED if getattr(row, name) is None]:
         yield from ((name, "is null") for name in missing)
         return
-    yield from _place_wrong(shard, row, position, place)
+    yield from _check_place(shard, row, position, place)
     if row.status in STATUSES:
-        yield from _status_wrong(job, row)
-        yield from _size_wrong(job, row)
+        yield from _check_status(job, row)
+        yield from _check_size(job, row)
     else:
         yield "status", f"is {row.status}, expected one of {', '.join(STATUSES)}"
     if row.votes is not None:
-        yield from _votes_wrong(job, row, row.votes, counted)
+        yield from _check_votes(job, row, row.votes, counted)
 
 
-def _place_wrong(shard: RecordedShard, row: Row, position: int, place: _Place) -> Wrong:
+def _check_place(shard: RecordedShard, row: Row, position: int, place: _Place) -> Wrong:
     if (first := place.first.setdefault(row.key, position)) != position:
         yield "key", f"comes twice, first in row {first}"
     if row.shard != place.shard:
@@ -170,10 +170,10 @@ def _place_wrong(shard: RecordedShard, row: Row, position: int, place: _Place) -
         yield "image_bytes", f"is {row.image_bytes}, from {start} on in a shard of {shard.size} bytes"
 
 
-def _status_wrong(job: RecordedJob, row: Row) -> Wrong:
+def _check_status(job: RecordedJob, row: Row) -> Wrong:
     """The status says what is null; a label may be missing only with an error or in a job without labels."""
     status, voted = row.status, row.status in STATUSES_WITH_VOTES
-    expected = dict.fromkeys(OF_VOTES, voted) | dict.fromkeys(OF_CLEAN_VOTES, voted and job.clean)
+    expected = dict.fromkeys(VOTE_COLUMNS, voted) | dict.fromkeys(CLEAN_VOTE_COLUMNS, voted and job.clean)
     expected |= {"error": status != "ok"}
     expected |= {"label": status == "ok" and job.labelled} if voted or not job.labelled else {}
     for name, there in expected.items():
@@ -188,7 +188,7 @@ def _status_wrong(job: RecordedJob, row: Row) -> Wrong:
         yield "clean_margin", f"is {row.clean_margin}, expected a finite number from 0 on"
 
 
-def _size_wrong(job: RecordedJob, row: Row) -> Wrong:
+def _check_size(job: RecordedJob, row: Row) -> Wrong:
     """A status about the size goes with the width and height."""
     status, resize = row.status, job.preprocess.resize
     if row.width is None or row.height is None:
@@ -204,8 +204,8 @@ def _size_wrong(job: RecordedJob, row: Row) -> Wrong:
         yield "status", f"is {status}, which does not go with an image of {row.width} x {row.height} pixels"
 
 
-def _votes_wrong(job: RecordedJob, row: Row, votes: NDArray[Any], counted: Mapping[str, int]) -> Wrong:
-    """Everything that follows from the votes; a null is for _status_wrong."""
+def _check_votes(job: RecordedJob, row: Row, votes: NDArray[Any], counted: Mapping[str, int]) -> Wrong:
+    """Everything that follows from the votes; _check_status reports nulls."""
     margins = np.array([]) if row.margins is None else row.margins
     if wrong := np.flatnonzero(~((margins >= 0) & (margins < np.inf))).tolist():
         yield "margins", f"of the ablations {wrong} are {margins[wrong].tolist()}, expected finite numbers from 0 on"

@@ -44,7 +44,7 @@ def _state(report: Report) -> str:
 
 
 def verdict_of(report: Report, *, allow_incomplete: bool) -> str:
-    """One line; it says "all right" of complete runs alone."""
+    """One line. It says "all right" only about complete runs."""
     looked = f"{number_of(report.rows, 'row')} in {number_of(report.files, 'file')}: "
     wrong = number_of(len(report.wrong), "problem") if report.wrong else ""
     partial = f"PARTIAL (only the first {report.limit:,} images)" if report.limit is not None else ""
