@@ -6,10 +6,10 @@
 
 Both rivals are timm's own modules. Ways and ceilings take turns. Figures are medians of the rounds, and the ratio to a
 rival is the median of the rounds' ratios, so a busy machine slows all alike. A rival may compute only some offsets,
-evenly spread; its time is then scaled to all. Votes must agree where ours have a margin above 1e-4 (float32) or 0.05 of the logits' scale:
-those of `drop` with the published path, those of `keep` with the dense one. GFLOP/s count all rows of the last block,
-though the engine leaves most of them out. They do not count the tokens that the published path embeds and drops.
-"of products" is the share of the best of ceilings.py's shapes, each the median of the rounds.
+evenly spread; its time is then scaled to all. Votes must agree where ours have a margin above 1e-4 (float32) or 0.05 of
+the logits' scale: those of `drop` with the published path, those of `keep` with the dense one. GFLOP/s count all rows
+of the last block, though the engine leaves most of them out. They do not count the tokens that the published path
+embeds and drops. "of products" is the share of the best of ceilings.py's shapes, each the median of the rounds.
 
 Run from the repository root; these need no GPU and less than an hour:
 

@@ -4,8 +4,8 @@
     int8                torch's own product of int8, weights quantised once, one activation scale a token
     int8, torchao       the same through torchao's Int8DynamicActivationInt8WeightConfig, where torchao is installed
 
-Each token has its own scale: with one scale for a batch, a touched ablation could change untouched votes. Formats take turns;
-the median of the rounds' ratios counts.
+Each token has its own scale: with one scale for a batch, a touched ablation could change untouched votes. Formats take
+turns; the median of the rounds' ratios counts.
 
 Run from the repository root: python -m benchmarks.formats
 """

@@ -1,10 +1,10 @@
 """Whether the peer's answers are ours.
 
-Answers are compared twice. Votes: counts may differ by no more votes than ours have margins below 1e-4.
-Certificates: ART's rule for ViTs certifies where the gap to the runner-up is above 2 (m + b - 1), for blocks
-2 (m + b - 1)^2. At stride 1 it is sound: it is our margin rule without the tie-break. So it must agree with that rule
-on our votes, for every m. At equality ours also certifies if the tie would go to the prediction. ART's own tie-break (its
-levine2020) is not compared: it looks at only one of several equal runners-up, so it can be wrong.
+Answers are compared twice. Votes: counts may differ by no more votes than ours have margins below 1e-4. Certificates:
+ART's rule for ViTs certifies where the gap to the runner-up is above 2 (m + b - 1), for blocks 2 (m + b - 1)^2. At
+stride 1 it is sound: it is our margin rule without the tie-break. So it must agree with that rule on our votes, for
+every m. At equality ours also certifies if the tie would go to the prediction. ART's own tie-break (its levine2020) is
+not compared: it looks at only one of several equal runners-up, so it can be wrong.
 """
 
 from typing import Any, NamedTuple
