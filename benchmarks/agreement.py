@@ -27,7 +27,7 @@ from smoothcert.workers.tars.images import decode
 from smoothcert.workers.tars.shard_reader import read_samples
 from smoothcert.workers.votes.voters import load_voter
 
-_TOGETHER = 50  # images
+_IMAGES_PER_BATCH = 50
 
 
 def main() -> None:
@@ -90,7 +90,7 @@ def _votes(job: Job, dtype: str, pixels: torch.Tensor) -> dict[str, np.ndarray[A
     with AnyStore(job.storage).local(job.model.checkpoint) as checkpoint:
         key = recognise(checkpoint, job.model.checkpoint_key).key
         engine = load_voter(job, checkpoint, key, device)
-    answers = [engine.votes(batch) for batch in pixels.split(_TOGETHER)]
+    answers = [engine.votes(batch) for batch in pixels.split(_IMAGES_PER_BATCH)]
     return {
         "classes": torch.cat([answer.classes for answer in answers]).cpu().numpy(),
         "margins": torch.cat([answer.margins for answer in answers]).cpu().numpy(),

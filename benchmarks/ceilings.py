@@ -1,4 +1,4 @@
-"""What a machine's matrix products reach: the best over a stated list of shapes, in the same run as what is compared.
+"""How fast a machine multiplies matrices: the best of the shapes below, in the same run as what it is compared with.
 
 The shapes are those of a block: as many rows as the engine computes together, by the widths of ViT-Ti, -S and -B,
 and a square. Not covered: memory, decoding (pipeline.py).
@@ -57,6 +57,6 @@ def _gflops(rows: int, inner: int, columns: int, dtype: torch.dtype, device: tor
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait for a GPU to do what it was told."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,11 +1,11 @@
 """What certificates cost: both largest squares and the exact answer for three rectangles, from votes in memory.
 
-    random   every vote is for any class: about 200 classes an image at A = 224, K = 1,000
+    random   every vote is for a random class: about 200 classes an image at A = 224, K = 1,000
     leading  one class an image has a share of the votes that is uniform from 0 to 1, the rest is random
-    run      votes of a run, repeated to as many images and ablations as asked for
+    run      votes of a run, repeated to fill all images and ablations
 
 One number at a time is changed from the setting of 50,000 images, A = 224, K = 1,000. Each case has
-a process of its own, whose peak memory is shown, the votes and Python included.
+a process of its own. Its peak memory is shown, including the votes and Python.
 
 Run from the repository root: python -m benchmarks.certificates [--run OUTPUT/RUN_ID]
 """

@@ -4,14 +4,14 @@
     published  Salman et al.: one offset at a time over all images; every token is embedded, then those shown are kept
     dense      timm's model(x) on masked images, every token through every block
 
-Both rivals are timm's own modules. Paths and ceilings take turns; medians of the rounds count, and the ratio to a rival
-is the median of the rounds' ratios, so a busy machine slows all alike. A rival may compute some of the offsets, evenly
-spread, scaled to all. Votes must agree where ours have a margin above 1e-4 (float32) or 0.05 of the logits' scale:
-those of `drop` with the published path, those of `keep` with the dense one. GFLOP/s count all rows of the last block,
-though the engine leaves most of them out, and not the tokens that the published path embeds in
-vain. "of products" is the share of the best of ceilings.py's shapes, each the median of the rounds.
+Both rivals are timm's own modules. Ways and ceilings take turns. Figures are medians of the rounds, and the ratio to a
+rival is the median of the rounds' ratios, so a busy machine slows all alike. A rival may compute only some offsets,
+evenly spread; its time is then scaled to all. Votes must agree where ours have a margin above 1e-4 (float32) or 0.05 of
+the logits' scale: those of `drop` with the published path, those of `keep` with the dense one. GFLOP/s count all rows
+of the last block, though the engine leaves most of them out. They do not count the tokens that the published path
+embeds and drops. "of products" is the share of the best of ceilings.py's shapes, each the median of the rounds.
 
-Run from the repository root, all that takes an hour or a GPU left out:
+Run from the repository root; these need no GPU and less than an hour:
 
     python -m benchmarks.engine
     python -m benchmarks.engine --model vit_tiny_patch16_224 vit_small_patch16_224 --ablation column:19:1 column:37:8
@@ -53,7 +53,7 @@ _DENSE_BATCH = {"cpu": 8, "cuda": 256}  # images; 8 x 197 tokens stay in a core'
 
 
 class Way(NamedTuple):
-    """One way to vote: what it is called, how it computes [images, offsets, classes], and of which offsets."""
+    """One way to vote: its name, how it computes votes [images, offsets], and for which offsets."""
 
     name: str
     compute: Callable[[], Any]
@@ -151,7 +151,7 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
     network = build_classifier(model, _CROP).eval().requires_grad_(False)
     images = torch.randint(0, 256, (args.images, _CROP, _CROP, 3), dtype=torch.uint8)
     rival = Rival(copy.deepcopy(network), ablations, getattr(torch, dtype), device)
-    unused = copy.deepcopy(network)
+    pristine = copy.deepcopy(network)
     ours = SmoothedViT(network, ablations, preprocess=Preprocess(), format=Format.of(model, dtype), device=device)
     shown = [len(rival.tokens[offset]) for offset in range(ablations.num_ablations)]
     flop = sum(flop_of(network, count) for count in shown)
@@ -164,7 +164,7 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
         ways.append(Way("dense", lambda: rival.dense(images, few).argmax(-1).cpu(), few, dense_flop))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    ours.votes(images)  # once unmeasured: caches, and kernels that are chosen at the first call
+    ours.votes(images)  # not measured: the first call fills caches and chooses kernels
     peak_gib = torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else None
 
     seconds = defaultdict[str, list[float]](list)
@@ -178,7 +178,7 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
             way.compute()
             share = len(way.offsets) / ablations.num_ablations
             seconds[way.name].append((time.perf_counter() - start) / share / args.images)
-    _check_votes(ours, rival, unused, images, Format.of(model, dtype), some[:64], few[:8])
+    _check_votes(ours, rival, pristine, images, Format.of(model, dtype), some[:64], few[:8])
     rates = {shape: statistics.median(each[shape] for each in products) for shape in products[0]}
     shape = max(rates, key=rates.__getitem__)
     tokens = sum(shown) + ablations.num_ablations * network.num_prefix_tokens
@@ -208,7 +208,7 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
 
 
 def _spread(offsets: int, wanted: int | None) -> Tensor:
-    """Evenly spread offsets; all where None is wanted."""
+    """Evenly spread offsets; all if `wanted` is None."""
     return torch.arange(offsets) if wanted is None else torch.linspace(0, offsets - 1, min(wanted, offsets)).long()
 
 
@@ -221,7 +221,7 @@ def _check_votes(
     some: Tensor,
     few: Tensor,
 ) -> None:
-    """Both rivals vote as we do. Black tokens change a vote, so the dense votes are those of `keep`."""
+    """Check that both rivals vote as we do. Black tokens change votes, so dense votes must be those of `keep`."""
     if len(some):
         _check_equal(ours.logits(images[:4]).cpu()[:, some], rival.published(images[:4], some).cpu(), format.dtype)
     if len(few):

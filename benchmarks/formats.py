@@ -4,8 +4,8 @@
     int8                torch's own product of int8, weights quantised once, one activation scale a token
     int8, torchao       the same through torchao's Int8DynamicActivationInt8WeightConfig, where torchao is installed
 
-Scales are a token's own: one of a whole batch would let a touched ablation change untouched votes. Formats take turns;
-the median of the rounds' ratios counts.
+Each token has its own scale: with one scale for a batch, a touched ablation could change untouched votes. Formats take
+turns; the median of the rounds' ratios counts.
 
 Run from the repository root: python -m benchmarks.formats
 """
@@ -70,9 +70,9 @@ def layers_of(width: int) -> dict[str, Callable[[], Tensor]]:
     weight = (layer.weight / scales[:, None]).round().to(torch.int8).T.contiguous()
 
     def int8() -> Tensor:
-        of_token = tokens.abs().amax(1, keepdim=True) / 127
-        product = torch._int_mm((tokens / of_token).round_().to(torch.int8), weight)
-        return product.float().mul_(of_token).mul_(scales).add_(layer.bias)
+        token_scales = tokens.abs().amax(1, keepdim=True) / 127
+        product = torch._int_mm((tokens / token_scales).round_().to(torch.int8), weight)
+        return product.float().mul_(token_scales).mul_(scales).add_(layer.bias)
 
     layers["int8"] = int8
     with suppress(ImportError):
@@ -86,7 +86,7 @@ def layers_of(width: int) -> dict[str, Callable[[], Tensor]]:
 
 
 def instructions() -> str:
-    """What of the instructions that matter this processor has."""
+    """The useful instruction sets that this processor has."""
     with suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
         return " ".join(name for name in _USEFUL if name in flags)

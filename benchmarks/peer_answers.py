@@ -1,10 +1,10 @@
 """Whether the peer's answers are ours.
 
-Answers are compared twice. Votes: counts may differ by no more votes than ours have margins below 1e-4.
-Certificates: ART's rule for ViTs certifies where the gap to the runner-up is above 2 (m + b - 1), for blocks
-2 (m + b - 1)^2. It is sound at stride 1: our margin rule without the tie-break. So it must certify what that says of
-our votes, for every m. At equality ours also certifies if the tie would go to the prediction. ART's own tie-break (its
-levine2020) is not compared: it looks at one of several equal runners-up, whichever kthvalue finds, so it can be wrong.
+Answers are compared twice. Votes: counts may differ by no more votes than ours have margins below 1e-4. Certificates:
+ART's rule for ViTs certifies where the gap to the runner-up is above 2 (m + b - 1), for blocks 2 (m + b - 1)^2. At
+stride 1 it is sound: it is our margin rule without the tie-break. So it must agree with that rule on our votes, for
+every m. At equality ours also certifies if the tie would go to the prediction. ART's own tie-break (its levine2020) is
+not compared: it looks at only one of several equal runners-up, so it can be wrong.
 """
 
 from typing import Any, NamedTuple
@@ -19,22 +19,22 @@ from smoothcert.workers.ablations.touched import Touched
 from smoothcert.workers.certificates.tally import count_votes
 
 CLEAR = 1e-4
-"""A float32 margin that no order of summation reaches."""
+"""A float32 margin that is larger than any effect of the order of summation."""
 
 
 class Agreement(NamedTuple):
-    """Of both sides' answers. Sizes are the squares of 1 x 1 up to the image's.
+    """How both sides' answers agree. Sizes are the squares of 1 x 1 up to the image's.
 
     Attributes:
         votes: all votes of one side.
         fragile_votes: ours with a margin below 1e-4.
-        moved_votes: the least that must have changed class between the two sides' counts.
-        unexplained_images: with more moved than fragile votes; expected 0.
+        moved_votes: the smallest number of votes that can explain the difference between the two sides' counts.
+        unexplained_images: images with more moved than fragile votes; expected 0.
         larger_by_exact: images whose largest square is larger by our exact rule than by ART's.
         certified_art, certified_margin, certified_exact: images, at the size asked for; ART's rule, ours, our exact.
-        certified_by_tie: of certified_margin, those whose gap is just as large as what the patch can close.
+        certified_by_tie: of certified_margin, those whose gap is exactly what the patch can close.
         rules_differ: pairs of image and size where ART's rule and the same rule on our votes disagree.
-        rules_differ_same_counts: of those, the ones of images whose counts are equal; expected 0.
+        rules_differ_same_counts: those of them whose images have equal counts; expected 0.
     """
 
     votes: int
@@ -55,7 +55,7 @@ class Agreement(NamedTuple):
 
 
 def compare(settings: Settings, ours: dict[str, NDArray[Any]], art: dict[str, NDArray[Any]]) -> Agreement:
-    """Both sides' answers, as peer_sides.py writes them."""
+    """Compare both sides' answers, as peer_sides.py writes them."""
     votes, classes = ours["votes"], settings.classes
     counts = np.stack([np.bincount(row, minlength=classes) for row in votes])
     moved = np.abs(counts - art["counts"]).sum(axis=1) // 2

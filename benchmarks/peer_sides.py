@@ -3,12 +3,12 @@
     ours  SmoothedViT.votes, then certificates.certify
     art   PyTorchDeRandomizedSmoothing.eval_and_certify of adversarial-robustness-toolbox, tokens dropped
 
-ART's predict adds up logits instead of votes, so its eval_and_certify is what is timed. That returns accuracies
-only; the votes it counted are taken where it hands them to its ablator's certify.
+ART's predict adds up logits instead of votes, so its eval_and_certify is timed. That returns accuracies only, so the
+votes that it counted are taken when it passes them to its ablator's certify.
 
 A side loads once and says "ready"; then each line on stdin is one timed pass over all images, answered by one
-JSON line. At the end of stdin it writes its answers and ends. This file is run by both environments, so what only
-one of them has is imported where it is used.
+JSON line. At the end of stdin it writes its answers and ends. Both environments run this file, so packages that
+only one of them has are imported where they are used.
 
 Not covered: environments, rounds, comparing (peers.py).
 """
@@ -33,7 +33,7 @@ _REPEATS = 3
 
 @dataclass(frozen=True)
 class Settings:
-    """What both sides are told.
+    """The settings of both sides.
 
     Attributes:
         folder: holds images.npy, [images, crop, crop, 3] uint8, and weights.safetensors.
@@ -77,7 +77,7 @@ class Side(Protocol):
         """Images to votes and certificates: what is timed."""
 
     def answers(self) -> dict[str, NDArray[Any]]:
-        """Of the latest pass."""
+        """The answers of the latest pass."""
 
 
 class Ours:
@@ -172,7 +172,7 @@ class Art:
         return self._certify(pred_counts, size_to_certify, label)
 
     def _fastest_batch(self) -> int:
-        """1, 2, 4, ... or all images: which gives the most images a second over some offsets."""
+        """The batch of 1, 2, 4, ... or all images that gives the most images a second over some offsets."""
         batches = sorted({len(self._images), *(2**power for power in range(len(self._images).bit_length()))})
         per_image = {batch: min(self._seconds(batch) for _ in range(_REPEATS)) / batch for batch in batches}
         return min(batches, key=per_image.__getitem__)
@@ -190,7 +190,7 @@ class Art:
 
 def main(name: str, file: Path) -> None:
     answer = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # what libraries print must not mix with answers
     settings = Settings.read(file)
     torch.set_num_threads(settings.threads)
     torch.backends.cudnn.allow_tf32 = False  # ART embeds with a convolution

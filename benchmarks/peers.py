@@ -9,10 +9,10 @@ used. It hides pixels after normalisation and we hide them before, so mean is 0 
 
 ART gets an environment of its own (peer_environment.py). How answers are compared: peer_answers.py.
 
-A busy machine slows ART by more: it has thousands of short steps, and in each the slowest thread is waited for. So
-besides the median of the rounds the fastest turns are compared, and the load before is printed.
+A busy machine slows ART more: ART has thousands of short steps, and each waits for the slowest thread. So the fastest
+turns are compared too, besides the median of the rounds, and the load before the start is printed.
 
-Not covered: strides above 1, which ART has not.
+Not covered: strides above 1, which ART does not have.
 
 Run from the repository root: python -m benchmarks.peers [--images 16] [--rounds 5]
 An image of blocks has 50,176 ablations: take --images 1 --rounds 1, a quarter of an hour.
@@ -102,17 +102,17 @@ class SideProcess:
         self._stdout.close()
 
     def loaded(self) -> dict[str, Any]:
-        """Wait until it is: versions, and images at once."""
+        """Wait until the side is loaded; return its versions and how many images it takes at once."""
         return self._read()
 
     def turn(self) -> float:
         """Seconds of one pass over all images."""
-        with suppress(BrokenPipeError):  # then reading says why
+        with suppress(BrokenPipeError):  # _read reports why
             self._stdin.write(b"go\n")
         return self._read()["seconds"]
 
     def answers(self) -> dict[str, NDArray[Any]]:
-        """Of the last pass; ends the process."""
+        """The answers of the last pass; ends the process."""
         self._stdin.close()
         if self._process.wait():
             raise self._failure()
@@ -147,7 +147,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, log: Console) -> dict[str, Any]:
-    """Rounds of both sides, then their answers compared: what is printed as JSON."""
+    """Run the rounds of both sides and compare their answers; return what is printed as JSON."""
     crop = _crop_of(args.model)
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -163,7 +163,9 @@ def measure(args: argparse.Namespace, log: Console) -> dict[str, Any]:
             device=args.device,
             peer_batch=args.peer_batch,
         )
-        reach(geometry_of(settings), Threat(args.patch, args.patch))  # or an error, before anything is made
+        reach(
+            geometry_of(settings), Threat(args.patch, args.patch)
+        )  # raises, before anything is made, if it does not fit
         python = make_environment(args.environment.absolute(), log)
         file = Path(folder, "settings.json")
         settings.write(file)
@@ -195,7 +197,7 @@ def measure(args: argparse.Namespace, log: Console) -> dict[str, Any]:
 def make_images(images: int, crop: int) -> Tensor:
     """[images, crop, crop, 3] uint8: tinted low-frequency patterns, the same on every machine.
 
-    The first image is equal in all columns, so that its ablations agree; the last is not at all.
+    The first image has equal columns, so that its ablations agree. Columns differ more from image to image.
     """
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(images, 3, 6, 6, generator=generator) + torch.randn(images, 3, 1, 1, generator=generator)
@@ -224,7 +226,7 @@ def fill_weights(network: VisionTransformer) -> None:
 
 
 def _crop_of(architecture: str) -> int:
-    """The side of the images that timm builds the architecture for: ART has no other."""
+    """The side of the images that timm builds the architecture for: ART supports no other."""
     config = timm.get_pretrained_cfg(architecture)
     if config is None:
         raise RequestError(f"--model {architecture}: timm knows no such model; name one such as vit_small_patch16_224")

@@ -1,10 +1,10 @@
-"""What the way from tar to Parquet adds: end to end over real tars, against the engine and decoding alone.
+"""What the path from tar to Parquet costs: end to end over real tars, against the engine and decoding alone.
 
-    engine      SmoothedViT.votes, whole images too, on pixels that are decoded already
+    engine      SmoothedViT's votes on ablations and whole images, on pixels that are decoded already
     decoding    the tars' images to pixels, with as many threads as an actor has
     end to end  Certifier.certify as an actor does it, two shards at a time: read, checked, decoded, voted, certified,
-                encoded, published. A slope: the seconds that more shards take, divided by their images. What is left of
-                the smaller size is its start and its end, where nothing overlaps.
+                encoded, published. The rate is a slope: the extra seconds of the larger size over its extra images.
+                The rest of the smaller size's time is its start and end, where nothing overlaps.
 
 They take turns; medians of the rounds count. Device idle is the share of the end-to-end time in which no votes were
 computed. Needs no ray. Not covered: the driver (driver.py), starting Ray.
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace, ablation: str, tars: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """All three in turns."""
+    """Measure all three in turns."""
     job = _job(args, ablation, folder)
     few, many = args.shards
     samples = [list(read_samples(tar, job.images, classes=1000)) for tar in tars[:many]]
@@ -73,7 +73,7 @@ def measure(args: argparse.Namespace, ablation: str, tars: Sequence[Path], folde
     for number in range(args.rounds):
         decoding_s, pixels = _decode_all(job, samples[0], args.threads)
         certifier = _certifier(job, folder / f"run-{number}", args.threads)
-        list(_certified(certifier, _tasks(tars[:1])))  # once unmeasured
+        list(_certified(certifier, _tasks(tars[:1])))  # not measured: the first shard warms up
         engine_s = certifier._compute.submit(_engine_s, certifier, pixels).result()
         few_s, _ = _timed(certifier, _tasks(tars[:few], number=1))
         many_s, reports = _timed(certifier, _tasks(tars[:many], number=2))
@@ -129,7 +129,7 @@ def _decode_all(job: Job, samples: Sequence[Any], threads: int) -> tuple[float, 
 
 
 def _tasks(tars: Sequence[Path], number: int = 0) -> list[ShardTask]:
-    """Each use of a tar has an index of its own, so that it is published anew."""
+    """Shards of the tars. Each use of a tar has its own index, so that it is published again."""
     store, tasks = AnyStore(Storage()), []
     for place, tar in enumerate(tars):
         entry = store.find(str(tar))
@@ -171,7 +171,7 @@ def _job(args: argparse.Namespace, ablation: str, folder: Path) -> Job:
 
 
 def _tars(args: argparse.Namespace, folder: Path) -> list[Path]:
-    """Those of the folder named, else made-up photos."""
+    """The tars of --tars, or new tars of made-up photos."""
     if args.tars:
         return sorted(args.tars.glob("*.tar"))
     (folder / "tars").mkdir()

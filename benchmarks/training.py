@@ -2,13 +2,13 @@
 
     drop       AblatedForward: an offset for each image, groups of equal token count, hidden tokens left out
     published  Salman et al.: one offset for the whole batch; every token is embedded, then those shown are kept;
-               the mean over as many offsets as a token is wide
+               the mean over one offset for each pixel of a token's width
     keep       AblatedForward with every token, hidden pixels black
     dense      timm's model(x) on masked images: every token through every block
 
 A step is forward, backward and optimizer, on pixels in memory; all ways have the same loss and optimizer. They take
 turns; medians of the rounds count, and the ratio to a rival is the median of the rounds' ratios, so a busy machine
-slows all alike. "as fast" is how many images of ours are learned in the time of one of theirs. `augment` is reading
+slows all alike. "as fast" is how many images `drop` learns while the other learns one. `augment` is reading
 and augmenting alone, without a network.
 
 Run from the repository root:
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def measure(training: Training, device: torch.device, rounds: int) -> dict[str, Any]:
-    """All ways in turns."""
+    """Measure all ways in turns."""
     torch.manual_seed(0)
     network = starting_network(training, AnyStore(training.storage))
     drop, keep = (Ours(training, copy.deepcopy(network), device, keep_hidden=hidden) for hidden in (False, True))
@@ -143,7 +143,7 @@ def measure(training: Training, device: torch.device, rounds: int) -> dict[str, 
             start = time.perf_counter()
             way()
             synchronise(device)
-            if turn:  # the first is not measured: caches, and kernels that are chosen at the first call
+            if turn:  # the first turn is not measured: it fills caches and chooses kernels
                 steps = len(each_offset) if name == "published" else 1
                 seconds[name].append((time.perf_counter() - start) / (steps * size))
     return {

@@ -1,4 +1,4 @@
-"""The script of `ray submit` and `ray job submit`: `smoothcert certify`, where nothing of smoothcert is installed.
+"""The script for `ray submit` and `ray job submit`: `smoothcert certify` where smoothcert is not installed.
 
 python pipeline/certify_all.py [JOB]        as `smoothcert certify JOB`; without JOB, a job.yaml that lies there
 """
@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 
-def _know_the_package() -> None:
+def _add_package_to_path() -> None:
     """Find smoothcert in `src`, beside the folder of this file or, as `ray submit` copies it, beside the file itself.
 
-    The folder of the script itself is no place for imports: its rooms have names such as `query`.
+    The folder of the script itself leaves the path, because its rooms have names such as `query`.
     """
     here = Path(__file__).resolve().parent
     house = here if (here / "src").is_dir() else here.parent
@@ -18,7 +18,7 @@ def _know_the_package() -> None:
 
 
 if __name__ == "__main__":
-    _know_the_package()
+    _add_package_to_path()
     from smoothcert.pipeline.script import run_script
 
     run_script()

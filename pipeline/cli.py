@@ -46,7 +46,7 @@ StorageSettings = Annotated[
 
 
 def _place(url: str) -> str:
-    """Where a run is, or several: a path is made absolute, a name that exists is no URL."""
+    """Make the path of a run, or of an output, absolute. A name that exists is a path, not a URL."""
     return anchored(url)
 
 

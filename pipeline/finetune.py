@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     Event = Step | Validated | Figures
 
-_END = None  # of the events of a training
+_END = None  # follows the last event of a training
 _LINE_EVERY_S = 60.0  # if no bar can be drawn
 
 

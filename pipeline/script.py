@@ -1,4 +1,4 @@
-"""What `python pipeline/certify_all.py` takes: the arguments of `smoothcert certify`, of which JOB may be left out.
+"""What `python pipeline/certify_all.py` takes: the arguments of `smoothcert certify`, where JOB is optional.
 
 Not covered: finding the package where nothing is installed (certify_all.py).
 """

@@ -4,9 +4,9 @@ python scripts/pack_parquet.py test.parquet data/cifar10-test [--images-per-tar 
 python scripts/pack_parquet.py train-00000-of-00002.parquet train-00001-of-00002.parquet data/train
 python scripts/pack_parquet.py a_folder_of_them data/train
 
-Images are bytes of image files: a column of binary, or a struct with such a field `bytes`, as Hugging Face has it.
-Labels are class numbers. Without a column `key` or `__key__` a sample is called by the number of its row. Shuffled,
-each tar holds a fair sample: what a training set needs, of which some tars are held out.
+Images are bytes of image files: a binary column, or a struct with a binary field `bytes`, as on the Hugging Face hub.
+Labels are class numbers. Without a column `key` or `__key__`, the key of a sample is its row number. With --shuffle,
+each tar holds a random sample of the images, as a training set needs if some of its tars are held out.
 """
 
 import argparse
@@ -30,11 +30,11 @@ _IMAGES = ("image", "img", "jpg", "jpeg", "png", "webp")
 _LABELS = ("label", "labels", "cls", "class", "target", "fine_label")
 _KEYS = ("key", "__key__")
 _SUFFIXES = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
-_PART = re.compile(r"-\d+-of-\d+.*|(?:^|[-_])\d+$")  # of a file's name: it is one of several
+_PART = re.compile(r"-\d+-of-\d+.*|(?:^|[-_])\d+$")  # the end of a file name that numbers it among several
 
 
 class PackError(Exception):
-    """A line for whoever packs."""
+    """An error that is printed as one line."""
 
 
 class Columns(NamedTuple):
@@ -112,7 +112,7 @@ def _choose(files: Sequence[Path], image: str | None, label: str | None, *, labe
 def _column(
     schema: pa.Schema, usual: Sequence[str], chosen: str | None, what: str, fits: Callable[[pa.DataType], bool]
 ) -> str:
-    """The column that was chosen, or the first of a usual name, if it can hold what it should."""
+    """The chosen column, or the first with a usual name; its type must fit."""
     there = {field.name: field.type for field in schema}
     names = [chosen] if chosen else usual
     name = next((name for name in names if name in there and fits(there[name])), None)
@@ -133,7 +133,7 @@ def _is_image(kind: pa.DataType) -> bool:
 
 
 def _pack(files: Sequence[Path], columns: Columns, folder: Path, images_per_tar: int, seed: int | None) -> str:
-    """Write the tars; gives a line on what is in them."""
+    """Write the tars, and return a line that says what is in them."""
     name = files[0].stem if len(files) == 1 else _stem(files[0]) or folder.name
     tars = images = unlabelled = 0
     for tars, batch in enumerate(_batches(_tables(files, columns, seed), images_per_tar), 1):
@@ -182,7 +182,7 @@ def _read(files: Sequence[Path], columns: Columns) -> Iterator[pa.Table]:
                 yield pa.table(
                     {
                         "key": keys.cast(pa.large_string()),
-                        "label": pc.if_else(pc.less(labels, 0), None, labels),  # -1 stands for none on the hub
+                        "label": pc.if_else(pc.less(labels, 0), None, labels),  # on the hub, -1 means no label
                         "image": image.cast(pa.large_binary()),
                     }
                 )
@@ -190,7 +190,7 @@ def _read(files: Sequence[Path], columns: Columns) -> Iterator[pa.Table]:
 
 
 def _batches(tables: Iterator[pa.Table], size: int) -> Iterator[pa.Table]:
-    """So many rows each, but for the last."""
+    """Tables of `size` rows each; the last may be shorter."""
     waiting: list[pa.Table] = []
     for table in tables:
         waiting.append(table)

@@ -38,7 +38,7 @@ def connect(say: Callable[[str], None] = print) -> None:
         here = {"address": "local", "_temp_dir": str(ray_start.temporary_folder(say))}
         # Without a token Ray writes ~/.ray/auth_token, and every later `ray start --head` asks its users for it.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        os.environ.pop("RAY_REDIS_ADDRESS", None)  # the state of a cluster's head, which is none of this Ray
+        os.environ.pop("RAY_REDIS_ADDRESS", None)  # it names the state of a cluster's head, which is not this Ray's
     else:
         ray_start.check_cluster(found)
     try:

@@ -8,7 +8,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError, RuntimeEnvSetu
 from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
 
 _MAX_CHARACTERS = 300
-_RAISED = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")  # the last line of a traceback begins so
+_RAISED = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")  # how the last line of a traceback begins
 
 
 def cause_of(error: Exception) -> SmoothcertError:

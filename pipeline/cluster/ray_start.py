@@ -51,7 +51,7 @@ class Cluster:
 
     Attributes:
         address: HOST:PORT.
-        source: where its address stands, in words.
+        source: a phrase that says where its address comes from.
         remedy: what to do if it cannot be joined.
     """
 

@@ -28,7 +28,7 @@ class Share:
     actors: int | None
 
     def room(self) -> int:
-        """How many actors fit on the machines that there are now; actors that run already count."""
+        """How many actors fit on the present machines, including those that run already."""
         return sum(self._room_on(machine) for machine in _machines())
 
     def _room_on(self, machine: dict[str, float]) -> int:
@@ -65,7 +65,7 @@ def has_autoscaler() -> bool:
 
 
 def alive_among(nodes: Collection[str | None]) -> set[str]:
-    """Which of the machines live: Ray says so and they answer, for Ray may need a minute to notice an end."""
+    """The machines that Ray calls alive and that answer: Ray may need a minute to notice that one has ended."""
     return {node["NodeID"] for node in ray.nodes() if node["NodeID"] in nodes and node["Alive"] and _answers(node)}
 
 

@@ -18,8 +18,8 @@ OnProgress = Callable[[str, int, int], None]
 """Takes what is counted, how much of it is done, and how much there is."""
 
 _BAR_CHARACTERS = 20
-_RECENT_S = 300.0  # a rate is the mean of this time,
-_RECENT_STEPS = 20  # and of this many steps at least
+_RECENT_S = 300.0  # a rate is the mean over this time,
+_RECENT_STEPS = 20  # and over at least this many steps
 _LINE_EVERY_S = 30.0  # where there is no terminal
 
 
@@ -34,7 +34,7 @@ class Pace:
         self._steps = deque([(time.monotonic(), 0)])
 
     def rate(self, done: int) -> float:
-        """What is done in a second, if so many are done now."""
+        """The recent rate per second, given the number done now."""
         now = time.monotonic()
         self._steps.append((now, done))
         while len(self._steps) > _RECENT_STEPS and self._steps[0][0] < now - _RECENT_S:
@@ -64,7 +64,7 @@ class Bar:
         self._bar = progress.add_task("", total=None, text="", ends=None)
 
     def update(self, done: int, total: int | None, *, exact: bool = True) -> None:
-        """Show that so many are done; the total may be unknown (None) or an estimate (not exact)."""
+        """Show the number done. The total may be unknown (None) or an estimate (not exact)."""
         rate = self.pace.rate(done)
         left = 0 if total is None else total - done
         ends = time.monotonic() + left / rate if left > 0 and rate else None

@@ -67,6 +67,6 @@ def _full_disk(error: OSError) -> str | None:
 
 
 def stdout_alone() -> TextIO:
-    """Stdout for JSON alone; other prints go to stderr from now on. Ray prints what it hears of lost machines."""
+    """Stdout for JSON alone; other prints go to stderr from now on. Ray prints messages about lost machines."""
     alone, sys.stdout = sys.stdout, sys.stderr
     return alone

@@ -1,4 +1,4 @@
-"""What a reader of a run's figures must know besides, a line each: faults, and what is not in the run."""
+"""What else a reader of a run's figures must know, a line each: faults, and what is not in the run."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""`smoothcert runs`: the runs of an output, each in short; from storage alone, on any machine.
+"""`smoothcert runs`: a line about each run of an output. Reads storage alone, so it works on any machine.
 
 Not covered: how the list looks (tables.py).
 """
@@ -70,7 +70,7 @@ def runs_of(output: str, storage: Storage = Storage()) -> RunsOfOutput:  # noqa:
 
 
 def _without_runs(output: str, store: AnyStore) -> str:
-    """What there is where no run is, and what to do."""
+    """What the folder holds instead of runs, and what to do."""
     if store.find(output) is not None:
         return "is a file; name the `output` of a job"
     if (listing := store.listing(output, most=_MAX_SEARCHED_NAMES)) is None:

@@ -1,4 +1,4 @@
-"""`smoothcert status`: how far a run has come; from storage alone, on any machine.
+"""`smoothcert status`: how far a run has come. Reads storage alone, so it works on any machine.
 
 Not covered: how it looks (tables.py).
 """
@@ -13,12 +13,12 @@ from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.records import AttemptRecord, DriverRecord
 from smoothcert.workers.runs.run import Run
 
-_RECENT_SHARDS = 20  # the rate is that of their publication
+_RECENT_SHARDS = 20  # the rate is measured over their publication
 
 
 @dataclass(frozen=True)
 class LastDriver:
-    """What the driver that ended last says of itself.
+    """What the diary of the driver that ended last says.
 
     Attributes:
         url: of its diary.

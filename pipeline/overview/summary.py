@@ -3,7 +3,7 @@
 Certificates of squares follow from the two max columns, because a certificate implies that of every smaller square. So
 the patches of the table can change without a new run.
 
-Not covered: how the figures look (tables.py), and what a reader must know besides (notices.py).
+Not covered: how the figures look (tables.py), and what else a reader must know (notices.py).
 """
 
 from collections import Counter
@@ -89,7 +89,7 @@ def summarise(run: Run, job: Job) -> Summary:
         run: the run.
         job: of this run; its `patches` are shown.
     Raises:
-        RunError: a file is damaged, or not one of this run's.
+        RunError: a file is damaged, or belongs to another run.
     """
     sums = _Sums()
     for file in read_published(run, _COLUMNS):  # one at a time: there may be a hundred thousand
@@ -99,7 +99,7 @@ def summarise(run: Run, job: Job) -> Summary:
 
 @dataclass
 class _Sums:
-    """Counts over files; attributes as in Summary, and in `counts` what shares are made of."""
+    """Counts over files. `counts` holds the numerators of the shares; the other attributes are as in Summary."""
 
     status: Counter[str] = field(default_factory=Counter)
     counts: Counter[str] = field(default_factory=Counter)

@@ -28,10 +28,10 @@ Row = dict[str, str]
 
 
 class AnswersFile:
-    """A Parquet file with a row for each image and each question; it appears when it is whole.
+    """A Parquet file with a row for each image and each question. It appears when it is complete.
 
-    An image without votes is a row, too: not certified, without prediction and slack. Which run was asked, and how
-    much of it there was, is in the file's metadata under `smoothcert`.
+    An image without votes has a row too: not certified, without prediction and slack. The file's metadata says under
+    `smoothcert` which run was asked, and how much of it was published.
     """
 
     _SCHEMA = pa.schema(
@@ -93,16 +93,16 @@ class AnswersFile:
         self._writer.write_table(table.cast(self._SCHEMA))
 
     def describe(self, answers: Answers) -> None:
-        """Say in the file of what run it is."""
-        self._writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(_of_run(answers))})
+        """Write into the file which run was asked."""
+        self._writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(_describe_run(answers))})
 
 
 def _spread(values: pa.Array, there: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Array:
-    """The values at the places that are there, null at the others."""
+    """Put the values into the rows that are `there`, in order, and null into the others."""
     return values.take(pa.array(np.cumsum(there) - 1, mask=~there))
 
 
-def _of_run(answers: Answers) -> dict[str, Any]:
+def _describe_run(answers: Answers) -> dict[str, Any]:
     run = answers.run
     return {
         "run_id": run.run_id,
@@ -141,17 +141,17 @@ def _how_far(answers: Answers) -> str:
 
 
 def tables_of(answers: Answers, console: Console) -> list[Table]:
-    """What is printed; shares of all images, those without votes included.
+    """The tables to print. Shares are of all images, including those without votes.
 
-    What all rows of a table share is its title. Where the columns do not fit the console, more of the question becomes
-    title: a table for each rule, then for each rule and tolerance, and so on.
+    What all rows of a table have in common is its title. If the columns do not fit the console, more of the question
+    moves into the title: a table for each rule, then for each rule and tolerance, and so on.
     """
     rows = [
-        _asked(result.question) | _answered(name, counts, result, answers)
+        _question_cells(result.question) | _answer_cells(name, counts, result, answers)
         for result in answers.results
         for name, counts in _in_order(result)
     ]
-    asked = [*_asked(answers.results[0].question)]
+    asked = [*_question_cells(answers.results[0].question)]
     differ = [name for name in asked if len({row[name] for row in rows}) > 1]
     for kept in range(len(differ), -1, -1):
         titles = [name for name in asked if name not in differ[:kept]]
@@ -176,7 +176,7 @@ def _divided(rows: Sequence[Row], titles: Sequence[str]) -> Iterator[Table]:
         yield table
 
 
-def _asked(question: Question) -> Row:
+def _question_cells(question: Question) -> Row:
     return {
         "patch": f"{question.height} x {question.width}",
         "patches": str(question.patches),
@@ -186,7 +186,7 @@ def _asked(question: Question) -> Row:
     }
 
 
-def _answered(name: int | None, counts: Counts, result: Result, answers: Answers) -> Row:
+def _answer_cells(name: int | None, counts: Counts, result: Result, answers: Answers) -> Row:
     at_least = ">= " if result.is_bound else ""
     cells = {"class": "all" if name is None else str(name)} if answers.by_class else {}
     cells["images"] = f"{counts.images:,}"
@@ -197,9 +197,9 @@ def _answered(name: int | None, counts: Counts, result: Result, answers: Answers
 
 
 def as_json(answers: Answers) -> list[dict[str, Any]]:
-    """One object a question and class; `correct` and `certified_correct` are null without usable labels."""
+    """One object per question and class; `correct` and `certified_correct` are null without usable labels."""
     return [
-        _of_run(answers)
+        _describe_run(answers)
         | {
             "patch": [result.question.height, result.question.width],
             "patches": result.question.patches,
@@ -219,7 +219,7 @@ def as_json(answers: Answers) -> list[dict[str, Any]]:
 
 
 def notices_of(answers: Answers) -> list[str]:
-    """What a reader of the answers must know besides."""
+    """What else a reader of the answers must know."""
     notices = []
     if not answers.complete:
         notices.append(

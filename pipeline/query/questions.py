@@ -36,7 +36,7 @@ Bools = NDArray[np.bool_]
 
 
 class Question(NamedTuple):
-    """Can so many patches of `height` x `width` pixels change predictions?
+    """Can this many `patches` of `height` x `width` pixels change predictions?
 
     Attributes:
         stride: of the ablations that vote, in pixels.
@@ -72,7 +72,7 @@ class Result:
     """The answer to one question.
 
     Attributes:
-        classes: counts by class; under None those of all images.
+        classes: counts by class; the key None holds those of all images.
         is_bound: the true number of certified images may be larger.
     """
 
@@ -157,10 +157,10 @@ class Answers(NamedTuple):
     """What a run answered.
 
     Attributes:
-        run: that was asked.
+        run: the run that was asked.
         results: one for each question.
         by_class: whether classes were counted too.
-        shards: how many were published when the run was read; the answers are of these.
+        shards: how many were published when the run was read; the answers cover these.
         finished: whether _SUCCESS was there by then.
         labels: how many images of these shards have a usable label; without one, accuracies are unknown.
     """
@@ -184,7 +184,7 @@ def query(
 
     Args:
         run: finished or not.
-        questions: as of `questions_of`.
+        questions: from `questions_of`.
         by_class: also count by label, or by prediction where the job has no labels.
         per_image: gets the answers for each image.
     Raises:
@@ -221,7 +221,7 @@ def _answer_all(
         coarse, chosen = strides[question.stride]
         kind = question.stride, question.tolerance
         if kind not in ballots:
-            # A margin that is no number is fragile, too.
+            # A margin of NaN is fragile, too.
             fragile = ~(margins[:, chosen].astype(float) >= question.tolerance) if question.tolerance else None
             ballots[kind] = Ballots.of(votes[:, chosen], classes=job.model.classes, fragile=fragile)
         counted = ballots[kind]

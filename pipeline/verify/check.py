@@ -3,9 +3,9 @@
 Every row is recounted, every file is hashed, and everything is compared with everything else.
 
 The files of this room read Parquet, run.json and _SUCCESS alone. They share no code with what makes a run (geometry,
-certificates, table of votes, summary), so a defect there shows here as a contradiction. Where speed allows,
-they are plain: each offset lists its pixels, a patch is tried at every place, and both rules are written as
-docs/certificates.md states them.
+certificates, table of votes, summary), so a defect there shows here as a contradiction. Where speed allows, they are
+plain: each offset lists its pixels, a patch is tried at every place, and both rules are written as docs/certificates.md
+states them.
 
     record.py    reads run.json and _SUCCESS      identity.py   compares run.json with itself
     files.py     checks one file of votes         checksum.py   hashes its values
@@ -13,7 +13,7 @@ docs/certificates.md states them.
     figures.py   sums up the rows                 processes.py  checks files side by side
     findings.py  what is wrong, and where         replay.py     casts votes again, with the model
 
-Found: everything that contradicts the votes (prediction, counts, runner-up, max columns), the job (run id, identity, geometry,
+Found: all that contradicts the votes (prediction, counts, runner-up, max columns), the job (run id, identity, geometry,
 classes, limit), its own row (status, label, image size, nulls), the rows before it (key, index, place in the tar), the
 checksum of the columns, or the hash and the figures in _SUCCESS.
 

@@ -2,7 +2,7 @@
 
     python -m scripts.docs [RUNS]        RUNS is a folder of runs; default: runs
 
-Run it from the root of the repository. A table stays as it is where one of its runs is not in RUNS; a line then says
+Run it from the root of the repository. If a run of a table is not in RUNS, the table is not changed: a line says
 which run is missing and how to make it, and the exit code is 1. Tables that come from benchmarks have their commands
 beside them instead; docs/reliability.md comes from scripts/fault_table.py.
 """

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import smoothcert
 from scripts.docs.tables import Row, Table
 
-_NOTABLE_GAIN = 0.01  # of all images: from here on the exact rule's gain is bold
+_NOTABLE_GAIN = 0.01  # share of all images; a gain of the exact rule of this much is bold
 _HASH_DIGITS = 12
 
 Votes = np.ndarray[Any, np.dtype[np.int64]]

@@ -5,9 +5,9 @@
 Makes three machines (machines.sh), an S3 server (Ceph's radosgw) and a small job whose tars, weights and output lie in
 S3. `ray up` and `ray submit` run it twice with the project's own entry point: in the first run a worker machine is
 killed, in the second one its network is cut, so that nobody hears of its end. Both results are compared, value for
-value, with an undisturbed run in a folder of this machine. What it printed once is in expected.txt.
+value, with an undisturbed run in a folder of this machine. expected.txt holds the output of one run.
 
-Needs root, Debian's packages (installed if they lack) and the project's .venv. Ends what it started.
+Needs root, Debian's packages (installed if missing) and the project's .venv. Ends what it started.
 """
 
 import json
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 class Submitted:
-    """A run that `ray submit` started: the entry point without an argument, so of ~/job.yaml.
+    """A run that `ray submit` started: the entry point without an argument takes ~/job.yaml.
 
     Args:
         folder: of the lab.
@@ -91,7 +91,7 @@ class Submitted:
         return len(self._store.files(f"{runs[0]}/{VOTES}")) if runs else 0
 
     def wait_for(self, happened: Callable[[], bool]) -> float:
-        """When something has happened."""
+        """Wait until something has happened, and return the time."""
         deadline = time.monotonic() + 600
         while not happened():
             if time.monotonic() > deadline or (self._driver.poll() is not None and not happened()):
@@ -187,7 +187,7 @@ def ray(folder: Path, verb: str, *options: str) -> None:
 
 
 def workers_joined(folder: Path) -> str:
-    """Wait for both workers; how long it took."""
+    """Wait for both workers, and say how long it took."""
     start = time.monotonic()
     while "3.0 CPU" not in (status := shell(folder, 1, "ray status 2>/dev/null || true")):
         if time.monotonic() - start > 180:
