@@ -13,7 +13,7 @@ def _add_package_to_path() -> None:
     The folder of the script itself leaves the path, because its rooms have names such as `query`.
     """
     here = Path(__file__).resolve().parent
-    house = here if (here / "src").is_dir() else here.parent
+    house = here if (here / "src" / "smoothcert").is_dir() else here.parent
     sys.path = [str(house / "src"), *(place for place in sys.path if Path(place).resolve() != here)]
 
 

@@ -185,7 +185,7 @@ class Attempts(Generic[ActorT]):
     # Shards go out
 
     def hand_out(self, wanted: int, now: float) -> Iterator[Dispatch[ActorT]]:
-        """Give shards to actors that run: one to each, then a second. The caller may take each back: `found_published`.
+        """Give shards to actors that run: one to each, then a second. The caller may take each back: `take_back`.
 
         Args:
             wanted: an actor gets a second shard only if the queue holds more shards than this.

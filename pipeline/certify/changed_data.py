@@ -6,7 +6,8 @@ with a new fingerprint is hashed again if its votes are already published.
 
 from collections.abc import Sequence
 
-from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.errors import RequestError, RunError
+from smoothcert.workers.runs.json_file import damaged
 from smoothcert.workers.runs.published import parse_metadata
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import ShardTask
@@ -37,6 +38,8 @@ def refuse_changed_data(run: Run, tasks: Sequence[ShardTask], published: set[str
 def _refuse_other_content(run: Run, task: ShardTask) -> None:
     url = f"{run.url}/{task.file_name}"
     then = parse_metadata(run.store.read(url), url).shard_sha256
+    if then is None:
+        raise RunError(damaged(url, "shard_sha256 is missing"))
     with run.store.local(task.shard.url) as tar:
         now = sha256_of(tar)
     if now != then:

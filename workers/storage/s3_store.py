@@ -7,7 +7,7 @@ succeeded but its answer was lost: the caller compares the existing object with 
 Credentials come from each machine's own standard chain.
 
 Not covered: servers and buckets that ignore the condition; the driver detects them when it
-writes run.json (pipeline/certify/plan.py). The texts of errors (s3_errors.py).
+writes run.json (pipeline/certify/begin.py). The texts of errors (s3_errors.py).
 """
 
 import posixpath

@@ -105,7 +105,7 @@ def optimizer_of(training: Training, network: nn.Module) -> torch.optim.Optimize
         RequestError: timm does not know the optimizer, or one of its options.
     """
     chosen = training.optimizer
-    if "muon" in chosen.name:
+    if "muon" in chosen.name.lower():
         _orthogonalise_in_float32()
     try:
         return timm.optim.create_optimizer_v2(
