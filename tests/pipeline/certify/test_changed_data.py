@@ -4,12 +4,14 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.plan import make_plan
+from smoothcert.workers.runs.votes_table import METADATA_KEY
 from tests.helpers import jobs
 from tests.helpers.finished_runs import finish
 from tests.helpers.tars import tar_of, write_tar
@@ -50,3 +52,16 @@ def test_a_tar_with_other_content_is_refused_once_its_votes_are_published(tmp_pa
         make_plan(load_job(tmp_path / "job.yaml"))
     (run / "votes" / "00000-00.parquet").unlink()
     assert [task.shard.name for task in make_plan(load_job(tmp_path / "job.yaml")).todo] == ["00.tar"]
+
+
+def test_a_file_without_the_hash_of_its_tar_is_damaged(tmp_path: Path) -> None:
+    """It is no sign of other data, so nobody is told to begin another run."""
+    run = finish(tmp_path)
+    file = run / "votes" / "00000-00.parquet"
+    table = pq.read_table(file)
+    described = json.loads(table.schema.metadata[METADATA_KEY])
+    del described["shard_sha256"]
+    pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(described)}), file)
+    os.utime(tmp_path / "tars" / "00.tar", (1, 1))
+    with pytest.raises(RunError, match=r"00000-00\.parquet is damaged \(shard_sha256 is missing\)"):
+        make_plan(load_job(tmp_path / "job.yaml"))
