@@ -237,8 +237,7 @@ class Fleet:
         except RayActorError as error:
             yield from self._lose(member, str(cause_of(error)))
         except RayError as error:
-            del self._streams[stream]
-            yield from self._fail(member, task, error)
+            yield from self._fail(stream, error)
         else:
             yield from self._hear_item(member, task, item)
 
@@ -253,12 +252,14 @@ class Fleet:
         if isinstance(item, Introduction):
             member.actor.admit.remote()  # the driver has heard the introduction and raised no error
 
-    def _fail(self, member: Member, task: ShardTask, error: RayError) -> Iterator[Event]:
+    def _fail(self, stream: Any, error: RayError) -> Iterator[Event]:
+        member, task = self._streams[stream]
         cause = cause_of(error)
         if isinstance(cause, RequestError):
             raise cause from None
         on_purpose = isinstance(error, RayTaskError) and isinstance(error.cause, SmoothcertError)
-        alive = self._alive_in_doubt(member)
+        alive = self._alive_in_doubt(member)  # asks Ray: an interrupt here must find the stream
+        del self._streams[stream]
         decision = self._attempts.failed(member, task, cause, alive, on_purpose=on_purpose)
         if member not in self._attempts.actors:
             self._kill(member)

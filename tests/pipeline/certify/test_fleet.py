@@ -189,3 +189,20 @@ def test_an_interrupt_while_a_shard_is_handed_out_leaves_no_shard_behind(
     monkeypatch.setattr(fleet, "WIND_DOWN_S", 0.0)
     assert list(one.wind_down()) == []
     assert not one._attempts.busy
+
+
+def test_an_interrupt_while_a_failure_is_judged_leaves_no_shard_behind(
+    make: Callable[..., Fleet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its machine lives is a question to the cluster, and takes time."""
+
+    def interrupt(*_: object) -> set[str]:
+        raise KeyboardInterrupt
+
+    one = make(FailingActor)
+    monkeypatch.setattr(resources, "alive_among", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        list(one.certify([task_of(1)]))
+    monkeypatch.setattr(resources, "alive_among", set)
+    assert list(one.wind_down()) == []
+    assert not one._attempts.busy
