@@ -136,7 +136,7 @@ def test_clean_votes_equal_timm(family: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3)])
 @pytest.mark.parametrize("others", [0, 255])
-def test_a_vote_does_not_see_otherrandom_images(dtype: str, tolerance: float, others: int) -> None:
+def test_a_vote_does_not_see_other_images(dtype: str, tolerance: float, others: int) -> None:
     """Whatever the other images of a batch are, an image's logits stay."""
     engine = _engine(_network("vit_tiny_patch16_224", {"depth": 3}, 64), _geometry("column", 9, 7, 64), dtype=dtype)
     images = random_images(5, 64)
@@ -167,11 +167,8 @@ def test_a_vote_does_not_see_hidden_pixels(dtype: str, tolerance: float, masked_
 def test_half_precision_is_near_float32(family: str, dtype: str, tolerance: float) -> None:
     """Blocks in bfloat16 give the logits of float32 to about two digits, in float16 to about three."""
     architecture, options, side = _FAMILIES[family]
-    network, geometry, images = (
-        _network(architecture, options, side),
-        _geometry("column", 9, 7, side),
-        random_images(2, side),
-    )
+    network, geometry = _network(architecture, options, side), _geometry("column", 9, 7, side)
+    images = random_images(2, side)
     exact = _engine(network, geometry).logits(images)
     assert_close(_engine(network, geometry, dtype=dtype).logits(images), exact, tolerance)
 
@@ -191,10 +188,8 @@ def test_a_logit_that_is_not_finite_has_no_margin(weight: str, value: float) -> 
 def test_the_last_block_may_be_pruned(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Computing only the rows that the head reads gives the logits of computing all."""
     architecture, options, side = _FAMILIES[family]
-    engine, images = (
-        _engine(_network(architecture, options, side), _geometry("column", 9, 7, side)),
-        random_images(2, side),
-    )
+    engine = _engine(_network(architecture, options, side), _geometry("column", 9, 7, side))
+    images = random_images(2, side)
     pruned = engine.logits(images)
     monkeypatch.setattr(smoothed_vit, "rows_that_the_head_reads", lambda network: None)
     assert_close(engine.logits(images), pruned, 1e-5)
