@@ -163,9 +163,7 @@ def measure(args: argparse.Namespace, log: Console) -> dict[str, Any]:
             device=args.device,
             peer_batch=args.peer_batch,
         )
-        reach(
-            geometry_of(settings), Threat(args.patch, args.patch)
-        )  # raises, before anything is made, if it does not fit
+        reach(geometry_of(settings), Threat(args.patch, args.patch))  # a patch that does not fit is refused early
         python = make_environment(args.environment.absolute(), log)
         file = Path(folder, "settings.json")
         settings.write(file)

@@ -33,6 +33,7 @@ from rich.table import Table
 from benchmarks.arguments import ablation_of
 from smoothcert.manifests.job import Job, Storage
 from smoothcert.manifests.shards import Shard
+from smoothcert.pipeline.certify.attempts import SHARDS_PER_ACTOR
 from smoothcert.workers.certifier import Assignment, Certifier
 from smoothcert.workers.runs.layout import RUN_JSON
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
@@ -41,7 +42,6 @@ from smoothcert.workers.tars.images import decode
 from smoothcert.workers.tars.shard_reader import read_samples
 from tests.helpers.tars import tar_of, write_tar
 
-_AT_ONCE = 2  # shards of an actor
 _JPEG_SIZE = (500, 375)  # pixels, as most of ImageNet's
 
 
@@ -104,8 +104,8 @@ def _timed(certifier: Certifier, tasks: Sequence[ShardTask]) -> tuple[float, lis
 
 
 def _certified(certifier: Certifier, tasks: Iterable[ShardTask]) -> Iterator[ShardReport]:
-    """The shards, two at a time."""
-    with ThreadPoolExecutor(_AT_ONCE) as lanes:
+    """The shards, as many at a time as an actor certifies."""
+    with ThreadPoolExecutor(SHARDS_PER_ACTOR) as lanes:
         for report in lanes.map(lambda task: list(certifier.certify(task))[-1], tasks):
             assert isinstance(report, ShardReport)
             assert report.published

@@ -39,7 +39,7 @@ from benchmarks.ceilings import synchronise
 from smoothcert.manifests.training import Training, load_training
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.training.augmentation import Augment, Draws
-from smoothcert.workers.training.recipe import geometries_of, optimizer_of, starting_network
+from smoothcert.workers.training.recipe import kinds_of, optimizer_of, starting_network
 from smoothcert.workers.votes.ablated_forward import AblatedForward
 
 _EXAMPLE = Path(__file__).resolve().parents[1] / "manifests" / "examples" / "cifar10-train.yaml"
@@ -64,7 +64,7 @@ class Ours(Learner):
         self, training: Training, network: VisionTransformer, device: torch.device, *, keep_hidden: bool
     ) -> None:
         super().__init__(training, network, device)
-        self._forward = AblatedForward(network, geometries_of(training), training.preprocess, keep_hidden=keep_hidden)
+        self._forward = AblatedForward(network, kinds_of(training), training.preprocess, keep_hidden=keep_hidden)
         self._forward.to_device(device)
 
     def loss(self, pixels_NCHW: Tensor, labels: Tensor, ablations: Tensor) -> None:
@@ -78,7 +78,7 @@ class Rival(Learner):
 
     def __init__(self, training: Training, network: VisionTransformer, device: torch.device) -> None:
         super().__init__(training, network, device)
-        shown = geometries_of(training)[0]
+        shown = kinds_of(training)[0]
         self._visible_AHW = torch.from_numpy(shown.visible(np.arange(shown.num_ablations))).to(device)
         side = network.patch_embed.patch_size[0]
         self._shown_AT = self._visible_AHW.unfold(1, side, side).unfold(2, side, side).flatten(3).any(3).flatten(1)
@@ -120,7 +120,7 @@ def measure(training: Training, device: torch.device, rounds: int) -> dict[str, 
     network = starting_network(training, AnyStore(training.storage))
     drop, keep = (Ours(training, copy.deepcopy(network), device, keep_hidden=hidden) for hidden in (False, True))
     rivals = [Rival(training, copy.deepcopy(network), device) for _ in range(2)]
-    size, crop, offsets = training.batch_size, training.preprocess.crop, geometries_of(training)[0].num_ablations
+    size, crop, offsets = training.batch_size, training.preprocess.crop, kinds_of(training)[0].num_ablations
     images = torch.randint(0, 256, (size, crop, crop, 3), dtype=torch.uint8)
     labels = torch.randint(0, training.model.classes, (size,)).to(device)
     augment, draws = Augment(training), Draws.of_epoch(0, 0, size)

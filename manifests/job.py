@@ -19,7 +19,8 @@ Pixels = Annotated[int, Strict(), Field(ge=1)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 # "auto" in the file is None in Python: decided where the hardware is known.
 Auto = BeforeValidator(lambda value: None if value == "auto" else value)
-_OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+# A single text or mapping is a list of one.
+OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, str | dict) else value)
 # A number for each channel: three for RGB, one (which needs no brackets) for gray.
 Channels = Annotated[
     tuple[float, ...], BeforeValidator(lambda value: (value,) if isinstance(value, int | float) else value)
@@ -73,7 +74,7 @@ class Network(Part):
     """Further arguments of timm.create_model, such as {patch_size: 4, depth: 6}."""
     checkpoint_key: str | None = None
     """The state dict to load if a checkpoint has several; null: the usual one (`plan` shows which)."""
-    ignore: Annotated[tuple[str, ...], _OneOrMore] = ()
+    ignore: Annotated[tuple[str, ...], OneOrMore] = ()
     """Patterns (`*`, `?`, `[abc]`) for the names of tensors to leave out, such as ["criterion.*"]."""
     classes: Annotated[int, Strict(), Field(ge=2, le=65536)]
     """Number of classes of the head."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
+from pydantic import Field, Strict, field_validator, model_validator
 
 from smoothcert.manifests.job import (
     Ablation,
@@ -22,6 +22,7 @@ from smoothcert.manifests.job import (
     Count,
     Images,
     Network,
+    OneOrMore,
     Pixels,
     Preprocess,
     Storage,
@@ -37,8 +38,6 @@ _NOT_IN_IDENTITY = {"validation", "output", "checkpoint_every_epochs", "executio
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-# A single mapping is a list of one.
-_OneOrMore = BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)
 
 
 class TrainedModel(Network):
@@ -163,7 +162,7 @@ class Training(Part):
     """The `preprocess` section of the job that will certify the network."""
     augmentation: Augmentation = Augmentation()
     """Random changes of an image before its ablation."""
-    ablation: Annotated[tuple[TrainedAblation, ...], _OneOrMore]
+    ablation: Annotated[tuple[TrainedAblation, ...], OneOrMore]
     """One ablation, or several that are drawn by their weights; an offset is drawn for each image."""
     whole_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of images that are shown whole, without an ablation."""

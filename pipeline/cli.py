@@ -40,7 +40,7 @@ StorageSettings = Annotated[
     typer.Option(
         "--storage",
         metavar="KEY=VALUE",
-        help="How to reach S3, as `storage` of a job says it, such as anonymous=true; repeatable.",
+        help="A key of `storage`, as in a job file, such as anonymous=true; repeatable.",
     ),
 ]
 
@@ -78,10 +78,10 @@ def certify(
         bool, typer.Option("--strict-versions", help="Refuse machines whose versions or devices differ.")
     ] = False,
     unsafe_overwrite: Annotated[
-        bool, typer.Option("--unsafe-overwrite", help="Go on where the output does not refuse to overwrite.")
+        bool, typer.Option("--unsafe-overwrite", help="Continue even if the output lets files be overwritten.")
     ] = False,
 ) -> int:
-    """Certify every image of a job: votes and certificates to Parquet, a table at the end."""
+    """Certify every image of a job: write votes and certificates to Parquet, and print a table."""
     from smoothcert.pipeline.certify.driver import certify_all
 
     return certify_all(
@@ -100,7 +100,7 @@ def plan(
     limit: Limit = None,
     tflops: Annotated[float, typer.Option(min=1e-6, help="Speed to assume, in TFLOP/s.")] = 1.0,
 ) -> int:
-    """Show what a job would take, and what of it is done; computes no vote. Exit code 1 if a shard would fail."""
+    """Estimate the cost of a job and show its progress, without any vote. Exit code 1 if a shard would fail."""
     from smoothcert.pipeline.certify.costs import plan_table
 
     costs = plan_table(_load(job, overrides, limit), tflops)
@@ -117,10 +117,12 @@ def plan(
 @app.command()
 @ends_with_exit_code
 def runs(
-    output: Annotated[str, typer.Argument(help="Folder that holds the runs.", show_default=False, callback=_place)],
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="Folder that holds the runs.", show_default=False, callback=_place)
+    ],
     storage: StorageSettings = None,
 ) -> int:
-    """List the runs of an output: which id is which job, and how complete it is."""
+    """List the runs in a folder: job, checkpoint, accuracy and progress of each."""
     from smoothcert.pipeline.overview.runs_list import runs_of
     from smoothcert.pipeline.overview.tables import show_runs
 
@@ -141,19 +143,21 @@ def query(
     patches: Annotated[list[int] | None, typer.Option(min=1, help="Number of patches at once; repeatable.")] = None,
     stride: Annotated[list[int] | None, typer.Option(min=1, help="Only the votes at this coarser stride.")] = None,
     tolerance: Annotated[
-        list[float] | None, typer.Option(min=0, help="Votes of smaller margins count as the attacker's.")
+        list[float] | None, typer.Option(min=0, help="Votes with smaller margins count as the attacker's.")
     ] = None,
     rule: Annotated[
         list[RuleName] | None, typer.Option(help="exact: tight; margin: the published rule, made sound.")
     ] = None,
-    by: Annotated[By | None, typer.Option(help="Also by label; by prediction where there are no labels.")] = None,
+    by: Annotated[
+        By | None, typer.Option(help="Also for each label, or each prediction if there are no labels.")
+    ] = None,
     parquet: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write the answers for each image to this file.")
     ] = None,
     storage: StorageSettings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a run which predictions no patch can change; several values of an option make a grid."""
+    """Count the predictions of a run that no patch can change. Several values of an option make a grid."""
     from smoothcert.pipeline.query import answers
     from smoothcert.pipeline.query.questions import parse_patch, query, questions_of
     from smoothcert.workers.runs.run import open_run
@@ -189,14 +193,16 @@ def query(
 def verify(
     run: RunFolder,
     replay: Annotated[int, typer.Option(min=0, help="Vote again on this many random images.")] = 0,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of that choice; default: a new one, printed.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed for choosing them; default: a new one, which is printed.")
+    ] = None,
     allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Exit code 0 also for an unfinished run without problems.")
+        bool, typer.Option("--allow-incomplete", help="Exit code 0 even if the run is unfinished.")
     ] = False,
     storage: StorageSettings = None,
     as_json: AsJson = False,
 ) -> int:
-    """Check a run with other code than made it; exit code 1 if anything is wrong or the run is unfinished."""
+    """Check a run with independent code. Exit code 1 if anything is wrong or the run is unfinished."""
     from smoothcert.pipeline.console.bars import counting
     from smoothcert.pipeline.verify.check import verify as verify_run
     from smoothcert.pipeline.verify.processes import count_cores
@@ -224,7 +230,7 @@ def verify(
 @app.command()
 @ends_with_exit_code
 def status(run: RunFolder, storage: StorageSettings = None) -> None:
-    """Show how far a run has come; reads storage alone, from any machine."""
+    """Show the progress of a run, from any machine; reads only storage."""
     from smoothcert.pipeline.overview.status import status_of
     from smoothcert.pipeline.overview.tables import status_table
     from smoothcert.workers.runs.run import open_run
@@ -238,7 +244,7 @@ def status(run: RunFolder, storage: StorageSettings = None) -> None:
 @app.command()
 @ends_with_exit_code
 def repair(run: RunFolder, storage: StorageSettings = None) -> None:
-    """Move damaged files and a stale _SUCCESS to quarantine/; the command that made the run makes them again."""
+    """Move damaged files and a stale _SUCCESS to quarantine/; then run the same certify command again."""
     from smoothcert.pipeline.verify.processes import count_cores
     from smoothcert.pipeline.verify.repair import repair as repair_run
     from smoothcert.workers.runs.run import open_run
@@ -248,7 +254,7 @@ def repair(run: RunFolder, storage: StorageSettings = None) -> None:
     for line in moved:
         say(console, line)
     if moved:
-        say(console, "the command that made the run makes them again")
+        say(console, "run the command that made the run again: it replaces these files")
     elif open_run(run, settings).complete():
         say(console, "nothing to repair")
     else:
@@ -259,16 +265,18 @@ def repair(run: RunFolder, storage: StorageSettings = None) -> None:
 @ends_with_exit_code
 def import_checkpoint(
     file: Annotated[
-        Path, typer.Argument(help="Checkpoint of torch, or the index of one in parts.", show_default=False)
+        Path,
+        typer.Argument(metavar="FILE", help="Checkpoint of torch, or the index of a split one.", show_default=False),
     ],
     output: Annotated[
         Path | None, typer.Option(help="File to write; default: beside FILE, as .safetensors.", show_default=False)
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="Which state dict of several; default: the usual one.", show_default=False)
+        str | None,
+        typer.Option(help="State dict to take if there are several; default: the usual one.", show_default=False),
     ] = None,
 ) -> None:
-    """Turn a pickled checkpoint, or one in parts, into one file of safetensors; nothing in it is run."""
+    """Convert a pickled or split checkpoint to one safetensors file, without running anything in it."""
     from smoothcert.pipeline.import_checkpoint import import_checkpoint
 
     say(console_of(), import_checkpoint(file, output, key))
@@ -280,7 +288,7 @@ def finetune(
     training: Annotated[Path, typer.Argument(metavar="TRAIN", help="Training file (YAML).", show_default=False)],
     overrides: Overrides = None,
     local: Annotated[
-        bool, typer.Option("--local", help="One process here, without Ray, whatever the file says.")
+        bool, typer.Option("--local", help="Train in this process, without Ray, whatever the file says.")
     ] = False,
 ) -> None:
     """Train a classifier whose smoothed form can be certified; run the same command again to continue."""
@@ -293,10 +301,10 @@ def finetune(
 @app.command()
 @ends_with_exit_code
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where data/demo and runs are made.")] = Path(),
+    folder: Annotated[Path, typer.Option(help="Folder in which to make data/demo and runs.")] = Path(),
     as_json: AsJson = False,
 ) -> int:
-    """Certify 20 photographs with the checkpoint that comes along; offline, in under a minute."""
+    """Certify 20 photographs with the shipped checkpoint, offline and in under a minute."""
     from smoothcert.pipeline.certify.driver import certify_all
     from smoothcert.pipeline.demo import pack_demo_images
 

@@ -176,21 +176,17 @@ def _share_of(execution: TrainExecution) -> "Share":
     """Decide what each training process gets on this cluster.
 
     Raises:
-        RequestError: there is no room and no autoscaler to add machines; Ray would wait for ever.
+        RequestError: there is no room, and no autoscaler to add machines.
     """
     import ray
 
-    from smoothcert.pipeline.cluster.resources import Share, has_autoscaler
+    from smoothcert.pipeline.cluster.resources import Share
 
     gpus = execution.gpus_per_worker
     if gpus is None:
         gpus = float(ray.cluster_resources().get("GPU", 0) >= execution.workers)
     share = Share(execution.cpus_per_worker, gpus, execution.workers)
-    if (room := share.room()) < execution.workers and not has_autoscaler():
-        raise RequestError(
-            f"execution: {execution.workers} workers of {share.cpus:g} CPUs and {gpus:g} GPUs are requested, the "
-            f"cluster has room for {room}; lower execution.workers, cpus_per_worker or gpus_per_worker"
-        )
+    share.require_room("worker")
     return share
 
 

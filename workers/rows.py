@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.workers.certificates.families import RuleFamily
+from smoothcert.workers.certificates.families import Record, RuleFamily
 from smoothcert.workers.runs.votes_table import Row
 from smoothcert.workers.tars.pixels import DecodedSample
 from smoothcert.workers.votes.job_voter import ImageVotes
@@ -83,6 +83,6 @@ def _votes_by_position(rows: Sequence[Row]) -> dict[int, Votes]:
     return {position: row.votes for position, row in enumerate(rows) if row.votes is not None}
 
 
-def _record_at(place: int, record: type[Any], columns: Any) -> Any:
+def _record_at(place: int, record: type[Any], columns: Any) -> Record:
     """The columns of one image, as a record."""
     return record(**{field.name: int(getattr(columns, field.name)[place]) for field in fields(record)})

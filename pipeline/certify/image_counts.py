@@ -25,9 +25,8 @@ def expect(task: ShardTask, plan: Plan) -> Expected:
     Raises:
         ShardError: the tar is not whole.
     """
-    known = task.shard.images if task.limit is None else task.limit
-    if known is not None or "://" in task.shard.url:
-        return Expected(known)
+    if task.known_images is not None or "://" in task.shard.url:
+        return Expected(task.known_images)
     with plan.run.store.local(task.shard.url) as tar:
         contents = read_tar(tar, plan.job.images)
     return Expected(len(contents.images), contents.left_out)

@@ -137,5 +137,8 @@ def _existing_run(planned: Run) -> Run | None:
     """The run that already exists at the URL of the planned one."""
     run = find_run(planned.url, planned.store)
     if run is not None and run.run_id != planned.run_id:
-        raise RequestError(f"{planned.url} holds run {run.run_id}, not the one of its name; move it back, or away")
+        raise RequestError(
+            f"{planned.url}: its run.json is that of run {run.run_id}, so the folder was renamed or copied; rename it "
+            f"to {run.run_id}, or move it out of {planned.url.rpartition('/')[0]}"
+        )
     return run

@@ -123,9 +123,8 @@ def _count(todo: Sequence[ShardTask], count: CountImages) -> dict[int, int]:
     """Count the images of the shards, by index, for up to `_COUNT_S`."""
     counted, deadline = dict[int, int](), time.monotonic() + _COUNT_S
     for task in todo:
-        known = task.limit if task.limit is not None else task.shard.images
         try:
-            images = count(task) if known is None and time.monotonic() < deadline else known
+            images = count(task) if time.monotonic() < deadline else task.known_images
         except SmoothcertError:
             images = 0  # the shard will fail
         if images is not None:

@@ -5,7 +5,7 @@ Not covered: joining or starting it (connection.py); the actors (certify/fleet.p
 
 import os
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import ray
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Execution
+from smoothcert.pipeline.console.looks import number_of
 
 _MAX_AUTO_CPUS = 4  # more threads gain little in small matrix products
 _ANSWER_TIMEOUT_S = 2.0
@@ -35,6 +36,24 @@ class Share:
         by_cpus = int(machine.get("CPU", 0) // self.cpus)
         return min(by_cpus, int(machine.get("GPU", 0) // self.gpus)) if self.gpus else by_cpus
 
+    def require_room(self, what: str) -> None:
+        """Check that the actors fit, or that an autoscaler may bring machines: Ray would wait for ever.
+
+        Args:
+            what: the word for an actor in the keys of `execution`.
+        Raises:
+            RequestError: there is no room.
+        """
+        count, room = self.actors or 1, self.room()
+        if room < count and not has_autoscaler():
+            machines = _machines()
+            most_cpus, most_gpus = _most(machines, "CPU"), _most(machines, "GPU")
+            raise RequestError(
+                f"execution asks for {number_of(count, what)} of {self.cpus:g} CPUs and {self.gpus:g} GPUs each, but "
+                f"the cluster has room for {room}: its largest machine has {most_cpus:g} CPUs and {most_gpus:g} GPUs; "
+                f"lower execution.{what}s, cpus_per_{what} or gpus_per_{what}"
+            )
+
 
 def share_of(execution: Execution) -> Share:
     """Decide what `auto` means on this cluster.
@@ -43,19 +62,12 @@ def share_of(execution: Execution) -> Share:
         RequestError: there is no room for what the job asks for, and no autoscaler that could bring machines.
     """
     machines = _machines()
-    most_cpus = max(machine.get("CPU", 0) for machine in machines)
-    most_gpus = max(machine.get("GPU", 0) for machine in machines)
+    most_cpus, most_gpus = _most(machines, "CPU"), _most(machines, "GPU")
     gpus = execution.gpus_per_actor if execution.gpus_per_actor is not None else float(most_gpus > 0)
     part = most_cpus * gpus / most_gpus if most_gpus else min(most_cpus, _MAX_AUTO_CPUS)
     cpus = execution.cpus_per_actor or max(1, int(part))
     share = Share(cpus, gpus, execution.actors)
-    room = share.room()
-    if room < (execution.actors or 1) and not has_autoscaler():
-        raise RequestError(
-            f"execution: {execution.actors or 1} actor(s) of {cpus:g} CPUs and {gpus:g} GPUs asked for, the cluster "
-            f"has room for {room}: its largest machine has {most_cpus:g} CPUs and {most_gpus:g} GPUs; "
-            "lower execution.actors, cpus_per_actor or gpus_per_actor"
-        )
+    share.require_room("actor")
     return share
 
 
@@ -75,6 +87,10 @@ def _answers(node: dict[str, Any]) -> bool:
             return True
     except OSError:
         return False
+
+
+def _most(machines: Sequence[dict[str, float]], resource: str) -> float:
+    return max(machine.get(resource, 0) for machine in machines)
 
 
 def _machines() -> list[dict[str, float]]:

@@ -34,6 +34,7 @@ def ends_with_exit_code(function: Callable[..., int | None]) -> Callable[..., No
             say(console_of(stderr=True), f"error: {error}")
             code = error.exit_code
         except KeyboardInterrupt:
+            # A shell command must be printed as it is, neither wrapped nor escaped.
             print(f"\ninterrupted; go on with: {shlex.join(sys.argv)}", file=sys.stderr)
             code = 130
         except BrokenPipeError:
@@ -42,7 +43,7 @@ def ends_with_exit_code(function: Callable[..., int | None]) -> Callable[..., No
         except OSError as error:
             if (line := _full_disk(error)) is None:
                 raise
-            print(f"error: {line}", file=sys.stderr)
+            say(console_of(stderr=True), f"error: {line}")
             _discard_stdout()
             code = 1
         raise typer.Exit(code)

@@ -90,7 +90,7 @@ def test_two_processes_under_ray(tmp_path):
     assert not other.stdout
     crowd = run(path, "--set", "execution={workers: 2, cpus_per_worker: 1000}")
     assert crowd.exit_code == 2
-    assert "2 workers of 1000 CPUs and 0 GPUs are requested, the cluster has room for 0" in crowd.stderr
+    assert "asks for 2 workers of 1000 CPUs and 0 GPUs each, but the cluster has room for 0" in crowd.stderr
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ new kind needs only a module of its own and an entry in the table below.
     rows times columns   columns, rows and blocks: geometry.py says what they show, touched.py what threats touch
 """
 
+from collections.abc import Callable
 from typing import Protocol, Self
 
 from smoothcert.manifests.job import Ablation
@@ -40,10 +41,10 @@ class RowsTimesColumns(Geometry):
         return touched.reach(self, threat)
 
 
-_KINDS: dict[str, type[RowsTimesColumns]] = {
-    "column": RowsTimesColumns,
-    "row": RowsTimesColumns,
-    "block": RowsTimesColumns,
+_KINDS: dict[str, Callable[[Ablation, int, int], Ablations]] = {
+    "column": RowsTimesColumns.of,
+    "row": RowsTimesColumns.of,
+    "block": RowsTimesColumns.of,
 }
 
 
@@ -56,4 +57,4 @@ def ablations_of(ablation: Ablation, height: int, width: int) -> Ablations:
     Raises:
         RequestError: the ablation is larger than the image.
     """
-    return _KINDS[ablation.kind].of(ablation, height, width)
+    return _KINDS[ablation.kind](ablation, height, width)

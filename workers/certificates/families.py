@@ -9,8 +9,8 @@ The table of votes takes its columns from here (runs/votes_table.py).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from dataclasses import Field, dataclass, fields
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +28,25 @@ class Certify(Protocol):
     def __call__(self, votes: NDArray[np.integer], ablations: Ablations, *, classes: int) -> Any: ...
 
 
+class Record(Protocol):
+    """A dataclass whose fields are columns of one image, int32 each."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
 @dataclass(frozen=True)
 class RuleFamily:
     """Rules that share their votes.
 
     Attributes:
-        predicted: dataclass of the columns that an image has before its votes; int32 each.
-        certified: dataclass of the columns after its votes; int32 each.
+        predicted: the columns that an image has before its votes.
+        certified: the columns after its votes.
         certify: computes all these columns from votes.
         rules: the questions that a query can ask; the first is the default.
     """
 
-    predicted: type[Any]
-    certified: type[Any]
+    predicted: type[Record]
+    certified: type[Record]
     certify: Certify
     rules: Mapping[str, Rule]
 

@@ -32,6 +32,11 @@ class ShardTask:
         """The name of its published file, relative to the run."""
         return votes_file(self.index, self.shard.name)
 
+    @property
+    def known_images(self) -> int | None:
+        """Number of its images that are in the run, if a limit or an index file gives it."""
+        return self.shard.images if self.limit is None else self.limit
+
 
 @dataclass(frozen=True)
 class TriedOut:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from smoothcert.workers.certificates.families import RuleFamily
+from smoothcert.workers.certificates.families import Record, RuleFamily
 from smoothcert.workers.runs.records import FileMetadata
 
 METADATA_KEY = b"smoothcert"
@@ -55,10 +55,10 @@ class Row:
     height: _OptionalInt32 = None
     clean_prediction: _OptionalInt32 = None
     clean_margin: Annotated[float | None, pa.float32()] = None
-    predicted: Any = None
+    predicted: Record | None = None
     votes: Annotated[NDArray[np.uint16] | None, pa.list_(pa.uint16())] = None
     margins: Annotated[NDArray[np.float32] | None, pa.list_(pa.float32())] = None
-    certified: Any = None
+    certified: Record | None = None
 
 
 def schema(num_ablations: int, family: RuleFamily) -> pa.Schema:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.locations import HUB_PREFIXES
+from smoothcert.manifests.names import one_line
 from smoothcert.workers.storage.disk import is_forbidden, is_full, is_too_large, reason_of, remedy_for
 
 _FILE = "model.safetensors"
+_ERROR_LENGTH = 160
 
 
 @lru_cache  # a process keeps using one version, even if another is uploaded meanwhile
@@ -47,17 +49,18 @@ def _explain(error: Exception, name: str, repository: str) -> str:
     """Why a file of the hub cannot be fetched, and what to do."""
     from huggingface_hub import constants, errors
 
+    reason = one_line(error, _ERROR_LENGTH)
     match error:
         case errors.LocalEntryNotFoundError():
             return f"{name} is not in this machine's cache, and the hub cannot be reached; go online, or name a file"
         case errors.EntryNotFoundError():
             return f"{repository} has no {_FILE}; download its weights and name the file"
         case errors.RepositoryNotFoundError() | errors.RevisionNotFoundError():
-            return f"the hub has no {name} that you may read; correct the name, or set HF_TOKEN ({_line(error)})"
+            return f"the hub has no {name} that you may read; correct the name, or set HF_TOKEN ({reason})"
     if (failed := _of_the_disk(error)) is not None:
         remedy = remedy_for(failed, "that folder", "set HF_HOME to another folder")
         return f"{name} cannot be kept in {constants.HF_HUB_CACHE}: {reason_of(failed)}; {remedy}"
-    return f"{name} cannot be fetched: {_line(error)}; check name and network, and try again"
+    return f"{name} cannot be fetched: {reason}; check name and network, and try again"
 
 
 def is_hub_name(url: str) -> bool:
@@ -73,7 +76,3 @@ def _of_the_disk(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:160]

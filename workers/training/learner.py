@@ -27,7 +27,7 @@ from smoothcert.workers.training.processes import Peers, StepSize
 from smoothcert.workers.training.recipe import (
     draw_ablations,
     forward_of,
-    geometries_of,
+    kinds_of,
     mixup_of,
     optimizer_of,
     scheduler_of,
@@ -90,7 +90,7 @@ class Learner:
         self._training, self._peers, self._device = training, peers, device
         network = starting_network(training, store)
         self._network = network
-        self._geometries = geometries_of(training)
+        self._kinds = kinds_of(training)
         self._forward = forward_of(training, network)
         self._forward.to_device(device)
         peers.copy_first(network.state_dict().values())
@@ -179,7 +179,7 @@ class Learner:
         labels = batch.labels.to(self._device)
         pixels_NCHW = batch.pixels.to(self._device).permute(0, 3, 1, 2).float() / 255
         targets = self._mix(pixels_NCHW, labels)
-        ablations = draw_ablations(training, self._geometries, batch.draws).to(self._device)
+        ablations = draw_ablations(training, self._kinds, batch.draws).to(self._device)
         smoothing = training.regularisation.label_smoothing if targets is labels else 0.0
         for group in self._forward.groups(ablations, at_most=training.execution.images_per_forward):
             with torch.autocast(self._device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):

@@ -30,7 +30,7 @@ from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.voters import smooth
 
 
-def geometries_of(training: Training) -> list[Shown]:
+def kinds_of(training: Training) -> list[Shown]:
     """The ablations of a training file in order, then the whole image if some images are shown whole."""
     crop = training.preprocess.crop
     whole = [Masks.whole(crop, crop)] if training.whole_share > 0 else []
@@ -42,7 +42,7 @@ def draw_ablations(training: Training, kinds: Sequence[Shown], draws: Draws) -> 
 
     Args:
         training: says how often each kind is drawn.
-        kinds: of `geometries_of`.
+        kinds: of `kinds_of`.
         draws: numbers from 0 to 1.
     """
     weights = torch.tensor([ablation.weight for ablation in training.ablation], dtype=torch.float64)
@@ -56,7 +56,7 @@ def draw_ablations(training: Training, kinds: Sequence[Shown], draws: Draws) -> 
 
 def forward_of(training: Training, network: nn.Module) -> AblatedForward | AblatedDense:
     """The network under its ablations; if it has tokens, hidden ones are left out unless the file keeps them."""
-    kinds = geometries_of(training)
+    kinds = kinds_of(training)
     if has_tokens(network):
         keep_hidden = training.model.masked_tokens == "keep"
         return AblatedForward(network, kinds, training.preprocess, keep_hidden=keep_hidden)

@@ -160,7 +160,7 @@ def test_a_run_under_the_name_of_another_is_refused(run: Path, tmp_path: Path) -
     write_tar(tmp_path / "tars", tar_of(jobs.samples(0, 2)), "00.tar")
     job = load_job(jobs.write_job(tmp_path))
     shutil.copytree(run, make_plan(job).run.url)
-    with pytest.raises(RequestError, match=f"holds run {run.name}, not the one of its name"):
+    with pytest.raises(RequestError, match=f"its run.json is that of run {run.name}"):
         make_plan(job)
 
 

@@ -67,8 +67,11 @@ def test_an_actor_lies_on_one_machine(share: Share, room: int, machines: Machine
 @pytest.mark.parametrize(
     ("execution", "says"),
     [
-        ({"actors": 3, "cpus_per_actor": 4}, "3 actor(s) of 4 CPUs and 0 GPUs asked for, the cluster has room for 2"),
-        ({"gpus_per_actor": 1}, "1 actor(s) of 8 CPUs and 1 GPUs asked for, the cluster has room for 0"),
+        (
+            {"actors": 3, "cpus_per_actor": 4},
+            "3 actors of 4 CPUs and 0 GPUs each, but the cluster has room for 2",
+        ),
+        ({"gpus_per_actor": 1}, "1 actor of 8 CPUs and 1 GPUs each, but the cluster has room for 0"),
     ],
 )
 def test_what_has_no_room_is_refused(

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,10 @@ from typer.testing import CliRunner
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.console import looks
-from smoothcert.pipeline.overview.summary import Summary
 from smoothcert.pipeline.overview.tables import summary_table
-from smoothcert.workers.tars.label_counts import LabelCounts
-from smoothcert.workers.tars.tar_headers import LeftOut
 from tests.helpers import jobs
 from tests.helpers.finished_runs import RUNS, edit_json, finish
+from tests.helpers.summaries import SUMMARY
 from tests.helpers.terminal import on_terminal
 
 LONG = "DeiT-S column 4 of [red]all[/red] :smile: images, second trial of ブロック, a name longer than a line is"
@@ -182,21 +181,7 @@ def test_spans(seconds: float, expected: str) -> None:
 
 def test_an_accuracy_that_does_not_exist_is_a_dash(tmp_path: Path) -> None:
     """In the table of `certify`; and a slow rate is not 0."""
-    summary = Summary(
-        images=3,
-        status={"ok": 3},
-        labelled=False,
-        labels=LabelCounts(),
-        clean_accuracy=None,
-        smoothed_accuracy=None,
-        certified=(),
-        without_votes=0,
-        first_without_votes=None,
-        files={},
-        environments={},
-        rotated=0,
-        left_out=LeftOut(),
-    )
+    summary = replace(SUMMARY, labelled=False)
     job = load_job(jobs.write_job(tmp_path))
     console = Console(width=80)
     with console.capture() as capture:

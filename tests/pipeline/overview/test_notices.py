@@ -8,26 +8,10 @@ import pytest
 
 from smoothcert.manifests.job import Job, load_job
 from smoothcert.pipeline.overview.notices import faults_of, left_out_notices, notices_of
-from smoothcert.pipeline.overview.summary import Summary
 from smoothcert.workers.tars.label_counts import Agreement, LabelCounts
 from smoothcert.workers.tars.tar_headers import LeftOut
 from tests.helpers import jobs
-
-SUMMARY = Summary(
-    images=100,
-    status={"ok": 100},
-    labelled=True,
-    labels=LabelCounts(images=100, usable=100),
-    clean_accuracy=None,
-    smoothed_accuracy=None,
-    certified=(),
-    without_votes=0,
-    first_without_votes=None,
-    files={},
-    environments={"one": 2},
-    rotated=0,
-    left_out=LeftOut(),
-)
+from tests.helpers.summaries import SUMMARY
 
 
 @pytest.fixture

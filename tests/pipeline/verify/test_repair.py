@@ -112,7 +112,7 @@ def test_repair_prints_what_it_moved(run):
     cut(run)
     lines = CliRunner().invoke(app, ["repair", str(run)]).stdout.splitlines()
     assert lines[1].startswith("votes/00001-01.parquet is now quarantine/")
-    assert lines[-1] == "the command that made the run makes them again"
+    assert lines[-1] == "run the command that made the run again: it replaces these files"
 
 
 def test_an_unfinished_run_has_nothing_to_repair(run):

@@ -6,8 +6,9 @@ import pytest
 
 from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations import kinds
-from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.kinds import Ablations, ablations_of
 from smoothcert.workers.ablations.threats import Threat
+from tests.helpers.ablations import HiddenRectangles
 
 _NAMES = get_args(Ablation.model_fields["kind"].annotation)
 
@@ -26,3 +27,15 @@ def test_a_kind_has_its_ablations_and_their_sets(kind: str, count: int) -> None:
     assert (reach.num_sets, reach.num_ablations) == (count, count)
     coarse, positions = ablations.coarser(2)
     assert coarse.num_ablations == len(positions)
+
+
+def test_a_kind_may_be_of_another_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table takes any function that makes Ablations, so a kind need not be rows times columns."""
+
+    def hidden(ablation: Ablation, height: int, _width: int) -> Ablations:
+        return HiddenRectangles.of(height, ablation.size, ablation.stride)
+
+    monkeypatch.setitem(kinds._KINDS, "block", hidden)
+    made = ablations_of(Ablation.model_validate({"kind": "block", "size": 2, "stride": 4}), 8, 8)
+    assert isinstance(made, HiddenRectangles)
+    assert made.num_ablations == 4

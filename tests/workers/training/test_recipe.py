@@ -12,7 +12,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.training.augmentation import Draws
-from smoothcert.workers.training.recipe import draw_ablations, geometries_of, optimizer_of, starting_network
+from smoothcert.workers.training.recipe import draw_ablations, kinds_of, optimizer_of, starting_network
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 from tests.helpers.jobs import CLASSES, CROP, write_weights
 from tests.helpers.trainings import small_training
@@ -80,10 +80,10 @@ def test_a_mixture_is_drawn_by_its_weights(tmp_path: Path) -> None:
     """Each ablation as often as its weight says, each offset of it equally often, so much shown whole."""
     ablation = [{"kind": "column", "size": 3, "weight": 3}, {"kind": "row", "size": 2, "edges": "inside"}]
     training = small_training(tmp_path, ablation=ablation, whole_share=0.2)
-    geometries = geometries_of(training)
-    drawn = draw_ablations(training, geometries, Draws.of_epoch(0, 0, 31_000)).tolist()
+    kinds = kinds_of(training)
+    drawn = draw_ablations(training, kinds, Draws.of_epoch(0, 0, 31_000)).tolist()
     counts = Counter(drawn)
-    assert [geometry.num_ablations for geometry in geometries] == [16, 15, 1]
+    assert [kind.num_ablations for kind in kinds] == [16, 15, 1]
     assert set(counts) == set(range(32))
     shares = [sum(counts[number] for number in numbers) / 31_000 for numbers in (range(16), range(16, 31), [31])]
     np.testing.assert_allclose(shares, [0.6, 0.2, 0.2], atol=0.01)

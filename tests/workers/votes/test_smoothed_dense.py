@@ -16,6 +16,7 @@ from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed import Smoothed
 from smoothcert.workers.votes.smoothed_dense import SmoothedDense
 from smoothcert.workers.votes.voters import smooth
+from tests.helpers.logits import assert_close, assert_fewer_are_computed_together, random_images
 
 _CLASSES = 7
 Kind = Literal["column", "row", "block"]
@@ -73,7 +74,7 @@ def _engine(family: str, kind: Kind, size: int, stride: int, dtype: str = "float
 def test_logits_are_those_of_a_plain_loop(family: str, kind: Kind, size: int, stride: int, upsample: int) -> None:
     """An ablation's logits are those of timm's network on the blackened image, upsampled where the job says so."""
     side, network = _FAMILIES[family][2] // upsample, _network(family)
-    engine, images = _engine(family, kind, size, stride, upsample=upsample), _images(2, side)
+    engine, images = _engine(family, kind, size, stride, upsample=upsample), random_images(2, side)
     assert isinstance(engine, SmoothedDense)
     spans = [(torch.arange(side) - offset) % side < size for offset in range(0, side, stride)]
     everywhere = [torch.ones(side, dtype=torch.bool)]
@@ -82,9 +83,9 @@ def test_logits_are_those_of_a_plain_loop(family: str, kind: Kind, size: int, st
         for rows in (everywhere if kind == "column" else spans)
         for columns in (everywhere if kind == "row" else spans)
     ]
-    _close(engine.logits(images), torch.stack(expected, dim=1))
+    assert_close(engine.logits(images), torch.stack(expected, dim=1))
     whole = network(_normalised(images, upsample))
-    _close(engine.clean_logits(images)[:, 0], whole)
+    assert_close(engine.clean_logits(images)[:, 0], whole)
     assert engine.clean_votes(images).classes[:, 0].tolist() == whole.argmax(-1).tolist()
 
 
@@ -93,47 +94,31 @@ def test_logits_are_those_of_a_plain_loop(family: str, kind: Kind, size: int, st
 def test_a_vote_sees_its_own_ablation_alone(family: str, dtype: str, tolerance: float) -> None:
     """Whatever the other images of a batch are, or the pixels that the ablation hides, its logits stay."""
     engine, side = _engine(family, "column", 9, 9, dtype), _FAMILIES[family][2]
-    images = _images(4, side)
+    images = random_images(4, side)
     before = engine.logits(images)[2]
     for extreme in (0, 255):
         replaced = torch.full_like(images, extreme)
         replaced[2] = images[2]
-        _close(engine.logits(replaced)[2], before, tolerance)
+        assert_close(engine.logits(replaced)[2], before, tolerance)
         hidden = torch.full_like(images[2:3], extreme)
         hidden[:, :, 9:18] = images[2:3, :, 9:18]
-        _close(engine.logits(hidden)[0, 1], before[1], tolerance)
+        assert_close(engine.logits(hidden)[0, 1], before[1], tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 1e-1), ("float16", 1e-2)])
 @pytest.mark.parametrize("family", _FAMILIES)
 def test_half_precision_is_near_float32(family: str, dtype: str, tolerance: float) -> None:
     """Logits are float32, finer than the network's format, and near those of a float32 network."""
-    images = _images(2, _FAMILIES[family][2])
+    images = random_images(2, _FAMILIES[family][2])
     logits = _engine(family, "column", 9, 9, dtype).logits(images)
-    _close(logits, _engine(family, "column", 9, 9).logits(images), tolerance)
+    assert_close(logits, _engine(family, "column", 9, 9).logits(images), tolerance)
     assert (logits != logits.to(getattr(torch, dtype))).any()
 
 
-def test_fewer_are_computed_together_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_are_computed_together_when_memory_runs_out() -> None:
     """No ablation is lost on the way, and one that does not fit alone is an error."""
     engine = _engine("convolutions, batch norm", "column", 9, 4)
-    assert isinstance(engine, SmoothedDense)
-    images, sequences, room = _images(3, 32), [], 4
-    before, network = engine.logits(images), engine._network
-
-    def network_in_little_memory(pixels: Tensor) -> Tensor:
-        if len(pixels) > room:
-            raise torch.OutOfMemoryError
-        sequences.append(len(pixels))
-        return network(pixels)
-
-    monkeypatch.setitem(engine.__dict__, "_network", network_in_little_memory)
-    _close(engine.logits(images), before, 1e-5)
-    assert sum(sequences) == 3 * len(before[0])
-    assert 1 < max(sequences) <= room
-    room = 0
-    with pytest.raises(torch.OutOfMemoryError):
-        engine.logits(images)
+    assert_fewer_are_computed_together(engine, "_network", random_images(3, 32))
 
 
 def test_statistics_of_a_batch_are_refused() -> None:
@@ -188,16 +173,3 @@ def _normalised(images: Tensor, upsample: int) -> Tensor:
     pixels = torch.nn.Upsample(scale_factor=upsample, mode="nearest")(images.permute(0, 3, 1, 2).float())
     mean, std = (torch.tensor(value)[:, None, None] for value in (Preprocess().mean, Preprocess().std))
     return (pixels / 255 - mean) / std
-
-
-def _images(count: int, side: int) -> Tensor:
-    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def _close(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
-    """Near each other by a share of the scale of the logits; and the logits do differ, or nothing is shown."""
-    assert actual.shape == expected.shape
-    assert actual.dtype == torch.float32
-    scale = expected.abs().max().clamp(min=1).item()
-    assert expected.std() > 1e-3
-    assert (actual - expected).abs().max().item() <= tolerance * scale

@@ -19,6 +19,7 @@ from smoothcert.workers.votes import smoothed_vit
 from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 from tests.helpers.house import SHARED
+from tests.helpers.logits import assert_close, assert_fewer_are_computed_together, random_images
 
 _CPU = torch.device("cpu")
 _CLASSES = 10
@@ -97,26 +98,26 @@ def test_ablations_inside_the_edges_do_not_wrap(edges: Literal["wrap", "inside"]
 def test_keep_equals_timm_on_the_masked_image(family: str) -> None:
     """With masked_tokens keep an ablation's logits are those of timm's network on the blackened image."""
     architecture, options, side = _FAMILIES[family]
-    network, images = _network(architecture, options, side), _images(2, side)
+    network, images = _network(architecture, options, side), random_images(2, side)
     engine = _engine(network, _geometry("column", 19, 7, side), masked_tokens="keep")
     expected = [_timm_forward(network, images, visible) for visible in _visible("column", 19, 7, side)]
-    _close(engine.logits(images), torch.stack(expected, dim=1))
+    assert_close(engine.logits(images), torch.stack(expected, dim=1))
 
 
 @pytest.mark.parametrize("masked_tokens", ["keep", "drop"])
 @pytest.mark.parametrize(("kind", "size", "stride"), [("column", 4, 5), ("block", 13, 10)])
 def test_pixels_are_repeated_after_the_ablation(kind: Kind, size: int, stride: int, masked_tokens: str) -> None:
     """32 x 32 pixels, ablated and only then upsampled 7 times, give the logits of timm's network on 224 x 224."""
-    network, images = _network("vit_tiny_patch16_224", _SMALL, 224), _images(2, 32)
+    network, images = _network("vit_tiny_patch16_224", _SMALL, 224), random_images(2, 32)
     engine = _engine(network, _geometry(kind, size, stride, 32), masked_tokens=masked_tokens, upsample=7)
     forward = _masked_forward if masked_tokens == "drop" else _timm_forward
     expected = [
         forward(network, _nearest(images * visible[:, :, None], 7), _nearest(visible[None, :, :, None], 7)[0, ..., 0])
         for visible in _visible(kind, size, stride, 32)
     ]
-    _close(engine.logits(images), torch.stack(expected, dim=1))
+    assert_close(engine.logits(images), torch.stack(expected, dim=1))
     everywhere = torch.ones(224, 224, dtype=torch.bool)
-    _close(engine.clean_logits(images)[:, 0], _timm_forward(network, _nearest(images, 7), everywhere))
+    assert_close(engine.clean_logits(images)[:, 0], _timm_forward(network, _nearest(images, 7), everywhere))
 
 
 @pytest.mark.parametrize(
@@ -125,12 +126,12 @@ def test_pixels_are_repeated_after_the_ablation(kind: Kind, size: int, stride: i
 def test_clean_votes_equal_timm(family: str) -> None:
     """The clean vote is what timm's network says of the whole image."""
     architecture, options, side = _FAMILIES[family]
-    network, images = _network(architecture, options, side), _images(3, side)
+    network, images = _network(architecture, options, side), random_images(3, side)
     logits = network(_normalised(images, torch.ones(side, side, dtype=torch.bool)))
     votes = _engine(network, _geometry("column", 5, 7, side)).clean_votes(images)
     top = logits.topk(2).values
     assert votes.classes.tolist() == logits.argmax(-1)[:, None].tolist()
-    _close(votes.margins, (top[:, 0] - top[:, 1])[:, None])
+    assert_close(votes.margins, (top[:, 0] - top[:, 1])[:, None])
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3)])
@@ -138,12 +139,12 @@ def test_clean_votes_equal_timm(family: str) -> None:
 def test_a_vote_does_not_see_other_images(dtype: str, tolerance: float, others: int) -> None:
     """Whatever the other images of a batch are, an image's logits stay."""
     engine = _engine(_network("vit_tiny_patch16_224", {"depth": 3}, 64), _geometry("column", 9, 7, 64), dtype=dtype)
-    images = _images(5, 64)
+    images = random_images(5, 64)
     before = engine.logits(images)[2]
     replaced = torch.full_like(images, others)
     replaced[2] = images[2]
-    _close(engine.logits(replaced)[2], before, tolerance)
-    _close(engine.logits(images[2:3])[0], before, tolerance)
+    assert_close(engine.logits(replaced)[2], before, tolerance)
+    assert_close(engine.logits(images[2:3])[0], before, tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3)])
@@ -153,12 +154,12 @@ def test_a_vote_does_not_see_hidden_pixels(dtype: str, tolerance: float, masked_
     kind, size, stride = "block", 21, 10
     network = _network("vit_tiny_patch16_224", {"depth": 3}, 64)
     engine = _engine(network, _geometry(kind, size, stride, 64), dtype=dtype, masked_tokens=masked_tokens)
-    image = _images(1, 64)
+    image = random_images(1, 64)
     before = engine.logits(image)[0]
     visibles = list(_visible(kind, size, stride, 64))
     for ablation in range(0, len(visibles), 5):
         replaced = torch.where(visibles[ablation][:, :, None], image, 255 * (image < 128))
-        _close(engine.logits(replaced.to(torch.uint8))[0, ablation], before[ablation], tolerance)
+        assert_close(engine.logits(replaced.to(torch.uint8))[0, ablation], before[ablation], tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 5e-2), ("float16", 5e-3)])
@@ -166,9 +167,10 @@ def test_a_vote_does_not_see_hidden_pixels(dtype: str, tolerance: float, masked_
 def test_half_precision_is_near_float32(family: str, dtype: str, tolerance: float) -> None:
     """Blocks in bfloat16 give the logits of float32 to about two digits, in float16 to about three."""
     architecture, options, side = _FAMILIES[family]
-    network, geometry, images = _network(architecture, options, side), _geometry("column", 9, 7, side), _images(2, side)
+    network, geometry = _network(architecture, options, side), _geometry("column", 9, 7, side)
+    images = random_images(2, side)
     exact = _engine(network, geometry).logits(images)
-    _close(_engine(network, geometry, dtype=dtype).logits(images), exact, tolerance)
+    assert_close(_engine(network, geometry, dtype=dtype).logits(images), exact, tolerance)
 
 
 @pytest.mark.parametrize("weight", ["blocks.1.mlp.fc1.weight", "cls_token", "head.bias", "patch_embed.proj.weight"])
@@ -178,18 +180,19 @@ def test_a_logit_that_is_not_finite_has_no_margin(weight: str, value: float) -> 
     network = _network("vit_tiny_patch16_224", _SMALL, 64)
     network.get_parameter(weight).view(-1)[0] = value
     engine = _engine(network, _geometry("column", 64, 32, 64))
-    assert engine.votes(_images(2, 64)).margins.isnan().all()
-    assert engine.clean_votes(_images(2, 64)).margins.isnan().all()
+    assert engine.votes(random_images(2, 64)).margins.isnan().all()
+    assert engine.clean_votes(random_images(2, 64)).margins.isnan().all()
 
 
 @pytest.mark.parametrize("family", ["class token", "distilled", "normed queries and keys", "no bias", "quick gelu"])
 def test_the_last_block_may_be_pruned(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Computing only the rows that the head reads gives the logits of computing all."""
     architecture, options, side = _FAMILIES[family]
-    engine, images = _engine(_network(architecture, options, side), _geometry("column", 9, 7, side)), _images(2, side)
+    engine = _engine(_network(architecture, options, side), _geometry("column", 9, 7, side))
+    images = random_images(2, side)
     pruned = engine.logits(images)
     monkeypatch.setattr(smoothed_vit, "rows_that_the_head_reads", lambda network: None)
-    _close(engine.logits(images), pruned, 1e-5)
+    assert_close(engine.logits(images), pruned, 1e-5)
 
 
 @pytest.mark.parametrize(("family", "rows"), [("class token", 1), ("distilled", 2), ("attention pooling", None)])
@@ -202,31 +205,16 @@ def test_heads_read_the_rows_that_they_pool(family: str, rows: int | None) -> No
 def test_how_many_are_computed_together_changes_nothing(at_once: int) -> None:
     """Sequences computed one by one, or all at once, give the same logits."""
     engine = _engine(_network("vit_tiny_patch16_224", _SMALL, 64), _geometry("block", 21, 10, 64))
-    images = _images(2, 64)
+    images = random_images(2, 64)
     before = engine.logits(images)
     engine._at_once = at_once
-    _close(engine.logits(images), before, 1e-5)
+    assert_close(engine.logits(images), before, 1e-5)
 
 
-def test_fewer_are_computed_together_when_memory_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_are_computed_together_when_memory_runs_out() -> None:
     """No sequence is lost on the way, and one that does not fit alone is an error."""
     engine = _engine(_network("vit_tiny_patch16_224", _SMALL, 64), _geometry("column", 19, 7, 64))
-    images, sequences, room = _images(3, 64), [], 4
-    before, classify = engine.logits(images), engine._classify
-
-    def classify_in_little_memory(tokens_SnD: Tensor) -> Tensor:
-        if len(tokens_SnD) > room:
-            raise torch.OutOfMemoryError
-        sequences.append(len(tokens_SnD))
-        return classify(tokens_SnD)
-
-    monkeypatch.setattr(engine, "_classify", classify_in_little_memory)
-    _close(engine.logits(images), before, 1e-5)
-    assert sum(sequences) == 3 * len(before[0])
-    assert 1 < max(sequences) <= room
-    room = 0
-    with pytest.raises(torch.OutOfMemoryError):
-        engine.logits(images)
+    assert_fewer_are_computed_together(engine, "_classify", random_images(3, 64))
 
 
 def test_ties_go_to_the_lowest_class() -> None:
@@ -234,7 +222,7 @@ def test_ties_go_to_the_lowest_class() -> None:
     network = _network("vit_tiny_patch16_224", _SMALL, 64)
     network.head.weight.zero_()
     network.head.bias.zero_()[[3, 7]] = 1
-    votes = _engine(network, _geometry("column", 9, 7, 64)).votes(_images(1, 64))
+    votes = _engine(network, _geometry("column", 9, 7, 64)).votes(random_images(1, 64))
     assert (votes.classes == 3).all()
     assert (votes.margins == 0).all()
 
@@ -267,10 +255,10 @@ def test_votes_are_the_golden_votes(kind: Kind, size: int, stride: int, device: 
 def _check_drop(
     network: VisionTransformer, kind: Kind, size: int, stride: int, side: int, edges: Literal["wrap", "inside"] = "wrap"
 ) -> None:
-    images = _images(2, side)
+    images = random_images(2, side)
     engine = _engine(network, _geometry(kind, size, stride, side, edges))
     expected = [_masked_forward(network, images, visible) for visible in _visible(kind, size, stride, side, edges)]
-    _close(engine.logits(images), torch.stack(expected, dim=1))
+    assert_close(engine.logits(images), torch.stack(expected, dim=1))
 
 
 def _masked_forward(network: VisionTransformer, images: Tensor, visible_HW: Tensor) -> Tensor:
@@ -344,15 +332,3 @@ def _engine(
 
 def _geometry(kind: Kind, size: int, stride: int, side: int, edges: Literal["wrap", "inside"] = "wrap") -> Shown:
     return ablations_of(Ablation(kind=kind, size=size, stride=stride, edges=edges), side, side)
-
-
-def _images(count: int, side: int) -> Tensor:
-    return torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-def _close(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
-    """Near each other by a share of the scale of the logits; and the logits do differ, or nothing is shown."""
-    assert actual.shape == expected.shape
-    scale = expected.abs().max().clamp(min=1).item()
-    assert expected.std() > 1e-3
-    assert (actual - expected).abs().max().item() <= tolerance * scale
