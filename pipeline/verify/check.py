@@ -7,7 +7,7 @@ certificates, table of votes, summary), so a defect there shows here as a contra
 plain: each offset lists its pixels, a patch is tried at every place, and both rules are written as docs/certificates.md
 states them.
 
-    record.py    reads run.json and _SUCCESS      entries.py    checks the other entries of run.json
+    record.py    reads run.json and _SUCCESS      entries.py    checks the types of other entries
     identity.py  compares run.json with itself
     files.py     checks one file of votes         checksum.py   hashes its values
     rows.py      checks each row                  recount.py    votes -> certificates, by the sets of frame.py

@@ -1,7 +1,8 @@
-"""The entries of run.json that the check of the rows does not need: each must be there, or have its type.
+"""The entries of run.json and _SUCCESS that are compared with nothing: each must have its type.
 
 A mistake in one of them is a finding, and the check goes on. Entries that determine the votes are left to identity.py,
-which compares each with the identity. An entry with a default may be missing: an older run lacks newer entries.
+which compares each with the identity, and figures of the rows to figures.py, which counts them. An entry with a default
+may be missing: an older run lacks newer entries.
 
 Not covered: the entries that the check needs (record.py).
 """
@@ -14,8 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from smoothcert.pipeline.verify.findings import Finding, shown
 
 RUN_JSON = "run.json"
+SUCCESS = "_SUCCESS"
 
 Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
 OneOrMore = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
@@ -55,7 +58,7 @@ class _Job(_Entries):
     model: _Model
     patches: list[Count]
     output: str = ""
-    max_error_share: float = 0.0
+    max_error_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     execution: _Execution = _Execution()
     storage: _Storage = _Storage()
 
@@ -83,14 +86,31 @@ class _Run(_Entries):
     unsafe_overwrite: bool = False
 
 
+class _Success(_Entries):
+    first_bad_label: str | None = None
+    rotated_images: Natural = 0
+    system_members: Natural = 0
+    samples_without_image: Natural = 0
+    suffixes_without_image: list[str] = []
+
+
 def check_entries(content: Mapping[str, Any]) -> Iterator[Finding]:
-    """Find the entries of run.json that are missing or have the wrong type, among those that the rows do not need."""
+    """Find the entries of run.json that are missing or have the wrong type."""
+    return _mistakes(RUN_JSON, _Run, content)
+
+
+def check_success_entries(content: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find the entries of _SUCCESS that have the wrong type."""
+    return _mistakes(SUCCESS, _Success, content)
+
+
+def _mistakes(file: str, model: type[_Entries], content: Mapping[str, Any]) -> Iterator[Finding]:
     try:
-        _Run.model_validate(content)
+        model.model_validate(content)
     except ValidationError as error:
         for mistake in error.errors(include_url=False):
             if mistake["type"] == "missing":
                 text = "is missing"
             else:
                 text = f"is {shown(mistake['input'])}, {mistake['msg'].replace('Input should be', 'expected')}"
-            yield Finding(RUN_JSON, text, ".".join(map(str, mistake["loc"])))
+            yield Finding(file, text, ".".join(map(str, mistake["loc"])))

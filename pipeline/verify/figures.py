@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from smoothcert.pipeline.verify.entries import SUCCESS, check_success_entries
 from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding, shown
-from smoothcert.pipeline.verify.record import CheckedRun, RecordedJob, Success, SuccessRecord
+from smoothcert.pipeline.verify.record import CheckedRun, RecordedJob, Success, SuccessRecord, same_json
 
-SUCCESS = "_SUCCESS"
 MAX_COLUMNS = ("max_certified_patch", "max_margin_certified_patch")
 
 
@@ -131,10 +131,11 @@ def check_success(
         return
     for name in sorted(success.record.files.keys() - run.shards.keys()):
         yield Finding(SUCCESS, f"names {name}, of no shard", "files")
+    yield from check_success_entries(success.record.model_extra or {})
     if totals is None:
         return
     for name, found, given in _compared(run, success.record, totals):
-        if found != given:
+        if not same_json(found, given):
             yield Finding(SUCCESS, f"is {shown(found)}, the rows give {shown(given)}", name)
 
 
@@ -151,7 +152,7 @@ def _compared(run: CheckedRun, success: SuccessRecord, totals: Totals) -> Iterat
     entries = success.certified if isinstance(success.certified, list) else [success.certified]
     for entry in entries:
         match entry:
-            case {"patch": [int(side), _]}:
+            case {"patch": [int(side), _]} if type(side) is int:
                 yield "certified", entry, totals.certified(side, labelled=run.job.labelled)
             case _:
                 yield "certified", entry, {"patch": "of two equal sides"}

@@ -27,6 +27,7 @@ from smoothcert.pipeline.verify.record import (
     SuccessRecord,
     parse_json,
     reason_of,
+    same_json,
 )
 from smoothcert.pipeline.verify.rows import REQUIRED, check_rows
 from smoothcert.workers.storage.store import AnyStore
@@ -176,7 +177,7 @@ def _check_metadata(task: FileTask, metadata: FileMetadata, table: pa.Table) -> 
         ("votes_version", metadata.votes_version, task.votes_version),
         ("shard", [described.get("name"), described.get("size")], [task.shard.name, task.shard.size]),
     ):
-        if found != expected:
+        if not same_json(found, expected):
             yield Finding(task.name, f"is {shown(found)}, expected {shown(expected)}", f"metadata {entry}")
     if not re.fullmatch("[0-9a-f]{64}", str(metadata.shard_sha256)):
         yield Finding(task.name, f"is {shown(metadata.shard_sha256)}, expected 64 hex digits", "metadata shard_sha256")

@@ -38,7 +38,8 @@ class Finding:
         """The finding as it is printed."""
         row = f"row {self.row} key {self.key!r}" if self.row is not None else None
         column = f"column {self.column}" if self.column is not None else None
-        place = " ".join(filter(None, (self.file, self.entry, row, column)))
+        entry = shown(self.entry) if self.entry is not None else None
+        place = " ".join(filter(None, (shown(self.file), entry, row, column)))
         return f"{place}: {self.text}" if self.text else place
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from smoothcert.pipeline.verify.entries import RUN_JSON, check_entries
 from smoothcert.pipeline.verify.findings import Finding, shown
-from smoothcert.pipeline.verify.record import CheckedRun, RunRecord
+from smoothcert.pipeline.verify.record import CheckedRun, RunRecord, same_json
 
 RECORDED_ELSEWHERE = {"shards", "split", "limit", "checkpoint", "checkpoint_key"}
 """Keys of the job that the identity records in another form."""
@@ -38,7 +38,7 @@ def check_record(run: CheckedRun) -> Iterator[Finding]:
     stored, expected = _flat(record.identity), _flat(_identity_of(record, job))
     for key in sorted(stored.keys() | expected.keys()):
         found, given = (side.get(key, "left out") for side in (stored, expected))
-        if not _same(found, given):
+        if not same_json(found, given):
             yield Finding(RUN_JSON, f"is {shown(found)}, the other entries give {shown(given)}", f"identity.{key}")
     for key, found, other, given in (
         ("name", record.name, "job.name", job.get("name")),
@@ -72,13 +72,8 @@ def _without_defaults(part: Mapping[str, Any], usual: Mapping[str, Any]) -> dict
     return {
         key: value
         for key, value in part.items()
-        if key not in RECORDED_ELSEWHERE and not (key in usual and _same(value, usual[key]))
+        if key not in RECORDED_ELSEWHERE and not (key in usual and same_json(value, usual[key]))
     }
-
-
-def _same(one: object, other: object) -> bool:
-    """Whether two values are equal as JSON: unlike in Python, true is not 1, nor is 1.0."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.verify.check import verify
-from smoothcert.pipeline.verify.entries import RUN_JSON
-from smoothcert.pipeline.verify.figures import SUCCESS
+from smoothcert.pipeline.verify.entries import RUN_JSON, SUCCESS
 from smoothcert.pipeline.verify.findings import Finding
 from smoothcert.workers.runs.layout import QUARANTINE
 from smoothcert.workers.storage.store import AnyStore
