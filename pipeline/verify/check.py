@@ -7,7 +7,8 @@ certificates, table of votes, summary), so a defect there shows here as a contra
 plain: each offset lists its pixels, a patch is tried at every place, and both rules are written as docs/certificates.md
 states them.
 
-    record.py    reads run.json and _SUCCESS      identity.py   compares run.json with itself
+    record.py    reads run.json and _SUCCESS      entries.py    checks the types of other entries
+    identity.py  compares run.json with itself
     files.py     checks one file of votes         checksum.py   hashes its values
     rows.py      checks each row                  recount.py    votes -> certificates, by the sets of frame.py
     figures.py   sums up the rows                 processes.py  checks files side by side
@@ -23,12 +24,13 @@ rows of a shard without limit, or turn a row into an error. `--replay` compares 
 """
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoothcert.manifests.job import Storage
+from smoothcert.pipeline.console.bars import OnProgress
 from smoothcert.pipeline.verify.figures import Figures, Totals, check_success
 from smoothcert.pipeline.verify.files import FileTask
 from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding
@@ -39,9 +41,6 @@ from smoothcert.pipeline.verify.record import CheckedRun, Success, open_run, rea
 if TYPE_CHECKING:
     from smoothcert.pipeline.verify.replay import Replayed
 
-Heard = Callable[[str, int, int], None]
-"""Takes what is counted, how much of it is done, and how much there is."""
-
 BYTES_WORTH_PROCESSES = 32 * 2**20
 """Files with fewer bytes in all are checked in this process: starting others would take as long."""
 
@@ -51,6 +50,7 @@ class Report:
     """Which run it is, how much of it was looked at, what is wrong with it, and what else is worth knowing.
 
     Attributes:
+        job, checkpoint, checkpoint_sha256: None if run.json does not say it; that is a finding.
         complete: _SUCCESS and the files of all shards are there.
         shards: how many the run has.
         limit: images.limit of a PARTIAL run, else None.
@@ -61,9 +61,9 @@ class Report:
     """
 
     run_id: str
-    job: str
-    checkpoint: str
-    checkpoint_sha256: str
+    job: str | None
+    checkpoint: str | None
+    checkpoint_sha256: str | None
     complete: bool
     partial: bool
     limit: int | None
@@ -91,7 +91,7 @@ def verify(
     replay: int = 0,
     seed: int | None = None,
     storage: Storage = Storage(),  # noqa: B008  frozen
-    hear: Heard = lambda *_: None,
+    hear: OnProgress = lambda *_: None,
     processes: int = 1,
 ) -> Report:
     """Check everything that a run has.
@@ -111,9 +111,9 @@ def verify(
     run = open_run(url, storage)
     success = read_success(run)  # before the listing: it is written last
     sizes = {f"votes/{Path(entry.url).name}": entry.size for entry in run.store.files(f"{run.url}/votes")}
-    published = [name for name in run.shards if name in sizes]
-    files = _check_files(run, success, {name: sizes[name] for name in published}, processes, hear)
-    findings = [*check_record(run.record)]
+    published = {name: sizes[name] for name in run.shards if name in sizes}
+    files = _check_files(run, success, published, processes, hear)
+    findings = [*check_record(run)]
     findings += [Finding(name, "is of no shard of this run") for name in sorted(sizes.keys() - run.shards.keys())]
     findings += files.findings
     notices: list[str] = []
@@ -139,7 +139,7 @@ class _CheckedFiles(NamedTuple):
 
 
 def _check_files(
-    run: CheckedRun, success: Success, sizes: Mapping[str, int], processes: int, hear: Heard
+    run: CheckedRun, success: Success, sizes: Mapping[str, int], processes: int, hear: OnProgress
 ) -> _CheckedFiles:
     """Check the files of votes; `sizes` holds their sizes in bytes, by name."""
     few = sum(sizes.values()) < BYTES_WORTH_PROCESSES
@@ -158,7 +158,7 @@ def _check_files(
 
 
 def _replay(
-    run: CheckedRun, voted: Mapping[str, Sequence[int]], images: int, seed: int | None, hear: Heard
+    run: CheckedRun, voted: Mapping[str, Sequence[int]], images: int, seed: int | None, hear: OnProgress
 ) -> "Replayed":
     from smoothcert.pipeline.verify.replay import replay  # loads torch
 
@@ -172,9 +172,9 @@ def _report(
     record = run.record
     return Report(
         run_id=record.run_id,
-        job=record.name,
-        checkpoint=record.checkpoint.url,
-        checkpoint_sha256=record.checkpoint.sha256,
+        job=_text(record.name),
+        checkpoint=_text(record.checkpoint.url),
+        checkpoint_sha256=_text(record.checkpoint.sha256),
         complete=complete,
         partial=record.partial,
         limit=run.job.images.limit or 0 if record.partial else None,
@@ -185,3 +185,7 @@ def _report(
         findings=tuple(findings),
         notices=tuple(notices),
     )
+
+
+def _text(entry: Any) -> str | None:
+    return entry if isinstance(entry, str) else None

@@ -4,14 +4,14 @@ Not covered: whether the rows themselves are right (rows.py).
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding
-from smoothcert.pipeline.verify.record import CheckedRun, RecordedJob, Success, SuccessRecord
+from smoothcert.pipeline.verify.entries import SUCCESS, check_success_entries
+from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding, shown
+from smoothcert.pipeline.verify.record import CheckedRun, RecordedJob, Success, SuccessRecord, same_json
 
-SUCCESS = "_SUCCESS"
 MAX_COLUMNS = ("max_certified_patch", "max_margin_certified_patch")
 
 
@@ -110,11 +110,13 @@ class Totals:
             self.labels if job.labelled else None,
             clean if job.clean else None,
             smoothed,
-            tuple(self.certified(side, labelled=job.labelled) for side in job.patches),
+            tuple(self.certified(side, labelled=job.labelled) for side in job.sides),
         )
 
 
-def check_success(run: CheckedRun, success: Success, published: list[str], totals: Totals | None) -> Iterator[Finding]:
+def check_success(
+    run: CheckedRun, success: Success, published: Collection[str], totals: Totals | None
+) -> Iterator[Finding]:
     """_SUCCESS against the files and the rows.
 
     Args:
@@ -129,11 +131,12 @@ def check_success(run: CheckedRun, success: Success, published: list[str], total
         return
     for name in sorted(success.record.files.keys() - run.shards.keys()):
         yield Finding(SUCCESS, f"names {name}, of no shard", "files")
+    yield from check_success_entries(success.record.model_extra or {})
     if totals is None:
         return
     for name, found, given in _compared(run, success.record, totals):
-        if found != given:
-            yield Finding(SUCCESS, f"is {found}, the rows give {given}", name)
+        if not same_json(found, given):
+            yield Finding(SUCCESS, f"is {shown(found)}, the rows give {shown(given)}", name)
 
 
 def _compared(run: CheckedRun, success: SuccessRecord, totals: Totals) -> Iterator[tuple[str, Any, Any]]:
@@ -141,7 +144,7 @@ def _compared(run: CheckedRun, success: SuccessRecord, totals: Totals) -> Iterat
     figures = totals.figures(run.job)
     expected = {"rows": totals.rows, "images": totals.rows, "shards": len(run.shards), "status": figures.status}
     expected |= {"clean_accuracy": figures.clean_accuracy, "smoothed_accuracy": figures.smoothed_accuracy}
-    recorded = success.model_dump()
+    recorded = success.model_extra or {}
     if "bad_labels" in recorded:
         expected["bad_labels"] = figures.status.get("label_error", 0)
     for name, value in expected.items():
@@ -149,7 +152,7 @@ def _compared(run: CheckedRun, success: SuccessRecord, totals: Totals) -> Iterat
     entries = success.certified if isinstance(success.certified, list) else [success.certified]
     for entry in entries:
         match entry:
-            case {"patch": [int(side), _]}:
+            case {"patch": [int(side), _]} if type(side) is int:
                 yield "certified", entry, totals.certified(side, labelled=run.job.labelled)
             case _:
                 yield "certified", entry, {"patch": "of two equal sides"}

@@ -19,8 +19,16 @@ from pydantic import BaseModel, ConfigDict
 from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.verify.checksum import columns_sha256
 from smoothcert.pipeline.verify.figures import MAX_COLUMNS, Totals
-from smoothcert.pipeline.verify.findings import Finding, limit_findings
-from smoothcert.pipeline.verify.record import CheckedRun, RecordedJob, RecordedShard, SuccessRecord, reason_of
+from smoothcert.pipeline.verify.findings import Finding, limit_findings, shown
+from smoothcert.pipeline.verify.record import (
+    CheckedRun,
+    RecordedJob,
+    RecordedShard,
+    SuccessRecord,
+    parse_json,
+    reason_of,
+    same_json,
+)
 from smoothcert.pipeline.verify.rows import REQUIRED, check_rows
 from smoothcert.workers.storage.store import AnyStore
 
@@ -44,9 +52,9 @@ class FileMetadata(BaseModel):
         """The metadata of a file of votes.
 
         Raises:
-            ValidationError: there is none.
+            ValueError: there is none, or it is not a JSON object.
         """
-        return cls.model_validate_json((schema.metadata or {}).get(METADATA_KEY, b""))
+        return cls.model_validate(parse_json((schema.metadata or {}).get(METADATA_KEY, b"")))
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ class FileTask:
     run_url: str
     storage: Storage
     run_id: str
-    votes_version: int
+    votes_version: Any
     job: RecordedJob
     shard: RecordedShard
     has_success: bool
@@ -119,7 +127,7 @@ def check_file(task: FileTask) -> CheckedFile:
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names that are not UTF-8, wrong metadata
         return CheckedFile(task.name, (Finding(task.name, f"cannot be read as a file of votes ({reason_of(error)})"),))
     if metadata.run_id != task.run_id:
-        return CheckedFile(task.name, (Finding(task.name, f"belongs to run {metadata.run_id}"),))
+        return CheckedFile(task.name, (Finding(task.name, f"belongs to run {shown(metadata.run_id)}"),))
     findings = [*_check_hash(task, data), *_check_schema(task, table.schema)]
     expected = votes_schema(task.job.frame.num_ablations)
     if (table.schema.names, table.schema.types) != (expected.names, expected.types):
@@ -146,7 +154,7 @@ def votes_schema(num_ablations: int) -> pa.Schema:
 def _check_hash(task: FileTask, data: bytes) -> Iterator[Finding]:
     sha256 = hashlib.sha256(data).hexdigest()
     if task.has_success and task.sha256 != sha256:
-        yield Finding(task.name, f"its SHA-256 is {sha256}, _SUCCESS says {task.sha256}")
+        yield Finding(task.name, f"its SHA-256 is {sha256}, _SUCCESS says {shown(task.sha256)}")
 
 
 def _check_schema(task: FileTask, found: pa.Schema) -> Iterator[Finding]:
@@ -169,10 +177,10 @@ def _check_metadata(task: FileTask, metadata: FileMetadata, table: pa.Table) -> 
         ("votes_version", metadata.votes_version, task.votes_version),
         ("shard", [described.get("name"), described.get("size")], [task.shard.name, task.shard.size]),
     ):
-        if found != expected:
-            yield Finding(task.name, f"is {found}, expected {expected}", f"metadata {entry}")
+        if not same_json(found, expected):
+            yield Finding(task.name, f"is {shown(found)}, expected {shown(expected)}", f"metadata {entry}")
     if not re.fullmatch("[0-9a-f]{64}", str(metadata.shard_sha256)):
-        yield Finding(task.name, f"is {metadata.shard_sha256}, expected 64 hex digits", "metadata shard_sha256")
+        yield Finding(task.name, f"is {shown(metadata.shard_sha256)}, expected 64 hex digits", "metadata shard_sha256")
 
 
 def _check_length(task: FileTask, rows: int) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ Not covered: what is looked for (the other files of this room); what is done abo
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pprint import saferepr
 
 MISSING_FILE = "is missing, though _SUCCESS is there"
 MAX_REPORTED_ROWS = 100
@@ -37,8 +38,14 @@ class Finding:
         """The finding as it is printed."""
         row = f"row {self.row} key {self.key!r}" if self.row is not None else None
         column = f"column {self.column}" if self.column is not None else None
-        place = " ".join(filter(None, (self.file, self.entry, row, column)))
+        entry = shown(self.entry) if self.entry is not None else None
+        place = " ".join(filter(None, (shown(self.file), entry, row, column)))
         return f"{place}: {self.text}" if self.text else place
+
+
+def shown(value: object) -> str:
+    """A value on one line; mappings with their keys sorted, so that two can be compared by eye."""
+    return value if isinstance(value, str) and value.isprintable() else saferepr(value)
 
 
 def limit_findings(file: str, findings: Iterable[Finding]) -> Iterator[Finding]:

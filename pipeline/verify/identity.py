@@ -3,7 +3,7 @@
 The identity leaves out values that equal their default. The defaults are repeated here, so that the check notices if
 those of the job file change.
 
-Not covered: whether run.json can be read at all (record.py).
+Not covered: whether run.json can be read at all (record.py); types of the entries that it says once (entries.py).
 """
 
 import hashlib
@@ -11,10 +11,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from smoothcert.pipeline.verify.findings import Finding
-from smoothcert.pipeline.verify.record import RunRecord
+from smoothcert.pipeline.verify.entries import RUN_JSON, check_entries
+from smoothcert.pipeline.verify.findings import Finding, shown
+from smoothcert.pipeline.verify.record import CheckedRun, RunRecord, same_json
 
-RUN_JSON = "run.json"
 RECORDED_ELSEWHERE = {"shards", "split", "limit", "checkpoint", "checkpoint_key"}
 """Keys of the job that the identity records in another form."""
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -27,22 +27,25 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 """Values that the identity leaves out."""
 
 
-def check_record(record: RunRecord) -> Iterator[Finding]:
-    """Find the entries of run.json that contradict other entries."""
+def check_record(run: CheckedRun) -> Iterator[Finding]:
+    """Find the entries of run.json that are wrong, and those that contradict others."""
+    record, job = run.record, run.content["job"]
+    mistakes = {finding.entry: finding for finding in check_entries(run.content)}
+    yield from mistakes.values()
     run_id = _run_id_of(record.identity)
     if run_id != record.run_id:
-        yield Finding(RUN_JSON, f"is {record.run_id}, the identity gives {run_id}", "run_id")
-    stored, expected = _flat(record.identity), _flat(_identity_of(record))
+        yield Finding(RUN_JSON, f"is {shown(record.run_id)}, the identity gives {run_id}", "run_id")
+    stored, expected = _flat(record.identity), _flat(_identity_of(record, job))
     for key in sorted(stored.keys() | expected.keys()):
         found, given = (side.get(key, "left out") for side in (stored, expected))
-        if found != given:
-            yield Finding(RUN_JSON, f"is {found}, the other entries give {given}", f"identity.{key}")
-    for key, found, given in (
-        ("name", record.name, record.job.name),
-        ("checkpoint.url", record.checkpoint.url, record.job.model.checkpoint),
+        if not same_json(found, given):
+            yield Finding(RUN_JSON, f"is {shown(found)}, the other entries give {shown(given)}", f"identity.{key}")
+    for key, found, other, given in (
+        ("name", record.name, "job.name", job.get("name")),
+        ("checkpoint.url", record.checkpoint.url, "job.model.checkpoint", job["model"].get("checkpoint")),
     ):
-        if found != given:
-            yield Finding(RUN_JSON, f"is {found}, the job says {given}", key)
+        if found != given and not {key, other} & mistakes.keys():
+            yield Finding(RUN_JSON, f"is {shown(found)}, the job says {shown(given)}", key)
     if not _limits_agree(record):
         limit, partial = record.job.images.limit, record.partial
         yield Finding(RUN_JSON, f"their limits do not go with images.limit {limit}, partial {partial}", "shards")
@@ -50,12 +53,12 @@ def check_record(record: RunRecord) -> Iterator[Finding]:
 
 def _run_id_of(identity: Mapping[str, Any]) -> str:
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def _identity_of(record: RunRecord) -> dict[str, Any]:
+def _identity_of(record: RunRecord, job: Mapping[str, Any]) -> dict[str, Any]:
     """The identity that the job, the shards and the checkpoint of run.json give."""
-    job, checkpoint = record.job.model_dump(), record.checkpoint
+    checkpoint = record.checkpoint
     identity: dict[str, Any] = {part: _without_defaults(job[part], usual) for part, usual in DEFAULTS.items()}
     identity["images"]["shards"] = [[shard.name, shard.size] for shard in record.shards]
     identity["images"] |= {"limit": record.job.images.limit} if record.partial else {}
@@ -69,7 +72,7 @@ def _without_defaults(part: Mapping[str, Any], usual: Mapping[str, Any]) -> dict
     return {
         key: value
         for key, value in part.items()
-        if key not in RECORDED_ELSEWHERE and not (key in usual and value == usual[key])
+        if key not in RECORDED_ELSEWHERE and not (key in usual and same_json(value, usual[key]))
     }
 
 
@@ -80,7 +83,7 @@ def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _limits_agree(record: RunRecord) -> bool:
-    limits = [shard.limit for shard in record.shards]
+    limits = [shard.limit for shard in record.shards if shard.limit is not None]
     if not record.partial:
-        return all(limit is None for limit in limits)
-    return sum(limit or 0 for limit in limits) == record.job.images.limit
+        return not limits
+    return len(limits) == len(record.shards) and sum(limits) == record.job.images.limit

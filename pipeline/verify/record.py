@@ -1,11 +1,13 @@
 """run.json and _SUCCESS as the checker reads them, and the run they describe.
 
-The models are the checker's own and share nothing with those that write the files. They name the entries that the
-check needs, with the types that it needs, and keep all others as they are.
+The models are the checker's own and share nothing with those that write the files. They name the entries without which
+rows cannot be checked. If one of them is wrong, the check ends. Entries that may have any type are checked elsewhere.
 
-Not covered: whether run.json contradicts itself (identity.py), whether _SUCCESS is true (figures.py).
+Not covered: all other entries of run.json (entries.py), whether it contradicts itself (identity.py), whether _SUCCESS
+is true (figures.py).
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,14 +20,16 @@ from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.verify.frame import Frame
 from smoothcert.workers.storage.store import AnyStore, Store
 
-Number = Annotated[int, Field(ge=1)]
+MAX_NUMBER = 2**31 - 1
+"""Of int32, the type of most columns, and of the length of a list in Arrow."""
+Number = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
 MAX_SUGGESTED_FOLDERS = 20
 
 
 class _Entries(BaseModel):
-    """A part of a JSON file: checked, frozen, with all the other entries it has."""
+    """A part of a JSON file: checked and frozen."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="allow")
+    model_config = ConfigDict(frozen=True, strict=True)
 
 
 class RecordedImages(_Entries):
@@ -34,8 +38,7 @@ class RecordedImages(_Entries):
 
 
 class RecordedModel(_Entries):
-    checkpoint: str
-    classes: Annotated[int, Field(ge=2)]
+    classes: Annotated[int, Field(ge=2, le=2**16)]
 
 
 class RecordedPreprocess(_Entries):
@@ -53,13 +56,12 @@ class RecordedAblation(_Entries):
 
 
 class RecordedJob(_Entries):
-    name: str
     images: RecordedImages
     model: RecordedModel
     preprocess: RecordedPreprocess
     ablation: RecordedAblation
     clean: bool
-    patches: tuple[int, ...]
+    patches: Any = None
 
     @property
     def labelled(self) -> bool:
@@ -70,47 +72,51 @@ class RecordedJob(_Entries):
         ablation = self.ablation
         return Frame(ablation.kind, ablation.size, ablation.stride, ablation.edges, self.preprocess.crop)
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The sides of the patches, as far as they can be read."""
+        patches = self.patches if isinstance(self.patches, list) else []
+        return tuple(side for side in patches if type(side) is int)
+
     @model_validator(mode="after")
     def _ablations_fit(self) -> Self:
         if self.ablation.size > self.preprocess.crop:
-            raise ValueError(f"ablations of {self.ablation.size} pixels in an image of {self.preprocess.crop}")
+            raise ValueError(f"ablation.size is {self.ablation.size}, the image has {self.preprocess.crop} pixels")
+        if self.frame.num_ablations > MAX_NUMBER:
+            raise ValueError(f"ablation gives {self.frame.num_ablations} ablations, at most {MAX_NUMBER} fit a column")
         return self
 
 
 class RecordedShard(_Entries):
     name: str
-    url: str
-    size: Number
+    url: Any = None
+    size: Annotated[int, Field(ge=1)]
     limit: int | None
 
 
 class RecordedCheckpoint(_Entries):
-    url: str
-    sha256: str
-    key: str | None
+    url: Any = None
+    sha256: Any = None
+    key: Any = None
 
 
 class RunRecord(_Entries):
     """run.json."""
 
     run_id: str
-    name: str
+    name: Any = None
     partial: bool
     identity: dict[str, Any]
-    votes_version: int
+    votes_version: Any = None
     job: RecordedJob
     checkpoint: RecordedCheckpoint
-    shards: tuple[RecordedShard, ...]
-
-    @model_validator(mode="after")
-    def _limits_are_known(self) -> Self:
-        if self.partial and any(shard.limit is None for shard in self.shards):
-            raise ValueError("a shard of a PARTIAL run has no limit")
-        return self
+    shards: Annotated[tuple[RecordedShard, ...], Field(strict=False)]  # JSON has a list
 
 
 class SuccessRecord(_Entries):
     """_SUCCESS. Its figures have any type: one that the rows do not give is a finding, not an error."""
+
+    model_config = ConfigDict(extra="allow")
 
     files: dict[str, Any]
     certified: Any = None
@@ -125,11 +131,19 @@ class Success(NamedTuple):
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """The run that is checked: its folder, how to reach it, and its run.json."""
+    """The run that is checked.
+
+    Attributes:
+        url: its folder.
+        storage: how to reach it.
+        record: what the check needs of run.json.
+        content: all of run.json.
+    """
 
     url: str
     storage: Storage
     record: RunRecord
+    content: Mapping[str, Any]
 
     @cached_property
     def store(self) -> Store:
@@ -163,8 +177,9 @@ def open_run(url: str, storage: Storage) -> CheckedRun:
     if store.find(f"{url}/run.json") is None:
         raise RequestError(f"{url}: holds no run.json; name the folder of a run, OUTPUT/RUN_ID{_such_as(url, store)}")
     try:
-        return CheckedRun(url, storage, RunRecord.model_validate_json(store.read(f"{url}/run.json")))
-    except ValidationError as error:
+        content = parse_json(store.read(f"{url}/run.json"))
+        return CheckedRun(url, storage, RunRecord.model_validate(content), content)
+    except ValueError as error:
         raise RequestError(f"{url}/run.json is damaged ({reason_of(error)}); restore it") from None
 
 
@@ -180,9 +195,34 @@ def read_success(run: CheckedRun) -> Success:
     if run.store.find(url) is None:
         return Success(is_there=False, record=None)
     try:
-        return Success(is_there=True, record=SuccessRecord.model_validate_json(run.store.read(url)))
-    except ValidationError:
+        return Success(is_there=True, record=SuccessRecord.model_validate(parse_json(run.store.read(url))))
+    except ValueError:
         return Success(is_there=True, record=None)
+
+
+def parse_json(data: bytes) -> Any:
+    """Read JSON as the other commands do: unlike pydantic, Python keeps the bytes of paths that are not UTF-8.
+
+    Raises:
+        ValueError: it is not JSON, or a key comes twice.
+    """
+    try:
+        return json.loads(data, object_pairs_hook=_without_doubles)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def same_json(one: object, other: object) -> bool:
+    """Whether two values are equal as JSON: unlike in Python, true is not 1, nor is 1.0."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} comes twice")
+    return content
 
 
 def reason_of(error: Exception) -> str:

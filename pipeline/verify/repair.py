@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.verify.check import verify
-from smoothcert.pipeline.verify.figures import SUCCESS
+from smoothcert.pipeline.verify.entries import RUN_JSON, SUCCESS
 from smoothcert.pipeline.verify.findings import Finding
-from smoothcert.pipeline.verify.identity import RUN_JSON
+from smoothcert.workers.runs.layout import QUARANTINE
 from smoothcert.workers.storage.store import AnyStore
 
 
@@ -33,7 +33,7 @@ def repair(url: str, storage: Storage = Storage(), processes: int = 1) -> list[s
     wrong = _files_of(verify(url, storage=storage, processes=processes).findings)
     if wrong:
         wrong.add(SUCCESS)  # it names their hashes
-    store, quarantine = AnyStore(storage), f"quarantine/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    store, quarantine = AnyStore(storage), f"{QUARANTINE}/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     moved = []
     for name in sorted(wrong):
         if store.find(f"{url}/{name}") is not None:

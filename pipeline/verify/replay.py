@@ -13,7 +13,7 @@ chosen; why a row has no votes.
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +26,8 @@ from pydantic import ValidationError
 
 from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.job import Job
+from smoothcert.pipeline.console.bars import OnProgress
+from smoothcert.pipeline.verify.entries import RUN_JSON, check_entries
 from smoothcert.pipeline.verify.files import FileMetadata
 from smoothcert.pipeline.verify.findings import Finding
 from smoothcert.pipeline.verify.record import CheckedRun
@@ -46,9 +48,6 @@ IMAGES_PER_BATCH_ON_CPU = 4  # some seconds with a large network, so that progre
 NEEDED = ("image_offset", "image_bytes", "votes", "margins")
 """Columns that a replay needs. rows.py reports a null in them."""
 
-Heard = Callable[[str, int, int], None]
-"""Takes what is counted, how much of it is done, and how much there is."""
-
 
 class Replayed(NamedTuple):
     """What is wrong, and what else is worth knowing, a line each."""
@@ -61,7 +60,7 @@ class Replayed(NamedTuple):
 class _Progress:
     """How far the replay has come. `fragile` counts fragile votes, and `differ` those of them that differ now."""
 
-    hear: Heard
+    hear: OnProgress
     total: int
     images: int = 0
     votes: int = 0
@@ -73,7 +72,7 @@ class _Progress:
 
 
 def replay(
-    run: CheckedRun, voted: Mapping[str, Sequence[int]], images: int, seed: int, hear: Heard = lambda *_: None
+    run: CheckedRun, voted: Mapping[str, Sequence[int]], images: int, seed: int, hear: OnProgress = lambda *_: None
 ) -> Replayed:
     """Vote on random images again.
 
@@ -87,6 +86,9 @@ def replay(
         RequestError: a tar or the checkpoint is missing, or the checkpoint has changed.
     """
     job = _job_of(run)
+    if job is None:
+        text = "cannot be used to replay votes; restore it, or leave --replay out"
+        return Replayed([Finding(RUN_JSON, text)], [])
     chosen = _choose(voted, images, seed)
     store = AnyStore(job.storage)
     for url in (*(run.shards[name].url for name in chosen), job.model.checkpoint):
@@ -106,11 +108,14 @@ def replay(
     return Replayed(findings, [notice])
 
 
-def _job_of(run: CheckedRun) -> Job:
+def _job_of(run: CheckedRun) -> Job | None:
+    """The job; None if run.json has mistakes, perhaps in the places of tars and checkpoint."""
+    if any(check_entries(run.content)):
+        return None
     try:
-        return Job.model_validate(run.job.model_dump())
-    except ValidationError as error:
-        raise RequestError(f"{run.url}/run.json: {error.error_count()} mistakes in its job; restore it") from None
+        return Job.model_validate(run.content["job"])
+    except ValidationError:
+        return None
 
 
 def _choose(voted: Mapping[str, Sequence[int]], images: int, seed: int) -> dict[str, list[int]]:
@@ -210,7 +215,7 @@ def _compare_with_model(
 def _decode_again(row: Row, tar: Path, job: Job, pixels: dict[int, NDArray[np.uint8]], position: int) -> Wrong:
     """Put the pixels of a row's image into `pixels`, or yield why not."""
     with tar.open("rb") as file:
-        file.seek(max(row.image_offset, 0))
+        file.seek(min(max(row.image_offset, 0), tar.stat().st_size))  # the system refuses places far beyond
         image = file.read(max(row.image_bytes, 0))
     if hashlib.sha256(image).digest() != row.sha256:
         yield "sha256", "is not that of the bytes at image_offset"

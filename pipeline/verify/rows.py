@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from smoothcert.pipeline.verify.figures import Totals
-from smoothcert.pipeline.verify.findings import Finding
+from smoothcert.pipeline.verify.findings import Finding, shown
 from smoothcert.pipeline.verify.record import RecordedJob, RecordedShard
 from smoothcert.pipeline.verify.recount import NUMBERS_AT_ONCE, Recount, recount
 
@@ -148,7 +148,7 @@ def _check_row(
         yield from _check_status(job, row)
         yield from _check_size(job, row)
     else:
-        yield "status", f"is {row.status}, expected one of {', '.join(STATUSES)}"
+        yield "status", f"is {shown(row.status)}, expected one of {', '.join(STATUSES)}"
     if row.votes is not None:
         yield from _check_votes(job, row, row.votes, counted)
 
@@ -156,9 +156,9 @@ def _check_row(
 def _check_place(shard: RecordedShard, row: Row, position: int, place: _Place) -> Wrong:
     if (first := place.first.setdefault(row.key, position)) != position:
         yield "key", f"comes twice, first in row {first}"
-    if row.shard != place.shard:
-        yield "shard", f"is {row.shard}, expected {shard.name}"
-        place.shard = row.shard
+    if row.shard not in (shard.name, place.shard):
+        yield "shard", f"is {shown(row.shard)}, expected {shown(shard.name)}"
+    place.shard = row.shard
     if row.index != position + place.shift:
         yield "index", f"is {row.index}, expected {position + place.shift}: a row is lost, doubled or misplaced"
         place.shift = row.index - position

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from smoothcert.pipeline.console.looks import checkpoint, facts, number_of, percent
+from smoothcert.pipeline.console.looks import DASH, checkpoint, facts, number_of, percent
 from smoothcert.pipeline.verify.check import Report
 
 
@@ -16,8 +16,8 @@ def report_table(report: Report) -> Table:
     """The run, and the figures that verify counted itself."""
     figures = report.figures
     errors = sum(count for status, count in figures.status.items() if status != "ok")
-    model = checkpoint(report.checkpoint, report.checkpoint_sha256)
-    table = facts(f"{report.job}, run {report.run_id}, model {model}", columns=2)
+    model = checkpoint(report.checkpoint or DASH, report.checkpoint_sha256 or DASH)
+    table = facts(f"{report.job or DASH}, run {report.run_id}, model {model}", columns=2)
     for name, value in (
         ("state", _state(report) + (" PARTIAL" if report.partial else "")),
         ("shards", f"{report.files:,} of {report.shards:,}"),

@@ -52,6 +52,24 @@ def success_certified_damaged(run: Path) -> None:
     edit_success(run, certified="patch")
 
 
+@DAMAGES.add("^_SUCCESS status: is .*'size_error': True.*, the rows give .*'size_error': 1")
+def success_status_of_truth(run: Path) -> None:
+    """In Python True equals 1."""
+    edit_json(run / "_SUCCESS", lambda success: success["status"].update(size_error=True))
+
+
+@DAMAGES.add("^_SUCCESS rotated_images: is None, expected a valid integer$")
+def success_rotated_images(run: Path) -> None:
+    """A figure that the rows do not give."""
+    edit_success(run, rotated_images=None)
+
+
+@DAMAGES.add("^_SUCCESS suffixes_without_image: is bmp, expected a valid list$")
+def success_suffixes(run: Path) -> None:
+    """Readers would take it for three suffixes."""
+    edit_success(run, suffixes_without_image="bmp")
+
+
 @DAMAGES.add("^_SUCCESS files: names votes/y.parquet, of no shard$")
 def success_files(run: Path) -> None:
     """The hash of a file that no shard has."""

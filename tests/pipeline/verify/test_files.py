@@ -92,6 +92,16 @@ def geometry_of_metadata(run: Path) -> None:
     write(file_of(run), rows_of(file_of(run)), renew=True, geometry=geometry)
 
 
+@DAMAGES.add(
+    "metadata geometry: is {'crop': 16, 'edges': 'wrap', 'kind': 'column', 'size': 4, 'stride': 2}, "
+    "expected {'crop': 16, 'edges': 'wrap', 'kind': 'column', 'size': 4, 'stride': 3}$"
+)
+def geometry_in_another_order(run: Path) -> None:
+    """Both are printed with their keys in the same order."""
+    geometry = {"stride": 2, "size": 4, "kind": "column", "edges": "wrap", "crop": 16}
+    write(file_of(run), rows_of(file_of(run)), renew=True, geometry=geometry)
+
+
 @DAMAGES.add("^votes/00000-00.parquet metadata votes_version: is 2, expected 1$")
 def votes_version_of_metadata(run: Path) -> None:
     """Votes of another engine."""

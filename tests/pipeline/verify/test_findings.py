@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from smoothcert.pipeline.verify.check import verify
-from smoothcert.pipeline.verify.findings import Finding
+from smoothcert.pipeline.verify.findings import Finding, shown
 from tests.helpers.finished_runs import file_of, rows_of, write
 
 
@@ -63,3 +63,16 @@ def test_problems_of_a_whole_column_are_counted(run: Path, monkeypatch: pytest.M
     *named, counted = verify(str(run)).problems
     assert len(named) == 2
     assert counted == "votes/00000-00.parquet column clean_margin: 4 more rows are wrong"
+
+
+def test_a_finding_is_one_line() -> None:
+    """Names of files and entries come from run.json, which may hold anything."""
+    assert (
+        Finding("votes/a\nb", "is missing", "metadata x\udcff").line == "'votes/a\\nb' 'metadata x\\udcff': is missing"
+    )
+
+
+def test_mappings_are_shown_in_one_order() -> None:
+    """Expected and found can be compared by eye."""
+    assert shown({"b": 1, "a": {"d": 2, "c": 3}}) == "{'a': {'c': 3, 'd': 2}, 'b': 1}"
+    assert shown("plain text") == "plain text"

@@ -1,5 +1,6 @@
 """A run.json that contradicts itself is named."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,24 @@ def name_of_the_run(run: Path) -> None:
     edit_json(run / "run.json", lambda record: record.update(name="another"))
 
 
+@DAMAGES.add(r"^run.json name: is 'two\\nlines\\udcff', the job says small$")
+def name_on_two_lines(run: Path) -> None:
+    """The finding is one line, fit to print."""
+    edit_json(run / "run.json", lambda record: record.update(name="two\nlines\udcff"))
+
+
+@DAMAGES.add("^run.json identity.images.first_label: is left out, the other entries give False$")
+def truth_value_for_a_number(run: Path) -> None:
+    """In Python False equals the default, 0."""
+    edit_json(run / "run.json", lambda record: record["job"]["images"].update(first_label=False))
+
+
+@DAMAGES.add("^run.json identity.images.version: is .\\\\udcff., the other entries give left out$", problems=2)
+def identity_that_is_no_text(run: Path) -> None:
+    """It has no run id, for that is a hash of UTF-8."""
+    edit_json(run / "run.json", lambda record: record["identity"]["images"].update(version="\udcff"))
+
+
 @pytest.mark.parametrize(("change", "expected", "problems"), DAMAGES, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_changed_file_is_found(run: Path, change: Change, expected: str, problems: int) -> None:
     """One cause is as few lines as it can be."""
@@ -66,3 +85,12 @@ def test_a_changed_file_is_found(run: Path, change: Change, expected: str, probl
     found = verify(str(run)).problems
     assert has(found, expected)
     assert len(found) == problems, found
+
+
+def test_a_shard_of_a_partial_run_has_a_limit(finished_partial: Path, tmp_path: Path) -> None:
+    """Without one nobody knows how many rows its file should have; the others are still checked."""
+    run = Path(shutil.copytree(finished_partial, tmp_path / finished_partial.name))
+    edit_json(run / "run.json", lambda record: record["shards"][1].update(limit=None))
+    report = verify(str(run))
+    assert report.problems == ("run.json shards: their limits do not go with images.limit 9, partial True",)
+    assert report.rows == 9

@@ -56,6 +56,11 @@ def image_cut_short(rows: list[Row]) -> None:
     rows[1]["image_bytes"] -= 1
 
 
+def image_far_away(rows: list[Row]) -> None:
+    """A place in the tar that no file has."""
+    rows[1]["image_offset"] = 2**62
+
+
 def other_clean_prediction(rows: list[Row]) -> None:
     """Of the whole image."""
     rows[1]["clean_prediction"] = (rows[1]["clean_prediction"] + 1) % jobs.CLASSES
@@ -81,6 +86,7 @@ def renamed(rows: list[Row]) -> None:
         (fragile_forgery, "row 1 key '0001' column margins: .0. are .9[.]99"),
         (other_clean_prediction, "row 1 key '0001' column clean_prediction: .0. are "),
         (image_of_another, "row 1 key '0001' column sha256: is not that of the bytes at image_offset"),
+        (image_far_away, "row 1 key '0001' column sha256: is not that of the bytes at image_offset"),
         (image_cut_short, "row 1 key '0001' column image_bytes: is [0-9]+, in the tar [0-9]+"),
         (renamed, "row 1 key 'new' column key: is not in the tar"),
     ],

@@ -335,3 +335,13 @@ def test_a_missing_element_of_a_list_is_found(run: Path) -> None:
     problems = verify(str(run)).problems
     assert has(problems, r"row 1 key '0001' column votes: of the ablations \[2\]")
     assert has(problems, r"row 2 key '0002' column margins: of the ablations \[3\]")
+
+
+def test_a_shard_that_is_right_is_no_finding(run: Path) -> None:
+    """Also in the row after a wrong one; a wrong shard that continues is named once."""
+    rows = rows_of(file_of(run))
+    for row in rows[1:3]:
+        row["shard"] = "01.tar"
+    write(file_of(run), rows, renew=True)
+    expected = "votes/00000-00.parquet row 1 key '0001' column shard: is 01.tar, expected 00.tar"
+    assert verify(str(run)).problems == (expected,)
