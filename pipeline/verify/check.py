@@ -114,7 +114,7 @@ def verify(
     published = {name: sizes[name] for name in run.shards if name in sizes}
     files = _check_files(run, success, published, processes, hear)
     findings = [*check_record(run)]
-    findings += [Finding(name, "is of no shard of this run") for name in sorted(sizes.keys() - run.shards.keys())]
+    findings += [Finding(name, "belongs to no shard of this run") for name in sorted(sizes.keys() - run.shards.keys())]
     findings += files.findings
     notices: list[str] = []
     if success.is_there:

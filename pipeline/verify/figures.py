@@ -130,7 +130,7 @@ def check_success(
         yield Finding(SUCCESS, "is damaged, expected a JSON object with the hashes of the files")
         return
     for name in sorted(success.record.files.keys() - run.shards.keys()):
-        yield Finding(SUCCESS, f"names {name}, of no shard", "files")
+        yield Finding(SUCCESS, f"names {name}, which belongs to no shard", "files")
     yield from check_success_entries(success.record.model_extra or {})
     if totals is None:
         return

@@ -62,7 +62,7 @@ def parse(model: type[_R], data: bytes | str, url: str) -> _R:
         return model.model_validate(json.loads(data))
     except ValidationError as error:
         reason = _first_mistake(error)
-    except ValueError as error:  # not JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or nested too deeply
         reason = str(error)
     raise model.error(damaged(url, reason, model.remedy))
 

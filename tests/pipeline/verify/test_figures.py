@@ -70,7 +70,7 @@ def success_suffixes(run: Path) -> None:
     edit_success(run, suffixes_without_image="bmp")
 
 
-@DAMAGES.add("^_SUCCESS files: names votes/y.parquet, of no shard$")
+@DAMAGES.add("^_SUCCESS files: names votes/y.parquet, which belongs to no shard$")
 def success_files(run: Path) -> None:
     """The hash of a file that no shard has."""
     edit_json(run / "_SUCCESS", lambda success: success["files"].update({"votes/y.parquet": "00"}))

@@ -33,7 +33,7 @@ def file_of_another_shard(run: Path) -> None:
     (run / "_SUCCESS").unlink()
 
 
-@DAMAGES.add("^votes/x.parquet: is of no shard of this run$")
+@DAMAGES.add("^votes/x.parquet: belongs to no shard of this run$")
 def file_too_many(run: Path) -> None:
     """Readers of votes/*.parquet would count it."""
     shutil.copy(file_of(run), run / "votes" / "x.parquet")

@@ -28,7 +28,7 @@ def test_the_command(run: Path) -> None:
     code, text = smoothcert(run)
     assert code == 1
     assert text.splitlines()[:2] == [
-        "problem: votes/x.parquet: is of no shard of this run",
+        "problem: votes/x.parquet: belongs to no shard of this run",
         "notice: unfinished: 2 of 2 shards are published",
     ]
     assert text.splitlines()[-1].startswith("13 rows in 2 files: UNFINISHED, 1 problem; run the job's command again")
@@ -57,7 +57,7 @@ def test_json_names_the_run_and_its_figures(run: Path, finished_partial: Path) -
         "shards": 2,
         "files": 2,
         "rows": 13,
-        "problems": ["votes/x.parquet: is of no shard of this run"],
+        "problems": ["votes/x.parquet: belongs to no shard of this run"],
         "notices": [],
     }
     part = json.loads(smoothcert(finished_partial, "--json")[1])

@@ -49,6 +49,12 @@ def test_damage_to_a_file_that_can_be_made_again_is_an_error_of_the_run() -> Non
         parse(Part, "{}", "file")
 
 
+def test_json_that_is_nested_too_deeply_is_damage() -> None:
+    """Python gives up at some depth."""
+    with pytest.raises(RequestError, match=r"^file is damaged \(.+\); write it again$"):
+        parse(Example, "[" * 100_000, "file")
+
+
 def test_damage_of_several_lines_is_told_in_one() -> None:
     """Arrow's errors have several."""
     assert damaged("file", ValueError("one\n  two"), "restore it") == "file is damaged (one two); restore it"
