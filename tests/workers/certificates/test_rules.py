@@ -36,13 +36,19 @@ def attacker_wins(votes: list[int], reached: frozenset[int], classes: int, tried
     """
     kept = np.bincount([vote for place, vote in enumerate(votes) if place not in reached], minlength=classes)
     if len(reached) <= tried:
-        assignments = np.array(list(product(range(classes), repeat=len(reached))), int)
+        assignments = every_assignment(len(reached), classes)
         attacked = np.tile(votes, (len(assignments), 1))
         attacked[:, list(reached)] = assignments
         counts = (attacked[:, :, None] == np.arange(classes)).sum(axis=1)
     else:
         counts = kept + splits(len(reached), classes)
     return bool((counts.argmax(axis=1) != predicted(votes, classes)).any())  # argmax takes the lowest on a tie
+
+
+@cache
+def every_assignment(votes: int, classes: int) -> NDArray[np.int64]:
+    """All ways to give each of so many votes to a class."""
+    return np.array(list(product(range(classes), repeat=votes)), np.int64)
 
 
 @cache
