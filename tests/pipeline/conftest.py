@@ -6,6 +6,7 @@ import pytest
 import ray
 
 from smoothcert.pipeline.cluster.connection import connect
+from tests.helpers.actors_here import actors_here
 from tests.helpers.faults import Driver
 
 
@@ -15,6 +16,13 @@ def ray_here():
     connect()
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def in_process(ray_here) -> Iterator[None]:
+    """Actors run in this process: for what a driver does, whatever its actors are."""
+    with actors_here():
+        yield
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The whole way: job file to Parquet, through Ray, with bad input, interruptions and reruns."""
+"""The whole way: job file to Parquet, with bad input, interruptions and reruns; through Ray where Ray matters."""
 
 import io
 import json
@@ -23,6 +23,7 @@ from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.verify.check import verify
 from tests.helpers import jobs, tars
+from tests.helpers.actors_here import actors_here
 from tests.helpers.faults import before_shards, injection
 from tests.helpers.house import HOUSE
 
@@ -88,23 +89,19 @@ def test_votes_do_not_depend_on_batches_actors_or_shards(tmp_path, capsys):
     """Other batches, actors and shards give the same votes; a repeat gives the same bits."""
     jobs.write_shards(tmp_path)
     job = jobs.write_job(tmp_path)
-    reference = rows_of(run(job, capsys=capsys)[1]["path"])
-    again = rows_of(run(job, f"output={tmp_path}/again", capsys=capsys)[1]["path"])
-    assert again == reference
-    others = [
-        run(job, f"output={tmp_path}/{number}", f"execution={execution}", capsys=capsys)
-        for number, execution in enumerate(
-            (
-                "{actors: 2, images_per_batch: 3, cpus_per_actor: 1}",
-                "{actors: 1, images_per_batch: 7, cpus_per_actor: 2}",
-            )
-        )
-    ]
     (tmp_path / "one").mkdir()
     tars.write_tar(tmp_path / "one", tars.tar_of(reversed_samples()), "00.tar")
-    split = run(job, f"images.shards={tmp_path}/one", capsys=capsys)
+    two_actors = "execution={actors: 2, images_per_batch: 3, cpus_per_actor: 1}"
+    two_threads = "execution={actors: 1, images_per_batch: 7, cpus_per_actor: 2}"
+    spread = run(job, f"output={tmp_path}/spread", two_actors, capsys=capsys)
+    with actors_here():
+        reference = rows_of(run(job, capsys=capsys)[1]["path"])
+        again = rows_of(run(job, f"output={tmp_path}/again", capsys=capsys)[1]["path"])
+        threaded = run(job, f"output={tmp_path}/threaded", two_threads, capsys=capsys)
+        joined = run(job, f"images.shards={tmp_path}/one", capsys=capsys)
+    assert again == reference
     by_key = {row["key"]: row for row in reference}
-    for row in [row for _, result in [*others, split] for row in rows_of(result["path"])]:
+    for row in [row for _, result in (spread, threaded, joined) for row in rows_of(result["path"])]:
         margins, expected = np.array(row["margins"]), np.array(by_key[row["key"]]["margins"])
         np.testing.assert_allclose(margins, expected, atol=1e-4)
         clear = expected > 1e-4
@@ -115,6 +112,7 @@ def reversed_samples():
     return [member for number in reversed(range(15)) for member in jobs.samples(number, 1)]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_bad_image_is_a_row_with_its_reason(tmp_path, capsys):
     """Images that cannot be judged stay in the table; a bad label keeps its votes."""
     (tmp_path / "tars").mkdir()
@@ -144,6 +142,7 @@ def test_a_bad_image_is_a_row_with_its_reason(tmp_path, capsys):
     assert code == 1
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("label", "says"),
     [
@@ -164,6 +163,7 @@ def test_labels_that_are_none_stop_the_run_before_the_fleet(label, says, tmp_pat
     assert not list((tmp_path / "runs").glob("*/votes/*"))
 
 
+@pytest.mark.usefixtures("in_process")
 def test_labels_from_1_are_classes_where_the_job_says_so(tmp_path, capsys):
     """With first_label 1 the rows are those of labels from 0."""
     _write_labelled(tmp_path, lambda number: str(number % 3 + 1).encode())
@@ -173,6 +173,7 @@ def test_labels_from_1_are_classes_where_the_job_says_so(tmp_path, capsys):
     assert [row["label"] for row in rows_of(result["path"])] == [number % 3 for number in range(12)]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_bad_labels_count_as_images_without_votes_do(tmp_path, capsys):
     """In a labelled job: three of twelve are more than a fifth; the table and the JSON say how many and the first."""
     _write_labelled(tmp_path, lambda number: b"cat" if number in (4, 5, 9) else b"0")
@@ -189,6 +190,7 @@ def test_bad_labels_count_as_images_without_votes_do(tmp_path, capsys):
     assert run(unlabelled, capsys=capsys)[0] == 0
 
 
+@pytest.mark.usefixtures("in_process")
 def test_an_accuracy_without_labels_is_no_number(tmp_path, capsys):
     """A dash in the table and in query, null in JSON; never 0 %. verify agrees."""
     _write_labelled(tmp_path, lambda number: None, images=2)  # too few for the canary
@@ -218,6 +220,7 @@ def _write_labelled(folder, label, images=6):
         tars.write_tar(folder / "tars", tars.tar_of(members), f"{shard:02d}.tar")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_what_the_reader_of_the_table_must_know(tmp_path, capsys):
     """Rotated images, skipped files of operating systems, samples whose image has another suffix, and a mean that is
     not timm's: each is said once.
@@ -274,6 +277,7 @@ def test_a_bad_shard_fails_by_name_and_the_rest_goes_on(tmp_path, capsys):
     assert not (path / "_SUCCESS").exists()
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_finished_run_is_not_done_again(tmp_path, capsys):
     """The second run of a finished job changes no file, says so, and takes under three seconds."""
     jobs.write_shards(tmp_path, shards=1)
@@ -289,6 +293,7 @@ def test_a_finished_run_is_not_done_again(tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in Path(result["path"]).rglob("*")}
 
 
+@pytest.mark.usefixtures("in_process")
 def test_other_data_under_the_same_names_is_refused(tmp_path, capsys):
     """Same names and sizes with other labels: an error that names the shard and images.version."""
     jobs.write_shards(tmp_path, shards=1)
@@ -301,6 +306,7 @@ def test_other_data_under_the_same_names_is_refused(tmp_path, capsys):
     assert run(job, "images.version=relabelled", capsys=capsys)[0] == 0
 
 
+@pytest.mark.usefixtures("in_process")
 def test_limit_marks_the_run_partial(tmp_path, capsys):
     """A limit takes the first images; one that is not reached is the run without limit."""
     jobs.write_shards(tmp_path)
@@ -313,6 +319,7 @@ def test_limit_marks_the_run_partial(tmp_path, capsys):
     assert whole["run_id"] == beyond["run_id"] != part["run_id"]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_weights_that_give_nan(tmp_path, capsys):
     """With many images the run stops before the fleet; with few each is a model_error."""
     jobs.write_shards(tmp_path, shards=1, images=9)
@@ -335,6 +342,7 @@ def _pickle_with_code(path):
     path.write_bytes(pickle.dumps({"model": Evil()}))
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize(
     ("break_it", "overrides", "says"),
     [
@@ -356,6 +364,15 @@ def _pickle_with_code(path):
 )
 def test_a_wrong_request_is_one_line(tmp_path, break_it, overrides, says):
     """What cannot work is refused with exit code 2 and one line, and nothing of a checkpoint is run."""
+    check_refused(tmp_path, break_it, overrides, says)
+
+
+def test_what_an_actor_of_ray_refuses_is_one_line_too(tmp_path):
+    """Though Ray sends the error with a traceback."""
+    check_refused(tmp_path, lambda f: jobs.write_weights(f / "weights.pt", classes=5), [], "does not fit")
+
+
+def check_refused(tmp_path, break_it, overrides, says):
     jobs.write_shards(tmp_path, shards=1)
     job = jobs.write_job(tmp_path)
     break_it(tmp_path)
@@ -387,13 +404,15 @@ def test_killing_the_driver_loses_nothing(moments, tmp_path, capsys):
     """SIGKILL of the driver once some shards are published, then the same command: the rows of an undisturbed run."""
     jobs.write_shards(tmp_path, shards=8, images=12)
     job = jobs.write_job(tmp_path)
-    reference = rows_of(run(job, f"output={tmp_path}/undisturbed", capsys=capsys)[1]["path"])
+    with actors_here():
+        reference = rows_of(run(job, f"output={tmp_path}/undisturbed", capsys=capsys)[1]["path"])
     for published in moments:
         driver = driver_of(job)
         wait_for_published(tmp_path, published, driver)
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-    code, result = run(job, capsys=capsys)
+    with actors_here():
+        code, result = run(job, capsys=capsys)
     assert (code, result["complete"]) == (0, True)
     assert rows_of(result["path"]) == reference
 
@@ -412,9 +431,11 @@ def test_an_interrupt_ends_cleanly(tmp_path, capsys):
     assert "Traceback" not in messages
     assert f"go on with: {HOUSE}/pipeline/certify_all.py {job}" in messages
     assert len(list(tmp_path.glob("runs/*/votes/*"))) >= 1
-    assert run(job, capsys=capsys)[1]["images"] == 240
+    with actors_here():
+        assert run(job, capsys=capsys)[1]["images"] == 240
 
 
+@pytest.mark.usefixtures("in_process")
 def test_damage_after_the_end_is_found(tmp_path, capsys):
     """A published file that changed after _SUCCESS is an error, not a table."""
     jobs.write_shards(tmp_path, shards=2)

@@ -23,6 +23,7 @@ from smoothcert.workers.runs.run import open_run
 from smoothcert.workers.storage import store as storage
 from smoothcert.workers.storage.store import AnyStore
 from tests.helpers import jobs
+from tests.helpers.actors_here import actors_here
 from tests.helpers.house import HOUSE
 
 
@@ -55,7 +56,8 @@ def values_of(url: str):
 
 def test_a_run_in_s3_is_the_run_of_a_folder(ray_here, job_in_s3, bucket, capsys):
     """Same run id, same rows; the second start does nothing; query and verify read it, too."""
-    assert certify_all(load_job(job_in_s3), json_to=sys.stdout) == 0
+    with actors_here():
+        assert certify_all(load_job(job_in_s3), json_to=sys.stdout) == 0
     here = json.loads(capsys.readouterr().out)
     job = in_s3(job_in_s3, bucket)
     # A process of its own: its actors have the environment in which it starts Ray.

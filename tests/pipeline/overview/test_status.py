@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RunError
+from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.overview.status import LastDriver, status_of
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.finished_runs import file_of
@@ -104,3 +107,25 @@ def test_a_copy_has_the_same_status(run: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "elsewhere" / run.name))
     one, other = status_of(open_run(str(run))), status_of(open_run(str(copy)))
     assert (one.complete, one.published, one.rows) == (other.complete, other.published, other.rows)
+
+
+def test_the_command_says_that_success_is_missing(run: Path) -> None:
+    """Though every shard is published; what to do stands beside it."""
+    (run / "_SUCCESS").unlink()
+    text = CliRunner().invoke(app, ["status", str(run)]).stdout
+    assert "incomplete" in text
+    assert "_SUCCESS is missing: run the job's command again" in text
+
+
+def test_the_command_tells_how_far_a_run_is(run: Path) -> None:
+    """Shards, images and state of a finished and of an unfinished run; the path is the last line."""
+    whole = CliRunner().invoke(app, ["status", str(run)]).stdout
+    assert "2 of 2" in whole
+    assert " complete" in whole
+    assert whole.splitlines()[-1] == str(run)
+    file_of(run, 1).unlink()
+    (run / "_SUCCESS").unlink()
+    part = CliRunner().invoke(app, ["status", str(run)]).stdout
+    assert "1 of 2" in part
+    assert "incomplete" in part
+    assert re.search(r"images\W+6\b", part)

@@ -1,4 +1,4 @@
-"""A damaged run is put right by `repair` and the command that made it; `status` tells how far a run is."""
+"""A damaged run is put right by `repair` and the command that made it."""
 
 import json
 import shutil
@@ -16,15 +16,17 @@ from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.verify.check import verify
 from smoothcert.pipeline.verify.repair import repair
 from tests.helpers import jobs
+from tests.helpers.actors_here import actors_here
 from tests.helpers.tars import tar_of, write_tar
 
 
 @pytest.fixture(scope="module")
-def finished(ray_here, tmp_path_factory, request):
+def finished(ray_here, tmp_path_factory):
     """A folder with a job and its finished run."""
     folder = tmp_path_factory.mktemp("finished")
     jobs.write_shards(folder)
-    assert certify_all(load_job(jobs.write_job(folder))) == 0
+    with actors_here():
+        assert certify_all(load_job(jobs.write_job(folder))) == 0
     return folder
 
 
@@ -84,6 +86,7 @@ def test_repair_leaves_a_run_that_can_go_on(run, damage):
     assert repair(str(run)) == []
 
 
+@pytest.mark.usefixtures("in_process")
 def test_the_same_command_makes_it_again(finished, tmp_path):
     """After the repair the command ends in a complete run whose rows are those of before."""
     job = finished / "job.yaml"
@@ -122,28 +125,6 @@ def test_an_unfinished_run_has_nothing_to_repair(run):
     result = CliRunner().invoke(app, ["repair", str(run)])
     assert result.exit_code == 0
     assert result.stdout == "nothing to repair; the run is UNFINISHED: run the command that made it again to continue\n"
-
-
-def test_status_without_success_is_incomplete(run):
-    """Though every shard is published; what to do stands beside it."""
-    (run / "_SUCCESS").unlink()
-    text = CliRunner().invoke(app, ["status", str(run)]).stdout
-    assert "incomplete" in text
-    assert "_SUCCESS is missing: run the job's command again" in text
-
-
-def test_status_tells_how_far_a_run_is(run):
-    """Shards, images and state of a finished and of an unfinished run; the path is the last line."""
-    whole = CliRunner().invoke(app, ["status", str(run)]).stdout
-    assert "3 of 3" in whole
-    assert " complete" in whole
-    assert whole.splitlines()[-1] == str(run)
-    removed(run)
-    (run / "_SUCCESS").unlink()
-    part = CliRunner().invoke(app, ["status", str(run)]).stdout
-    assert "2 of 3" in part
-    assert "incomplete" in part
-    assert " 10 " in part
 
 
 def test_names_with_spaces_can_be_repaired(tmp_path: Path) -> None:

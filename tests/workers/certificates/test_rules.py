@@ -1,5 +1,6 @@
 """Both rules against an attacker that tries everything, and examples counted by hand."""
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -35,14 +36,26 @@ def attacker_wins(votes: list[int], reached: frozenset[int], classes: int, tried
     """
     kept = np.bincount([vote for place, vote in enumerate(votes) if place not in reached], minlength=classes)
     if len(reached) <= tried:
-        assignments = np.array(list(product(range(classes), repeat=len(reached))), int)
+        assignments = every_assignment(len(reached), classes)
         attacked = np.tile(votes, (len(assignments), 1))
         attacked[:, list(reached)] = assignments
         counts = (attacked[:, :, None] == np.arange(classes)).sum(axis=1)
     else:
-        given = [split for split in product(range(len(reached) + 1), repeat=classes - 1) if sum(split) <= len(reached)]
-        counts = kept + np.array([[*split, len(reached) - sum(split)] for split in given])
+        counts = kept + splits(len(reached), classes)
     return bool((counts.argmax(axis=1) != predicted(votes, classes)).any())  # argmax takes the lowest on a tie
+
+
+@cache
+def every_assignment(votes: int, classes: int) -> NDArray[np.int64]:
+    """All ways to give each of so many votes to a class."""
+    return np.array(list(product(range(classes), repeat=votes)), np.int64)
+
+
+@cache
+def splits(votes: int, classes: int) -> NDArray[np.int64]:
+    """All ways to give so many votes to the classes, as counts."""
+    some = [split for split in product(range(votes + 1), repeat=classes - 1) if sum(split) <= votes]
+    return np.array([[*split, votes - sum(split)] for split in some])
 
 
 def slack_by_hand(votes: list[int], reached: frozenset[int], classes: int) -> int:
@@ -73,8 +86,10 @@ def check_against_the_attacker(geometry: RowsTimesColumns, threat: Threat, class
     largest = max(len(one) for one in places.values())
     for image, (votes, fragile) in enumerate(cases(ballots)):
         reached = {several: one | fragile for several, one in places.items()}
-        broken = any(attacker_wins(votes, one, classes, tried) for one in set(reached.values()))
-        slacks = {several: slack_by_hand(votes, one, classes) for several, one in reached.items()}
+        sets = set(reached.values())  # many places share a set
+        broken = any(attacker_wins(votes, one, classes, tried) for one in sets)
+        slack_of = {one: slack_by_hand(votes, one, classes) for one in sets}
+        slacks = {several: slack_of[one] for several, one in reached.items()}
         assert exact.certified[image] == (not broken)
         assert exact.slack[image] == min(slacks.values())
         weakest = sorted((int(y), int(x)) for y, x in exact.places[image])
