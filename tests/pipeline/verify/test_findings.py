@@ -12,7 +12,10 @@ from tests.helpers.finished_runs import file_of, rows_of, write
 @pytest.mark.parametrize(
     ("finding", "line"),
     [
-        (Finding("votes/a b.parquet", "belongs to no shard of this run"), "votes/a b.parquet: is of no shard of this run"),
+        (
+            Finding("votes/a b.parquet", "belongs to no shard of this run"),
+            "votes/a b.parquet: belongs to no shard of this run",
+        ),
         (Finding("run.json", "is x", "identity.clean"), "run.json identity.clean: is x"),
         (Finding("votes/a.parquet", "is x", column="label"), "votes/a.parquet column label: is x"),
         (
