@@ -100,7 +100,7 @@ class Submitted:
         return time.monotonic()
 
     def says(self, text: str) -> bool:
-        """Whether the driver has printed it."""
+        """Whether the driver has printed it; colours may follow a word."""
         return text in self.log.read_text()
 
     def compare(self, undisturbed: list[dict]) -> None:
@@ -126,7 +126,7 @@ def lose_a_machine(folder: Path, undisturbed: list[dict], *, machine: int, how: 
     done = run.published()
     lab(folder, how, str(machine))
     lost = time.monotonic()
-    again = run.wait_for(lambda: run.says("again: "))
+    again = run.wait_for(lambda: run.says("again:"))
     say(
         f"{how}: machine {machine} lost after {done} of {SHARDS} shards",
         f"its shard is taken up after {again - lost:.0f} s",
