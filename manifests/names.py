@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 
 _MAX_CHARACTERS = 80
+_END = 40  # characters; the name of a file stays whole at the end of its path
 
 
 def printable(name: object) -> str:
-    """A name as a terminal can show it, cut if it is long; the type of an object that is no name."""
+    """A name as a terminal can show it, cut in the middle if it is long; the type of an object that is no name."""
     text = str(name) if isinstance(name, str | int | float | bool | None) else f"a {type(name).__name__}"
     text = text if text.isprintable() else ascii(text)
-    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}..."
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - _END]}...{text[-_END:]}"
 
 
 def listed(names: Iterable[object], most: int = 5) -> str:

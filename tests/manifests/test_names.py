@@ -19,7 +19,8 @@ def test_usual_names_stay_as_they_are():
     """Only unusual names get quotes, escapes or dots. Other values are shown as their type."""
     assert listed(["a.tar", "b c", "\u00e9"]) == "a.tar, b c, \u00e9"
     assert printable("\x1b[2J") == r"'\x1b[2J'"
-    assert printable("a" * 81) == "a" * 80 + "..."
+    assert printable("a" * 80) == "a" * 80
+    assert printable("a" * 81 + "/b.tar") == "a" * 40 + "..." + "a" * 34 + "/b.tar"
     assert printable(b"x") == "a bytes"
 
 
