@@ -50,6 +50,7 @@ DEADLINE_S = 5
 ONE_SHARD_PER_ACTOR = {ATTEMPTS: "SHARDS_PER_ACTOR = 1"}  # if an actor is lost with two shards, neither is charged
 AGAIN = r"^again: \d+\.tar: an actor died"
 OTHER_WEIGHTS = """
+import torch
 _undisturbed = load_classifier
 def load_classifier(*arguments):
     network = _undisturbed(*arguments)
