@@ -11,8 +11,9 @@ RUNS ?= runs
 demo: .venv/installed
 	$(BIN)/smoothcert demo
 
+# Two processes: much of the time a test waits for Ray to start. A file stays in one process, with its fixtures.
 test: .venv/installed check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -10,9 +10,14 @@ from pathlib import Path
 
 import boto3
 import pytest
+from hypothesis import settings
 
 from smoothcert.workers.storage import store as storage
 from tests.helpers.finished_runs import RUNS, finish
+
+# Machines are shared: how long an example takes says nothing.
+settings.register_profile("without deadlines", deadline=None)
+settings.load_profile("without deadlines")
 
 RADOSGW = Path(__file__).parent / "helpers" / "radosgw.sh"
 

@@ -20,6 +20,7 @@ _UNTESTED = {
     "manifests/files.py": "records and an interface; nothing in it runs",
     "pipeline/certify_all.py": "a script of one call; tests/test_ray_cluster.py and test_driver.py run it",
     "pipeline/certify/events.py": "records; nothing in it runs",
+    "pipeline/compare/reasons.py": "names; nothing in it runs",
 }
 # Tests without a module of their name, each with the reason.
 _CROSS_CUTTING = {
@@ -27,6 +28,8 @@ _CROSS_CUTTING = {
     "pipeline/certify/test_faults.py": "a whole driver under faults",
     "pipeline/certify/test_nodes.py": "a cluster of several machines under faults",
     "pipeline/certify/test_s3_runs.py": "a whole run whose files lie in S3",
+    "pipeline/report/test_browser.py": "the page in a real browser",
+    "pipeline/sql/test_queries.py": "the questions of docs/queries.md, in other tools too",
     "pipeline/certify/test_soak.py": "a whole run under random faults for a quarter of an hour",
     "workers/test_same_votes.py": "votes of all engines against a list in the repository",
 }
@@ -153,6 +156,7 @@ def test_a_wheel_holds_every_module_and_example(checkout: Path, tmp_path: Path) 
     examples = {f"manifests/examples/{file.name}" for file in (HOUSE / "manifests" / "examples").iterdir()}
     data = {name for name in examples if name.endswith((".yaml", ".safetensors", ".py"))}
     assert len(data) > 4
+    data |= {f"pipeline/report/templates/report.{kind}.j2" for kind in ("html", "md")}
     assert names == {"smoothcert/__init__.py", "smoothcert/__main__.py", "smoothcert/py.typed"} | {
         f"smoothcert/{name}" for name in modules | data
     }
@@ -170,6 +174,14 @@ def test_commands_and_plans_load_neither_torch_nor_ray(statement: str) -> None:
     """The command line answers, and a run is planned, without them."""
     heavy = "{'torch', 'ray', 'timm'} & set(sys.modules)"
     script = f"import sys; {statement}; sys.exit(str({heavy}) if {heavy} else 0)"
+    result = subprocess.run([sys.executable, "-c", script], cwd=HOUSE, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_help_loads_no_arrays() -> None:
+    """It answers at once."""
+    heavy = "{'numpy', 'pyarrow', 'scipy', 'duckdb', 'boto3'} & set(sys.modules)"
+    script = f"import sys, smoothcert.pipeline.cli; sys.exit(str({heavy}) if {heavy} else 0)"
     result = subprocess.run([sys.executable, "-c", script], cwd=HOUSE, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smoothcert.manifests.identity import identity_of, run_id_of
+from smoothcert.manifests.identity import differences, identity_of, run_id_of
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.shards import Shard
 
@@ -103,3 +103,12 @@ def test_id_does_not_change_with_places_names_and_execution(change):
     moved = tuple(Shard(shard.name, f"/moved/{shard.name}", shard.size, "z") for shard in SHARDS)
     assert run_id(change, shards=moved) == run_id()
     assert len(run_id()) == 16
+
+
+def test_differences_are_key_paths():
+    """A key that is left out differs from one that is null; lists differ as a whole."""
+    then = {"a": {"b": 1, "c": [1, 2]}, "same": {"x": 1}}
+    now = {"a": {"b": 1, "c": [1]}, "same": {"x": 1}, "new": None}
+    assert differences(then, now) == ["a.c", "new"]
+    assert differences(now, then) == ["a.c", "new"]
+    assert differences(then, then) == []

@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.identity import differences
 from smoothcert.manifests.job import Ablation
 from smoothcert.manifests.shards import Shard
-from smoothcert.manifests.training import Training, differences, load_training
+from smoothcert.manifests.training import Training, load_training
 from smoothcert.pipeline.cli import EXAMPLES
 from tests.helpers.trainings import write_training
 

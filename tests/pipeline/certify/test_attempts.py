@@ -1,7 +1,7 @@
 """Who gets which shard, what a death costs, when a shard is given up: rule by rule."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from smoothcert.manifests.errors import RunError, ShardError
@@ -296,7 +296,6 @@ def test_a_lost_actor_is_replaced_while_another_machine_cannot_start_any() -> No
 # Whole runs
 
 
-@settings(deadline=None)
 @given(
     machines=st.integers(1, 3),
     actors=st.integers(1, 4),

@@ -21,7 +21,7 @@ def _pixels(geometry: Geometry) -> list[Pixels]:
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(settings_of())
 def test_each_ablation_shows_its_size_from_its_offset(setting: tuple[Ablation, int, int]) -> None:
     """Each ablation shows the pixels reached by walking its size from its offset, and no others."""
@@ -30,7 +30,7 @@ def test_each_ablation_shows_its_size_from_its_offset(setting: tuple[Ablation, i
     assert geometry.num_ablations == len(_pixels(geometry)) == geometry.grid[0] * geometry.grid[1]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(settings_of(), st.data())
 def test_masks_of_some_ablations_are_their_rows_and_columns(
     setting: tuple[Ablation, int, int], data: st.DataObject
@@ -59,7 +59,7 @@ def test_an_ablation_larger_than_the_image_is_refused(kind: str, height: int, wi
         Geometry.of(Ablation(kind=kind, size=8), height, width)  # type: ignore[arg-type]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(settings_of(), st.integers(1, 3))
 def test_upsampled_ablations_show_what_their_pixels_became(setting: tuple[Ablation, int, int], times: int) -> None:
     """Each ablation keeps its place and shows the pixels that its own became."""
@@ -72,7 +72,7 @@ def test_upsampled_ablations_show_what_their_pixels_became(setting: tuple[Ablati
     assert upsampled.num_ablations == len(shown)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), st.integers(1, 4))
 def test_coarser_stride_is_a_run_at_that_stride(data: st.DataObject, times: int) -> None:
     """The coarser geometry is that of a run at its stride, and the positions are those of its ablations."""

@@ -12,7 +12,7 @@ from smoothcert.workers.ablations.tokens import token_groups, visible_pixels
 from tests.helpers.ablations import settings_of, shown_by_hand
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(settings_of((2, 4, 6, 8, 12)), st.sampled_from([1, 2]), st.booleans())
 def test_groups_hold_the_tokens_and_pixels_that_ablations_show(
     setting: tuple[Ablation, int, int], token_px: int, keep_hidden: bool

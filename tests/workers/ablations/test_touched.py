@@ -38,7 +38,7 @@ def _sets(touched: Touched) -> list[frozenset[int]]:
     ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(settings_of(tuple(range(1, 10))), st.data())
 def test_sets_are_those_that_patches_touch(setting: tuple[Ablation, int, int], data: st.DataObject) -> None:
     """The pairs of contacts are the sets that patches touch, pixel by pixel; D is the size of the largest.
@@ -78,7 +78,7 @@ def test_formula_for_the_touched_is_wrong() -> None:
     assert sum(touched[stride, m] != -(-(m + 19 - 1) // stride) for stride, m in settings) == 18
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(settings_of(tuple(range(1, 6))), st.data())
 def test_sums_are_over_the_unions_that_several_patches_touch(
     setting: tuple[Ablation, int, int], data: st.DataObject

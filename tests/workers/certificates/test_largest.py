@@ -9,7 +9,7 @@ from smoothcert.workers.certificates.rules import exact_rule, margin_rule
 from tests.helpers.votes import ballots_near_the_edge, geometries
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
 def test_largest_are_those_of_a_linear_search(data: st.DataObject, classes: int, seed: int) -> None:
     """Largest squares and strips are what trying each in turn finds: a certificate implies all smaller ones."""

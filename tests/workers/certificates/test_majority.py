@@ -15,7 +15,7 @@ def _columns(certificates: Certificates) -> dict[str, list[int]]:
     return {name: values.tolist() for name, values in vars(certificates).items()}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.data())
 def test_images_do_not_matter_to_each_other(data: st.DataObject) -> None:
     """Certificates of many images at once, more than are worked on together, are those of each image alone."""

@@ -101,7 +101,7 @@ def check_against_the_attacker(geometry: RowsTimesColumns, threat: Threat, class
         assert margin.slack[image] == slack_by_hand(votes, frozenset(), classes) - 2 * most
 
 
-@settings(max_examples=1300, deadline=None)
+@settings(max_examples=1300)
 @given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
 def test_exact_rule_is_what_an_attacker_can_do(data: st.DataObject, classes: int, seed: int) -> None:
     """Certified iff no assignment of the votes that are touched, at any places of the patches, changes the prediction.
@@ -115,7 +115,7 @@ def test_exact_rule_is_what_an_attacker_can_do(data: st.DataObject, classes: int
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
 def test_exact_rule_against_every_assignment_of_eight(data: st.DataObject, classes: int, seed: int) -> None:
     """The same with every literal assignment of up to 8 touched votes."""
@@ -124,7 +124,7 @@ def test_exact_rule_against_every_assignment_of_eight(data: st.DataObject, class
     check_against_the_attacker(geometry, threat, classes, seed, tried=8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
 def test_slack_at_every_place_is_counted_there(data: st.DataObject, classes: int, seed: int) -> None:
     """The slack at each place of one patch is what counting there gives."""
@@ -138,7 +138,7 @@ def test_slack_at_every_place_is_counted_there(data: st.DataObject, classes: int
             assert slack[image, y * across + x] == slack_by_hand(votes, one | fragile, classes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
 def test_bound_for_many_patches_is_sound(data: st.DataObject, classes: int, seed: int) -> None:
     """Where the unions are too many to list, what is certified is certified by listing them, under both rules."""
@@ -159,7 +159,7 @@ def test_bound_for_many_patches_is_sound(data: st.DataObject, classes: int, seed
     assert (bound[exact_rule].certified | ~bound[margin_rule].certified).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), st.integers(2, 4), st.integers(0, 2**32 - 1))
 def test_fragile_votes_allow_for_other_rounding(data: st.DataObject, classes: int, seed: int) -> None:
     """Theorem 6: logits that are off by less than half the tolerance, then any attack: the prediction stays."""
@@ -301,7 +301,7 @@ def test_smallest_counterexample_to_the_published_formula() -> None:
     assert wrong == [(3, 2, 2, 1)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 40), st.data())
 def test_the_published_formula_holds_where_strides_are_even(width: int, data: st.DataObject) -> None:
     """Without wrap-around, or with a stride that divides the width, no patch touches more than the formula says."""
@@ -336,7 +336,7 @@ def test_votes_of_other_ablations_are_refused() -> None:
         exact_rule(ballots, RowsTimesColumns.of(Ablation(kind="column", size=1), 4, 4), Threat(1, 1))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(list(other_kinds(8))), st.integers(1, 3), st.integers(2, 3), st.integers(0, 2**32 - 1))
 def test_the_exact_rule_holds_for_any_kind_of_ablation(kind: str, side: int, classes: int, seed: int) -> None:
     """A rule knows a kind by the sets that it reaches: certified iff no attack on one of them succeeds."""

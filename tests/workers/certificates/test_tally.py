@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from smoothcert.workers.certificates.tally import count_votes
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(2, 6), st.lists(st.lists(st.integers(0, 5), min_size=7, max_size=7), min_size=1, max_size=5))
 def test_classes_are_ranked_by_count_then_by_index(classes: int, rows: list[list[int]]) -> None:
     """Classes with votes come by count, then by index; after them the lowest class without votes, if there is one."""

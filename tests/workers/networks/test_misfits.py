@@ -93,7 +93,7 @@ def test_error_shows_how_to_ignore_a_loss_of_lightning(model: Model, tmp_path: P
     assert torch.equal(loaded.state_dict()["head.weight"], network.state_dict()["head.weight"])
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     prefix=st.sampled_from(["", "model.", "module.net."]),
     extras=st.lists(st.text("ab[]*?.é\x1b!-", min_size=1, max_size=8), min_size=1, max_size=5, unique=True),

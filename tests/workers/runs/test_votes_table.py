@@ -83,7 +83,7 @@ def _checksum_by_hand(rows: Sequence[Columns]) -> str:
     return digest.hexdigest()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS)
 def test_every_value_is_read_as_it_was_written(rows: list[Columns]) -> None:
     """Nulls stay nulls; order and types are those of the schema."""
@@ -92,7 +92,7 @@ def test_every_value_is_read_as_it_was_written(rows: list[Columns]) -> None:
     assert table.schema.equals(schema(ABLATIONS, MAJORITY))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ROWS.map(lambda rows: [row | {"clean_margin": abs(row["clean_margin"] or 1.0)} for row in rows]))
 def test_the_checksum_is_as_defined(rows: list[Columns]) -> None:
     """The checksum is what its definition says, made here without numpy and Arrow."""

@@ -29,7 +29,7 @@ def _read(tar: Path, limit: int | None = None, **fields: object) -> list[Sample]
     return list(read_samples(tar, images_field(**fields), classes=CLASSES, limit=limit))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SAMPLES, st.booleans())
 def test_what_is_packed_is_read(samples: list[tuple[str, str, bytes, int, bool]], padded: bool) -> None:
     """Each key once and in order, with its bytes, its label and the place of its bytes."""

@@ -11,7 +11,7 @@ from tests.helpers.jobs import CROP
 from tests.helpers.trainings import SETTINGS
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 1000), padding=st.integers(1, 5))
 def test_pad_crop_flip_is_what_it_says(seed, padding):
     """Oracle: one image at a time, by slicing."""

@@ -29,7 +29,7 @@ def streamed(training, epoch=0, process=OneOf()):  # noqa: B008  a named tuple
     return batches_of(StreamedEpoch(shards, counts, training, Augment(training), store, epoch, process), training)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(images=st.integers(1, 40), per_process=st.integers(1, 6), processes=st.integers(1, 3), epoch=st.integers(0, 3))
 def test_every_cached_image_comes_once_an_epoch(images, per_process, processes, epoch):
     """Over all processes, whose steps are equally many; and with the draws of its own number."""
