@@ -19,6 +19,7 @@ VOTES_VERSION = 1
 """Raised whenever the same job would give other votes. A default of the job file never changes without it."""
 
 RUN_ID_DIGITS = 16
+_LEFT_OUT = object()
 
 
 def identity_of(
@@ -55,3 +56,15 @@ def run_id_of(identity: dict[str, Any]) -> str:
     """The first RUN_ID_DIGITS hex digits of the SHA-256 of the identity's canonical JSON."""
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:RUN_ID_DIGITS]
+
+
+def differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """List the key paths at which two identities differ."""
+    found = []
+    for key in sorted(then.keys() | now.keys()):
+        one, other = (side.get(key, _LEFT_OUT) for side in (then, now))  # null is a value
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            found.append(f"{prefix}{key}")
+    return found

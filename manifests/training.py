@@ -265,18 +265,6 @@ class Training(Part):
         return chosen
 
 
-def differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """List the key paths at which two identities differ."""
-    found = []
-    for key in sorted(then.keys() | now.keys()):
-        one, other = then.get(key), now.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            found += differences(one, other, f"{prefix}{key}.")
-        elif one != other:
-            found.append(f"{prefix}{key}")
-    return found
-
-
 def load_training(path: str | Path, overrides: Sequence[str] = ()) -> Training:
     """Read a training file; arguments and errors as for `load_job`."""
     return load_file(Training, path, overrides, kind="training file")

@@ -9,7 +9,7 @@ Paths become absolute before validation: a validator sees neither the key path o
 PyYAML reads YAML 1.1 and drops all but the last of equal keys, so _StrictLoader refuses them. ruamel.yaml refuses them
 too, but reads `yes`, 010 and 1e-3 differently, which would change run ids.
 
-Not covered: which keys there are (job.py, training.py).
+Not covered: which keys there are (job.py, training.py, gates.py).
 """
 
 import difflib
@@ -59,7 +59,7 @@ def load_file(model: type[_P], path: str | Path, overrides: Sequence[str] = (), 
         RequestError: a line for each mistake, with file, key path, value and remedy.
     """
     path, fields = Path(path), dict(_fields_of(model))
-    raw = _read_yaml(path, kind)
+    raw = _read_yaml(path, kind, list(model.model_fields))
     _anchor(raw, path.absolute().parent, fields, str(path))
     for override in overrides:
         nested = _parse_override(override, fields)
@@ -85,7 +85,7 @@ def _validate(model: type[_P], raw: dict[str, Any], where: str) -> _P:
         return model.model_validate(raw)
     except ValidationError as error:
         fields = dict(_fields_of(model))
-        lines = (_describe(mistake, fields) for mistake in error.errors())
+        lines = (_describe(mistake, fields, raw) for mistake in error.errors())
         raise RequestError("\n".join(f"{where}: {line}" for line in lines)) from None
 
 
@@ -108,7 +108,7 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise RequestError(f"{where}: not valid YAML: {one_line(error)}") from None
 
 
-def _read_yaml(path: Path, kind: str) -> dict[str, Any]:
+def _read_yaml(path: Path, kind: str, keys: Sequence[str]) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -116,7 +116,7 @@ def _read_yaml(path: Path, kind: str) -> dict[str, Any]:
         raise RequestError(f"{path}: cannot read the {kind}: {reason}; name a YAML file") from None
     raw = _parse_yaml(text, str(path))
     if not isinstance(raw, dict):
-        raise RequestError(f"{path}: a {kind} is a mapping of keys such as `name:` and `images:`")
+        raise RequestError(f"{path}: a {kind} is a mapping of keys such as `{keys[0]}:` and `{keys[1]}:`")
     return raw
 
 
@@ -176,28 +176,47 @@ def _mark_of(field: FieldInfo) -> Anchored | None:
     return next((mark for mark in field.metadata if isinstance(mark, Anchored)), None)
 
 
-def _describe(mistake: ErrorDetails, fields: _Fields) -> str:
+def _describe(mistake: ErrorDetails, fields: _Fields, raw: dict[str, Any]) -> str:
     """One line: key path, value, remedy."""
-    keys = [str(key) for key in mistake["loc"] if isinstance(key, str)]  # the others are positions in lists
+    loc = mistake["loc"]
+    keys = [key for key in loc if isinstance(key, str)]  # the others are positions in lists
     # pydantic appends the branch of a union ("str", "tuple[str, ...]"), which is no key of the file.
     while len(keys) > 1 and ".".join(keys) not in fields and mistake["type"] != "extra_forbidden":
         keys.pop()
-    path = ".".join(keys)
+    path, shown = ".".join(keys), _shown(raw, loc, len(keys))
     if mistake["type"] == "extra_forbidden":
-        return f"{path}: unknown key; {_suggest(path, fields)}"
+        return f"{shown}: unknown key; {_suggest(path, fields)}"
     if mistake["type"] == "missing":
         purpose = fields[path].description if path in fields else None
-        return f"{path}: missing; add it ({(purpose or 'required').rstrip('.')})"
+        return f"{shown}: missing; add it ({(purpose or 'required').rstrip('.')})"
     message = mistake["msg"].removeprefix("Value error, ")
     if not path:
         return message
     found = "" if isinstance(mistake["input"], dict) else f"{mistake['input']!r} "  # a mapping would fill the line
-    return f"{path}: {found}{message.replace('Input should be', 'should be')}"
+    return f"{shown}: {found}{message.replace('Input should be', 'should be')}"
+
+
+def _shown(raw: Any, loc: tuple[int | str, ...], keys: int) -> str:
+    """The first keys of a place, with the positions of mappings in lists of several: `gates[1].patch`."""
+    shown = ""
+    for place, key in enumerate(loc):
+        if isinstance(key, str):
+            if not keys:
+                break
+            shown += f".{key}"
+            keys -= 1
+            raw = raw.get(key) if isinstance(raw, dict) else None
+        elif isinstance(raw, list):
+            of_a_mapping = isinstance(raw[key], dict) and (keys or place + 1 == len(loc))
+            shown += f"[{key}]" if of_a_mapping and len(raw) > 1 else ""
+            raw = raw[key]
+    return shown.removeprefix(".")
 
 
 def _fields_of(part: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """The fields of a model and of its parts, by key path."""
-    for name, field in part.model_fields.items():
+    for field_name, field in part.model_fields.items():
+        name = field.alias or field_name
         yield prefix + name, field
         for inner in (field.annotation, *typing.get_args(field.annotation)):  # a part, `Part | None`, a list of parts
             if isinstance(inner, type) and issubclass(inner, BaseModel):

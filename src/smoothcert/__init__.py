@@ -5,6 +5,7 @@
     run = smoothcert.open_run("runs/RUN_ID")       # later, without the model
     smoothcert.query(run, smoothcert.questions_of(run.job, patches=[(32, 32)]))
     smoothcert.verify("runs/RUN_ID")
+    smoothcert.compare(smoothcert.open_run("runs/OLD"), run)  # what changed, as data
 
 The rooms of the house, smoothcert.manifests, smoothcert.workers and smoothcert.pipeline, are links here to the folders
 of the repository. Names are imported when they are first used, so `import smoothcert` loads nothing else.
@@ -17,9 +18,12 @@ if TYPE_CHECKING:
     from smoothcert.manifests.errors import RequestError as RequestError
     from smoothcert.manifests.errors import RunError as RunError
     from smoothcert.manifests.errors import SmoothcertError as SmoothcertError
+    from smoothcert.manifests.gates import load_gates as load_gates
     from smoothcert.manifests.job import Job as Job
     from smoothcert.manifests.job import load_job as load_job
     from smoothcert.pipeline.certify.driver import certify_all as certify  # noqa: F401
+    from smoothcert.pipeline.compare.comparison import compare as compare
+    from smoothcert.pipeline.compare.gates import evaluate as evaluate
     from smoothcert.pipeline.query.questions import query as query
     from smoothcert.pipeline.query.questions import questions_of as questions_of
     from smoothcert.pipeline.verify.check import verify as verify
@@ -33,6 +37,9 @@ _HOMES = {
     "RunError": "manifests.errors:RunError",
     "SmoothcertError": "manifests.errors:SmoothcertError",
     "certify": "pipeline.certify.driver:certify_all",
+    "compare": "pipeline.compare.comparison:compare",
+    "evaluate": "pipeline.compare.gates:evaluate",
+    "load_gates": "manifests.gates:load_gates",
     "load_job": "manifests.job:load_job",
     "open_run": "workers.runs.run:open_run",
     "query": "pipeline.query.questions:query",

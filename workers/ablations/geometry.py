@@ -92,6 +92,13 @@ class Geometry:
         columns = np.logical_or.reduce(self.columns.reshape(len(self.columns), -1, token_px), axis=2)
         return (rows[:, None, :, None] & columns[None, :, None, :]).reshape(self.num_ablations, -1)
 
+    def touched_at(self, height: int, width: int, top: int, left: int) -> Bools:
+        """[ablations]: which ablations show a pixel of a rectangle at one place."""
+        rows = np.logical_or.reduce(self.rows[:, top : top + height], axis=1)
+        columns = np.logical_or.reduce(self.columns[:, left : left + width], axis=1)
+        touched: Bools = np.logical_and.outer(rows, columns).ravel()
+        return touched
+
     def upsampled(self, times: int) -> Self:
         return type(self)(self.rows.repeat(times, axis=1), self.columns.repeat(times, axis=1))
 

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.geometry import Geometry, Ints
-from smoothcert.workers.ablations.shown import Shown
+from smoothcert.workers.ablations.shown import Bools, Shown
 from smoothcert.workers.ablations.threats import Reach, Threat
 
 
@@ -33,12 +33,30 @@ class Ablations(Shown, Protocol):
             RequestError: the patch is larger than the image.
         """
 
+    def everywhere(self, height: int, width: int) -> Reach:
+        """A set for each place of one patch, in row-major order: what the patch touches there.
+
+        Args:
+            height, width: of the patch, in pixels.
+        """
+
+    def touched_at(self, height: int, width: int, top: int, left: int) -> Bools:
+        """[ablations]: which ablations a patch at one place touches.
+
+        Args:
+            height, width: of the patch, in pixels.
+            top, left: its first pixel.
+        """
+
 
 class RowsTimesColumns(Geometry):
     """Columns, rows or blocks."""
 
     def reach(self, threat: Threat) -> Reach:
         return touched.reach(self, threat)
+
+    def everywhere(self, height: int, width: int) -> Reach:
+        return touched.Touched.everywhere(self, height, width)
 
 
 _KINDS: dict[str, Callable[[Ablation, int, int], Ablations]] = {

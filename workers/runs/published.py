@@ -41,8 +41,8 @@ class PublishedFile:
     rows: pa.Table
 
 
-def read_published(run: Run, columns: Sequence[str]) -> Iterator[PublishedFile]:
-    """Yield the published files in the order of the run's shards.
+def read_published(run: Run, columns: Sequence[str], names: Sequence[str] | None = None) -> Iterator[PublishedFile]:
+    """Yield published files.
 
     Damage is never read as votes: _SUCCESS of a complete run has the hash of each file, and every page of a file has a
     checksum.
@@ -50,6 +50,7 @@ def read_published(run: Run, columns: Sequence[str]) -> Iterator[PublishedFile]:
     Args:
         run: the run.
         columns: of the table of votes.
+        names: of the files to read, in this order; None: all that are published, in the order of the run's shards.
     Raises:
         RequestError: run.json is damaged.
         RunError: a file is damaged, or belongs to another run.
@@ -62,8 +63,9 @@ def read_published(run: Run, columns: Sequence[str]) -> Iterator[PublishedFile]:
         expected=schema(ablations_of(run.job.ablation, crop, crop).num_ablations, family_of(run.job.ablation)),
         hashes=None if success is None else success.files,
     )
-    published = run.published()
-    names = (task.file_name for task in run.tasks if task.file_name in published)
+    if names is None:
+        published = run.published()
+        names = [task.file_name for task in run.tasks if task.file_name in published]
     yield from map_ahead(read, names, threads=_READERS, count=2 * _READERS)
 
 

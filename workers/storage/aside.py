@@ -5,8 +5,12 @@ Not covered: files of a run, which must also survive a power loss (folder_store.
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.workers.storage.disk import naming_a_full_disk
 
 
 @contextmanager
@@ -29,3 +33,23 @@ def written_aside(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             aside.unlink()
+
+
+@contextmanager
+def new_file(path: Path, option: str) -> Iterator[BinaryIO]:
+    """A file that a user asked for with an option of a command, open for writing. It must not exist yet.
+
+    Raises:
+        RequestError: it exists, or cannot be opened.
+        RunError: the disk is full.
+    """
+    with naming_a_full_disk(path.absolute().parent, f"name another file with {option}"), ExitStack() as opened:
+        try:
+            if path.exists() or not path.name:
+                raise RequestError(f"{option} {path}: is there already; name a new file")
+            aside = opened.enter_context(written_aside(path))
+            file = opened.enter_context(aside.open("wb"))  # opened here: Arrow takes some names for URLs
+        except OSError as error:
+            reason = f"cannot be written ({error.strerror}); name a file of this machine"
+            raise RequestError(f"{option} {path}: {reason}") from None
+        yield file

@@ -59,6 +59,11 @@ class FolderStore:
         with _explained(url):
             return Path(url).read_bytes()
 
+    def read_range(self, url: str, start: int, length: int) -> bytes:
+        with _explained(url), Path(url).open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
     @contextmanager
     def local(self, url: str) -> Iterator[Path]:
         try:

@@ -115,10 +115,16 @@ class S3Store:
         return Listing(files, folders, []) if exists else None
 
     def read(self, url: str) -> bytes:
+        return self._read(url)
+
+    def read_range(self, url: str, start: int, length: int) -> bytes:
+        return self._read(url, Range=f"bytes={start}-{start + length - 1}")
+
+    def _read(self, url: str, **options: str) -> bytes:
         place = _place_of(url)
         with explained(url):
             for _ in range(_ATTEMPTS):
-                body = self._client.get_object(Bucket=place.bucket, Key=place.key)["Body"]
+                body = self._client.get_object(Bucket=place.bucket, Key=place.key, **options)["Body"]
                 with suppress(*_CUT_SHORT):  # botocore repeats requests, but not if a body breaks off
                     data: bytes = body.read()
                     return data

@@ -41,6 +41,9 @@ class Store(Protocol):
 
     def read(self, url: str) -> bytes: ...
 
+    def read_range(self, url: str, start: int, length: int) -> bytes:
+        """Some bytes of a file; fewer if it ends before."""
+
     def local(self, url: str) -> AbstractContextManager[Path]:
         """A local file with the content of `url`, until the context ends."""
 
@@ -82,6 +85,9 @@ class AnyStore:
 
     def read(self, url: str) -> bytes:
         return self._of(url).read(url)
+
+    def read_range(self, url: str, start: int, length: int) -> bytes:
+        return self._of(url).read_range(url, start, length)
 
     def local(self, url: str) -> AbstractContextManager[Path]:
         url = _fetched(url)

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.training import Training, differences
+from smoothcert.manifests.identity import differences
+from smoothcert.manifests.training import Training
 from smoothcert.workers.runs.json_file import parse
 from smoothcert.workers.runs.records import TrainingRecord
 from smoothcert.workers.storage.store import Store

@@ -1,0 +1,54 @@
+"""Whether two runs can be compared: why not, and which of the reasons a user may allow.
+
+Not covered: which images of the two runs are the same (pairs.py).
+"""
+
+from collections.abc import Iterator
+
+from smoothcert.manifests.identity import differences
+from smoothcert.pipeline.compare.reasons import Reason
+from smoothcert.workers.runs.run import Run
+
+_KEYS = {
+    "images.label": Reason.labels,
+    "images.first_label": Reason.labels,
+    "images": Reason.images,
+    "model.classes": Reason.classes,
+    "preprocess": Reason.preprocessing,
+}
+"""Key paths of the identity whose difference is a reason; a longer path goes before a shorter one."""
+
+
+def differing_keys(base: Run, new: Run) -> list[str]:
+    """The key paths at which the identities of two runs differ."""
+    return differences(base.record.identity, new.record.identity)
+
+
+def reasons_against(base: Run, new: Run) -> dict[Reason, str]:
+    """Why two runs cannot be compared: each reason with its explanation."""
+    found: dict[Reason, str] = {}
+    if unfinished := list(_unfinished(base, new)):
+        found[Reason.unfinished] = "; ".join(unfinished)
+    keys = differing_keys(base, new)
+    for reason in (Reason.images, Reason.labels, Reason.classes, Reason.preprocessing):
+        if differing := [key for key in keys if _reason_of(key) == reason]:
+            found[reason] = f"the runs differ in {', '.join(differing)}"
+    base_side, new_side = base.job.preprocess.crop, new.job.preprocess.crop
+    if base_side != new_side:
+        found[Reason.threat] = (
+            f"the certified frame is {base_side} x {base_side} pixels in {base.run_id}, {new_side} x {new_side} in "
+            f"{new.run_id}"
+        )
+    return found
+
+
+def _unfinished(base: Run, new: Run) -> Iterator[str]:
+    for run in (base,) if base.url == new.url else (base, new):
+        if not run.complete():
+            missing = len(run.missing())
+            what = f"lacks {missing} of {len(run.tasks)} files" if missing else "has no _SUCCESS"
+            yield f"{run.url} {what}"
+
+
+def _reason_of(key: str) -> Reason | None:
+    return next((reason for prefix, reason in _KEYS.items() if key == prefix or key.startswith(f"{prefix}.")), None)

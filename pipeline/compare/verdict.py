@@ -1,0 +1,258 @@
+"""A comparison for people: the verdict in a sentence, then figures and images, on a terminal or as Markdown.
+
+Losses come first; gains stand apart.
+
+Not covered: the figures (comparison.py), the gates (gates.py), JSON (record.py).
+"""
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+
+from smoothcert.manifests.names import listed
+from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison
+from smoothcert.pipeline.compare.gates import GateResult, GateResults
+from smoothcert.pipeline.compare.pairs import GAINED, LOST
+from smoothcert.pipeline.console.looks import DASH, cell_text, checkpoint, number_of, percent, say, show
+from smoothcert.workers.runs.run import Run
+
+MAX_IMAGES = 20
+"""Images that the terminal and Markdown show."""
+
+_TEXTS = ("", "shard", "key")  # columns of text
+
+Row = dict[str, str]
+
+
+def verdict_of(comparison: Comparison, gates: GateResults | None = None) -> str:
+    """The first line: whether the gates hold, and what changed."""
+    judged = "" if gates is None else f"{_gates_sentence(gates)}; "
+    if comparison.itself:
+        return f"{judged}both runs are the same folder: a run was compared with itself, so nothing can differ"
+    repeat = "the runs have the same id, so one repeats the other: " if _same_id(comparison) else ""
+    return judged + repeat + _what_changed(comparison)
+
+
+def _same_id(comparison: Comparison) -> bool:
+    return comparison.base.run_id == comparison.new.run_id
+
+
+def _gates_sentence(gates: GateResults) -> str:
+    failures, limits = gates.failures, number_of(len(gates.results), "limit")
+    if not failures:
+        return f"gates hold ({limits})"
+    more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+    return f"GATES TRIPPED ({len(failures)} of {limits}): {failures[0].text}{more}"
+
+
+def _what_changed(comparison: Comparison) -> str:
+    if comparison.certified:
+        first = comparison.certified[0]
+        against = f" against {first.measure.height} x {first.measure.width} ({first.measure.rule} rule)"
+        return _lost_and_gained("certificate", against, first, comparison.paired)
+    if comparison.smoothed is not None:
+        return _lost_and_gained("right prediction", "", comparison.smoothed, comparison.paired)
+    images = number_of(comparison.paired, "image")
+    return f"{number_of(comparison.predictions.beyond, 'prediction')} changed among {images}"
+
+
+def _lost_and_gained(what: str, against: str, change: Change, paired: int) -> str:
+    images, before, after = number_of(paired, "image"), percent(change.base / paired), percent(change.new / paired)
+    within = change.lost_within_tolerance, change.gained_within_tolerance
+    if not (change.lost or change.gained or any(within)):
+        return f"no {what}s{against} lost or gained among {images}: {before} before and now"
+    rounding = f"; {within[0]:,} more lost and {within[1]:,} more gained within the tolerance" if any(within) else ""
+    return (
+        f"{number_of(change.lost, what)}{against} lost and {change.gained:,} gained among {images}: {before} before, "
+        f"{after} now (p = {change.p_value:.2g}){rounding}"
+    )
+
+
+def show_comparison(comparison: Comparison, gates: GateResults | None, console: Console) -> None:
+    """Print the verdict, the figures, and the first images."""
+    say(console, verdict_of(comparison, gates))
+    for failure in () if gates is None else gates.failures:
+        say(console, f"failed: {failure.text}{_behind(failure)}")
+    for accepted in () if gates is None else gates.accepted:
+        say(console, f"accepted: {accepted}")
+    say(console, "")
+    for line in _which_runs(comparison):
+        say(console, line)
+    _show_rows(console, measure_rows(comparison), "")
+    for line in notices_of(comparison):
+        say(console, f"notice: {line}")
+    for title, rows in image_tables(comparison):
+        _show_rows(console, rows, title)
+
+
+def as_markdown(comparison: Comparison, gates: GateResults | None = None) -> str:
+    """The same as Markdown, such as for a pull request."""
+    failures = [] if gates is None else [f"- {failure.text}{_behind(failure)}" for failure in gates.failures]
+    accepted = [] if gates is None else [f"- accepted: {line}" for line in gates.accepted]
+    parts = [
+        [f"**{_escaped(verdict_of(comparison, gates))}**"],
+        [_escaped(line) for line in [*failures, *accepted]],
+        [f"- {_escaped(line)}" for line in [*_which_runs(comparison), *notices_of(comparison)]],
+        _markdown_table(measure_rows(comparison)),
+    ]
+    for title, rows in image_tables(comparison):
+        parts += [[_escaped(title)], _markdown_table(rows)]
+    return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def _which_runs(comparison: Comparison) -> Iterator[str]:
+    for role, run in (("base", comparison.base), ("new", comparison.new)):
+        yield f"{role}: {_named(run)}"
+
+
+def _named(run: Run) -> str:
+    model = checkpoint(run.job.model.checkpoint, run.checkpoint_sha256)
+    partial = f", PARTIAL: the first {run.job.images.limit:,} images" if run.partial else ""
+    return f"{run.name}, run {run.run_id}, model {model}{partial}"
+
+
+def measure_rows(comparison: Comparison) -> list[Row]:
+    """A row of cells for each measure."""
+    named: list[tuple[str, Change | None]] = [("clean", comparison.clean), ("smoothed", comparison.smoothed)]
+    named += [(change.measure.text, change) for change in comparison.certified]
+    return [
+        {
+            "": name,
+            "lost": f"{change.lost:,}",
+            "gained": f"{change.gained:,}",
+            "base": percent(change.base / comparison.paired),
+            "new": percent(change.new / comparison.paired),
+            "difference": f"{100 * change.difference:+.2f}",
+            "95 % interval": f"{100 * change.interval[0]:+.2f} to {100 * change.interval[1]:+.2f}",
+            "p": f"{change.p_value:.2g}",
+        }
+        for name, change in named
+        if change is not None
+    ]
+
+
+def notices_of(comparison: Comparison) -> Iterator[str]:
+    """What else a reader must know, a line each."""
+    pairs = comparison.pairs
+    yield f"{number_of(comparison.paired, 'image')} compared; shares are of these, differences in percentage points"
+    for role, table in (("base", pairs.only_base), ("new", pairs.only_new)):
+        if len(table):
+            yield f"{number_of(len(table), 'image')} only in the {role} run, such as {_some(table)}"
+    if comparison.differences:
+        yield f"the runs differ in {', '.join(comparison.differences)}"
+    for reason, why in comparison.allowed.items():
+        yield f"allowed ({reason}): {why}"
+    changed = (
+        ("prediction", comparison.predictions),
+        ("clean prediction", comparison.clean_predictions),
+        ("vote", comparison.votes),
+    )
+    yield "changed: " + ", ".join(_changed(name, counts) for name, counts in changed if counts is not None)
+    for change in comparison.certified:
+        if change.kept_other_class:
+            images = number_of(change.kept_other_class, "image")
+            yield f"{images} {change.measure.text} in both runs, for different classes"
+        if change.lost_within_tolerance or change.gained_within_tolerance:
+            yield (
+                f"{change.measure.text}: {change.lost_within_tolerance:,} more lost and "
+                f"{change.gained_within_tolerance:,} more gained within the tolerance"
+            )
+    if not pairs.labelled:
+        yield "there are no labels: certified means that no patch changes the prediction, right or wrong"
+
+
+def _changed(name: str, counts: Changed) -> str:
+    within = f" (and {counts.within:,} within the tolerance)" if counts.within else ""
+    return f"{number_of(counts.beyond, name)}{within}"
+
+
+def image_tables(comparison: Comparison) -> Iterator[tuple[str, list[Row]]]:
+    """A title and rows of cells: first the images that lost a certificate, then those that gained one."""
+    if not comparison.certified:
+        return
+    rule, left = comparison.certified[0].measure.rule, MAX_IMAGES
+    changes = comparison.pairs.changes.filter(pc.field("rule") == rule)
+    for change, verb in ((LOST, "lost"), (GAINED, "gained")):
+        images = _first_of_each(changes, change)
+        shown = images.slice(0, left)
+        left -= len(shown)
+        if len(images):
+            more = f" (the first {len(shown)}; --parquet writes all)" if len(shown) < len(images) else ""
+            title = f"{number_of(len(images), 'image')} {verb} a certificate of the {rule} rule{more}"
+            yield title, [*map(_cells, shown.to_pylist())]
+
+
+def _first_of_each(changes: pa.Table, change: str) -> pa.Table:
+    """One change of each image, beyond the tolerance: that of the most votes. The clearest changes go first."""
+    chosen = changes.filter((pc.field("change") == change) & ~pc.field("within_tolerance"))
+    votes = pc.abs(pc.subtract(pc.fill_null(chosen["base_slack"], 0), pc.fill_null(chosen["new_slack"], 0)))
+    order = [("votes", "descending"), ("shard", "ascending"), ("key", "ascending")]
+    chosen = chosen.append_column("votes", votes).sort_by(order)
+    images = pc.binary_join_element_wise(chosen["shard"], chosen["key"], "\0").combine_chunks().dictionary_encode()
+    _, firsts = np.unique(images.indices.to_numpy(), return_index=True)
+    return chosen.take(np.sort(firsts))
+
+
+def _cells(change: dict[str, object]) -> Row:
+    place = DASH if change["top"] is None else f"{change['top']}, {change['left']}"
+    margin = DASH if change["margin"] is None else f"{change['margin']:.3g}"
+    return {
+        "shard": str(change["shard"]),
+        "key": str(change["key"]),
+        "label": _class(change["label"]),
+        "prediction": f"{_class(change['base_prediction'])} -> {_class(change['new_prediction'])}",
+        "patch": f"{change['patch_height']} x {change['patch_width']}",
+        "slack": f"{_number(change['base_slack'])} -> {_number(change['new_slack'])}",
+        "weakest place": place,
+        "margin": margin,
+    }
+
+
+def _class(number: object) -> str:
+    return DASH if number == -1 else str(number)
+
+
+def _number(value: object) -> str:
+    return DASH if value is None else str(value)
+
+
+def _some(table: pa.Table) -> str:
+    first = table.slice(0, 1).to_pylist()[0]
+    return listed([f"{first['shard']}: {first['key']}"])
+
+
+def _behind(failure: GateResult) -> str:
+    shards, keys = (failure.images[name].to_pylist() for name in ("shard", "key"))
+    names = [f"{shard}: {key}" for shard, key in zip(shards, keys, strict=True)]
+    return f"; behind it: {listed(names, MAX_IMAGES)}" if names else ""
+
+
+def _show_rows(console: Console, rows: Sequence[Row], title: str) -> None:
+    if not rows:
+        return
+    columns = [Column(name, justify="left" if name in _TEXTS else "right") for name in rows[0]]
+    table = Table(*columns, title=title, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for row in rows:
+        table.add_row(*map(cell_text, row.values()))
+    show(console, table)
+
+
+def _markdown_table(rows: Sequence[Row]) -> list[str]:
+    if not rows:
+        return []
+    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
+    lines = [f"| {' | '.join(map(_escaped, line))} |" for line in cells]
+    return [lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]]
+
+
+def _escaped(text: str) -> str:
+    """Text that Markdown shows as it is: no HTML, no link, no emphasis, no end of a line or cell."""
+    shown = html.escape(cell_text(text), quote=False).replace("|", "&#124;")
+    return re.sub(r"[\\`*_\[\]~]", r"\\\g<0>", shown)

@@ -1,0 +1,248 @@
+"""The figures of a comparison: by hand, by plain pandas over the files, and mirrored with the sides swapped."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import load_job
+from smoothcert.pipeline.certify.begin import begin
+from smoothcert.pipeline.certify.plan import make_plan
+from smoothcert.pipeline.compare.comparison import Changed, ClassChange, Comparison, changes_of, compare
+from smoothcert.pipeline.compare.pairs import GAINED, LOST
+from smoothcert.pipeline.compare.reasons import Reason
+from smoothcert.pipeline.statistics import difference_interval, mcnemar
+from smoothcert.workers.runs.run import Run, open_run
+from smoothcert.workers.storage.store import sha256_of
+from tests.helpers import jobs
+from tests.helpers.judged_runs import image, judged_run
+from tests.pipeline.compare.conftest import CLOSE, SURE, TwoRuns
+
+ALLOWED = [Reason.images]
+
+
+def test_what_was_lost_and_gained_is_counted(two_runs: TwoRuns) -> None:
+    """Of seven pairs; one loss is within the tolerance, and one image changed its class and kept its certificate."""
+    found = compare(*two_runs, patches=[(2, 2)], tolerance=0.6, allow=ALLOWED)
+    exact = found.certified[0]
+    assert (exact.base, exact.new) == (5, 3)
+    assert (exact.lost, exact.gained, exact.lost_within_tolerance, exact.gained_within_tolerance) == (2, 1, 1, 0)
+    assert exact.kept_other_class == 1
+    assert exact.difference == (3 - 5) / 7
+    assert (exact.p_value, exact.interval) == (mcnemar(2, 1), difference_interval(3, 1, 7))
+    assert found.predictions == Changed(beyond=1, within=0)
+    assert found.clean_predictions == Changed(beyond=1, within=0)
+    assert found.votes == Changed(beyond=5 + 5 + 12, within=5)
+    assert found.clean is not None
+    assert (found.clean.lost, found.clean.gained) == (2, 0)  # one changed its class, one has no votes
+    assert found.classes == (ClassChange(0, 6, 2, 1, 1.0), ClassChange(2, 1, 0, 0, 1.0))
+    assert (found.paired, found.itself, found.complete) == (7, False, (True, True))
+    assert found.differences == ("images.shards", "model.checkpoint_sha256")
+    assert list(found.allowed) == [Reason.images]
+
+
+def test_swapped_sides_give_the_mirror(two_runs: TwoRuns) -> None:
+    there = compare(*two_runs, patches=[(2, 2)], allow=ALLOWED)
+    back = compare(*reversed(two_runs), patches=[(2, 2)], allow=ALLOWED)
+    for one, other in zip(
+        [there.clean, there.smoothed, *there.certified], [back.clean, back.smoothed, *back.certified], strict=True
+    ):
+        assert one is not None
+        assert other is not None
+        assert (one.base, one.new, one.lost, one.gained) == (other.new, other.base, other.gained, other.lost)
+        assert one.p_value == other.p_value
+        assert one.difference == -other.difference
+        assert one.interval == pytest.approx((-other.interval[1], -other.interval[0]), abs=1e-9)
+    assert (there.predictions, there.votes) == (back.predictions, back.votes)
+
+
+def test_a_run_and_its_repeat_do_not_differ(two_runs: TwoRuns) -> None:
+    found = compare(two_runs.base, two_runs.base, patches=[(1, 1), (3, 4)])
+    assert found.itself
+    assert all((one.lost, one.gained, one.kept_other_class, one.p_value) == (0, 0, 0, 1.0) for one in found.certified)
+    assert (found.predictions, found.votes) == (Changed(0, 0), Changed(0, 0))
+
+
+@pytest.fixture
+def perturbed(tmp_path: Path) -> tuple[Run, Run]:
+    """A real run, and one with a single weight of its network changed."""
+    jobs.write_shards(tmp_path, shards=2, images=40)
+    base = certified(tmp_path)
+    weights = torch.load(tmp_path / "weights.pt")
+    weights["head.bias"][1] += 0.3
+    torch.save(weights, tmp_path / "weights.pt")
+    return base, certified(tmp_path)
+
+
+def certified(folder: Path) -> Run:
+    plan = make_plan(load_job(jobs.write_job(folder, patches=[1, 2, 3])))
+    begin(plan)
+    certifier = plan.certifier(threads=1)
+    for task in plan.todo:
+        assert list(certifier.certify(task))
+    path = Path(plan.run.url)
+    files = {f"votes/{file.name}": sha256_of(file) for file in (path / "votes").iterdir()}
+    (path / "_SUCCESS").write_text(json.dumps({"files": files, "rows": 80}))
+    return open_run(plan.run.url)
+
+
+def frame_of(run: Run) -> pd.DataFrame:
+    files = sorted(Path(run.url, "votes").iterdir())
+    return pd.concat([pq.read_table(file).to_pandas() for file in files]).set_index(["shard", "key"])
+
+
+def test_plain_pandas_lists_the_same_losses_after_one_weight_changed(perturbed: tuple[Run, Run]) -> None:
+    """Image by image, for squares by the stored columns; changed votes are counted one by one."""
+    found = compare(*perturbed)
+    base, new = map(frame_of, perturbed)
+    both = base.add_suffix("_base").join(new.add_suffix("_new"))
+    changed = 0
+    for side in (1, 2, 3):
+        for rule, column in (("exact", "max_certified_patch"), ("margin", "max_margin_certified_patch")):
+            held = {
+                run: (both[f"{column}_{run}"] >= side) & (both[f"prediction_{run}"] == both[f"label_{run}"])
+                for run in ("base", "new")
+            }
+            (change,) = [one for one in found.certified if (one.measure.height, one.measure.rule) == (side, rule)]
+            for name, expected in ((LOST, held["base"] & ~held["new"]), (GAINED, held["new"] & ~held["base"])):
+                rows = changes_of(found.pairs, change.measure, name)
+                listed = list(zip(rows["shard"].to_pylist(), rows["key"].to_pylist(), strict=True))
+                assert sorted(listed) == sorted(both.index[expected])
+                assert getattr(change, name) == expected.sum()
+                changed += len(listed)
+    assert changed  # else nothing was tried
+    votes = sum((one != other).sum() for one, other in zip(both.votes_base, both.votes_new, strict=True))
+    assert found.votes == Changed(votes, 0)
+    assert found.predictions.beyond == (both.prediction_base != both.prediction_new).sum()
+
+
+@pytest.mark.parametrize(
+    ("changes", "allow", "says"),
+    [
+        ({"images": {"shards": "unused", "version": "2"}}, [], "the runs differ in images.version"),
+        ({"preprocess": {"resize": 13, "crop": 12}}, [Reason.images], "the runs differ in preprocess.resize"),
+    ],
+)
+def test_runs_that_cannot_be_compared_are_refused(
+    tmp_path: Path, changes: dict[str, Any], allow: Sequence[Reason], says: str
+) -> None:
+    """The reason is named, and how to allow it."""
+    shards = {"a.tar": [image("0", SURE)]}
+    base, new = judged_run(tmp_path / "base", shards), judged_run(tmp_path / "new", shards, **changes)
+    with pytest.raises(RequestError, match=rf"cannot be compared: {says}; .*: --allow (images|preprocessing)$"):
+        compare(base, new, allow=allow)
+    found = compare(base, new, allow=[Reason.images, Reason.preprocessing])
+    assert list(found.allowed.values()) == [says]
+
+
+def test_labels_that_changed_are_a_reason(tmp_path: Path) -> None:
+    """Though the identities say nothing about them."""
+    base = judged_run(tmp_path / "base", {"a.tar": [image("0", SURE), image("1", SURE)]})
+    new = judged_run(tmp_path / "new", {"a.tar": [image("0", SURE, label=1), image("1", SURE)]})
+    with pytest.raises(RequestError, match=r"the labels of 1 image differ; .* --allow labels$"):
+        compare(base, new)
+    (change,) = compare(base, new, patches=[(1, 1)], allow=[Reason.labels]).certified[:1]
+    assert (change.base, change.new, change.lost) == (2, 1, 1)
+
+
+def test_a_label_that_changed_is_no_rounding(tmp_path: Path) -> None:
+    """Though votes of tiny margins changed, too."""
+    margins = [0.1] * 12
+    base = judged_run(tmp_path / "base", {"a.tar": [image("0", SURE, margins=margins, clean_margin=0.1)]})
+    then = image("0", [0] * 11 + [1], label=1, margins=margins, clean_prediction=2, clean_margin=0.1)
+    new = judged_run(tmp_path / "new", {"a.tar": [then]}, weights="1")
+    found = compare(base, new, patches=[(1, 1)], tolerance=0.2, allow=[Reason.labels])
+    assert (found.certified[0].lost, found.certified[0].lost_within_tolerance) == (1, 0)
+    assert found.clean is not None
+    assert (found.clean.lost, found.clean.lost_within_tolerance) == (1, 0)
+
+
+def test_labels_of_one_run_alone_are_not_labels_that_changed(tmp_path: Path) -> None:
+    base = judged_run(tmp_path / "base", {"a.tar": [image("0", SURE)]})
+    images = {"shards": "unused", "label": None}
+    new = judged_run(tmp_path / "new", {"a.tar": [image("0", SURE, None)]}, images=images)
+    found = compare(base, new, patches=[(1, 1)], allow=[Reason.labels])
+    assert found.allowed == {Reason.labels: "the runs differ in images.label"}
+
+
+def test_tars_that_changed_are_a_reason(tmp_path: Path) -> None:
+    """Though names and sizes are the same: else one pair could stand for a thousand images."""
+    base = judged_run(tmp_path / "base", {"a.tar": [image(key, SURE) for key in "012"]})
+    changed = [image("0", SURE), *(image(key, CLOSE, sha256=b"9" * 32) for key in "12")]
+    new = judged_run(tmp_path / "new", {"a.tar": changed}, weights="1")
+    says = r"both runs have the shards of 4 images that only one has .*; .* --allow images$"
+    with pytest.raises(RequestError, match=says):
+        compare(base, new)
+    assert compare(base, new, patches=[(1, 1)], allow=[Reason.images]).paired == 1
+
+
+def test_shards_that_an_unfinished_run_lacks_are_no_other_images(tmp_path: Path) -> None:
+    shards = {"a.tar": [image("0", SURE)], "b.tar": [image("1", SURE)]}
+    base = judged_run(tmp_path / "base", shards)
+    new = judged_run(tmp_path / "new", shards, weights="1", finished=False)
+    Path(new.url, "votes", "00001-b.parquet").unlink()
+    found = compare(base, new, patches=[(1, 1)], allow=[Reason.unfinished])
+    assert list(found.allowed) == [Reason.unfinished]
+    assert len(found.pairs.only_base) == 1
+
+
+def test_runs_without_a_common_image_are_refused(tmp_path: Path) -> None:
+    """Whatever is allowed."""
+    base = judged_run(tmp_path / "base", {"a.tar": [image("0", SURE)]})
+    new = judged_run(tmp_path / "new", {"b.tar": [image("0", SURE)]})
+    with pytest.raises(RequestError, match="have no image in common"):
+        compare(base, new, allow=list(Reason))
+
+
+def test_without_labels_certificates_are_compared_whatever_the_class(tmp_path: Path) -> None:
+    """The class of an image is then the prediction of the base."""
+    images = {"shards": "unused", "label": None}
+    then = {"a.tar": [image("0", SURE, None), image("1", [2] * 12, None)]}
+    now = {"a.tar": [image("0", CLOSE, None), image("1", [3] * 12, None)]}
+    base = judged_run(tmp_path / "base", then, images=images)
+    new = judged_run(tmp_path / "new", now, weights="1", images=images)
+    found = compare(base, new, patches=[(1, 1)])
+    assert (found.clean, found.smoothed) == (None, None)
+    assert (found.certified[0].lost, found.certified[0].kept_other_class) == (1, 1)
+    assert found.classes == (ClassChange(0, 1, 1, 0, 1.0), ClassChange(2, 1, 0, 0, 1.0))
+
+
+def test_other_ablations_are_compared_by_certificates_alone(tmp_path: Path) -> None:
+    """Votes of other ablations cannot be compared one by one."""
+    shards = {"a.tar": [image("0", SURE)]}
+    base = judged_run(tmp_path / "base", shards)
+    new = judged_run(tmp_path / "new", shards, ablation={"kind": "row", "size": 3})
+    found: Comparison = compare(base, new, patches=[(1, 2)])
+    assert found.votes is None
+    assert found.pairs.images["votes_changed"].to_pylist() == [None]
+    assert (found.certified[0].base, found.certified[0].new) == (1, 1)
+
+
+def test_a_patch_must_fit_the_image(two_runs: TwoRuns) -> None:
+    with pytest.raises(RequestError, match=r"--patch 13x2: must be 1x1 to 12x12"):
+        compare(*two_runs, patches=[(13, 2)], allow=ALLOWED)
+
+
+def test_frames_of_other_sizes_are_compared_for_the_patches_that_fit_both(tmp_path: Path) -> None:
+    """The reason for the refusal is the frame, not a patch that nobody asked for."""
+    shards = {"a.tar": [image("0", SURE)]}
+    base = judged_run(tmp_path / "base", shards)
+    wide = {"preprocess": {"resize": None, "crop": 24}, "ablation": {"kind": "column", "size": 3, "stride": 2}}
+    new = judged_run(tmp_path / "new", shards, **wide, patches=[2, 20])
+    with pytest.raises(RequestError, match="the certified frame is 12 x 12 pixels in"):
+        compare(base, new)
+    found = compare(base, new, allow=[Reason.preprocessing, Reason.threat])
+    assert [change.measure.height for change in found.certified] == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
+def test_a_tolerance_is_a_number(two_runs: TwoRuns, tolerance: float) -> None:
+    """JSON has no infinity."""
+    with pytest.raises(RequestError, match=r"--tolerance (-1\.0|nan|inf): must be a finite number from 0 on"):
+        compare(*two_runs, tolerance=tolerance, allow=ALLOWED)

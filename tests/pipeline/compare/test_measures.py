@@ -1,0 +1,88 @@
+"""Whether an image is right, certified, or an error: by the columns of a run and by its votes."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from smoothcert.pipeline.compare.measures import (
+    ABSENT,
+    Certified,
+    answer_for,
+    certified_in,
+    classes_in,
+    errors_in,
+    right_in,
+    slack_and_place,
+)
+from smoothcert.workers.runs.published import read_published
+from smoothcert.workers.runs.run import Run
+from tests.helpers.judged_runs import CLASSES, image, judged_run
+
+COLUMNS = ["status", "label", "prediction", "max_certified_patch", "max_margin_certified_patch", "votes"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Random votes of which one class leads, one image without votes, one of a wrong label."""
+    random = np.random.default_rng(0)
+    votes = np.where(
+        random.random((40, 12)) < 0.8, np.arange(40)[:, None] % CLASSES, random.integers(0, CLASSES, (40, 12))
+    )
+    images = [image(str(number), one.tolist(), label=number % CLASSES) for number, one in enumerate(votes)]
+    images[3] = image("3", None)
+    images[5] |= {"label": None, "status": "label_error", "error": "it is no number"}
+    return judged_run(tmp_path, {"a.tar": images})
+
+
+def rows_of(run: Run) -> pa.Table:
+    (file,) = read_published(run, COLUMNS)
+    return file.rows
+
+
+def test_absent_classes_are_never_right(run: Run) -> None:
+    """A label that is missing does not equal a prediction that is missing."""
+    rows = rows_of(run)
+    assert classes_in(rows, "prediction")[3] == ABSENT
+    assert not right_in(rows, "prediction")[[3, 5]].any()
+    assert right_in(rows, "prediction").sum() > 20
+
+
+def test_errors_are_all_that_is_not_ok(run: Run) -> None:
+    assert np.flatnonzero(errors_in(rows_of(run))).tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("rule", ["exact", "margin"])
+@pytest.mark.parametrize("side", [1, 2, 3, 12])
+def test_stored_columns_and_votes_certify_the_same_squares(run: Run, rule: str, side: int) -> None:
+    rows, measure = rows_of(run), Certified(side, side, rule)
+    voted = np.asarray(pc.is_valid(rows["votes"]))
+    expected = np.zeros(len(rows), bool)
+    expected[voted] = answer_for(rows.filter(pa.array(voted)), run.job, measure).certified
+    assert (certified_in(rows, run.job, measure) == expected).all()
+
+
+def test_columns_of_pixels_do_not_mind_the_height(run: Run) -> None:
+    """A rectangle is answered from the votes; for columns only its width matters."""
+    rows = rows_of(run)
+    squares = certified_in(rows, run.job, Certified(2, 2, "exact"))
+    assert squares.any()
+    assert (certified_in(rows, run.job, Certified(7, 2, "exact")) == squares).all()
+
+
+def test_slack_says_by_how_many_votes_a_certificate_holds(run: Run) -> None:
+    """It is 0 or more if the image is certified, and null without votes."""
+    rows, measure = rows_of(run), Certified(2, 2, "exact")
+    described = slack_and_place(rows, run.job, measure)
+    slack = described["slack"].to_pylist()
+    assert slack[3] is None
+    assert described["left"].to_pylist()[3] is None
+    assert [one is not None and one >= 0 for one in slack] == certified_in(rows, run.job, measure).tolist()
+    assert slack_and_place(rows.slice(3, 1), run.job, measure)["slack"].to_pylist() == [None]
+
+
+def test_a_measure_names_its_column_and_reads_as_words() -> None:
+    measure = Certified(16, 48, "exact")
+    assert (measure.column, measure.text) == ("certified_16x48_exact", "certified against 16 x 48 (exact rule)")

@@ -1,0 +1,168 @@
+"""What people read: the verdict first, losses before gains, no image left out without a word."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from smoothcert.manifests.gates import Gates
+from smoothcert.pipeline.cli import app
+from smoothcert.pipeline.compare.comparison import Comparison, compare
+from smoothcert.pipeline.compare.gates import evaluate
+from smoothcert.pipeline.compare.reasons import Reason
+from smoothcert.pipeline.compare.verdict import as_markdown, image_tables, notices_of, show_comparison, verdict_of
+from tests.helpers.judged_runs import image, judged_run
+from tests.pipeline.compare.conftest import CLOSE, SURE, TwoRuns
+from tests.pipeline.compare.test_gates import TODAY
+
+
+@pytest.fixture
+def found(two_runs: TwoRuns) -> Comparison:
+    return compare(*two_runs, patches=[(2, 2)], tolerance=0.6, allow=[Reason.images])
+
+
+def printed(show: Callable[[Console], None]) -> list[str]:
+    out = io.StringIO()
+    show(Console(file=out, width=200, markup=False))
+    return out.getvalue().splitlines()
+
+
+def test_the_verdict_says_what_was_lost_and_gained(found: Comparison) -> None:
+    assert verdict_of(found) == (
+        "2 certificates against 2 x 2 (exact rule) lost and 1 gained among 7 images: 71.43 % before, 42.86 % now "
+        "(p = 1); 1 more lost and 0 more gained within the tolerance"
+    )
+
+
+def test_changes_that_rounding_explains_are_no_sign_of_a_loss(tmp_path: Path) -> None:
+    """The verdict counts them apart, and their number is not significant."""
+    keys, margins = [f"{number:02d}" for number in range(20)], [0.1] * 12
+    base = judged_run(tmp_path / "a", {"a.tar": [image(key, SURE, margins=margins) for key in keys]})
+    new = judged_run(tmp_path / "b", {"a.tar": [image(key, CLOSE, margins=margins) for key in keys]}, weights="1")
+    assert verdict_of(compare(base, new, patches=[(1, 1)], tolerance=0.2)) == (
+        "0 certificates against 1 x 1 (exact rule) lost and 0 gained among 20 images: 100.00 % before, 0.00 % now "
+        "(p = 1); 20 more lost and 0 more gained within the tolerance"
+    )
+
+
+def test_the_verdict_begins_with_the_gates(found: Comparison) -> None:
+    holds = {"metric": "smoothed", "min": 0.1}
+    trips = {"metric": "certified", "patch": 2, "max_lost": 1}
+    gates = Gates.model_validate({"gates": [holds]})
+    assert verdict_of(found, evaluate(found, gates, TODAY)).startswith("gates hold (1 limit); 2 certificates")
+    gates = Gates.model_validate({"gates": [trips, holds]})
+    verdict = verdict_of(found, evaluate(found, gates, TODAY))
+    assert verdict.startswith(
+        "GATES TRIPPED (1 of 2 limits): certified against 2 x 2 (exact rule): 2 lost, at most 1 may be; 2 certificates"
+    )
+
+
+def test_a_run_compared_with_itself_is_named(two_runs: TwoRuns, tmp_path: Path) -> None:
+    """A repeat in another folder, too."""
+    assert "a run was compared with itself" in verdict_of(compare(two_runs.base, two_runs.base))
+    shards = {"a.tar": [image("0", SURE)]}
+    repeat = compare(judged_run(tmp_path / "one", shards), judged_run(tmp_path / "two", shards))
+    assert verdict_of(repeat) == (
+        "the runs have the same id, so one repeats the other: no certificates against 1 x 1 (exact rule) lost or "
+        "gained among 1 image: 100.00 % before and now"
+    )
+
+
+def test_without_patches_the_verdict_is_about_predictions(tmp_path: Path) -> None:
+    """With labels, how many are right; without, how many changed."""
+    for label, says in (
+        (0, "1 right prediction lost and 0 gained among 1 image"),
+        (None, "1 prediction changed among"),
+    ):
+        images = {"shards": "unused", "label": "cls" if label == 0 else None}
+        folder = tmp_path / str(label)
+        base = judged_run(folder / "a", {"a.tar": [image("0", SURE, label)]}, images=images, patches=[])
+        new = judged_run(folder / "b", {"a.tar": [image("0", [1] * 12, label)]}, weights="1", images=images, patches=[])
+        assert verdict_of(compare(base, new)).startswith(says)
+
+
+def test_notices_say_what_else_a_reader_must_know(found: Comparison) -> None:
+    notices = "\n".join(notices_of(found))
+    assert "7 images compared; shares are of these, differences in percentage points" in notices
+    assert "3 images only in the base run, such as b.tar: edited" in notices
+    assert "3 images only in the new run, such as b.tar: edited" in notices
+    assert "the runs differ in images.shards, model.checkpoint_sha256" in notices
+    assert "allowed (images): the runs differ in images.shards" in notices
+    assert "changed: 1 prediction, 1 clean prediction, 22 votes (and 5 within the tolerance)" in notices
+    assert "1 image certified against 2 x 2 (exact rule) in both runs, for different classes" in notices
+    assert "1 more lost and 0 more gained within the tolerance" in notices
+
+
+def test_losses_come_first_and_gains_stand_apart(found: Comparison) -> None:
+    """With slack, weakest place and margin; what lies within the tolerance is not listed."""
+    (lost, lost_rows), (gained, gained_rows) = image_tables(found)
+    assert (lost, gained) == (
+        "2 images lost a certificate of the exact rule",
+        "1 image gained a certificate of the exact rule",
+    )
+    assert {row["key"] for row in lost_rows} == {"lost", "broken"}
+    row = next(row for row in lost_rows if row["key"] == "lost")
+    assert (row["slack"], row["weakest place"], row["margin"]) == ("4 -> -6", "0, 2", "1")
+    assert [row["key"] for row in gained_rows] == ["gained"]
+
+
+def test_at_most_twenty_images_are_shown(tmp_path: Path) -> None:
+    """The title says so, and how to see all."""
+    keys = [f"{number:02d}" for number in range(30)]
+    base = judged_run(tmp_path / "a", {"a.tar": [image(key, SURE) for key in keys]})
+    new = judged_run(tmp_path / "b", {"a.tar": [image(key, CLOSE) for key in keys]}, weights="1")
+    ((title, rows),) = image_tables(compare(base, new, patches=[(1, 1), (2, 2)]))
+    assert title == "30 images lost a certificate of the exact rule (the first 20; --parquet writes all)"
+    assert [row["key"] for row in rows] == keys[:20]
+
+
+def test_the_first_line_is_the_verdict(found: Comparison) -> None:
+    lines = printed(lambda console: show_comparison(found, None, console))
+    assert lines[0] == verdict_of(found)
+
+
+def test_markdown_shows_names_as_they_are(tmp_path: Path) -> None:
+    """A key cannot end a cell of a table, or be HTML, a link or emphasis."""
+    key = "<script>alert(1)</script>|x\n`y`*z*[l](http://h)_u_"
+    base = judged_run(tmp_path / "a", {"a.tar": [image(key, SURE)]})
+    new = judged_run(tmp_path / "b", {"a.tar": [image(key, CLOSE)]}, weights="1")
+    text = as_markdown(compare(base, new, patches=[(1, 1)]))
+    assert "<script>" not in text
+    assert r"x\\n\`y\`\*z\*\[l\](http://h)\_u\_ |" in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in table if "script" in line or "shard" in line}) == 1
+    assert text.splitlines()[0].startswith("**1 certificate against 1 x 1")
+
+
+def test_a_key_cannot_move_the_cursor(tmp_path: Path) -> None:
+    """Each image is one line of the table."""
+    key = "a\nb\x1b[2J"
+    base = judged_run(tmp_path / "a", {"a.tar": [image(key, SURE)]})
+    new = judged_run(tmp_path / "b", {"a.tar": [image(key, CLOSE)]}, weights="1")
+    found = compare(base, new, patches=[(1, 1)])
+    assert r"a\nb\x1b[2J " in printed(lambda console: show_comparison(found, None, console))[-1]
+
+
+def test_the_command_ends_with_the_exit_code_of_the_gates(two_runs: TwoRuns, tmp_path: Path) -> None:
+    """0 without gates and if they hold, 1 if one trips, 2 if the runs or the gates are wrong."""
+    base, new = (run.url for run in two_runs)
+    gates = tmp_path / "gates.yaml"
+
+    def run(*options: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["compare", base, new, "--patch", "2", *options])
+        return result.exit_code, result.stdout + result.stderr
+
+    assert run()[0] == 2
+    assert "--allow images" in run()[1]
+    assert run("--allow", "images")[0] == 0
+    for lost, code in ((3, 0), (2, 1)):
+        gates.write_text(f"gates: [{{metric: certified, patch: 2, max_lost: {lost}}}]")
+        assert run("--allow", "images", "--gate", str(gates))[0] == code
+    gates.write_text("gates: [{metric: certified, patch: 3, max_lost: 1}]")
+    assert run("--allow", "images", "--gate", str(gates))[0] == 2
+    out = tmp_path / "out.md", tmp_path / "out.parquet"
+    assert run("--allow", "images", "--markdown", str(out[0]), "--parquet", str(out[1]))[0] == 0
+    assert all(path.exists() for path in out)
