@@ -1,0 +1,210 @@
+"""The tables that SQL sees.
+
+    images      a row per image, with `run_id` and the columns of the files (runs/votes_table.py)
+    certified   a row per image, square patch and rule: whether the prediction is certified, and is the label
+    classes     a row per run and class: images, clean, smoothed, and the class that it is mistaken for most often
+    ablations   a row per image and ablation: its place, vote and margin
+    runs        a row per run: its name, where it lies, model, ablation and size of the images
+
+Files are read in place, and only the columns that a question needs. DuckDB reads them through Arrow: its own reader of
+S3 is an extension that must be downloaded. Hashes of files are not compared; `smoothcert verify` does that.
+
+Not covered: certificates of other patches (query/).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+from pyarrow import fs
+
+from smoothcert.manifests.errors import RequestError, RunError
+from smoothcert.manifests.job import Job, Storage
+from smoothcert.manifests.names import one_line
+from smoothcert.manifests.rules import RuleName
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.runs.run import Run
+from smoothcert.workers.storage.s3_errors import explained
+
+TABLES = ("images", "certified", "classes", "ablations", "runs")
+FILES_OF_A_RUN = "_run_"
+"""How the names of the tables behind `images` begin."""
+
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "python_enable_replacements": False,  # else the names of our variables would be tables
+}
+_CERTIFIED = """
+CREATE VIEW certified AS
+SELECT run_id, shard, key, label, prediction, side, rule,
+       coalesce(CASE rule WHEN 'exact' THEN max_certified_patch ELSE max_margin_certified_patch END >= side, false)
+           AS certified,
+       CASE WHEN labelled THEN coalesce(prediction = label, false) END AS correct
+FROM images JOIN _sides USING (run_id) JOIN runs USING (run_id)
+"""
+_CLASSES = """
+CREATE VIEW classes AS
+SELECT run_id, CASE WHEN labelled THEN label ELSE prediction END AS class, count(*) AS images,
+       CASE WHEN any_value(labelled AND classified_whole) THEN count(*) FILTER (clean_prediction = label) END AS clean,
+       CASE WHEN any_value(labelled) THEN count(*) FILTER (prediction = label) END AS smoothed,
+       mode(prediction) FILTER (prediction <> label) AS mistaken_for
+FROM images JOIN runs USING (run_id)
+GROUP BY run_id, class
+"""
+_ABLATIONS = """
+CREATE VIEW ablations AS
+SELECT run_id, shard, key, label, prediction, ablation, top, "left", vote, margin
+FROM (SELECT run_id, shard, key, label, prediction, generate_subscripts(votes, 1) - 1 AS ablation,
+             unnest(votes) AS vote, unnest(margins) AS margin
+      FROM images WHERE votes IS NOT NULL)
+JOIN _offsets USING (run_id, ablation)
+"""
+
+
+def connect(runs: Sequence[Run], storage: Storage) -> duckdb.DuckDBPyConnection:
+    """A database in memory that sees the runs.
+
+    Args:
+        runs: finished or not; each once.
+        storage: how to reach them.
+    Raises:
+        RequestError: a run has no files, or comes twice, or its storage cannot be reached so.
+        RunError: a file is damaged.
+    """
+    twice = {run.run_id for run in runs if [one.run_id for one in runs].count(run.run_id) > 1}
+    if twice:
+        raise RequestError(f"run {sorted(twice)[0]} is named twice; name each run once")
+    database = duckdb.connect(config=_CONFIG)
+    parts = []
+    for number, run in enumerate(runs):
+        name, files = f"{FILES_OF_A_RUN}{number}", _dataset_of(run, storage)
+        database.register(name, files)
+        parts.append(f"SELECT {_text(run.run_id)} AS run_id, {_columns(files.schema)} FROM {name}")  # noqa: S608
+    database.register("runs", pa.Table.from_pylist([_described(run) for run in runs]))
+    database.register("_sides", pa.Table.from_pylist([row for run in runs for row in _sides(run)]))
+    database.register("_offsets", pa.concat_tables([_offsets(run) for run in runs]))
+    database.execute(f"CREATE VIEW images AS {' UNION ALL BY NAME '.join(parts)}")
+    for view in (_CERTIFIED, _CLASSES, _ABLATIONS):
+        database.execute(view)
+    return database
+
+
+def _columns(schema: pa.Schema) -> str:
+    """The columns of a run's files, in types that are the same in all runs."""
+    return ", ".join(f"{_cast(field)} AS {_quoted(field.name)}" for field in schema)
+
+
+def _cast(field: pa.Field) -> str:
+    if pa.types.is_dictionary(field.type):
+        return f"CAST({_quoted(field.name)} AS VARCHAR)"
+    if pa.types.is_fixed_size_list(field.type):  # as long as the run has ablations
+        kind = "USMALLINT" if pa.types.is_integer(field.type.value_type) else "FLOAT"
+        return f"CAST({_quoted(field.name)} AS {kind}[])"
+    return _quoted(field.name)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _described(run: Run) -> dict[str, Any]:
+    job = run.job
+    return {
+        "run_id": run.run_id,
+        "name": run.name,
+        "path": run.url,
+        "checkpoint_sha256": run.checkpoint_sha256,
+        "architecture": job.model.architecture,
+        "masked_tokens": job.model.masked_tokens,
+        "kind": job.ablation.kind,
+        "size": job.ablation.size,
+        "stride": job.ablation.stride,
+        "edges": job.ablation.edges,
+        "crop": job.preprocess.crop,
+        "labelled": job.images.label is not None,
+        "classified_whole": job.clean,
+        "partial": run.partial,
+        "complete": run.complete(),
+    }
+
+
+def _sides(run: Run) -> list[dict[str, Any]]:
+    sides = range(1, run.job.preprocess.crop + 1)
+    return [{"run_id": run.run_id, "side": side, "rule": rule.value} for side in sides for rule in RuleName]
+
+
+def _offsets(run: Run) -> pa.Table:
+    """Top and left pixel of each ablation."""
+    job = run.job
+    ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
+    numbers = range(ablations.num_ablations)
+    places = [_place(job, number, ablations.num_ablations) for number in numbers]
+    return pa.table(
+        {
+            "run_id": pa.repeat(run.run_id, len(numbers)),
+            "ablation": pa.array(numbers, pa.int64()),
+            "top": pa.array([top for top, _ in places], pa.int32()),
+            "left": pa.array([left for _, left in places], pa.int32()),
+        }
+    )
+
+
+def _place(job: Job, number: int, ablations: int) -> tuple[int, int]:
+    """Top and left pixel of an ablation; blocks are in row-major order."""
+    stride = job.ablation.stride
+    match job.ablation.kind:
+        case "column":
+            return 0, number * stride
+        case "row":
+            return number * stride, 0
+        case "block":
+            row, column = divmod(number, math.isqrt(ablations))
+            return row * stride, column * stride
+
+
+def _dataset_of(run: Run, storage: Storage) -> ds.Dataset:
+    published = run.published()
+    names = [task.file_name for task in run.tasks if task.file_name in published]
+    if not names:
+        raise RequestError(f"{run.url} has no files of votes yet; run the job's command again to continue it")
+    options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+    kind = ds.ParquetFileFormat(default_fragment_scan_options=options)
+    system = _s3(storage) if "://" in run.url else fs.LocalFileSystem()
+    paths = [f"{run.url.removeprefix('s3://')}/{name}" for name in names]
+    try:
+        return ds.dataset(paths, format=kind, filesystem=system)
+    except (pa.ArrowException, OSError) as error:  # the first file gives the columns
+        raise RunError(
+            f"sql: a file cannot be read ({one_line(error)}); `smoothcert verify` says which is damaged"
+        ) from None
+
+
+def _s3(storage: Storage) -> fs.S3FileSystem:
+    """Arrow's way to S3, with the credentials that the other commands use."""
+    if storage.requester_pays:
+        raise RequestError("--storage requester_pays: sql cannot read requester-pays buckets; copy the run to a folder")
+    with explained("storage"):
+        session = boto3.Session(profile_name=storage.profile, region_name=storage.region)
+        client = session.client("s3", endpoint_url=storage.endpoint_url)
+        found = None if storage.anonymous else session.get_credentials()
+    endpoint = urlsplit(client.meta.endpoint_url)
+    keys = None if found is None else found.get_frozen_credentials()
+    return fs.S3FileSystem(
+        anonymous=keys is None,
+        access_key=keys and keys.access_key,
+        secret_key=keys and keys.secret_key,
+        session_token=keys and keys.token,
+        region=client.meta.region_name,
+        scheme=endpoint.scheme,
+        endpoint_override=endpoint.netloc,
+    )

@@ -1,0 +1,141 @@
+"""The tables of SQL hold what the files hold, of one run or several, from a folder or from S3."""
+
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pytest
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Ablation, Storage
+from smoothcert.pipeline.sql.relations import TABLES, connect
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.runs.published import read_published
+from smoothcert.workers.runs.run import Run, open_run
+from tests.helpers.judged_runs import CROP, image, judged_run
+
+SURE, CLOSE = [0] * 12, [0] * 7 + [1] * 5
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Two shards; one image is misjudged, one has no votes."""
+    shards = {
+        "a.tar": [image("0", SURE), image("1", CLOSE), image("2", None)],
+        "b.tar": [image("3", [2] * 12), image("4", [3] * 12, label=3)],
+    }
+    return judged_run(tmp_path, shards)
+
+
+def asked(runs: list[Run], question: str) -> list[tuple]:
+    return connect(runs, Storage()).sql(question).fetchall()
+
+
+def test_images_are_the_rows_of_the_files(run: Run) -> None:
+    """Values and names of all columns, the run's id before them."""
+    database = connect([run], Storage())
+    rows = database.sql("select * from images order by shard, key").to_arrow_table().to_pylist()
+    names = ["key", "shard", "sha256", "status", "error", "label", "prediction", "votes", "margins", "index"]
+    files = [row for file in read_published(run, names) for row in file.rows.to_pylist()]
+    assert [{name: row[name] for name in names} for row in rows] == files
+    assert {row["run_id"] for row in rows} == {run.run_id}
+
+
+def test_certificates_are_those_of_the_columns(run: Run) -> None:
+    """For each square and rule; an image without votes is not certified."""
+    (row,) = asked([run], "select count(*), count(distinct side), count(distinct rule) from certified")
+    assert row == (5 * CROP * 2, CROP, 2)
+    rows = asked([run], "select key, certified, correct from certified where side = 2 and rule = 'exact' order by key")
+    assert rows == [
+        ("0", True, True),
+        ("1", False, True),
+        ("2", False, False),
+        ("3", True, False),
+        ("4", True, True),
+    ]
+    for rule, column in (("exact", "max_certified_patch"), ("margin", "max_margin_certified_patch")):
+        question = f"select key, max(side) from certified where certified and rule = '{rule}' group by key order by key"
+        stored = asked([run], f"select key, {column} from images where {column} > 0 order by key")
+        assert asked([run], question) == stored
+
+
+def test_classes_count_their_images(run: Run) -> None:
+    """With the class that each is mistaken for most often."""
+    rows = asked([run], "select class, images, clean, smoothed, mistaken_for from classes order by class")
+    assert rows == [(0, 4, 3, 2, 2), (3, 1, 0, 1, None)]
+
+
+def test_without_labels_a_class_is_a_prediction(tmp_path: Path) -> None:
+    """And nothing is right or wrong."""
+    run = judged_run(tmp_path, {"a.tar": [image("0", SURE, None)]}, images={"shards": "unused", "label": None})
+    assert asked([run], "select class, images, clean, smoothed, mistaken_for from classes") == [
+        (0, 1, None, None, None)
+    ]
+    assert asked([run], "select distinct correct from certified") == [(None,)]
+
+
+def test_without_clean_predictions_none_is_counted_as_wrong(tmp_path: Path) -> None:
+    """`clean: false` leaves the column empty."""
+    run = judged_run(tmp_path, {"a.tar": [image("0", SURE)]}, clean=False)
+    assert asked([run], "select clean, smoothed from classes") == [(None, 1)]
+
+
+@pytest.mark.parametrize(
+    "ablation",
+    [
+        {"kind": "column", "size": 3, "stride": 2},
+        {"kind": "row", "size": 3, "edges": "inside"},
+        {"kind": "block", "size": 5, "stride": 3},
+        {"kind": "block", "size": 5, "stride": 3, "edges": "inside"},
+    ],
+)
+def test_an_ablation_shows_its_first_pixel(tmp_path: Path, ablation: dict) -> None:
+    """`top` and `left` say where it begins; each has its vote and its margin."""
+    shown = ablations_of(Ablation(**ablation), CROP, CROP)
+    count = shown.num_ablations
+    votes, margins = [number % 4 for number in range(count)], [number / 10 for number in range(count)]
+    run = judged_run(tmp_path, {"a.tar": [image("0", votes, margins=margins)]}, ablation=ablation)
+    rows = asked([run], 'select ablation, top, "left", vote, margin from ablations order by ablation')
+    visible = shown.visible(np.arange(count))
+    for number, top, left, vote, margin in rows:
+        assert visible[number, top, left]
+        assert not (ablation["kind"] != "column" and top and visible[number, top - 1, left])
+        assert not (ablation["kind"] != "row" and left and visible[number, top, left - 1])
+        assert (vote, margin) == (votes[number], pytest.approx(margins[number]))
+    assert len(rows) == count
+
+
+def test_several_runs_are_one_relation(run: Run, tmp_path: Path) -> None:
+    """Though their lists have other lengths."""
+    inside = {"kind": "column", "size": 3, "edges": "inside"}
+    other = judged_run(tmp_path, {"c.tar": [image("0", [0] * 10, margins=[1.0] * 10)]}, ablation=inside)
+    rows = asked([run, other], "select run_id, count(*), max(len(votes)) from images group by run_id order by 2")
+    assert rows == [(other.run_id, 1, 10), (run.run_id, 5, 12)]
+    (row,) = asked([run, other], "select count(*) from runs where complete and labelled and crop = 12")
+    assert row == (2,)
+
+
+def test_a_run_from_s3_answers_the_same(run: Run, bucket: str) -> None:
+    """Read in place, with the credentials of the environment."""
+    client = boto3.client("s3")
+    for path in Path(run.url).rglob("*"):
+        if path.is_file():
+            client.upload_file(str(path), bucket, f"runs/{run.run_id}/{path.relative_to(run.url)}")
+    there = open_run(f"s3://{bucket}/runs/{run.run_id}")
+    for table in TABLES:
+        question = f"select * exclude ({'path' if table == 'runs' else 'run_id'}) from {table} order by all"
+        assert asked([there], question) == asked([run], question)
+
+
+def test_a_run_that_cannot_be_asked_is_refused(run: Run, tmp_path: Path) -> None:
+    """It is named twice, or has no files yet, or lies where SQL cannot read."""
+    with pytest.raises(RequestError, match=rf"run {run.run_id} is named twice; name each run once"):
+        connect([run, run], Storage())
+    empty = judged_run(tmp_path, {"e.tar": [image("0", SURE)]}, finished=False)
+    next(Path(empty.url, "votes").iterdir()).unlink()
+    with pytest.raises(RequestError, match="has no files of votes yet"):
+        connect([empty], Storage())
+    paid = Run("s3://bucket/run", run.record, run.store)
+    object.__setattr__(paid, "published", lambda: run.published())
+    with pytest.raises(RequestError, match="sql cannot read requester-pays buckets"):
+        connect([paid], Storage(requester_pays=True))
