@@ -4,6 +4,7 @@ Not covered: exit codes and errors (console/exit_codes.py); the script of a clus
 """
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +15,9 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job, load_job, storage_of
 from smoothcert.manifests.locations import anchored
 from smoothcert.manifests.rules import RuleName
+from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.exit_codes import ends_with_exit_code, stdout_alone
 from smoothcert.pipeline.console.looks import console_of, say, show
-from smoothcert.workers.storage.disk import naming_a_full_disk
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -174,10 +175,7 @@ def query(
     if parquet is None:
         found = query(opened, questions, by_class=by is not None)
     else:
-        with (
-            naming_a_full_disk(parquet.absolute().parent, "name another file with --parquet"),
-            answers.AnswersFile(parquet) as file,
-        ):
+        with answers.AnswersFile(parquet) as file:
             found = query(opened, questions, by_class=by is not None, per_image=file)
             file.describe(found)
     if as_json:
@@ -186,6 +184,129 @@ def query(
         answers.show_answers(found, console_of())
     for notice in answers.notices_of(found):
         say(console_of(stderr=True), f"notice: {notice}")
+
+
+@app.command()
+@ends_with_exit_code
+def compare(
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help="Folder of the run before.", show_default=False, callback=_place)
+    ],
+    new: Annotated[
+        str, typer.Argument(metavar="NEW", help="Folder of the run now.", show_default=False, callback=_place)
+    ],
+    patch: Annotated[
+        list[str] | None, typer.Option(metavar="SIDE|HxW", help="Patch in pixels; default: those of both jobs.")
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Changes of votes with smaller margins are counted apart.")
+    ] = 0.0,
+    gate: Annotated[
+        Path | None, typer.Option(metavar="GATES", help="Gate file (YAML): exit code 1 if a gate trips.")
+    ] = None,
+    allow: Annotated[list[Reason] | None, typer.Option(help="Compare runs that differ so; repeatable.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write the comparison as Markdown to this file.")
+    ] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write every image that changed to this file.")
+    ] = None,
+    storage: StorageSettings = None,
+    as_json: AsJson = False,
+) -> int:
+    """Compare two runs image by image: what the new one lost and gained. With gates, fail if it lost too much."""
+    from datetime import UTC, datetime
+
+    from smoothcert.manifests.gates import load_gates
+    from smoothcert.pipeline.compare import record, verdict
+    from smoothcert.pipeline.compare.comparison import compare as compare_runs
+    from smoothcert.pipeline.compare.gates import evaluate
+    from smoothcert.pipeline.query.questions import parse_patch
+    from smoothcert.workers.runs.run import open_run
+
+    settings = storage_of(storage or ())
+    gates = None if gate is None else load_gates(gate)
+    patches = [parse_patch(text) for text in patch or ()]
+    runs = open_run(base, settings), open_run(new, settings)
+    found = compare_runs(*runs, patches=patches, tolerance=tolerance, allow=allow or ())
+    judged = None if gates is None else evaluate(found, gates, datetime.now(UTC).date())
+    if parquet is not None:
+        record.write_changes(found, parquet)
+    if markdown is not None:
+        record.write_text(verdict.as_markdown(found, judged), markdown, "--markdown")
+    if as_json:
+        print(json.dumps(record.as_json(found, judged)))
+    else:
+        verdict.show_comparison(found, judged, console_of())
+    return 0 if judged is None or judged.passed else 1
+
+
+@app.command()
+@ends_with_exit_code
+def sql(
+    runs_and_question: Annotated[
+        list[str],
+        typer.Argument(metavar='RUN... "SELECT ..."', help="Folders of runs, then a query.", show_default=False),
+    ],
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
+    parquet: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the answer to this file.")] = None,
+    storage: StorageSettings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask the files of one or several runs in SQL. Tables: images, certified, classes, ablations, runs."""
+    from smoothcert.pipeline.sql import answers
+    from smoothcert.pipeline.sql.relations import connect
+    from smoothcert.workers.runs.run import open_run
+
+    *folders, question = runs_and_question
+    if not folders:
+        raise RequestError('name a run, then the query in quotes: smoothcert sql RUN "select count(*) from images"')
+    if as_csv + as_json + (parquet is not None) > 1:
+        raise RequestError("--csv, --json and --parquet exclude each other; use one")
+    settings = storage_of(storage or ())
+    answer = answers.ask(connect([open_run(_place(run), settings) for run in folders], settings), question)
+    if parquet is not None:
+        answers.write_parquet(answer, parquet)
+    elif as_json:
+        answers.write_json(answer, sys.stdout)
+    elif as_csv:
+        answers.write_csv(answer, sys.stdout)
+    else:
+        answers.show_answer(answer, console_of())
+
+
+@app.command()
+@ends_with_exit_code
+def report(
+    run: RunFolder,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write; default: report-RUN_ID.")
+    ] = None,
+    patch: Annotated[
+        int | None, typer.Option(min=1, help="Side of the square that the page is about; default: the job's first.")
+    ] = None,
+    names: Annotated[
+        str | None, typer.Option(metavar="FILE|imagenet-1k", help="Names of the classes: a line each, or JSON.")
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Images for rectangles, two patches and weak places.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of this choice.")] = 0,
+    of_class: Annotated[int | None, typer.Option("--class", min=0, help="Choose only images of this class.")] = None,
+    storage: StorageSettings = None,
+) -> None:
+    """Write report.html, report.md and report.json about a run: figures, classes, weak places, images."""
+    from smoothcert.pipeline.report.class_names import class_names
+    from smoothcert.pipeline.report.page import headline_of
+    from smoothcert.pipeline.report.report import report_of, write_report
+    from smoothcert.workers.runs.run import open_run
+
+    called = class_names(names) if names is not None else []
+    opened = open_run(run, storage_of(storage or ()))
+    found = report_of(opened, side=patch, sample=sample, seed=seed, of_class=of_class)
+    console = console_of()
+    for sentence in headline_of(found):
+        say(console, sentence)
+    for path in write_report(found, output or Path(f"report-{opened.run_id}"), called):
+        say(console, str(path))
 
 
 @app.command()

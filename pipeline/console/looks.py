@@ -89,6 +89,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
+def cell_text(text: str) -> str:
+    """The text as one line of a cell: newlines are escaped, too."""
+    return plain(text).replace("\n", r"\n")
+
+
 def number_of(count: int, what: str) -> str:
     """`1 image`, `1,234 images`."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

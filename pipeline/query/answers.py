@@ -16,12 +16,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 
-from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.console.looks import DASH, checkpoint, fits, number_of, percent, say, show
 from smoothcert.pipeline.query.questions import Answered, Answers, Counts, Question, Result
 from smoothcert.workers.ablations.touched import MAX_LISTED
 from smoothcert.workers.runs.votes_table import METADATA_KEY
-from smoothcert.workers.storage.aside import written_aside
+from smoothcert.workers.storage.aside import new_file
 
 Row = dict[str, str]
 """Cells by the titles of their columns."""
@@ -54,17 +53,9 @@ class AnswersFile:
     )
 
     def __init__(self, path: Path) -> None:
-        if path.exists() or not path.name:
-            raise RequestError(f"--parquet {path}: is there already; name a new file")
         self._opened = ExitStack()
-        try:
-            aside = self._opened.enter_context(written_aside(path))
-            self._file = self._opened.enter_context(aside.open("wb"))  # opened here: Arrow takes some names for URLs
-        except OSError as error:
-            raise RequestError(
-                f"--parquet {path}: cannot be written ({error.strerror}); name a file of this machine"
-            ) from None
-        self._writer = self._opened.enter_context(pq.ParquetWriter(self._file, self._SCHEMA, compression="zstd"))
+        file = self._opened.enter_context(new_file(path, "--parquet"))
+        self._writer = self._opened.enter_context(pq.ParquetWriter(file, self._SCHEMA, compression="zstd"))
 
     def __enter__(self) -> Self:
         return self

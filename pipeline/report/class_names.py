@@ -1,0 +1,36 @@
+"""Names of classes: from a file, or those of ImageNet as timm knows them."""
+
+import json
+from pathlib import Path
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.names import one_line
+
+IMAGENET = "imagenet-1k"
+
+
+def class_names(source: str) -> list[str]:
+    """The names of the classes 0, 1, ...
+
+    Args:
+        source: `imagenet-1k`, or a file: a name per line, or a JSON list, or a JSON object from numbers to names.
+    Raises:
+        RequestError: the file cannot be read, or is none of these.
+    """
+    if source == IMAGENET:
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo()
+        return [info.index_to_description(number).split(",")[0] for number in range(info.num_classes())]
+    try:
+        text = Path(source).read_text(encoding="utf-8")
+        if not text.lstrip().startswith(("[", "{")):
+            return text.splitlines()
+        content = json.loads(text)
+        names = content if isinstance(content, list) else [content[str(number)] for number in range(len(content))]
+    except (OSError, ValueError, KeyError) as error:
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise RequestError(
+            f"--names {source}: cannot be used ({reason}); name a file with a name per line, or {IMAGENET}"
+        ) from None
+    return [str(name) for name in names]

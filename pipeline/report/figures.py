@@ -1,0 +1,231 @@
+"""What all images of a run say: accuracies, certificates by patch size, classes, errors, fragile votes.
+
+One pass over the published files. Certificates of squares follow from the two max columns.
+
+Not covered: what needs votes (sample.py, gallery.py).
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from smoothcert.manifests.job import Job
+from smoothcert.pipeline.statistics import share_interval
+from smoothcert.workers.runs.environment import environment_of
+from smoothcert.workers.runs.published import PublishedFile
+from smoothcert.workers.runs.votes_table import matrix_of
+
+COLUMNS = [
+    *("key", "shard", "index", "image_offset", "image_bytes", "sha256", "status", "error", "label"),
+    *("clean_prediction", "prediction", "count", "runner_up_count", "votes", "margins"),
+    *("max_certified_patch", "max_margin_certified_patch"),
+]
+RULES = {"exact": "max_certified_patch", "margin": "max_margin_certified_patch"}
+MARGINS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Limits under which votes are counted as fragile."""
+_ABSENT = -1
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of images, with its exact interval (95 %, Clopper and Pearson)."""
+
+    count: int
+    images: int
+
+    @property
+    def value(self) -> float:
+        return self.count / self.images if self.images else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return share_interval(self.count, self.images)
+
+
+class ClassFigures(NamedTuple):
+    """One class: by label, or by prediction without labels.
+
+    Attributes:
+        number: of the class.
+        images: of the class.
+        clean, smoothed: how many are right; None without labels, or without clean predictions.
+        certified: certified by the exact rule, and right.
+        falls_to: the class that its other images are predicted as most often; None if there are none.
+        fallen: how many are predicted so.
+    """
+
+    number: int
+    images: int
+    clean: int | None
+    smoothed: int | None
+    certified: int
+    falls_to: int | None
+    fallen: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of a run.
+
+    Attributes:
+        images: number of rows.
+        labelled: whether the job has labels; otherwise certificates count whatever the class.
+        with_clean: whether the job classifies whole images.
+        clean, smoothed: None without labels, or without clean predictions.
+        certified: by rule, one share for each side from 1 to the crop.
+        side: of the square patch that the headline and the table of classes are about.
+        classes: in ascending order.
+        status: number of images of each status.
+        errors: number of images of each status and reason, the most frequent first; without "ok".
+        votes: number of votes.
+        fragile: number of votes whose margin is below each of MARGINS.
+        files: how many were read.
+        environments: number of files of each environment.
+        seconds: of work on shards, all together.
+    """
+
+    images: int
+    labelled: bool
+    with_clean: bool
+    clean: Share | None
+    smoothed: Share | None
+    certified: dict[str, tuple[Share, ...]]
+    side: int
+    classes: tuple[ClassFigures, ...]
+    status: dict[str, int]
+    errors: tuple[tuple[str, str, int], ...]
+    votes: int
+    fragile: tuple[int, ...]
+    files: int
+    environments: dict[str, int]
+    seconds: float
+
+
+@dataclass
+class Sums:
+    """Counts over files; `figures` turns them into shares.
+
+    Attributes:
+        job: of the run.
+        side: of the patch that the table of classes is about.
+        sides: by rule, [crop + 1] images whose largest certified square has each side, those that count as right.
+        pairs: [classes, classes] sparse: images by label and prediction.
+    """
+
+    job: Job
+    side: int
+    images: int = 0
+    clean: int = 0
+    smoothed: int = 0
+    votes: int = 0
+    files: int = 0
+    seconds: float = 0.0
+    sides: dict[str, Ints] = field(default_factory=dict)
+    fragile: Ints = field(default_factory=lambda: np.zeros(len(MARGINS), np.int64))
+    status: Counter[str] = field(default_factory=Counter)
+    errors: Counter[tuple[str, str]] = field(default_factory=Counter)
+    environments: Counter[str] = field(default_factory=Counter)
+    by_class: dict[str, Counter[int]] = field(default_factory=dict)
+    pairs: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    @property
+    def labelled(self) -> bool:
+        return self.job.images.label is not None
+
+    def add(self, file: PublishedFile) -> None:
+        """Count the rows of a file."""
+        rows = file.rows
+        self.files += 1
+        self.images += len(rows)
+        self.seconds += file.metadata.seconds or 0.0
+        self.environments[environment_of(file.metadata.environment)] += 1
+        self.status.update(rows["status"].to_pylist())
+        failed = rows.filter(pc.not_equal(rows["status"], "ok"))
+        self.errors.update(zip(failed["status"].to_pylist(), failed["error"].to_pylist(), strict=True))
+        self._add_classes(rows)
+        self._add_margins(rows)
+
+    def _add_classes(self, rows: pa.Table) -> None:
+        label, clean, prediction = (_numbers(rows, name) for name in ("label", "clean_prediction", "prediction"))
+        right = (prediction == label) & (label != _ABSENT) if self.labelled else prediction != _ABSENT
+        clean_right = (clean == label) & (label != _ABSENT)
+        self.clean += int(clean_right.sum())
+        self.smoothed += int((right & self.labelled).sum())
+        for rule, column in RULES.items():
+            largest = np.where(right, _numbers(rows, column), 0).clip(0)
+            counts = np.bincount(largest, minlength=self.job.preprocess.crop + 1)
+            self.sides[rule] = self.sides.get(rule, 0) + counts
+        of = label if self.labelled else prediction
+        certified = right & (_numbers(rows, RULES["exact"]) >= self.side)
+        for name, which in (
+            ("images", of != _ABSENT),
+            ("clean", clean_right),
+            ("smoothed", right),
+            ("certified", certified),
+        ):
+            numbers, counts = np.unique(of[which], return_counts=True)
+            counter = self.by_class.setdefault(name, Counter())
+            counter.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+        wrong = self.labelled & (prediction != label) & (prediction != _ABSENT) & (label != _ABSENT)
+        pairs, counts = np.unique(np.stack([label[wrong], prediction[wrong]], 1), axis=0, return_counts=True)
+        self.pairs.update(dict(zip(map(tuple, pairs.tolist()), counts.tolist(), strict=True)))
+
+    def _add_margins(self, rows: pa.Table) -> None:
+        margins = matrix_of(rows["margins"].drop_null())
+        self.votes += margins.size
+        self.fragile += [int((margins < limit).sum()) for limit in MARGINS]
+
+    def figures(self) -> Figures:
+        """The figures of all files that were added."""
+        job = self.job
+        return Figures(
+            images=self.images,
+            labelled=self.labelled,
+            with_clean=job.clean,
+            clean=Share(self.clean, self.images) if self.labelled and job.clean else None,
+            smoothed=Share(self.smoothed, self.images) if self.labelled else None,
+            certified={
+                rule: tuple(Share(int(count), self.images) for count in counts[::-1].cumsum()[::-1][1:])
+                for rule, counts in self.sides.items()
+            },
+            side=self.side,
+            classes=tuple(self._classes()),
+            status=dict(self.status),
+            errors=tuple((status, error, count) for (status, error), count in self.errors.most_common()),
+            votes=self.votes,
+            fragile=tuple(self.fragile.tolist()),
+            files=self.files,
+            environments=dict(self.environments),
+            seconds=self.seconds,
+        )
+
+    def _classes(self) -> Iterable[ClassFigures]:
+        falls: dict[int, tuple[int, int]] = {}
+        for (label, prediction), count in sorted(self.pairs.items()):
+            if count > falls.get(label, (0, 0))[1]:
+                falls[label] = prediction, count
+        for number, images in sorted(self.by_class.get("images", {}).items()):
+            falls_to, fallen = falls.get(number, (None, 0))
+            yield ClassFigures(
+                number,
+                images,
+                self.by_class["clean"][number] if self.labelled and self.job.clean else None,
+                self.by_class["smoothed"][number] if self.labelled else None,
+                self.by_class["certified"][number],
+                falls_to,
+                fallen,
+            )
+
+
+def _numbers(rows: pa.Table, column: str) -> Ints:
+    numbers: Ints = rows[column].cast(pa.int64()).fill_null(_ABSENT).to_numpy()
+    return numbers

@@ -1,0 +1,311 @@
+"""The report as a page: HTML that needs no network, and Markdown. Both show the same texts.
+
+Templates escape every text; SVG of plots.py is the only thing they take as it is.
+
+Not covered: the figures (figures.py, sample.py, gallery.py).
+"""
+
+import base64
+import html
+import io
+import math
+import shlex
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from PIL import Image
+
+from smoothcert.pipeline.console.looks import number_of, percent, plain, span
+from smoothcert.pipeline.overview.runs_list import ablation_in_words
+from smoothcert.pipeline.report import plots
+from smoothcert.pipeline.report.figures import MARGINS, ClassFigures, Share
+from smoothcert.pipeline.report.gallery import Exhibit
+from smoothcert.pipeline.report.report import Report
+
+MAX_CLASSES, MAX_ERRORS = 2000, 50
+"""Rows of tables; JSON has all."""
+PICTURE_PX = 224
+_PREDICTED, _BECOMES, _OTHER = (47, 127, 214), (194, 98, 10), (138, 138, 138)
+_FAINT = 0.25  # opacity of a vote without margin
+
+Name = Callable[[int | None], str]
+
+
+def html_of(report: Report, names: Sequence[str] = ()) -> str:
+    """The page; `names` are those of the classes."""
+    page = _page_of(report, names)
+    page |= {"curve": plots.certified_curve(report.figures)}
+    if report.sample:
+        what = "certified accuracy, %" if report.figures.labelled else "certified share, %"
+        page |= {
+            "rectangles": plots.rectangles_map(report.sample, what),
+            "patches": plots.patches_curve(report.sample, what),
+            "atlas": plots.atlas_map(report.sample),
+        }
+    return _environment(escaped=True).get_template("report.html.j2").render(page)
+
+
+def markdown_of(report: Report, names: Sequence[str] = ()) -> str:
+    """The texts and tables of the page."""
+    return _environment(escaped=False).get_template("report.md.j2").render(_page_of(report, names))
+
+
+def _environment(*, escaped: bool) -> Environment:
+    def load(name: str) -> str:
+        return (files("smoothcert.pipeline.report") / "templates" / name).read_text(encoding="utf-8")
+
+    environment = Environment(autoescape=escaped, loader=FunctionLoader(load), undefined=StrictUndefined)  # noqa: S701
+    environment.filters["md"] = lambda text: html.escape(plain(str(text)), quote=False).replace("|", "&#124;")
+    return environment
+
+
+def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
+    """What the templates show."""
+    figures, run, sample = report.figures, report.run, report.sample
+    job = run.job
+
+    def name(number: int | None) -> str:
+        if number is None:
+            return "no class"
+        return f"{number} ({names[number]})" if number < len(names) else str(number)
+
+    classes = sorted(figures.classes, key=lambda one: (one.certified / one.images, one.number))[:MAX_CLASSES]
+    side = figures.side
+    page: dict[str, Any] = {
+        "name": run.name,
+        "marks": list(_marks(report)),
+        "headline": list(headline_of(report)),
+        "images": f"{figures.images:,}",
+        "labelled": figures.labelled,
+        "shares": [_share_row(what, share) for what, share in shares_of(report)],
+        "curve_alt": _curve_alt(report),
+        "sample": _sample_note(report),
+        "class_titles": ["class", "images", "clean", "smoothed", f"certified {side} x {side}", "falls most often to"],
+        "classes": [_class_cells(one, name) for one in classes],
+        "classes_left_out": f"The {len(classes):,} least certified of {len(figures.classes):,} classes are shown; "
+        "report.json has all."
+        if len(classes) < len(figures.classes)
+        else "",
+        "galleries": [
+            ("fragile", "The most fragile images", [_exhibit(one, name) for one in report.fragile]),
+            ("sturdy", "The sturdiest images", [_exhibit(one, name) for one in report.sturdy]),
+        ],
+        "side": side,
+        "errors": [(status, plain(error or ""), f"{count:,}") for status, error, count in figures.errors[:MAX_ERRORS]],
+        "errors_left_out": f"and {len(figures.errors) - MAX_ERRORS:,} more reasons; report.json has all."
+        if len(figures.errors) > MAX_ERRORS
+        else "",
+        "fragile": [
+            (f"{limit:g}", f"{count:,}", percent(count / figures.votes if figures.votes else None))
+            for limit, count in zip(MARGINS, figures.fragile, strict=True)
+        ],
+        "provenance": list(_provenance(report)),
+        "job": yaml.safe_dump(job.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True),
+        "commands": "smoothcert certify job.yaml\n" + _report_command(report),
+    }
+    page["sections"] = [("figures", "figures"), ("size", "patch size")]
+    page["sections"] += [("classes", "classes")] if classes else []
+    if sample:
+        page |= {
+            "rectangles_alt": f"Map of {len(sample.heights)} heights and {len(sample.widths)} widths: certified share "
+            f"from {percent(sample.rectangles.max())} to {percent(sample.rectangles.min())}",
+            "patches_alt": "Certified share by side of the patch: "
+            + "; ".join(
+                f"{side} pixels: one patch {percent(one.value)}, two {percent(two.value)}"
+                for side, one, two in zip(sample.sides, sample.one, sample.two, strict=True)
+            ),
+            "atlas_alt": f"Map of the mean slack by place of a {sample.atlas_side} x {sample.atlas_side} patch: from "
+            f"{sample.atlas.min():.1f} to {sample.atlas.max():.1f} votes",
+            "atlas_note": _atlas_note(report),
+        }
+        page["sections"].append(("atlas", "weakest places"))
+    page["sections"] += [(key, title.lower()) for key, title, exhibits in page["galleries"] if exhibits]
+    page["sections"] += [("errors", "errors"), ("provenance", "provenance")]
+    return page
+
+
+def _marks(report: Report) -> Sequence[str]:
+    run = report.run
+    marks = []
+    if not report.complete:
+        marks.append(f"UNFINISHED: {report.figures.files:,} of {number_of(len(run.tasks), 'shard')}")
+    if run.partial:
+        marks.append(f"PARTIAL: the first {run.job.images.limit:,} images")
+    return marks
+
+
+def headline_of(report: Report) -> Sequence[str]:
+    """The main figures in sentences, with threat, rule and token mode."""
+    figures, job = report.figures, report.run.job
+    tokens = "hidden tokens are dropped" if job.model.masked_tokens == "drop" else "hidden tokens are kept, black"
+    sentences = []
+    if figures.clean is not None:
+        sentences.append(f"Without an attack, the whole-image classifier is right on {_with_interval(figures.clean)}.")
+    if figures.smoothed is not None:
+        sentences.append(f"Smoothed over ablations, it is right on {_with_interval(figures.smoothed)}.")
+    share, side = figures.certified["exact"][figures.side - 1], figures.side
+    stays = "are right and stay right" if figures.labelled else "keep their prediction, right or wrong,"
+    sentences.append(
+        f"Certified: {_with_interval(share)} {stays} whatever a {side} x {side} patch shows, wherever it lies (exact "
+        f"rule; {ablation_in_words(job.ablation)}; {tokens})."
+    )
+    return sentences
+
+
+def _with_interval(share: Share) -> str:
+    low, high = share.interval
+    return f"{percent(share.value)} of {share.images:,} images (95 % interval {100 * low:.2f} to {100 * high:.2f} %)"
+
+
+def shares_of(report: Report) -> Sequence[tuple[str, Share]]:
+    """Clean, smoothed and certified shares: the certified ones for each patch of the job and both rules."""
+    figures = report.figures
+    rows = [("clean", figures.clean), ("smoothed", figures.smoothed)]
+    for side in dict.fromkeys([figures.side, *report.run.job.patches]):
+        for rule, shares in figures.certified.items():
+            rows.append((f"certified {side} x {side}, {rule} rule", shares[side - 1]))
+    return [(name, share) for name, share in rows if share is not None]
+
+
+def _share_row(what: str, share: Share) -> dict[str, str]:
+    low, high = share.interval
+    interval = f"{100 * low:.2f} to {100 * high:.2f} %"
+    return {"what": what, "count": f"{share.count:,}", "share": percent(share.value), "interval": interval}
+
+
+def _curve_alt(report: Report) -> str:
+    exact = report.figures.certified["exact"]
+    sides = sorted({round(side) for side in np.geomspace(1, len(exact), 6)})
+    return "Certified share by side of a square patch, exact rule: " + "; ".join(
+        f"{side} pixels: {percent(exact[side - 1].value)}" for side in sides
+    )
+
+
+def _sample_note(report: Report) -> str:
+    sample = report.sample
+    if sample is None:
+        return ""
+    of_class = "" if sample.of_class is None else f" of class {sample.of_class}"
+    bound = " The share against two patches is a lower bound." if sample.two_is_bound else ""
+    return (
+        f"Rectangles, two patches and the map of weak places are of a sample: {number_of(sample.images, 'image')} with "
+        f"votes{of_class}, drawn with seed {sample.seed}, by the exact rule.{bound}"
+    )
+
+
+def _atlas_note(report: Report) -> str:
+    sample = report.sample
+    assert sample is not None
+    row, column = np.unravel_index(sample.atlas.argmin(), sample.atlas.shape)
+    return (
+        f"By how many votes certificates hold, on average over the sample of {number_of(sample.images, 'image')}, if a "
+        f"{sample.atlas_side} x {sample.atlas_side} patch lies there. The weakest place: top {sample.tops[row]}, left "
+        f"{sample.lefts[column]} ({sample.atlas.min():.1f} votes)."
+    )
+
+
+def _class_cells(one: ClassFigures, name: Name) -> list[dict[str, str]]:
+    def share(count: int | None) -> dict[str, str]:
+        return {
+            "value": "" if count is None else f"{count / one.images:.6f}",
+            "text": percent(None if count is None else count / one.images),
+        }
+
+    falls = "" if one.falls_to is None else f"{name(one.falls_to)}, {number_of(one.fallen, 'image')}"
+    return [
+        {"value": str(one.number), "text": name(one.number)},
+        {"value": str(one.images), "text": f"{one.images:,}"},
+        share(one.clean),
+        share(one.smoothed),
+        share(one.certified),
+        {"value": falls, "text": falls},
+    ]
+
+
+def _exhibit(one: Exhibit, name: Name) -> dict[str, Any]:
+    can = "can become" if one.slack < 0 else "would be nearest to"
+    lead = f"{abs(one.slack):,} {'vote' if abs(one.slack) == 1 else 'votes'}"
+    slack = f"lacks {lead}" if one.slack < 0 else f"holds by {lead}"
+    largest = f"certified up to {one.largest} x {one.largest}" if one.largest else "certified against no patch"
+    picture = one.picture.image
+    crop = 0 if picture is None else picture.width
+    counts = {
+        "for the prediction": int((one.votes == one.prediction).sum()),
+        f"for {name(one.becomes)}": int((one.votes == one.becomes).sum()),
+    }
+    rest = len(one.votes) - sum(counts.values())
+    side, square = _strip(one)
+    return {
+        "title": name(one.prediction),
+        "text": f"{largest}; at its weakest place the certificate against {one.side} x {one.side} {slack}, and the "
+        f"prediction {can} {name(one.becomes)}",
+        "which": plain(f"{one.shard}: {one.key}"),
+        "picture": "" if picture is None else _data_url(_smaller(picture), "JPEG", quality=80),
+        "reason": plain(one.picture.reason),
+        "alt": f"the image, predicted as {name(one.prediction)}",
+        "box": ""
+        if not crop
+        else f"left:{100 * one.left / crop:.2f}%;top:{100 * one.top / crop:.2f}%;"
+        f"width:{100 * one.side / crop:.2f}%;height:{100 * one.side / crop:.2f}%",
+        "strip": _data_url(side, "PNG"),
+        "square": square,
+        "strip_alt": "votes: "
+        + ", ".join(f"{count} {what}" for what, count in counts.items())
+        + f", {rest} for others",
+    }
+
+
+def _strip(one: Exhibit) -> tuple[Image.Image, bool]:
+    """A pixel per vote, in the order of the offsets: class as colour, margin as opacity. Blocks make a square."""
+    colours = np.full((len(one.votes), 4), (*_OTHER, 255), np.float64)
+    colours[one.votes == one.becomes, :3] = _BECOMES
+    colours[one.votes == one.prediction, :3] = _PREDICTED
+    usual = float(np.quantile(one.margins, 0.9)) or 1.0
+    colours[:, 3] = 255 * (_FAINT + (1 - _FAINT) * np.clip(one.margins / usual, 0, 1))
+    side = math.isqrt(len(colours))
+    square = one.is_grid and side * side == len(colours)
+    shape = (side, side, 4) if square else (1, len(colours), 4)
+    return Image.fromarray(colours.round().astype(np.uint8).reshape(shape), "RGBA"), square
+
+
+def _smaller(picture: Image.Image) -> Image.Image:
+    picture = picture.convert("RGB")
+    picture.thumbnail((PICTURE_PX, PICTURE_PX))
+    return picture
+
+
+def _data_url(image: Image.Image, kind: str, **options: int) -> str:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _provenance(report: Report) -> Sequence[tuple[str, str]]:
+    run, figures = report.run, report.figures
+    job, record = run.job, run.record
+    size = sum(shard.size for shard in record.shards)
+    tokens = {"drop": "hidden tokens dropped", "keep": "hidden tokens kept, black"}[job.model.masked_tokens]
+    return [
+        ("run", f"{run.run_id} in {plain(run.url)}, begun {record.created or 'unknown'}"),
+        ("weights", f"{plain(job.model.checkpoint)}, SHA-256 {run.checkpoint_sha256}"),
+        ("network", f"{job.model.architecture}, {job.model.classes:,} classes, {job.model.dtype}, {tokens}"),
+        ("ablations", ablation_in_words(job.ablation)),
+        (
+            "data",
+            f"{number_of(len(record.shards), 'shard')}, {size / 1e9:,.2f} GB, labels: {job.images.label or 'none'}",
+        ),
+        ("files", f"{figures.files:,} of {len(run.tasks):,} published, {span(figures.seconds)} of work on shards"),
+        ("code", ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))),
+        *((f"made by, {count:,} files", environment) for environment, count in figures.environments.items()),
+    ]
+
+
+def _report_command(report: Report) -> str:
+    sample, options = report.sample, ["--patch", str(report.figures.side)]
+    options += [] if sample is None else ["--sample", str(sample.images), "--seed", str(sample.seed)]
+    options += [] if sample is None or sample.of_class is None else ["--class", str(sample.of_class)]
+    return shlex.join(["smoothcert", "report", report.run.url, *options])

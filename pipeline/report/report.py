@@ -1,0 +1,113 @@
+"""`smoothcert report`: reads a run once, and writes report.html, report.md and report.json.
+
+Not covered: the figures (figures.py, sample.py, gallery.py), how they look (page.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Job
+from smoothcert.pipeline.report.figures import COLUMNS, Figures, Sums
+from smoothcert.pipeline.report.gallery import Exhibit, Extremes, exhibits_of
+from smoothcert.pipeline.report.sample import SampleFigures, Sampler, sample_figures
+from smoothcert.workers.runs.published import read_published
+from smoothcert.workers.runs.run import Run
+
+SAMPLE, EXHIBITS, SEED = 1000, 12, 0
+"""Defaults: images of the sample, images at either end of the gallery, seed of the draw."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report says about a run.
+
+    Attributes:
+        run: the run.
+        complete: whether it is complete.
+        figures: of all images.
+        sample: of a sample of those with votes; None if there are none.
+        fragile, sturdy: images at either end.
+    """
+
+    run: Run
+    complete: bool
+    figures: Figures
+    sample: SampleFigures | None
+    fragile: tuple[Exhibit, ...]
+    sturdy: tuple[Exhibit, ...]
+
+
+def report_of(
+    run: Run,
+    *,
+    side: int | None = None,
+    sample: int = SAMPLE,
+    seed: int = SEED,
+    of_class: int | None = None,
+    exhibits: int = EXHIBITS,
+) -> Report:
+    """Read a run.
+
+    Args:
+        run: finished or not; what is published is read.
+        side: of the square patch that headline, classes, weak places and images are about; None: the job's first.
+        sample: images of the sample.
+        seed: of the draw.
+        of_class: draw only images of this class.
+        exhibits: images at either end of the gallery.
+    Raises:
+        RequestError: nothing is published yet, or the patch does not fit.
+        RunError: a file is damaged.
+    """
+    complete = run.complete()  # before the files are read: _SUCCESS is written after them
+    job = run.job
+    side, labelled = _side(job, side), job.images.label is not None
+    sums, drawn = Sums(job, side), Sampler(sample, seed, of_class, labelled=labelled)
+    extremes = Extremes(exhibits, labelled)
+    indices = {task.file_name: task.index for task in run.tasks}
+    for file in read_published(run, COLUMNS):
+        sums.add(file)
+        drawn.add(indices[file.name], file)
+        extremes.add(file)
+    if not sums.files:
+        raise RequestError(f"{run.url} has no files of votes yet; run the job's command again to continue it")
+    rows = drawn.rows()
+    return Report(
+        run=run,
+        complete=complete,
+        figures=sums.figures(),
+        sample=sample_figures(rows, job, side, seed=seed, of_class=of_class) if len(rows) else None,
+        fragile=tuple(exhibits_of(extremes.fragile, run, side)),
+        sturdy=tuple(exhibits_of(extremes.sturdy, run, side)),
+    )
+
+
+def _side(job: Job, side: int | None) -> int:
+    """The side that was asked for, else the job's first, else a seventh of the image."""
+    crop = job.preprocess.crop
+    if side is None:
+        return job.patches[0] if job.patches else max(1, crop // 7)
+    if side > crop:
+        raise RequestError(f"--patch {side}: must be 1 to {crop}, the side of the image")
+    return side
+
+
+def write_report(report: Report, folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Write the three files into a folder, which is made; return their paths. `names` are those of the classes."""
+    from smoothcert.pipeline.report.page import html_of, markdown_of
+    from smoothcert.pipeline.report.record import json_of
+
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "report.html": html_of(report, names),
+        "report.md": markdown_of(report, names),
+        "report.json": json_of(report),
+    }
+    paths = []
+    for name, text in texts.items():
+        path = folder / name
+        path.write_text(text, encoding="utf-8")
+        paths.append(path)
+    return paths

@@ -1,0 +1,191 @@
+"""What a sample of the votes says: rectangles, one and two patches, and where in the frame certificates are weakest.
+
+The sample is drawn with a seed from all images that have votes, whatever the order and the number of the files.
+
+Not covered: figures of all images (figures.py).
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from smoothcert.manifests.job import Job
+from smoothcert.pipeline.report.figures import Share
+from smoothcert.workers.ablations.kinds import Ablations, ablations_of
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.certificates.families import family_of
+from smoothcert.workers.certificates.rules import Ballots, slack_everywhere
+from smoothcert.workers.runs.published import PublishedFile
+from smoothcert.workers.runs.votes_table import matrix_of
+
+GRID = 8
+"""Heights, and widths, of the map of rectangles."""
+ATLAS_CELLS = 32
+"""Places along each side of the atlas, at most."""
+
+_IMAGES_AT_ONCE = 50  # of the atlas: bounds the memory
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass
+class Sampler:
+    """Keeps the rows with the smallest random numbers; each row's number depends on seed, shard and position alone.
+
+    Args:
+        size: how many rows to keep.
+        seed: of the numbers.
+        of_class: only images of this class: by label, or by prediction without labels.
+    """
+
+    size: int
+    seed: int
+    of_class: int | None = None
+    labelled: bool = True
+    _tables: list[pa.Table] = field(default_factory=list)
+    _draws: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def add(self, index: int, file: PublishedFile) -> None:
+        """Draw from a file; `index` is that of its shard."""
+        rows = file.rows
+        draws = np.random.default_rng([self.seed, index]).random(len(rows))
+        there = np.asarray(pc.is_valid(rows["votes"]))
+        if self.of_class is not None:
+            column = rows["label" if self.labelled else "prediction"]
+            there &= np.asarray(pc.fill_null(pc.equal(column, self.of_class), False))
+        chosen = np.flatnonzero(there)
+        chosen = chosen[np.argsort(draws[chosen], kind="stable")[: self.size]]
+        columns = rows.select(["label", "prediction", "votes"])
+        self._tables.append(columns.take(pa.array(chosen)))
+        self._draws = np.concatenate([self._draws, draws[chosen]])
+        if len(self._draws) > 4 * self.size:
+            self._keep()
+
+    def rows(self) -> pa.Table:
+        """The sample, in random order."""
+        self._keep()
+        return self._tables[0]
+
+    def _keep(self) -> None:
+        order = np.argsort(self._draws, kind="stable")[: self.size]
+        self._tables = [pa.concat_tables(self._tables).take(pa.array(order)).combine_chunks()]
+        self._draws = self._draws[order]
+
+
+@dataclass(frozen=True)
+class SampleFigures:
+    """What a sample says.
+
+    Attributes:
+        images: how many were drawn.
+        seed: of the draw.
+        of_class: the class that they are of; None: any.
+        heights, widths: of the rectangles, in pixels.
+        rectangles: [heights, widths] certified share, by the exact rule.
+        sides: of the squares of the next curves.
+        one, two: certified shares against one patch, and against two at once.
+        two_is_bound: whether the share against two patches may be larger.
+        atlas_side: of the square patch of the atlas.
+        tops, lefts: places of the atlas, in pixels.
+        atlas: [tops, lefts], mean slack in votes: the lower, the weaker.
+    """
+
+    images: int
+    seed: int
+    of_class: int | None
+    heights: tuple[int, ...]
+    widths: tuple[int, ...]
+    rectangles: Floats
+    sides: tuple[int, ...]
+    one: tuple[Share, ...]
+    two: tuple[Share, ...]
+    two_is_bound: bool
+    atlas_side: int
+    tops: tuple[int, ...]
+    lefts: tuple[int, ...]
+    atlas: Floats
+
+
+def sample_figures(rows: pa.Table, job: Job, side: int, *, seed: int, of_class: int | None) -> SampleFigures:
+    """Ask the votes of a sample.
+
+    Args:
+        rows: label, prediction and votes, each row with votes; at least one.
+        job: of the run.
+        side: of the square patch of the atlas.
+        seed, of_class: how the sample was drawn; repeated in the answer.
+    """
+    crop, family = job.preprocess.crop, family_of(job.ablation)
+    rule = next(iter(family.rules.values()))
+    ablations = ablations_of(job.ablation, crop, crop)
+    ballots = Ballots.of(matrix_of(rows["votes"]), classes=job.model.classes)
+    right = np.ones(len(rows), bool)
+    if job.images.label is not None:
+        right = np.asarray(pc.fill_null(pc.equal(rows["label"], rows["prediction"]), False))
+
+    def certified(threat: Threat) -> tuple[int, bool]:
+        answer = rule(ballots, ablations, threat)
+        return int((answer.certified & right).sum()), answer.is_bound
+
+    lengths = _lengths(crop, GRID)
+    rectangles = np.array([[certified(Threat(h, w))[0] for w in lengths] for h in lengths]) / len(rows)
+    sides = tuple(length for length in lengths if length <= crop // 2) or lengths[:1]
+    two = [certified(Threat(length, length, 2)) for length in sides]
+    tops, lefts, atlas = _atlas(ballots, ablations, side)
+    return SampleFigures(
+        images=len(rows),
+        seed=seed,
+        of_class=of_class,
+        heights=lengths,
+        widths=lengths,
+        rectangles=rectangles,
+        sides=sides,
+        one=tuple(Share(certified(Threat(length, length))[0], len(rows)) for length in sides),
+        two=tuple(Share(count, len(rows)) for count, _ in two),
+        two_is_bound=any(is_bound for _, is_bound in two),
+        atlas_side=side,
+        tops=tops,
+        lefts=lefts,
+        atlas=atlas,
+    )
+
+
+def _lengths(crop: int, count: int) -> tuple[int, ...]:
+    """About `count` lengths from 1 to the crop, denser where they are short."""
+    return tuple(sorted({round(length) for length in np.geomspace(1, crop, count)}))
+
+
+def _atlas(ballots: Ballots, ablations: Ablations, side: int) -> tuple[tuple[int, ...], tuple[int, ...], Floats]:
+    """Mean slack of the exact rule if the patch lies at each of some places."""
+    places = ablations.height - side + 1, ablations.width - side + 1
+    tops, lefts = (np.unique(np.linspace(0, number - 1, ATLAS_CELLS).round().astype(int)) for number in places)
+    reach, total = ablations.everywhere(side, side), np.zeros(places)
+    for start in range(0, len(ballots), _IMAGES_AT_ONCE):
+        part = ballots.of_images(slice(start, start + _IMAGES_AT_ONCE))
+        total += slack_everywhere(part, reach).sum(axis=0).reshape(places)
+    return tuple(tops.tolist()), tuple(lefts.tolist()), total[np.ix_(tops, lefts)] / len(ballots)
+
+
+def slack_if_touched(ballots: Ballots, touched: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """[images] each: the slack of the exact rule if the attacker sets these votes, and the most dangerous rival.
+
+    Args:
+        ballots: the votes.
+        touched: [ablations].
+    """
+    leads, classes = ballots.tally.leads, ballots.tally.classes
+    weights = 1 + (ballots.votes == classes[:, :1]).astype(int)
+    most = (weights * touched).sum(axis=1)
+    slack = np.full(len(ballots), np.iinfo(np.int64).max)
+    rival = np.full(len(ballots), -1)
+    for rank in range(1, leads.shape[1]):
+        against = classes[:, rank]
+        own = ((ballots.votes == against[:, None]) * touched).sum(axis=1)
+        left = leads[:, rank] - (most - own)
+        better = (against >= 0) & (left < slack)
+        slack[better], rival[better] = left[better], against[better]
+    return slack, rival

@@ -1,0 +1,104 @@
+"""The figures of all images equal those that plain pandas counts."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from smoothcert.pipeline.report.figures import COLUMNS, MARGINS, Figures, Share, Sums
+from smoothcert.workers.runs.published import read_published
+from smoothcert.workers.runs.run import Run, open_run
+from tests.helpers.judged_runs import CLASSES, CROP, image, judged_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Two shards of images with random votes, some without votes, some without a label."""
+    random = np.random.default_rng(0)
+
+    def one(number: int) -> dict:
+        leader, others = number % CLASSES, random.integers(0, CLASSES, 12)
+        votes = np.where(random.random(12) < 0.7, leader, others).tolist()
+        made = image(f"{number:03d}", votes, label=int(random.integers(0, CLASSES)) if number % 3 else leader)
+        made |= {"margins": random.random(12) ** 4, "clean_prediction": int(random.integers(0, CLASSES))}
+        if number % 17 == 5:
+            made |= {"votes": None}
+        if number % 19 == 7:
+            made |= {"label": None, "status": "label_error", "error": f"label {number % 2} is no number"}
+        return made
+
+    return judged_run(tmp_path, {"a.tar": [one(n) for n in range(60)], "b.tar": [one(n) for n in range(60, 100)]})
+
+
+def figures_of(run: Run, side: int = 2) -> Figures:
+    sums = Sums(run.job, side)
+    for file in read_published(run, COLUMNS):
+        sums.add(file)
+    return sums.figures()
+
+
+def frame_of(run: Run) -> pd.DataFrame:
+    return pd.concat([pq.read_table(file).to_pandas() for file in sorted(Path(run.url, "votes").iterdir())])
+
+
+def test_shares_are_those_of_pandas(run: Run) -> None:
+    figures, frame = figures_of(run), frame_of(run)
+    assert figures.images == len(frame) == 100
+    assert figures.clean == Share(int((frame.clean_prediction == frame.label).sum()), 100)
+    assert figures.smoothed == Share(int((frame.prediction == frame.label).sum()), 100)
+    for rule, column in (("exact", "max_certified_patch"), ("margin", "max_margin_certified_patch")):
+        right = frame.prediction == frame.label
+        counts = [int((right & (frame[column] >= side)).sum()) for side in range(1, CROP + 1)]
+        assert figures.certified[rule] == tuple(Share(count, 100) for count in counts)
+    assert figures.status == frame.status.value_counts().to_dict()
+
+
+def test_classes_are_those_of_pandas(run: Run) -> None:
+    """With the class that wrong predictions fall to most often, the lowest of equals."""
+    frame = frame_of(run)
+    for one in figures_of(run).classes:
+        own = frame[frame.label == one.number]
+        right = own.prediction == own.label
+        assert one.images == len(own)
+        assert (one.clean, one.smoothed) == ((own.clean_prediction == own.label).sum(), right.sum())
+        assert one.certified == (right & (own.max_certified_patch >= 2)).sum()
+        wrong = own[~right & own.prediction.notna()].prediction.astype(int).value_counts()
+        assert (one.fallen, one.falls_to) == (wrong.max(), min(wrong[wrong == wrong.max()].index))
+    assert [one.number for one in figures_of(run).classes] == sorted(frame.label.dropna().unique())
+
+
+def test_errors_are_counted_by_reason_the_most_frequent_first(run: Run) -> None:
+    figures, frame = figures_of(run), frame_of(run)
+    failed = frame[frame.status != "ok"]
+    assert sum(count for _, _, count in figures.errors) == len(failed)
+    assert {(status, error): count for status, error, count in figures.errors} == failed.groupby(
+        ["status", "error"], observed=True
+    ).size().to_dict()
+    counts = [count for _, _, count in figures.errors]
+    assert counts == sorted(counts, reverse=True)
+
+
+def test_fragile_votes_are_counted_by_margin(run: Run) -> None:
+    margins = np.stack(frame_of(run).margins.dropna())
+    figures = figures_of(run)
+    assert figures.votes == margins.size
+    assert figures.fragile == tuple(int((margins < np.float32(limit)).sum()) for limit in MARGINS)
+
+
+def test_an_interval_holds_its_share() -> None:
+    share = Share(3, 10)
+    assert share.value == 0.3
+    assert share.interval[0] < 0.3 < share.interval[1]
+    assert Share(0, 0).interval == (0.0, 1.0)
+
+
+def test_without_labels_a_class_is_a_prediction(finished_blocks: Path) -> None:
+    """And certificates count whatever the class."""
+    run = open_run(str(finished_blocks))
+    figures, frame = figures_of(run, 1), frame_of(run)
+    assert (figures.clean, figures.smoothed) == (None, None)
+    assert figures.certified["exact"][0].count == (frame.max_certified_patch >= 1).sum()
+    assert {one.number: one.images for one in figures.classes} == frame.prediction.dropna().value_counts().to_dict()
+    assert all((one.clean, one.smoothed, one.falls_to) == (None, None, None) for one in figures.classes)

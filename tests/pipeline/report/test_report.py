@@ -1,0 +1,90 @@
+"""A report of each kind of run: three files that agree, small whatever the run."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.pipeline.cli import app
+from smoothcert.pipeline.report.report import report_of, write_report
+from smoothcert.workers.runs.run import open_run
+from tests.helpers.finished_runs import file_of
+from tests.helpers.judged_runs import image, judged_run
+
+MAX_BYTES = 5 * 10**6
+
+
+def test_each_kind_of_run_has_a_report(any_run: Path, tmp_path: Path) -> None:
+    """Column, row without clean predictions, block without labels, PARTIAL; with errors of images and labels."""
+    run = open_run(str(any_run))
+    html, markdown, record = write_report(report_of(run, sample=10), tmp_path / "report")
+    assert html.stat().st_size < MAX_BYTES
+    content = json.loads(record.read_text())
+    assert content["images"] == sum(content["status"].values())
+    assert (content["clean"] is None) == (run.job.images.label is None or not run.job.clean)
+    assert (content["smoothed"] is None) == (run.job.images.label is None)
+    for text in (html.read_text(), markdown.read_text()):
+        assert ("PARTIAL" in text) == run.partial
+        assert "UNFINISHED" not in text
+        share = content["certified"][run.job.patches[0] - 1]
+        assert f"{100 * share['share']:.2f} %" in text
+
+
+def test_an_unfinished_run_says_so(run: Path, tmp_path: Path) -> None:
+    """With how much of it is there; a run without files has no report."""
+    (run / "_SUCCESS").unlink()
+    file_of(run, 1).unlink()
+    html, markdown, _ = write_report(report_of(open_run(str(run))), tmp_path / "report")
+    assert "UNFINISHED: 1 of 2 shards" in html.read_text()
+    assert "UNFINISHED: 1 of 2 shards" in markdown.read_text()
+    file_of(run, 0).unlink()
+    with pytest.raises(RequestError, match="has no files of votes yet"):
+        report_of(open_run(str(run)))
+
+
+@pytest.mark.parametrize("votes", [[0] * 12, None])
+def test_a_run_of_one_image_has_a_report(tmp_path: Path, votes: list[int] | None) -> None:
+    """Also without votes, and without patches in the job."""
+    made = judged_run(tmp_path, {"a.tar": [image("0", votes)]}, patches=[])
+    html, _, record = write_report(report_of(made), tmp_path / "report")
+    content = json.loads(record.read_text())
+    assert (content["sample"] is None) == (votes is None)
+    assert ('id="atlas"' in html.read_text()) == (votes is not None)
+
+
+def test_without_clean_predictions_there_is_no_clean_accuracy(tmp_path: Path) -> None:
+    made = judged_run(tmp_path, {"a.tar": [image("0", [0] * 12)]}, clean=False)
+    text = write_report(report_of(made), tmp_path / "report")[0].read_text()
+    assert "whole-image classifier" not in text
+    assert "Smoothed over ablations" in text
+
+
+@pytest.fixture
+def report(finished: Path, tmp_path: Path) -> Callable[..., tuple[int, str, Path]]:
+    """The command; exit code, output, folder."""
+
+    def run(*options: str) -> tuple[int, str, Path]:
+        folder = tmp_path / "out"
+        result = CliRunner().invoke(app, ["report", str(finished), "-o", str(folder), *options])
+        return result.exit_code, result.stdout + result.stderr, folder
+
+    return run
+
+
+def test_the_command_prints_headline_and_paths(report: Callable[..., tuple[int, str, Path]], tmp_path: Path) -> None:
+    """Names of classes appear in the page."""
+    (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
+    code, text, folder = report("--patch", "2", "--names", str(tmp_path / "names.txt"), "--class", "1")
+    assert code == 0
+    assert "whatever a 2 x 2 patch shows" in text
+    assert text.splitlines()[-3:] == [str(folder / f"report.{kind}") for kind in ("html", "md", "json")]
+    assert "1 (dog)" in (folder / "report.html").read_text()
+    assert "of class 1" in (folder / "report.md").read_text()
+
+
+def test_a_patch_must_fit(report: Callable[..., tuple[int, str, Path]]) -> None:
+    code, text, _ = report("--patch", "17")
+    assert (code, "--patch 17: must be 1 to 16" in text) == (2, True)

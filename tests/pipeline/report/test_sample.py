@@ -1,0 +1,108 @@
+"""A sample is drawn alike from any files, and its figures are those of brute force."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smoothcert.manifests.job import Ablation
+from smoothcert.pipeline.report.figures import COLUMNS
+from smoothcert.pipeline.report.sample import Sampler, sample_figures, slack_if_touched
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.certificates.rules import Ballots, exact_rule
+from smoothcert.workers.runs.published import PublishedFile, read_published
+from smoothcert.workers.runs.run import Run, open_run
+from tests.helpers.judged_runs import CLASSES, CROP, image, judged_run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    random = np.random.default_rng(1)
+    leader = np.arange(60) % CLASSES
+    votes = np.where(random.random((60, 12)) < 0.7, leader[:, None], random.integers(0, CLASSES, (60, 12)))
+    images = [image(str(number), one.tolist(), label=int(number) % CLASSES) for number, one in enumerate(votes)]
+    images[4] = image("4", None)
+    return judged_run(tmp_path, {"a.tar": images[:25], "b.tar": images[25:]})
+
+
+def files_of(run: Run) -> list[PublishedFile]:
+    return list(read_published(run, COLUMNS))
+
+
+def drawn(files: list[tuple[int, PublishedFile]], size: int, seed: int = 0, of_class: int | None = None) -> pa.Table:
+    sampler = Sampler(size, seed, of_class)
+    for index, file in files:
+        sampler.add(index, file)
+    return sampler.rows()
+
+
+def test_a_sample_does_not_depend_on_the_order_of_the_files(run: Run) -> None:
+    """Another seed draws others; all are drawn if there are not enough."""
+    files = list(enumerate(files_of(run)))
+    one, other = drawn(files, 20), drawn(files[::-1], 20)
+    assert one.equals(other)
+    assert len(one) == 20
+    assert not drawn(files, 20, seed=1).equals(one)
+    assert len(drawn(files, 100)) == 59  # one has no votes
+
+
+def test_a_sample_of_a_class_has_no_other(run: Run) -> None:
+    rows = drawn(list(enumerate(files_of(run))), 100, of_class=2)
+    assert rows["label"].to_pylist() == [2] * 15
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["column", "row", "block"]), st.sampled_from(["wrap", "inside"]))
+@settings(max_examples=60)
+def test_slack_at_a_place_is_what_an_attacker_there_can_do(seed: int, kind: str, edges: str) -> None:
+    """All touched votes for one rival, whichever is best; the weakest place is that of the rule."""
+    random = np.random.default_rng(seed)
+    ablations = ablations_of(Ablation(kind=kind, size=3, stride=2, edges=edges), 8, 8)
+    votes = random.integers(0, 3, (1, ablations.num_ablations))
+    votes[random.random(votes.shape) < 0.6] = 1
+    ballots = Ballots.of(votes, classes=4)
+    answer = exact_rule(ballots, ablations, Threat(2, 3))
+    top, left = answer.places[0, 0].tolist()
+    touched = ablations.touched_at(2, 3, top, left)
+    slack, rival = slack_if_touched(ballots, touched)
+    assert slack[0] == answer.slack[0]
+    after = np.where(touched, rival[0], votes[0])
+    falls = np.bincount(after, minlength=4).argmax() == rival[0]
+    assert falls == (slack[0] < 0)
+    for other in range(4):  # no other rival succeeds where the best one fails
+        changed = np.bincount(np.where(touched, other, votes[0]), minlength=4).argmax()
+        assert slack[0] < 0 or changed == ballots.tally.prediction[0]
+
+
+def test_figures_of_a_sample_are_those_of_the_rule(run: Run) -> None:
+    """Rectangles, one and two patches; and the atlas, place by place."""
+    rows, job = drawn(list(enumerate(files_of(run))), 30), run.job
+    figures = sample_figures(rows, job, 2, seed=0, of_class=None)
+    ablations = ablations_of(job.ablation, CROP, CROP)
+    ballots = Ballots.of(np.stack(rows["votes"].to_pylist()), classes=CLASSES)
+    right = np.array(rows["label"].to_pylist()) == np.array(rows["prediction"].to_pylist())
+    for row, height in enumerate(figures.heights):
+        for column, width in enumerate(figures.widths):
+            certified = exact_rule(ballots, ablations, Threat(height, width)).certified
+            assert figures.rectangles[row, column] == (certified & right).mean()
+    for side, one, two in zip(figures.sides, figures.one, figures.two, strict=True):
+        assert one.count == (exact_rule(ballots, ablations, Threat(side, side)).certified & right).sum()
+        assert two.count == (exact_rule(ballots, ablations, Threat(side, side, 2)).certified & right).sum()
+        assert two.count <= one.count
+    for row, top in enumerate(figures.tops):
+        for column, left in enumerate(figures.lefts):
+            slack, _ = slack_if_touched(ballots, ablations.touched_at(2, 2, top, left))
+            assert figures.atlas[row, column] == pytest.approx(slack.mean())
+
+
+@pytest.mark.parametrize("side", [1, 8])
+def test_a_run_of_any_kind_has_an_atlas(any_run: Path, side: int) -> None:
+    """Up to a patch as large as the image."""
+    run = open_run(str(any_run))
+    rows = drawn(list(enumerate(files_of(run))), 100)
+    figures = sample_figures(rows, run.job, side, seed=0, of_class=None)
+    assert figures.atlas.shape == (len(figures.tops), len(figures.lefts))
+    assert figures.images == len(rows)
