@@ -299,8 +299,10 @@ def report(
     from smoothcert.pipeline.report.report import report_of, write_report
     from smoothcert.workers.runs.run import open_run
 
-    called = class_names(names) if names is not None else []
+    if output is not None and output.parts[:1] == ("s3:",):
+        raise RequestError("--output: reports are not written to S3; name a folder of this machine")
     opened = open_run(run, storage_of(storage or ()))
+    called = class_names(names, opened.job.model.classes) if names is not None else []
     found = report_of(opened, side=patch, sample=sample, seed=seed, of_class=of_class)
     console = console_of()
     for sentence in headline_of(found):

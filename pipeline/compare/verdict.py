@@ -5,8 +5,6 @@ Losses come first; gains stand apart.
 Not covered: the figures (comparison.py), the gates (gates.py), JSON (record.py).
 """
 
-import html
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -20,7 +18,7 @@ from smoothcert.manifests.names import listed
 from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison
 from smoothcert.pipeline.compare.gates import GateResult, GateResults
 from smoothcert.pipeline.compare.pairs import GAINED, LOST
-from smoothcert.pipeline.console.looks import DASH, cell_text, checkpoint, number_of, percent, say, show
+from smoothcert.pipeline.console.looks import DASH, cell_text, checkpoint, markdown_text, number_of, percent, say, show
 from smoothcert.workers.runs.run import Run
 
 MAX_IMAGES = 20
@@ -97,13 +95,13 @@ def as_markdown(comparison: Comparison, gates: GateResults | None = None) -> str
     failures = [] if gates is None else [f"- {failure.text}{_behind(failure)}" for failure in gates.failures]
     accepted = [] if gates is None else [f"- accepted: {line}" for line in gates.accepted]
     parts = [
-        [f"**{_escaped(verdict_of(comparison, gates))}**"],
-        [_escaped(line) for line in [*failures, *accepted]],
-        [f"- {_escaped(line)}" for line in [*_which_runs(comparison), *notices_of(comparison)]],
+        [f"**{markdown_text(verdict_of(comparison, gates))}**"],
+        [markdown_text(line) for line in [*failures, *accepted]],
+        [f"- {markdown_text(line)}" for line in [*_which_runs(comparison), *notices_of(comparison)]],
         _markdown_table(measure_rows(comparison)),
     ]
     for title, rows in image_tables(comparison):
-        parts += [[_escaped(title)], _markdown_table(rows)]
+        parts += [[markdown_text(title)], _markdown_table(rows)]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
@@ -248,11 +246,5 @@ def _markdown_table(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     cells = [list(rows[0]), *(list(row.values()) for row in rows)]
-    lines = [f"| {' | '.join(map(_escaped, line))} |" for line in cells]
+    lines = [f"| {' | '.join(map(markdown_text, line))} |" for line in cells]
     return [lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]]
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is: no HTML, no link, no emphasis, no end of a line or cell."""
-    shown = html.escape(cell_text(text), quote=False).replace("|", "&#124;")
-    return re.sub(r"[\\`*_\[\]~]", r"\\\g<0>", shown)

@@ -7,6 +7,7 @@ Spans of time are our own: humanize writes `3 hours and 20 minutes`, and has no 
 Not covered: progress bars (bars.py), JSON (each command prints its own to stdout).
 """
 
+import html
 import math
 import re
 from pathlib import PurePosixPath
@@ -92,6 +93,12 @@ def plain(text: str) -> str:
 def cell_text(text: str) -> str:
     """The text as one line of a cell: newlines are escaped, too."""
     return plain(text).replace("\n", r"\n")
+
+
+def markdown_text(text: str) -> str:
+    """Text that Markdown shows as it is: no HTML, no link, no emphasis, no end of a line or cell."""
+    shown = html.escape(cell_text(text), quote=False).replace("|", "&#124;")
+    return re.sub(r"[\\`*_\[\]~]", r"\\\g<0>", shown)
 
 
 def number_of(count: int, what: str) -> str:

@@ -9,26 +9,37 @@ from smoothcert.manifests.names import one_line
 IMAGENET = "imagenet-1k"
 
 
-def class_names(source: str) -> list[str]:
+def class_names(source: str, classes: int) -> list[str]:
     """The names of the classes 0, 1, ...
 
     Args:
         source: `imagenet-1k`, or a file: a name per line, or a JSON list, or a JSON object from numbers to names.
+        classes: of the network.
     Raises:
-        RequestError: the file cannot be read, or is none of these.
+        RequestError: the file cannot be read, is none of these, or has names of another number of classes.
     """
+    names = _names_of(source)
+    if len(names) != classes:
+        raise RequestError(
+            f"--names {source}: holds {len(names):,} names, but the network has {classes:,} classes; name a file "
+            "with a name for each"
+        )
+    return names
+
+
+def _names_of(source: str) -> list[str]:
     if source == IMAGENET:
         from timm.data import ImageNetInfo
 
         info = ImageNetInfo()
         return [info.index_to_description(number).split(",")[0] for number in range(info.num_classes())]
     try:
-        text = Path(source).read_text(encoding="utf-8")
+        text = Path(source).read_text(encoding="utf-8-sig")
         if not text.lstrip().startswith(("[", "{")):
             return text.splitlines()
         content = json.loads(text)
         names = content if isinstance(content, list) else [content[str(number)] for number in range(len(content))]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or one_line(error)
         raise RequestError(
             f"--names {source}: cannot be used ({reason}); name a file with a name per line, or {IMAGENET}"

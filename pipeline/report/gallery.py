@@ -24,6 +24,7 @@ from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.certificates.rules import Ballots
+from smoothcert.workers.iteration import map_ahead
 from smoothcert.workers.runs.published import PublishedFile
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.votes_table import matrix_of
@@ -122,7 +123,10 @@ def exhibits_of(rows: pa.Table | None, run: Run, side: int) -> Iterator[Exhibit]
     answer = next(iter(family.rules.values()))(ballots, ablations, Threat(side, side))
     shards = {task.shard.name: task.shard for task in run.tasks}
     margins = matrix_of(rows["margins"])
-    for place, row in enumerate(rows.drop_columns(["votes", "margins"]).to_pylist()):
+    listed = rows.drop_columns(["votes", "margins"]).to_pylist()
+    # All at once: an unreachable server answers each read only after half a minute.
+    read = map_ahead(lambda row: _read(row, shards[row["shard"]].url, job), listed, threads=len(rows), count=len(rows))
+    for place, (row, data) in enumerate(zip(listed, read, strict=True)):
         top, left = answer.places[place, 0].tolist()
         touched = ablations.touched_at(side, side, top, left)
         slack, rival = slack_if_touched(ballots.of_images(slice(place, place + 1)), touched)
@@ -140,17 +144,26 @@ def exhibits_of(rows: pa.Table | None, run: Run, side: int) -> Iterator[Exhibit]
             slack=int(slack[0]),
             becomes=int(rival[0]),
             is_grid=job.ablation.kind == "block",
-            picture=picture_of(row, shards[row["shard"]].url, job),
+            picture=_picture(data, row["sha256"], job),
         )
 
 
 def picture_of(row: dict[str, Any], tar: str, job: Job) -> Picture:
     """Read an image from its tar, as the network saw it before any ablation."""
+    return _picture(_read(row, tar, job), row["sha256"], job)
+
+
+def _read(row: dict[str, Any], tar: str, job: Job) -> bytes | SmoothcertError:
     try:
-        data = AnyStore(job.storage).read_range(tar, row["image_offset"], row["image_bytes"])
+        return AnyStore(job.storage).read_range(tar, row["image_offset"], row["image_bytes"])
     except SmoothcertError as error:
-        return Picture(None, f"its tar is out of reach: {error}")
-    if hashlib.sha256(data).digest() != row["sha256"]:
+        return error
+
+
+def _picture(data: bytes | SmoothcertError, sha256: bytes, job: Job) -> Picture:
+    if isinstance(data, SmoothcertError):
+        return Picture(None, f"its tar is out of reach: {data}")
+    if hashlib.sha256(data).digest() != sha256:
         return Picture(None, "its tar has changed since")
     decoded = decode(data, job.preprocess)
     if decoded.pixels is None:

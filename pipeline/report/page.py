@@ -1,4 +1,4 @@
-"""The report as a page: HTML that needs no network, and Markdown. Both show the same texts.
+"""The report as a page: HTML that needs no network, and Markdown with the same texts, but no job file.
 
 Templates escape every text; SVG of plots.py is the only thing they take as it is.
 
@@ -6,7 +6,6 @@ Not covered: the figures (figures.py, sample.py, gallery.py).
 """
 
 import base64
-import html
 import io
 import math
 import shlex
@@ -19,7 +18,8 @@ import yaml
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from PIL import Image
 
-from smoothcert.pipeline.console.looks import number_of, percent, plain, span
+from smoothcert.manifests.names import printable
+from smoothcert.pipeline.console.looks import markdown_text, number_of, percent, plain, span
 from smoothcert.pipeline.overview.runs_list import ablation_in_words
 from smoothcert.pipeline.report import plots
 from smoothcert.pipeline.report.figures import MARGINS, ClassFigures, Share
@@ -28,7 +28,11 @@ from smoothcert.pipeline.report.report import Report
 
 MAX_CLASSES, MAX_ERRORS = 2000, 50
 """Rows of tables; JSON has all."""
+MAX_CHARACTERS, MAX_JOB_CHARACTERS = 500, 100_000
+"""Of a reason or a key, and of the job."""
 PICTURE_PX = 224
+STRIP_PX = 1000
+"""Widths in pixels, at most: of pictures and squares of votes, of strips of votes."""
 _PREDICTED, _BECOMES, _OTHER = (47, 127, 214), (194, 98, 10), (138, 138, 138)
 _FAINT = 0.25  # opacity of a vote without margin
 
@@ -59,24 +63,23 @@ def _environment(*, escaped: bool) -> Environment:
         return (files("smoothcert.pipeline.report") / "templates" / name).read_text(encoding="utf-8")
 
     environment = Environment(autoescape=escaped, loader=FunctionLoader(load), undefined=StrictUndefined)  # noqa: S701
-    environment.filters["md"] = lambda text: html.escape(plain(str(text)), quote=False).replace("|", "&#124;")
+    environment.filters["md"] = markdown_text
     return environment
 
 
 def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
     """What the templates show."""
     figures, run, sample = report.figures, report.run, report.sample
-    job = run.job
 
     def name(number: int | None) -> str:
         if number is None:
             return "no class"
-        return f"{number} ({names[number]})" if number < len(names) else str(number)
+        return f"{number} ({printable(names[number])})" if number < len(names) else str(number)
 
     classes = sorted(figures.classes, key=lambda one: (one.certified / one.images, one.number))[:MAX_CLASSES]
     side = figures.side
     page: dict[str, Any] = {
-        "name": run.name,
+        "name": plain(run.name)[:MAX_CHARACTERS],
         "marks": list(_marks(report)),
         "headline": list(headline_of(report)),
         "images": f"{figures.images:,}",
@@ -95,7 +98,10 @@ def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
             ("sturdy", "The sturdiest images", [_exhibit(one, name) for one in report.sturdy]),
         ],
         "side": side,
-        "errors": [(status, plain(error or ""), f"{count:,}") for status, error, count in figures.errors[:MAX_ERRORS]],
+        "errors": [
+            (status, plain(error or "")[:MAX_CHARACTERS], f"{count:,}")
+            for status, error, count in figures.errors[:MAX_ERRORS]
+        ],
         "errors_left_out": f"and {len(figures.errors) - MAX_ERRORS:,} more reasons; report.json has all."
         if len(figures.errors) > MAX_ERRORS
         else "",
@@ -104,7 +110,7 @@ def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
             for limit, count in zip(MARGINS, figures.fragile, strict=True)
         ],
         "provenance": list(_provenance(report)),
-        "job": yaml.safe_dump(job.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True),
+        "job": _job_text(report),
         "commands": "smoothcert certify job.yaml\n" + _report_command(report),
     }
     page["sections"] = [("figures", "figures"), ("size", "patch size")]
@@ -238,20 +244,20 @@ def _exhibit(one: Exhibit, name: Name) -> dict[str, Any]:
         f"for {name(one.becomes)}": int((one.votes == one.becomes).sum()),
     }
     rest = len(one.votes) - sum(counts.values())
-    side, square = _strip(one)
+    strip, square = _strip(one)
     return {
         "title": name(one.prediction),
         "text": f"{largest}; at its weakest place the certificate against {one.side} x {one.side} {slack}, and the "
         f"prediction {can} {name(one.becomes)}",
-        "which": plain(f"{one.shard}: {one.key}"),
+        "which": plain(f"{one.shard}: {one.key}")[:MAX_CHARACTERS],
         "picture": "" if picture is None else _data_url(_smaller(picture), "JPEG", quality=80),
-        "reason": plain(one.picture.reason),
+        "reason": plain(one.picture.reason)[:MAX_CHARACTERS],
         "alt": f"the image, predicted as {name(one.prediction)}",
         "box": ""
         if not crop
         else f"left:{100 * one.left / crop:.2f}%;top:{100 * one.top / crop:.2f}%;"
         f"width:{100 * one.side / crop:.2f}%;height:{100 * one.side / crop:.2f}%",
-        "strip": _data_url(side, "PNG"),
+        "strip": _data_url(strip, "PNG"),
         "square": square,
         "strip_alt": "votes: "
         + ", ".join(f"{count} {what}" for what, count in counts.items())
@@ -269,7 +275,9 @@ def _strip(one: Exhibit) -> tuple[Image.Image, bool]:
     side = math.isqrt(len(colours))
     square = one.is_grid and side * side == len(colours)
     shape = (side, side, 4) if square else (1, len(colours), 4)
-    return Image.fromarray(colours.round().astype(np.uint8).reshape(shape), "RGBA"), square
+    strip = Image.fromarray(colours.round().astype(np.uint8).reshape(shape), "RGBA")
+    strip.thumbnail((PICTURE_PX, PICTURE_PX) if square else (STRIP_PX, 1))
+    return strip, square
 
 
 def _smaller(picture: Image.Image) -> Image.Image:
@@ -288,6 +296,7 @@ def _provenance(report: Report) -> Sequence[tuple[str, str]]:
     run, figures = report.run, report.figures
     job, record = run.job, run.record
     size = sum(shard.size for shard in record.shards)
+    made_by = sorted(figures.environments.items(), key=lambda one: -one[1])[:MAX_ERRORS]
     tokens = {"drop": "hidden tokens dropped", "keep": "hidden tokens kept, black"}[job.model.masked_tokens]
     return [
         ("run", f"{run.run_id} in {plain(run.url)}, begun {record.created or 'unknown'}"),
@@ -300,8 +309,16 @@ def _provenance(report: Report) -> Sequence[tuple[str, str]]:
         ),
         ("files", f"{figures.files:,} of {len(run.tasks):,} published, {span(figures.seconds)} of work on shards"),
         ("code", ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))),
-        *((f"made by, {count:,} files", environment) for environment, count in figures.environments.items()),
+        *((f"made by ({number_of(count, 'file')})", environment) for environment, count in made_by),
     ]
+
+
+def _job_text(report: Report) -> str:
+    """The job as YAML; a list of very many tars would make the page large."""
+    job = report.run.job.model_dump(mode="json", exclude_defaults=True)
+    if len(str(job)) > MAX_JOB_CHARACTERS:
+        return f"# The job is too long for this page. It is the key `job` of {plain(report.run.url)}/run.json."
+    return yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
 
 
 def _report_command(report: Report) -> str:

@@ -84,11 +84,17 @@ def atlas_map(sample: SampleFigures) -> str:
     """Mean slack by the place of the patch's upper left corner."""
     with mpl.rc_context(_STYLE):
         axes = Figure(figsize=(6.4, 4.8)).subplots()
-        extent = (sample.lefts[0], sample.lefts[-1] or 1, sample.tops[-1] or 1, sample.tops[0])
-        image = axes.imshow(sample.atlas, cmap="cividis", extent=extent, aspect="auto")
+        (left, right), (top, bottom) = _edges(sample.lefts), _edges(sample.tops)
+        image = axes.imshow(sample.atlas, cmap="cividis", extent=(left, right, bottom, top))
         axes.set(xlabel="left edge of the patch, pixels", ylabel="top edge of the patch, pixels")
         _bar(axes, image, "mean slack, votes")
         return _svg(axes, "atlas")
+
+
+def _edges(places: Sequence[int]) -> tuple[float, float]:
+    """Where a map begins and ends along one axis, if the middle of each cell is at its place."""
+    half = (places[-1] - places[0]) / (len(places) - 1) / 2 if len(places) > 1 else 0.5
+    return places[0] - half, places[-1] + half
 
 
 def _what(figures: Figures) -> str:

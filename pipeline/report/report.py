@@ -14,6 +14,8 @@ from smoothcert.pipeline.report.gallery import Exhibit, Extremes, exhibits_of
 from smoothcert.pipeline.report.sample import SampleFigures, Sampler, sample_figures
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
+from smoothcert.workers.storage.aside import written_aside
+from smoothcert.workers.storage.disk import is_full, is_too_large, naming_a_full_disk, reason_of
 
 SAMPLE, EXHIBITS, SEED = 1000, 12, 0
 """Defaults: images of the sample, images at either end of the gallery, seed of the draw."""
@@ -58,7 +60,7 @@ def report_of(
         of_class: draw only images of this class.
         exhibits: images at either end of the gallery.
     Raises:
-        RequestError: nothing is published yet, or the patch does not fit.
+        RequestError: nothing is published yet, the patch does not fit, or no image is of the class.
         RunError: a file is damaged.
     """
     complete = run.complete()  # before the files are read: _SUCCESS is written after them
@@ -74,6 +76,11 @@ def report_of(
     if not sums.files:
         raise RequestError(f"{run.url} has no files of votes yet; run the job's command again to continue it")
     rows = drawn.rows()
+    if of_class is not None and not len(rows):
+        column = "label" if labelled else "prediction"
+        raise RequestError(
+            f"--class {of_class}: no image with votes has this {column} in {run.url}; name another class"
+        )
     return Report(
         run=run,
         complete=complete,
@@ -95,19 +102,34 @@ def _side(job: Job, side: int | None) -> int:
 
 
 def write_report(report: Report, folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """Write the three files into a folder, which is made; return their paths. `names` are those of the classes."""
+    """Write the three files into a folder, which is made; return their paths. Files of these names are replaced.
+
+    Args:
+        report: to write.
+        folder: of this machine.
+        names: of the classes.
+    Raises:
+        RequestError: the folder cannot be written to.
+        RunError: the disk is full.
+    """
     from smoothcert.pipeline.report.page import html_of, markdown_of
     from smoothcert.pipeline.report.record import json_of
 
-    folder.mkdir(parents=True, exist_ok=True)
     texts = {
         "report.html": html_of(report, names),
         "report.md": markdown_of(report, names),
         "report.json": json_of(report),
     }
-    paths = []
-    for name, text in texts.items():
-        path = folder / name
-        path.write_text(text, encoding="utf-8")
-        paths.append(path)
+    paths = [folder / name for name in texts]
+    with naming_a_full_disk(folder.absolute(), "name another folder with --output"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for path, text in zip(paths, texts.values(), strict=True):
+                with written_aside(path) as aside:
+                    aside.write_text(text, encoding="utf-8", errors="backslashreplace")  # paths need not be UTF-8
+        except OSError as error:
+            if is_full(error) or is_too_large(error):
+                raise
+            reason = f"cannot be written to ({reason_of(error)}); name a folder of this machine"
+            raise RequestError(f"--output {folder}: {reason}") from None
     return paths

@@ -17,6 +17,7 @@ from smoothcert.manifests.names import one_line
 
 NOT_FOUND = {"404", "NoSuchKey"}
 EXISTS = {"412", "PreconditionFailed"}
+PAST_END = {"416", "InvalidRange"}
 BUSY = {"409", "ConditionalRequestConflict", "OperationAborted"}
 
 _DENIED = (

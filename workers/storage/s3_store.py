@@ -25,7 +25,7 @@ from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.files import FileEntry, Listing
 from smoothcert.manifests.job import Storage
 from smoothcert.workers.storage.disk import naming_a_full_disk
-from smoothcert.workers.storage.s3_errors import BUSY, EXISTS, code_of, explained
+from smoothcert.workers.storage.s3_errors import BUSY, EXISTS, PAST_END, code_of, explained
 from smoothcert.workers.storage.temporary import remove_abandoned, temporary_folder
 
 # An unreachable server is given up within 30 s: five attempts of 3 s, and the waits between them.
@@ -118,13 +118,19 @@ class S3Store:
         return self._read(url)
 
     def read_range(self, url: str, start: int, length: int) -> bytes:
-        return self._read(url, Range=f"bytes={start}-{start + length - 1}")
+        length_asked = max(1, length)  # S3 answers an empty range with the whole object
+        return self._read(url, Range=f"bytes={start}-{start + length_asked - 1}")[:length]
 
     def _read(self, url: str, **options: str) -> bytes:
         place = _place_of(url)
         with explained(url):
             for _ in range(_ATTEMPTS):
-                body = self._client.get_object(Bucket=place.bucket, Key=place.key, **options)["Body"]
+                try:
+                    body = self._client.get_object(Bucket=place.bucket, Key=place.key, **options)["Body"]
+                except boto.ClientError as error:
+                    if code_of(error) in PAST_END:
+                        return b""
+                    raise
                 with suppress(*_CUT_SHORT):  # botocore repeats requests, but not if a body breaks off
                     data: bytes = body.read()
                     return data

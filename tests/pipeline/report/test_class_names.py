@@ -8,25 +8,34 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.report.class_names import class_names
 
 
-@pytest.mark.parametrize("text", ["cat\ndog\n", '["cat", "dog"]', '{"1": "dog", "0": "cat"}'])
+@pytest.mark.parametrize("text", ["cat\ndog\n", "\ufeffcat\r\ndog", '["cat", "dog"]', '{"1": "dog", "0": "cat"}'])
 def test_names_are_read_in_the_order_of_the_classes(text: str, tmp_path: Path) -> None:
     """A line each, or JSON."""
     (tmp_path / "names").write_text(text)
-    assert class_names(str(tmp_path / "names")) == ["cat", "dog"]
+    assert class_names(str(tmp_path / "names"), 2) == ["cat", "dog"]
 
 
 def test_imagenets_names_are_known() -> None:
-    names = class_names("imagenet-1k")
+    names = class_names("imagenet-1k", 1000)
     assert (len(names), names[0], names[207]) == (1000, "tench", "golden retriever")
 
 
-@pytest.mark.parametrize(("text", "reason"), [("[", "Expecting value"), ('{"a": "cat"}', "'0'"), (b"\xff", "'utf-8'")])
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("[", "Expecting value"), ('{"a": "cat"}', "'0'"), (b"\xff", "'utf-8'"), ("[" * 200_000, "maximum recursion")],
+)
 def test_a_file_that_holds_no_names_is_refused(text: str | bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "names"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(
         RequestError, match=rf"--names .*: cannot be used \({reason}.*; name a file with a name per line"
     ):
-        class_names(str(path))
+        class_names(str(path), 1)
     with pytest.raises(RequestError, match="No such file or directory"):
-        class_names(str(tmp_path / "gone"))
+        class_names(str(tmp_path / "gone"), 1)
+
+
+def test_names_of_other_classes_are_refused() -> None:
+    """The names of ImageNet would be wrong for ten other classes."""
+    with pytest.raises(RequestError, match=r"--names imagenet-1k: holds 1,000 names, but the network has 10 classes"):
+        class_names("imagenet-1k", 10)

@@ -2,18 +2,23 @@
 
 import hashlib
 import io
+import re
 import tarfile
+import threading
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
 from PIL import Image
 
+from smoothcert.manifests.errors import RunError
 from smoothcert.pipeline.report.figures import COLUMNS
 from smoothcert.pipeline.report.gallery import Exhibit, Extremes, exhibits_of, picture_of
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import open_run
+from smoothcert.workers.storage.store import AnyStore
 from tests.helpers.judged_runs import CLASSES, image, judged_run
 
 
@@ -102,3 +107,34 @@ def test_without_a_right_prediction_there_is_no_exhibit(tmp_path: Path, labelled
     run = judged_run(tmp_path, {"a.tar": [image("0", [1] * 12, 0 if labelled else None)]}, images=images)
     extremes = extremes_of(run.url, 3, labelled=labelled)
     assert len(list(exhibits_of(extremes.fragile, run, 1))) == (0 if labelled else 1)
+
+
+def test_pictures_are_read_at_the_same_time(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, 24 reads from an unreachable server would take 12 minutes."""
+    extremes, run = extremes_of(str(finished), 4), open_run(str(finished))
+    together = threading.Barrier(4)
+
+    def read(_store: AnyStore, url: str, _start: int, _length: int) -> bytes:
+        together.wait(timeout=10)
+        raise RunError(f"{url}: no answer")
+
+    monkeypatch.setattr(AnyStore, "read_range", read)
+    reasons = [one.picture.reason for one in exhibits_of(extremes.fragile, run, 2)]
+    assert len(reasons) == 4
+    assert all(re.fullmatch(r"its tar is out of reach: .*\.tar: no answer", reason) for reason in reasons)
+
+
+def test_pictures_of_a_bucket_are_read_by_range(finished: Path, bucket: str) -> None:
+    """As from a folder; a tar that became shorter has changed."""
+    run = open_run(str(finished))
+    row = next(row for file in read_published(run, COLUMNS) for row in file.rows.to_pylist())
+    tar = next(task.shard.url for task in run.tasks if task.shard.name == row["shard"])
+    client = boto3.client("s3")
+    client.upload_file(tar, bucket, "a.tar")
+    client.put_object(Bucket=bucket, Key="short.tar", Body=b"short")
+    here, there = picture_of(row, tar, run.job), picture_of(row, f"s3://{bucket}/a.tar", run.job)
+    assert here.image is not None
+    assert there.image is not None
+    assert here.image.tobytes() == there.image.tobytes()
+    assert picture_of(row, f"s3://{bucket}/short.tar", run.job) == (None, "its tar has changed since")
+    assert "does not exist" in picture_of(row, f"s3://{bucket}/gone.tar", run.job).reason

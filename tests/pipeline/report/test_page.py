@@ -1,12 +1,15 @@
 """The page shows every text as it is, and asks nothing of the network."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from smoothcert.pipeline.report import page
+from smoothcert.pipeline.report.gallery import Exhibit, Picture
 from smoothcert.pipeline.report.page import headline_of, html_of, markdown_of
 from smoothcert.pipeline.report.report import Report, report_of
 from smoothcert.workers.runs.run import open_run
@@ -90,3 +93,36 @@ def test_a_table_of_very_many_classes_is_cut(tmp_path: Path, monkeypatch: pytest
     text = markdown_of(report_of(judged_run(tmp_path, {"a.tar": images})))
     assert "The 2 least certified of 4 classes are shown; report.json has all." in text
     assert len(re.findall(r"^\| \d \| 1 \|", text, re.MULTILINE)) == 2
+
+
+def test_markdown_has_no_link_and_no_line_of_a_name(tmp_path: Path) -> None:
+    """A picture would be fetched from the network; a new line would end the table."""
+    names = ["![x](http://example.org/x.png)\n# heading"] * CLASSES
+    made = judged_run(tmp_path, {"a.tar": [image("`k`\n# key", [0] * 12), image("1", [1] * 12)]}, name="n\n# run")
+    text = markdown_of(report_of(made), names)
+    assert not re.search(r"(?<!\\)\[|(?<!\\)`k", text)
+    assert "example.org" in text
+    headings = re.findall(r"^#.*", text, re.MULTILINE)
+    assert len([one for one in headings if re.search("heading|key|^# run", one)]) == 0
+
+
+def test_very_long_texts_are_cut(tmp_path: Path) -> None:
+    """Names of classes, keys, reasons, the job's list of tars: the page stays small."""
+    failed = [image(f"{number}", None, error=f"{number} {'e' * 200_000}") for number in range(30)]
+    images = [*failed, image("k" * 10**6, [0] * 12), image("w", [1] * 12)]
+    shards = [f"s3://bucket/{number:0100d}.tar" for number in range(10_000)]
+    report = report_of(judged_run(tmp_path, {"a.tar": images}, images={"shards": shards}))
+    text = html_of(report, ["n" * 10**6] * CLASSES)
+    assert len(text) < 500_000
+    assert f"{report.run.url}/run.json" in text
+    assert len(markdown_of(report, ["n" * 10**6] * CLASSES)) < 100_000
+
+
+def test_votes_of_very_many_blocks_are_a_small_picture() -> None:
+    """A pixel a vote, but no more pixels than a screen shows."""
+    random = np.random.default_rng(0)
+    votes, margins = random.integers(0, 3, 512**2), random.random(512**2).astype(np.float32)
+    exhibit = Exhibit("s", "k", 0, 1, 2, votes, margins, 2, 0, 0, 3, 2, is_grid=True, picture=Picture(None, "gone"))
+    strip, square = page._strip(exhibit)
+    assert (strip.size, square) == ((page.PICTURE_PX, page.PICTURE_PX), True)
+    assert page._strip(replace(exhibit, votes=votes[:224], margins=margins[:224]))[0].size == (224, 1)

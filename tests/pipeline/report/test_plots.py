@@ -39,3 +39,11 @@ def test_a_plot_has_the_pages_colour_and_its_own_words(name: str, finished: Path
     assert "#000000" not in svg
     assert "pixels" in " ".join(ET.fromstring(svg).itertext())
     assert svg == PLOTS[name](report)
+
+
+@pytest.mark.parametrize(
+    ("places", "edges"),
+    [((0, 1, 2, 3), (-0.5, 3.5)), ((0, 8, 16), (-4, 20)), ((0,), (-0.5, 0.5))],  # the last: a patch like the image
+)
+def test_a_cell_of_the_atlas_lies_around_its_place(places: tuple[int, ...], edges: tuple[float, float]) -> None:
+    assert plots._edges(places) == edges

@@ -1,5 +1,6 @@
 """A report of each kind of run: three files that agree, small whatever the run."""
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.report.report import report_of, write_report
 from smoothcert.workers.runs.run import open_run
@@ -88,3 +89,45 @@ def test_the_command_prints_headline_and_paths(report: Callable[..., tuple[int, 
 def test_a_patch_must_fit(report: Callable[..., tuple[int, str, Path]]) -> None:
     code, text, _ = report("--patch", "17")
     assert (code, "--patch 17: must be 1 to 16" in text) == (2, True)
+
+
+def test_a_class_without_images_is_refused(report: Callable[..., tuple[int, str, Path]]) -> None:
+    """A page without the weak places that were asked for would say nothing."""
+    code, text, folder = report("--class", "99")
+    assert (code, "--class 99: no image with votes has this label in " in text) == (2, True)
+    assert not folder.exists()
+
+
+def test_names_must_be_of_the_networks_classes(report: Callable[..., tuple[int, str, Path]]) -> None:
+    code, text, _ = report("--names", "imagenet-1k")
+    assert (code, "the network has 3 classes" in text) == (2, True)
+
+
+def test_a_report_is_not_written_to_s3(report: Callable[..., tuple[int, str, Path]]) -> None:
+    """Path would make a folder `s3:` here."""
+    code, text, _ = report("-o", "s3://bucket/report")
+    assert (code, "--output: reports are not written to S3" in text) == (2, True)
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(
+    report: Callable[..., tuple[int, str, Path]], tmp_path: Path
+) -> None:
+    (tmp_path / "out").write_text("in the way")
+    code, text, folder = report()
+    assert (code, f"--output {folder}: cannot be written to (File exists)" in text) == (2, True)
+
+
+def test_a_failed_write_keeps_the_report_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No half of a page, and nothing aside; a full disk is named."""
+    found = report_of(judged_run(tmp_path, {"a.tar": [image("0", [0] * 12)]}))
+    before = [path.read_bytes() for path in write_report(found, tmp_path / "out")]
+
+    def half(path: Path, text: str, **_options: str) -> None:
+        path.write_bytes(text.encode()[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(RunError, match=r"is full .*; make room there, or name another folder with --output"):
+        write_report(found, tmp_path / "out")
+    assert [(tmp_path / "out" / f"report.{kind}").read_bytes() for kind in ("html", "md", "json")] == before
+    assert len(list((tmp_path / "out").iterdir())) == 3

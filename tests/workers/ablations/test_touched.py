@@ -12,6 +12,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.geometry import Geometry
+from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.ablations.touched import Touched, reach
 from tests.helpers.ablations import Pixels, settings_of, shown_by_hand
@@ -96,3 +97,27 @@ def test_sums_are_over_the_unions_that_several_patches_touch(
         patched.setattr(touched, "MAX_LISTED", 0)
         bound = reach(Geometry.of(*setting), Threat(*patch, patches=2))
     assert (bound.sums(weights).max(axis=1) >= expected).all()
+
+
+@given(settings_of(sides=tuple(range(1, 7))), st.data())
+@settings(max_examples=40)
+def test_each_place_has_what_a_patch_there_touches(setting: tuple[Ablation, int, int], data: st.DataObject) -> None:
+    """`everywhere` has one set a place, in row-major order; `touched_at` gives the same one by one."""
+    _, height, width = setting
+    patch = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
+    ablations, shown = ablations_of(*setting), shown_by_hand(*setting)
+    places = list(product(range(height - patch[0] + 1), range(width - patch[1] + 1)))
+    everywhere = ablations.everywhere(*patch)
+    assert everywhere.places(np.arange(everywhere.num_sets)).tolist() == [[list(place)] for place in places]
+    counts = everywhere.sums(np.eye(len(shown), dtype=np.float32)).T  # [places, ablations]: 1 where touched
+    for place, (top, left) in enumerate(places):
+        hit = frozenset(product(range(top, top + patch[0]), range(left, left + patch[1])))
+        expected = [bool(pixels & hit) for pixels in shown]
+        assert ablations.touched_at(*patch, top, left).tolist() == expected
+        assert (counts[place] == expected).all()
+
+
+@pytest.mark.parametrize("patch", [(0, 1), (7, 1), (1, 9)])
+def test_a_patch_larger_than_the_image_has_no_places(patch: tuple[int, int]) -> None:
+    with pytest.raises(RequestError, match=r"must be 1 x 1 to 6 x 8, the image"):
+        ablations_of(Ablation(kind="column", size=2), 6, 8).everywhere(*patch)

@@ -10,6 +10,7 @@ import pytest
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.workers.storage.folder_store import FolderStore
+from tests.helpers.store_calls import RANGES, RANGES_OF
 
 NAME = "votes/00000-a.parquet"
 
@@ -27,6 +28,14 @@ def test_a_file_is_published_once(tmp_path: Path) -> None:
     assert store.read(f"{run}/{NAME}") == b"first"
     assert store.find(f"{run}/{NAME}") == before
     assert _names(tmp_path) == [f"run/{NAME}"]
+
+
+@pytest.mark.parametrize(("start", "length", "expected"), RANGES)
+def test_a_range_is_a_slice_of_the_file(start: int, length: int, expected: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(RANGES_OF)
+    assert FolderStore().read_range(str(tmp_path / "a"), start, length) == expected
+    with pytest.raises(RequestError, match="No such file"):
+        FolderStore().read_range(str(tmp_path / "b"), start, length)
 
 
 def test_one_of_many_writers_wins(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from smoothcert.manifests.shards import find_shards
 from smoothcert.workers.storage import store as storage
 from smoothcert.workers.storage.s3_store import S3Store
 from smoothcert.workers.storage.store import AnyStore
-from tests.helpers.store_calls import NAME, all_calls
+from tests.helpers.store_calls import NAME, RANGES, RANGES_OF, all_calls
 
 
 def test_an_object_is_published_once(either: str) -> None:
@@ -32,6 +32,15 @@ def test_an_object_is_published_once(either: str) -> None:
     assert store.find(f"{either}/run/{NAME}") == before
     assert before is not None
     assert (before.url, before.size) == (f"{either}/run/{NAME}", 5)
+
+
+@pytest.mark.parametrize(("start", "length", "expected"), RANGES)
+def test_a_range_is_a_slice_of_the_object(start: int, length: int, expected: bytes, either: str) -> None:
+    """As in a folder."""
+    boto3.client("s3").put_object(Bucket=either[5:], Key="a", Body=RANGES_OF)
+    assert AnyStore(Storage()).read_range(f"{either}/a", start, length) == expected
+    with pytest.raises(RequestError, match="does not exist"):
+        AnyStore(Storage()).read_range(f"{either}/b", start, length)
 
 
 def test_one_of_many_writers_wins(bucket_url: str) -> None:
