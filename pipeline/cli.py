@@ -244,7 +244,7 @@ def compare(
 @app.command()
 @ends_with_exit_code
 def sql(
-    runs_and_question: Annotated[
+    runs_and_statement: Annotated[
         list[str],
         typer.Argument(metavar='RUN... "SELECT ..."', help="Folders of runs, then a query.", show_default=False),
     ],
@@ -258,13 +258,13 @@ def sql(
     from smoothcert.pipeline.sql.relations import connect
     from smoothcert.workers.runs.run import open_run
 
-    *folders, question = runs_and_question
+    *folders, statement = runs_and_statement
     if not folders:
         raise RequestError('name a run, then the query in quotes: smoothcert sql RUN "select count(*) from images"')
     if as_csv + as_json + (parquet is not None) > 1:
         raise RequestError("--csv, --json and --parquet exclude each other; use one")
     settings = storage_of(storage or ())
-    answer = answers.ask(connect([open_run(_place(run), settings) for run in folders], settings), question)
+    answer = answers.ask(connect([open_run(_place(run), settings) for run in folders], settings), statement)
     if parquet is not None:
         answers.write_parquet(answer, parquet)
     elif as_json:
@@ -288,7 +288,9 @@ def report(
     names: Annotated[
         str | None, typer.Option(metavar="FILE|imagenet-1k", help="Names of the classes: a line each, or JSON.")
     ] = None,
-    sample: Annotated[int, typer.Option(min=1, help="Images for rectangles, two patches and weak places.")] = 1000,
+    sample: Annotated[
+        int | None, typer.Option(min=1, help="Images for rectangles, two patches, weak places; default: up to 1000.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of this choice.")] = 0,
     of_class: Annotated[int | None, typer.Option("--class", min=0, help="Choose only images of this class.")] = None,
     storage: StorageSettings = None,

@@ -29,6 +29,8 @@ COLUMNS = [
 RULES = {"exact": "max_certified_patch", "margin": "max_margin_certified_patch"}
 MARGINS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Limits under which votes are counted as fragile."""
+MAX_REASONS, FURTHER_REASONS = 10_000, "further reasons"
+"""Reasons of errors that are told apart, and the name of all others: each image may have a reason of its own."""
 _ABSENT = -1
 
 Ints = NDArray[np.int64]
@@ -150,7 +152,9 @@ class Sums:
         self.environments[environment_of(file.metadata.environment)] += 1
         self.status.update(rows["status"].to_pylist())
         failed = rows.filter(pc.not_equal(rows["status"], "ok"))
-        self.errors.update(zip(failed["status"].to_pylist(), failed["error"].to_pylist(), strict=True))
+        for status, error in zip(failed["status"].to_pylist(), failed["error"].to_pylist(), strict=True):
+            known = (status, error) in self.errors or len(self.errors) < MAX_REASONS
+            self.errors[status, error if known else FURTHER_REASONS] += 1
         self._add_classes(rows)
         self._add_margins(rows)
 

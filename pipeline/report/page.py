@@ -19,7 +19,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from PIL import Image
 
 from smoothcert.manifests.names import printable
-from smoothcert.pipeline.console.looks import markdown_text, number_of, percent, plain, span
+from smoothcert.pipeline.console.looks import DASH, markdown_text, number_of, percent, plain, span
 from smoothcert.pipeline.overview.runs_list import ablation_in_words
 from smoothcert.pipeline.report import plots
 from smoothcert.pipeline.report.figures import MARGINS, ClassFigures, Share
@@ -35,6 +35,9 @@ STRIP_PX = 1000
 """Widths in pixels, at most: of pictures and squares of votes, of strips of votes."""
 _PREDICTED, _BECOMES, _OTHER = (47, 127, 214), (194, 98, 10), (138, 138, 138)
 _FAINT = 0.25  # opacity of a vote without margin
+
+_FALLS_TO = "falls most often to"
+_TEXTS = ("class", _FALLS_TO)  # columns of text
 
 Name = Callable[[int | None], str]
 
@@ -87,8 +90,8 @@ def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
         "shares": [_share_row(what, share) for what, share in shares_of(report)],
         "curve_alt": _curve_alt(report),
         "sample": _sample_note(report),
-        "class_titles": ["class", "images", "clean", "smoothed", f"certified {side} x {side}", "falls most often to"],
-        "classes": [_class_cells(one, name) for one in classes],
+        "class_titles": [(title, title in _TEXTS) for title in _class_titles(report)],
+        "classes": [_class_cells(one, _class_titles(report), name) for one in classes],
         "classes_left_out": f"The {len(classes):,} least certified of {len(figures.classes):,} classes are shown; "
         "report.json has all."
         if len(classes) < len(figures.classes)
@@ -171,7 +174,7 @@ def shares_of(report: Report) -> Sequence[tuple[str, Share]]:
     """Clean, smoothed and certified shares: the certified ones for each patch of the job and both rules."""
     figures = report.figures
     rows = [("clean", figures.clean), ("smoothed", figures.smoothed)]
-    for side in dict.fromkeys([figures.side, *report.run.job.patches]):
+    for side in sorted({figures.side, *report.run.job.patches}):
         for rule, shares in figures.certified.items():
             rows.append((f"certified {side} x {side}, {rule} rule", shares[side - 1]))
     return [(name, share) for name, share in rows if share is not None]
@@ -214,22 +217,33 @@ def _atlas_note(report: Report) -> str:
     )
 
 
-def _class_cells(one: ClassFigures, name: Name) -> list[dict[str, str]]:
-    def share(count: int | None) -> dict[str, str]:
-        return {
-            "value": "" if count is None else f"{count / one.images:.6f}",
-            "text": percent(None if count is None else count / one.images),
-        }
+def _class_titles(report: Report) -> list[str]:
+    """The columns of the table of classes; without labels nothing is right or wrong."""
+    figures, side = report.figures, report.figures.side
+    titles = ["class", "images", f"certified {side} x {side}"]
+    if figures.labelled:
+        titles[2:2] = ["clean", "smoothed"] if figures.with_clean else ["smoothed"]
+        titles.append(_FALLS_TO)
+    return titles
 
+
+def _class_cells(one: ClassFigures, titles: Sequence[str], name: Name) -> list[dict[str, Any]]:
     falls = "" if one.falls_to is None else f"{name(one.falls_to)}, {number_of(one.fallen, 'image')}"
-    return [
-        {"value": str(one.number), "text": name(one.number)},
-        {"value": str(one.images), "text": f"{one.images:,}"},
-        share(one.clean),
-        share(one.smoothed),
-        share(one.certified),
-        {"value": falls, "text": falls},
-    ]
+    cells = {
+        "class": (str(one.number), name(one.number)),
+        "images": (str(one.images), f"{one.images:,}"),
+        "clean": _share_cell(one.clean, one.images),
+        "smoothed": _share_cell(one.smoothed, one.images),
+        _FALLS_TO: (falls, falls),
+    }
+    certified = _share_cell(one.certified, one.images)
+    chosen = ((title, cells.get(title, certified)) for title in titles)
+    return [{"value": value, "text": text, "is_text": title in _TEXTS} for title, (value, text) in chosen]
+
+
+def _share_cell(count: int | None, images: int) -> tuple[str, str]:
+    """The value by which a share is sorted, and its text."""
+    return ("", DASH) if count is None else (f"{count / images:.6f}", percent(count / images))
 
 
 def _exhibit(one: Exhibit, name: Name) -> dict[str, Any]:
@@ -305,7 +319,7 @@ def _provenance(report: Report) -> Sequence[tuple[str, str]]:
         ("ablations", ablation_in_words(job.ablation)),
         (
             "data",
-            f"{number_of(len(record.shards), 'shard')}, {size / 1e9:,.2f} GB, labels: {job.images.label or 'none'}",
+            f"{number_of(len(record.shards), 'shard')}, {size / 1e6:,.0f} MB, labels: {job.images.label or 'none'}",
         ),
         ("files", f"{figures.files:,} of {len(run.tasks):,} published, {span(figures.seconds)} of work on shards"),
         ("code", ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))),

@@ -12,13 +12,16 @@ from smoothcert.manifests.job import Job
 from smoothcert.pipeline.report.figures import COLUMNS, Figures, Sums
 from smoothcert.pipeline.report.gallery import Exhibit, Extremes, exhibits_of
 from smoothcert.pipeline.report.sample import SampleFigures, Sampler, sample_figures
+from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.storage.aside import written_aside
 from smoothcert.workers.storage.disk import is_full, is_too_large, naming_a_full_disk, reason_of
 
-SAMPLE, EXHIBITS, SEED = 1000, 12, 0
-"""Defaults: images of the sample, images at either end of the gallery, seed of the draw."""
+EXHIBITS, SEED = 12, 0
+"""Defaults: images at either end of the gallery, seed of the draw."""
+MAX_SAMPLE, SAMPLED_VOTES = 1000, 4_000_000
+"""The default sample has at most so many images and votes. A sample of blocks, with many votes each, is smaller."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def report_of(
     run: Run,
     *,
     side: int | None = None,
-    sample: int = SAMPLE,
+    sample: int | None = None,
     seed: int = SEED,
     of_class: int | None = None,
     exhibits: int = EXHIBITS,
@@ -55,7 +58,7 @@ def report_of(
     Args:
         run: finished or not; what is published is read.
         side: of the square patch that headline, classes, weak places and images are about; None: the job's first.
-        sample: images of the sample.
+        sample: images of the sample; None: as many as take a minute, at most MAX_SAMPLE.
         seed: of the draw.
         of_class: draw only images of this class.
         exhibits: images at either end of the gallery.
@@ -66,6 +69,9 @@ def report_of(
     complete = run.complete()  # before the files are read: _SUCCESS is written after them
     job = run.job
     side, labelled = _side(job, side), job.images.label is not None
+    if sample is None:
+        ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
+        sample = min(MAX_SAMPLE, max(1, SAMPLED_VOTES // ablations.num_ablations))
     sums, drawn = Sums(job, side), Sampler(sample, seed, of_class, labelled=labelled)
     extremes = Extremes(exhibits, labelled)
     indices = {task.file_name: task.index for task in run.tasks}

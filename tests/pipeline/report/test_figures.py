@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from smoothcert.pipeline.report import figures
 from smoothcert.pipeline.report.figures import COLUMNS, MARGINS, Figures, Share, Sums
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, open_run
@@ -78,6 +79,15 @@ def test_errors_are_counted_by_reason_the_most_frequent_first(run: Run) -> None:
     ).size().to_dict()
     counts = [count for _, _, count in figures.errors]
     assert counts == sorted(counts, reverse=True)
+
+
+def test_very_many_reasons_are_counted_together(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No image is lost."""
+    monkeypatch.setattr(figures, "MAX_REASONS", 1)
+    found = figures_of(run)
+    assert figures.FURTHER_REASONS in {error for _, error, _ in found.errors}
+    assert len(found.errors) <= 3
+    assert sum(count for _, _, count in found.errors) == 100 - found.status["ok"]
 
 
 def test_fragile_votes_are_counted_by_margin(run: Run) -> None:
