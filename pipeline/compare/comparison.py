@@ -21,13 +21,14 @@ import pyarrow.compute as pc
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.compare.comparable import differing_keys, reasons_against
-from smoothcert.pipeline.compare.measures import ABSENT, Bools, Certified, Ints
-from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Pairs, pair
+from smoothcert.pipeline.compare.measures import Bools, Certified
+from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Ints, Pairs, pair
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.looks import number_of
 from smoothcert.pipeline.statistics import difference_interval, holm, mcnemar
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.runs.run import Run
+from smoothcert.workers.runs.votes_table import ABSENT
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ import pyarrow.compute as pc
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.gates import Gate, Gates
 from smoothcert.pipeline.compare.comparison import Comparison, flags, lost_and_gained, within_tolerance
-from smoothcert.pipeline.compare.measures import ABSENT, Bools, Certified, Ints
+from smoothcert.pipeline.compare.measures import Bools, Certified
+from smoothcert.pipeline.compare.pairs import Ints, names_of
+from smoothcert.workers.runs.votes_table import ABSENT
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _wrong_gates(comparison: Comparison, gates: Gates) -> Iterator[str]:
 def _wrong_acceptances(comparison: Comparison, gates: Gates, today: date) -> Iterator[str]:
     pairs = comparison.pairs
     tables = [table.select(["shard", "key"]) for table in (pairs.images, pairs.only_base, pairs.only_new)]
-    there = pc.is_in(_named(gates), value_set=_names(pa.concat_tables(tables)).combine_chunks())
+    there = pc.is_in(_named(gates), value_set=names_of(pa.concat_tables(tables)).combine_chunks())
     for place, (accepted, known) in enumerate(zip(gates.accept, there.to_pylist(), strict=True)):
         at = f"accept[{place}]: {accepted.shard}, key {accepted.key!r}"
         if not known:
@@ -116,11 +118,6 @@ def _wrong_acceptances(comparison: Comparison, gates: Gates, today: date) -> Ite
 def _certified(gate: Gate) -> Certified:
     height, width = gate.patch or (0, 0)
     return Certified(height, width, gate.rule.value)
-
-
-def _names(images: pa.Table) -> pa.ChunkedArray:
-    """[images]: shard and key in one text; a zero byte is in neither."""
-    return pc.binary_join_element_wise(images["shard"], images["key"], "\0")
 
 
 def _named(gates: Gates) -> pa.Array:
@@ -150,7 +147,7 @@ class _Judge:
     def __init__(self, comparison: Comparison, gates: Gates) -> None:
         self._comparison, self._gates = comparison, gates
         self._pairs = comparison.pairs.images
-        self._accepted: Bools = np.asarray(pc.is_in(_names(self._pairs), value_set=_named(gates)))
+        self._accepted: Bools = np.asarray(pc.is_in(names_of(self._pairs), value_set=_named(gates)))
         only_new = comparison.pairs.only_new
         self._new = pa.concat_tables([self._pairs.select(only_new.column_names), only_new])
 
@@ -167,7 +164,7 @@ class _Judge:
         for gate in self._gates.gates:
             if gate.metric != "errors":
                 lost |= lost_and_gained(self._pairs, _column(gate))[0]
-        gone = set(_names(self._pairs.filter(pa.array(lost & self._accepted))).to_pylist())
+        gone = set(names_of(self._pairs.filter(pa.array(lost & self._accepted))).to_pylist())
         for one in self._gates.accept:
             if f"{one.shard}\0{one.key}" in gone:
                 yield f"{one.shard}, {one.key}: {one.reason}"

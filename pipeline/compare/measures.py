@@ -21,15 +21,11 @@ from smoothcert.manifests.rules import RuleName
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.families import family_of
+from smoothcert.workers.certificates.majority import LARGEST_SQUARES
 from smoothcert.workers.certificates.rules import Answer, Ballots
-from smoothcert.workers.runs.votes_table import matrix_of
+from smoothcert.workers.runs.votes_table import ABSENT, matrix_of, numbers_of, spread
 
 Bools = NDArray[np.bool_]
-Ints = NDArray[np.int64]
-ABSENT = -1
-"""In a column of classes: none."""
-
-_LARGEST_SQUARES = {RuleName.exact: "max_certified_patch", RuleName.margin: "max_margin_certified_patch"}
 
 
 @dataclass(frozen=True)
@@ -50,16 +46,10 @@ class Certified:
         return f"certified against {self.height} x {self.width} ({self.rule} rule)"
 
 
-def classes_in(rows: pa.Table, column: str) -> Ints:
-    """[rows]: a column of classes, ABSENT for null."""
-    classes: Ints = rows[column].cast(pa.int64()).fill_null(ABSENT).to_numpy()
-    return classes
-
-
 def right_in(rows: pa.Table, column: str) -> Bools:
     """[rows]: whether a column of predictions holds the label."""
-    predictions = classes_in(rows, column)
-    right: Bools = (predictions != ABSENT) & (predictions == classes_in(rows, "label"))
+    predictions = numbers_of(rows[column])
+    right: Bools = (predictions != ABSENT) & (predictions == numbers_of(rows["label"]))
     return right
 
 
@@ -74,7 +64,7 @@ def certified_in(rows: pa.Table, job: Job, measure: Certified) -> Bools:
     The stored columns answer for squares; the votes answer for other rectangles.
     """
     if measure.height == measure.width:
-        largest = rows[_LARGEST_SQUARES[RuleName(measure.rule)]].cast(pa.int64()).fill_null(ABSENT).to_numpy()
+        largest = numbers_of(rows[LARGEST_SQUARES[RuleName(measure.rule)]])
         square: Bools = largest >= measure.height
         return square
     voted = np.asarray(pc.is_valid(rows["votes"]))
@@ -97,6 +87,5 @@ def slack_and_place(rows: pa.Table, job: Job, measure: Certified) -> dict[str, A
     if not voted.any():
         return {name: pa.nulls(len(rows), pa.int32()) for name in ("slack", "top", "left")}
     answer = answer_for(rows.filter(pa.array(voted)), job, measure)
-    taken = pa.array(np.cumsum(voted) - 1, mask=~voted)
     values = {"slack": answer.slack, "top": answer.places[:, 0, 0], "left": answer.places[:, 0, 1]}
-    return {name: pa.array(array.astype(np.int32)).take(taken) for name, array in values.items()}
+    return {name: spread(pa.array(array.astype(np.int32)), voted) for name, array in values.items()}

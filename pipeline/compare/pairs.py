@@ -16,21 +16,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.compare.measures import (
     Bools,
     Certified,
-    Ints,
     certified_in,
-    classes_in,
     errors_in,
     right_in,
     slack_and_place,
 )
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
-from smoothcert.workers.runs.votes_table import matrix_of
+from smoothcert.workers.runs.votes_table import matrix_of, numbers_of
 
 LOST, GAINED, KEPT_OTHER_CLASS = "lost", "gained", "kept_other_class"
 
@@ -55,6 +54,7 @@ _CHANGES = pa.schema(
     ]
 )
 Columns = dict[str, Any]
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Side(NamedTuple):
         for measure in self.measures:
             certified = certified_in(rows, self.job, measure)
             right[measure.column] = certified & right["smoothed"] if self.labelled else certified
-        classes = {name: classes_in(rows, name) for name in ("prediction", "clean_prediction")}
+        classes = {name: numbers_of(rows[name]) for name in ("prediction", "clean_prediction")}
         columns: Columns = {**classes, **right}
         return {self.prefix + name: column for name, column in columns.items()}
 
@@ -185,8 +185,13 @@ def _joined(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
 
 def _table(schema: pa.Schema, shard: str, rows: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
     """A table of rows of a shard; the columns of _WHICH come from the rows."""
-    which = {"shard": pa.repeat(shard, len(rows)), "key": rows["key"], "label": classes_in(rows, "label")}
+    which = {"shard": pa.repeat(shard, len(rows)), "key": rows["key"], "label": numbers_of(rows["label"])}
     return pa.table({**which, **columns}, schema=schema)
+
+
+def names_of(images: pa.Table) -> pa.ChunkedArray:
+    """[images]: shard and key in one text; a zero byte is in neither."""
+    return pc.binary_join_element_wise(images["shard"], images["key"], "\0")
 
 
 # Reading
@@ -209,12 +214,7 @@ def _shards(base: Run, new: Run) -> Iterator[_Shard]:
 
 def _published(run: Run) -> dict[str, str]:
     """The published files by the names of their shards, in the order of these names."""
-    published = run.published()
-    return {
-        task.shard.name: task.file_name
-        for task in sorted(run.tasks, key=lambda task: task.shard.name)
-        if task.file_name in published
-    }
+    return {task.shard.name: task.file_name for task in sorted(run.published_tasks(), key=lambda task: task.shard.name)}
 
 
 def _rows(run: Run, files: Mapping[str, str]) -> Iterator[pa.Table]:
@@ -253,7 +253,7 @@ def _differences(shard: _Shard, tolerance: float, *, same_ablations: bool) -> Co
 
 
 def _clean_within(shard: _Shard, tolerance: float) -> Bools:
-    base, new = (classes_in(rows, "clean_prediction") for rows in (shard.base, shard.new))
+    base, new = (numbers_of(rows["clean_prediction"]) for rows in (shard.base, shard.new))
     margins = [rows["clean_margin"].fill_null(np.inf).to_numpy() for rows in (shard.base, shard.new)]
     within: Bools = (base != new) & (np.maximum(*margins) < tolerance) & ~_other_label(shard)
     return within
@@ -261,7 +261,7 @@ def _clean_within(shard: _Shard, tolerance: float) -> Bools:
 
 def _other_label(shard: _Shard) -> Bools:
     """[pairs]: whether the label differs, which no rounding explains."""
-    other: Bools = classes_in(shard.base, "label") != classes_in(shard.new, "label")
+    other: Bools = numbers_of(shard.base["label"]) != numbers_of(shard.new["label"])
     return other
 
 

@@ -17,9 +17,9 @@ from rich.table import Column, Table
 from smoothcert.manifests.names import listed
 from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison
 from smoothcert.pipeline.compare.gates import GateResult, GateResults
-from smoothcert.pipeline.compare.pairs import GAINED, LOST
-from smoothcert.pipeline.console.looks import DASH, cell_text, checkpoint, markdown_text, number_of, percent, say, show
-from smoothcert.workers.runs.run import Run
+from smoothcert.pipeline.compare.pairs import GAINED, LOST, names_of
+from smoothcert.pipeline.console.looks import DASH, cell_text, markdown_text, number_of, percent, say, show
+from smoothcert.pipeline.overview.runs_list import run_in_words
 
 MAX_IMAGES = 20
 """Images that the terminal and Markdown show."""
@@ -107,13 +107,7 @@ def as_markdown(comparison: Comparison, gates: GateResults | None = None) -> str
 
 def _which_runs(comparison: Comparison) -> Iterator[str]:
     for role, run in (("base", comparison.base), ("new", comparison.new)):
-        yield f"{role}: {_named(run)}"
-
-
-def _named(run: Run) -> str:
-    model = checkpoint(run.job.model.checkpoint, run.checkpoint_sha256)
-    partial = f", PARTIAL: the first {run.job.images.limit:,} images" if run.partial else ""
-    return f"{run.name}, run {run.run_id}, model {model}{partial}"
+        yield f"{role}: {run_in_words(run)}"
 
 
 def measure_rows(comparison: Comparison) -> list[Row]:
@@ -193,7 +187,7 @@ def _first_of_each(changes: pa.Table, change: str) -> pa.Table:
     votes = pc.abs(pc.subtract(pc.fill_null(chosen["base_slack"], 0), pc.fill_null(chosen["new_slack"], 0)))
     order = [("votes", "descending"), ("shard", "ascending"), ("key", "ascending")]
     chosen = chosen.append_column("votes", votes).sort_by(order)
-    images = pc.binary_join_element_wise(chosen["shard"], chosen["key"], "\0").combine_chunks().dictionary_encode()
+    images = names_of(chosen).combine_chunks().dictionary_encode()
     _, firsts = np.unique(images.indices.to_numpy(), return_index=True)
     return chosen.take(np.sort(firsts))
 

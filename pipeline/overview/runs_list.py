@@ -11,7 +11,7 @@ from smoothcert.manifests.errors import RequestError, SmoothcertError
 from smoothcert.manifests.job import Ablation, Storage
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.shards import instead_of
-from smoothcert.pipeline.console.looks import DASH, percent, plain, short_hash
+from smoothcert.pipeline.console.looks import DASH, checkpoint, percent, plain, short_hash
 from smoothcert.workers.runs.layout import RUN_JSON
 from smoothcert.workers.runs.run import Run, find_run
 from smoothcert.workers.storage.store import AnyStore
@@ -109,6 +109,13 @@ def _minute(created: str | None) -> str:
         return f"{datetime.fromisoformat(created or '').astimezone(UTC):%Y-%m-%d %H:%M}"
     except ValueError:
         return DASH
+
+
+def run_in_words(run: Run) -> str:
+    """Which run it is: job, id, model, and whether it holds all of the data."""
+    model = checkpoint(run.job.model.checkpoint, run.checkpoint_sha256)
+    partial = [f"PARTIAL: the first {run.job.images.limit:,} images"] if run.partial else []
+    return ", ".join([run.name, f"run {run.run_id}", f"model {model}", *partial])
 
 
 def ablation_in_words(ablation: Ablation) -> str:

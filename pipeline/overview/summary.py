@@ -9,9 +9,7 @@ Not covered: how the figures look (tables.py), and what else a reader must know 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +18,7 @@ from smoothcert.workers.runs.environment import environment_of
 from smoothcert.workers.runs.published import PublishedFile, read_published
 from smoothcert.workers.runs.records import CertifiedRecord, FiguresRecord
 from smoothcert.workers.runs.run import Run
+from smoothcert.workers.runs.votes_table import numbers_of
 from smoothcert.workers.tars.label_counts import LabelCounts
 from smoothcert.workers.tars.tar_headers import LeftOut
 
@@ -160,8 +159,8 @@ def _label_counts(rows: pa.Table, job: Job) -> LabelCounts:
     return LabelCounts.of(
         rows["key"].to_pylist(),
         bad.to_pylist(),
-        _with_absent(rows["label"], -1),
-        [_with_absent(rows[name], -1) for name in ("prediction", "clean_prediction")],
+        numbers_of(rows["label"]),
+        [numbers_of(rows[name]) for name in ("prediction", "clean_prediction")],
         images=job.images,
         classes=job.model.classes,
     )
@@ -170,15 +169,10 @@ def _label_counts(rows: pa.Table, job: Job) -> LabelCounts:
 def _counts(rows: pa.Table, patches: Sequence[int], *, labelled: bool) -> dict[str, int]:
     """How many rows are right, and certified at each side."""
     label, clean_prediction, prediction, exact, margin = (
-        _with_absent(rows[name], absent) for name, absent in zip(_NUMBERS, (-1, -2, -2, -1, -1), strict=True)
+        numbers_of(rows[name], absent) for name, absent in zip(_NUMBERS, (-1, -2, -2, -1, -1), strict=True)
     )
     right = prediction == label if labelled else prediction >= 0
     kinds = {"clean": clean_prediction == label, "smoothed": prediction == label, "without votes": prediction < 0}
     for side in patches:
         kinds |= {f"exact {side}": right & (exact >= side), f"margin {side}": right & (margin >= side)}
     return {name: int(rows_of_kind.sum()) for name, rows_of_kind in kinds.items()}
-
-
-def _with_absent(column: pa.ChunkedArray, absent: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    numbers: np.ndarray[Any, np.dtype[np.int64]] = column.cast(pa.int64()).fill_null(absent).to_numpy()
-    return numbers

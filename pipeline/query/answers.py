@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -16,10 +15,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 
-from smoothcert.pipeline.console.looks import DASH, checkpoint, fits, number_of, percent, say, show
+from smoothcert.pipeline.console.looks import DASH, fits, number_of, percent, say, show
+from smoothcert.pipeline.overview.runs_list import run_in_words
 from smoothcert.pipeline.query.questions import Answered, Answers, Counts, Question, Result
 from smoothcert.workers.ablations.touched import MAX_LISTED
-from smoothcert.workers.runs.votes_table import METADATA_KEY
+from smoothcert.workers.runs.votes_table import METADATA_KEY, spread
 from smoothcert.workers.storage.aside import new_file
 
 Row = dict[str, str]
@@ -78,19 +78,14 @@ class AnswersFile:
         columns |= {name: rows[name] for name in ("shard", "key", "label")}
         weakest = [None if answer.is_bound else places for places in answer.places.tolist()]
         for name, values in (("prediction", answered.prediction), ("slack", answer.slack), ("weakest", weakest)):
-            columns[name] = _spread(pa.array(values), voted)
-        columns["certified"] = pc.fill_null(_spread(pa.array(answer.certified), voted), False)
+            columns[name] = spread(pa.array(values), voted)
+        columns["certified"] = pc.fill_null(spread(pa.array(answer.certified), voted), False)
         table = pa.table({field.name: columns[field.name] for field in self._SCHEMA})
         self._writer.write_table(table.cast(self._SCHEMA))
 
     def describe(self, answers: Answers) -> None:
         """Write into the file which run was asked."""
         self._writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(_describe_run(answers))})
-
-
-def _spread(values: pa.Array, there: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Array:
-    """Put the values into the rows that are `there`, in order, and null into the others."""
-    return values.take(pa.array(np.cumsum(there) - 1, mask=~there))
 
 
 def _describe_run(answers: Answers) -> dict[str, Any]:
@@ -114,16 +109,8 @@ def show_answers(answers: Answers, console: Console) -> None:
 
 def title_of(answers: Answers) -> str:
     """Which run answers, and whether that is all of the data."""
-    run = answers.run
-    return ", ".join(
-        [
-            run.name,
-            f"run {run.run_id}",
-            f"model {checkpoint(run.job.model.checkpoint, run.checkpoint_sha256)}",
-            *([f"PARTIAL: the first {run.job.images.limit:,} images"] if run.partial else []),
-            *([] if answers.complete else [f"UNFINISHED: {_how_far(answers)}"]),
-        ]
-    )
+    unfinished = "" if answers.complete else f", UNFINISHED: {_how_far(answers)}"
+    return run_in_words(answers.run) + unfinished
 
 
 def _how_far(answers: Answers) -> str:

@@ -26,10 +26,9 @@ from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.certificates.rules import Answer, Ballots
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
-from smoothcert.workers.runs.votes_table import matrix_of
+from smoothcert.workers.runs.votes_table import ABSENT, matrix_of, numbers_of
 
 _COLUMNS = ["key", "shard", "label", "votes", "margins"]
-_NO_CLASS = -1
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -142,8 +141,8 @@ class Answered(NamedTuple):
         result.classes[None].add(len(rows), certified, correct)
         if by_class:
             own = self.prediction if self.label is None else self.label
-            everyone = own if self.label is None else _labels(rows)  # also images without votes
-            for number in np.unique(everyone[everyone != _NO_CLASS]).tolist():
+            everyone = own if self.label is None else numbers_of(rows["label"])  # also images without votes
+            for number in np.unique(everyone[everyone != ABSENT]).tolist():
                 these = own == number
                 counts = result.classes.setdefault(number, Counts())
                 counts.add(int((everyone == number).sum()), certified[these], correct[these])
@@ -214,7 +213,7 @@ def _answer_all(
 ) -> Iterator[tuple[Result, Answered]]:
     rules = family_of(job.ablation).rules
     votes, margins = matrix_of(voted["votes"]), matrix_of(voted["margins"])
-    label = None if job.images.label is None else _labels(voted)
+    label = None if job.images.label is None else numbers_of(voted["label"])
     ballots: dict[tuple[int, float], Ballots] = {}
     for result in results:
         question = result.question
@@ -227,8 +226,3 @@ def _answer_all(
         counted = ballots[kind]
         answer = rules[question.rule](counted, coarse, Threat(question.height, question.width, question.patches))
         yield result, Answered(answer, counted.tally.prediction, label)
-
-
-def _labels(rows: pa.Table) -> Ints:
-    labels: Ints = rows["label"].cast(pa.int64()).fill_null(_NO_CLASS).to_numpy()
-    return labels

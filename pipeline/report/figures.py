@@ -16,22 +16,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from smoothcert.manifests.job import Job
+from smoothcert.manifests.rules import RuleName
 from smoothcert.pipeline.statistics import share_interval
+from smoothcert.workers.certificates.majority import LARGEST_SQUARES
 from smoothcert.workers.runs.environment import environment_of
 from smoothcert.workers.runs.published import PublishedFile
-from smoothcert.workers.runs.votes_table import matrix_of
+from smoothcert.workers.runs.votes_table import ABSENT, matrix_of, numbers_of
 
 COLUMNS = [
     *("key", "shard", "index", "image_offset", "image_bytes", "sha256", "status", "error", "label"),
     *("clean_prediction", "prediction", "count", "runner_up_count", "votes", "margins"),
     *("max_certified_patch", "max_margin_certified_patch"),
 ]
-RULES = {"exact": "max_certified_patch", "margin": "max_margin_certified_patch"}
 MARGINS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Limits under which votes are counted as fragile."""
 MAX_REASONS, FURTHER_REASONS = 10_000, "further reasons"
 """Reasons of errors that are told apart, and the name of all others: each image may have a reason of its own."""
-_ABSENT = -1
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -159,19 +159,19 @@ class Sums:
         self._add_margins(rows)
 
     def _add_classes(self, rows: pa.Table) -> None:
-        label, clean, prediction = (_numbers(rows, name) for name in ("label", "clean_prediction", "prediction"))
-        right = (prediction == label) & (label != _ABSENT) if self.labelled else prediction != _ABSENT
-        clean_right = (clean == label) & (label != _ABSENT)
+        label, clean, prediction = (numbers_of(rows[name]) for name in ("label", "clean_prediction", "prediction"))
+        right = (prediction == label) & (label != ABSENT) if self.labelled else prediction != ABSENT
+        clean_right = (clean == label) & (label != ABSENT)
         self.clean += int(clean_right.sum())
         self.smoothed += int((right & self.labelled).sum())
-        for rule, column in RULES.items():
-            largest = np.where(right, _numbers(rows, column), 0).clip(0)
+        for rule, column in LARGEST_SQUARES.items():
+            largest = np.where(right, numbers_of(rows[column]), 0).clip(0)
             counts = np.bincount(largest, minlength=self.job.preprocess.crop + 1)
             self.sides[rule] = self.sides.get(rule, 0) + counts
         of = label if self.labelled else prediction
-        certified = right & (_numbers(rows, RULES["exact"]) >= self.side)
+        certified = right & (numbers_of(rows[LARGEST_SQUARES[RuleName.exact]]) >= self.side)
         for name, which in (
-            ("images", of != _ABSENT),
+            ("images", of != ABSENT),
             ("clean", clean_right),
             ("smoothed", right),
             ("certified", certified),
@@ -179,7 +179,7 @@ class Sums:
             numbers, counts = np.unique(of[which], return_counts=True)
             counter = self.by_class.setdefault(name, Counter())
             counter.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
-        wrong = self.labelled & (prediction != label) & (prediction != _ABSENT) & (label != _ABSENT)
+        wrong = self.labelled & (prediction != label) & (prediction != ABSENT) & (label != ABSENT)
         pairs, counts = np.unique(np.stack([label[wrong], prediction[wrong]], 1), axis=0, return_counts=True)
         self.pairs.update(dict(zip(map(tuple, pairs.tolist()), counts.tolist(), strict=True)))
 
@@ -228,8 +228,3 @@ class Sums:
                 falls_to,
                 fallen,
             )
-
-
-def _numbers(rows: pa.Table, column: str) -> Ints:
-    numbers: Ints = rows[column].cast(pa.int64()).fill_null(_ABSENT).to_numpy()
-    return numbers

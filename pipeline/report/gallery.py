@@ -19,11 +19,10 @@ from PIL import Image
 
 from smoothcert.manifests.errors import SmoothcertError
 from smoothcert.manifests.job import Job
-from smoothcert.pipeline.report.sample import slack_if_touched
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.families import family_of
-from smoothcert.workers.certificates.rules import Ballots
+from smoothcert.workers.certificates.rules import Ballots, slack_if_touched
 from smoothcert.workers.iteration import map_ahead
 from smoothcert.workers.runs.published import PublishedFile
 from smoothcert.workers.runs.run import Run

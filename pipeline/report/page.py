@@ -9,7 +9,7 @@ import base64
 import io
 import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -25,6 +25,7 @@ from smoothcert.pipeline.report import plots
 from smoothcert.pipeline.report.figures import MARGINS, ClassFigures, Share
 from smoothcert.pipeline.report.gallery import Exhibit
 from smoothcert.pipeline.report.report import Report
+from smoothcert.pipeline.report.sample import SampleFigures
 
 MAX_CLASSES, MAX_ERRORS = 2000, 50
 """Rows of tables; JSON has all."""
@@ -72,17 +73,15 @@ def _environment(*, escaped: bool) -> Environment:
 
 def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
     """What the templates show."""
-    figures, run, sample = report.figures, report.run, report.sample
+    figures = report.figures
 
     def name(number: int | None) -> str:
         if number is None:
             return "no class"
         return f"{number} ({printable(names[number])})" if number < len(names) else str(number)
 
-    classes = sorted(figures.classes, key=lambda one: (one.certified / one.images, one.number))[:MAX_CLASSES]
-    side = figures.side
     page: dict[str, Any] = {
-        "name": plain(run.name)[:MAX_CHARACTERS],
+        "name": plain(report.run.name)[:MAX_CHARACTERS],
         "marks": list(_marks(report)),
         "headline": list(headline_of(report)),
         "images": f"{figures.images:,}",
@@ -90,24 +89,11 @@ def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
         "shares": [_share_row(what, share) for what, share in shares_of(report)],
         "curve_alt": _curve_alt(report),
         "sample": _sample_note(report),
-        "class_titles": [(title, title in _TEXTS) for title in _class_titles(report)],
-        "classes": [_class_cells(one, _class_titles(report), name) for one in classes],
-        "classes_left_out": f"The {len(classes):,} least certified of {len(figures.classes):,} classes are shown; "
-        "report.json has all."
-        if len(classes) < len(figures.classes)
-        else "",
         "galleries": [
             ("fragile", "The most fragile images", [_exhibit(one, name) for one in report.fragile]),
             ("sturdy", "The sturdiest images", [_exhibit(one, name) for one in report.sturdy]),
         ],
-        "side": side,
-        "errors": [
-            (status, plain(error or "")[:MAX_CHARACTERS], f"{count:,}")
-            for status, error, count in figures.errors[:MAX_ERRORS]
-        ],
-        "errors_left_out": f"and {len(figures.errors) - MAX_ERRORS:,} more reasons; report.json has all."
-        if len(figures.errors) > MAX_ERRORS
-        else "",
+        "side": figures.side,
         "fragile": [
             (f"{limit:g}", f"{count:,}", percent(count / figures.votes if figures.votes else None))
             for limit, count in zip(MARGINS, figures.fragile, strict=True)
@@ -116,25 +102,60 @@ def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
         "job": _job_text(report),
         "commands": "smoothcert certify job.yaml\n" + _report_command(report),
     }
-    page["sections"] = [("figures", "figures"), ("size", "patch size")]
-    page["sections"] += [("classes", "classes")] if classes else []
-    if sample:
-        page |= {
-            "rectangles_alt": f"Map of {len(sample.heights)} heights and {len(sample.widths)} widths: certified share "
-            f"from {percent(sample.rectangles.max())} to {percent(sample.rectangles.min())}",
-            "patches_alt": "Certified share by side of the patch: "
-            + "; ".join(
-                f"{side} pixels: one patch {percent(one.value)}, two {percent(two.value)}"
-                for side, one, two in zip(sample.sides, sample.one, sample.two, strict=True)
-            ),
-            "atlas_alt": f"Map of the mean slack by place of a {sample.atlas_side} x {sample.atlas_side} patch: from "
-            f"{sample.atlas.min():.1f} to {sample.atlas.max():.1f} votes",
-            "atlas_note": _atlas_note(report),
-        }
-        page["sections"].append(("atlas", "weakest places"))
-    page["sections"] += [(key, title.lower()) for key, title, exhibits in page["galleries"] if exhibits]
-    page["sections"] += [("errors", "errors"), ("provenance", "provenance")]
-    return page
+    page |= _class_parts(report, name) | _error_parts(report)
+    if report.sample is not None:
+        page |= _sample_parts(report.sample)
+    return page | {"sections": list(_sections(page))}
+
+
+def _sections(page: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The sections that the page has: id and title of each."""
+    yield "figures", "figures"
+    yield "size", "patch size"
+    if page["classes"]:
+        yield "classes", "classes"
+    if page["sample"]:
+        yield "atlas", "weakest places"
+    yield from ((key, title.lower()) for key, title, exhibits in page["galleries"] if exhibits)
+    yield "errors", "errors"
+    yield "provenance", "provenance"
+
+
+def _class_parts(report: Report, name: Name) -> dict[str, Any]:
+    everyone, titles = report.figures.classes, _class_titles(report)
+    shown = sorted(everyone, key=lambda one: (one.certified / one.images, one.number))[:MAX_CLASSES]
+    left_out = f"The {len(shown):,} least certified of {len(everyone):,} classes are shown; report.json has all."
+    return {
+        "class_titles": [(title, title in _TEXTS) for title in titles],
+        "classes": [_class_cells(one, titles, name) for one in shown],
+        "classes_left_out": left_out if len(shown) < len(everyone) else "",
+    }
+
+
+def _error_parts(report: Report) -> dict[str, Any]:
+    errors = report.figures.errors
+    more = len(errors) - MAX_ERRORS
+    return {
+        "errors": [
+            (status, plain(error or "")[:MAX_CHARACTERS], f"{count:,}") for status, error, count in errors[:MAX_ERRORS]
+        ],
+        "errors_left_out": f"and {more:,} more reasons; report.json has all." if more > 0 else "",
+    }
+
+
+def _sample_parts(sample: SampleFigures) -> dict[str, Any]:
+    two_curves = zip(sample.sides, sample.one, sample.two, strict=True)
+    return {
+        "rectangles_alt": f"Map of {len(sample.heights)} heights and {len(sample.widths)} widths: certified share "
+        f"from {percent(sample.rectangles.max())} to {percent(sample.rectangles.min())}",
+        "patches_alt": "Certified share by side of the patch: "
+        + "; ".join(
+            f"{side} pixels: one patch {percent(one.value)}, two {percent(two.value)}" for side, one, two in two_curves
+        ),
+        "atlas_alt": f"Map of the mean slack by place of a {sample.atlas_side} x {sample.atlas_side} patch: from "
+        f"{sample.atlas.min():.1f} to {sample.atlas.max():.1f} votes",
+        "atlas_note": _atlas_note(sample),
+    }
 
 
 def _marks(report: Report) -> Sequence[str]:
@@ -206,9 +227,7 @@ def _sample_note(report: Report) -> str:
     )
 
 
-def _atlas_note(report: Report) -> str:
-    sample = report.sample
-    assert sample is not None
+def _atlas_note(sample: SampleFigures) -> str:
     row, column = np.unravel_index(sample.atlas.argmin(), sample.atlas.shape)
     return (
         f"By how many votes certificates hold, on average over the sample of {number_of(sample.images, 'image')}, if a "

@@ -80,7 +80,7 @@ def report_of(
         drawn.add(indices[file.name], file)
         extremes.add(file)
     if not sums.files:
-        raise RequestError(f"{run.url} has no files of votes yet; run the job's command again to continue it")
+        raise run.no_files_yet()
     rows = drawn.rows()
     if of_class is not None and not len(rows):
         column = "label" if labelled else "prediction"

@@ -29,7 +29,6 @@ ATLAS_CELLS = 32
 _IMAGES_AT_ONCE = 50  # of the atlas: bounds the memory
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass
@@ -168,24 +167,3 @@ def _atlas(ballots: Ballots, ablations: Ablations, side: int) -> tuple[tuple[int
         part = ballots.of_images(slice(start, start + _IMAGES_AT_ONCE))
         total += slack_everywhere(part, reach).sum(axis=0).reshape(places)
     return tuple(tops.tolist()), tuple(lefts.tolist()), total[np.ix_(tops, lefts)] / len(ballots)
-
-
-def slack_if_touched(ballots: Ballots, touched: NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """[images] each: the slack of the exact rule if the attacker sets these votes, and the most dangerous rival.
-
-    Args:
-        ballots: the votes.
-        touched: [ablations].
-    """
-    leads, classes = ballots.tally.leads, ballots.tally.classes
-    weights = 1 + (ballots.votes == classes[:, :1]).astype(int)
-    most = (weights * touched).sum(axis=1)
-    slack = np.full(len(ballots), np.iinfo(np.int64).max)
-    rival = np.full(len(ballots), -1)
-    for rank in range(1, leads.shape[1]):
-        against = classes[:, rank]
-        own = ((ballots.votes == against[:, None]) * touched).sum(axis=1)
-        left = leads[:, rank] - (most - own)
-        better = (against >= 0) & (left < slack)
-        slack[better], rival[better] = left[better], against[better]
-    return slack, rival

@@ -19,10 +19,10 @@ from rich import box
 from rich.console import Console, JustifyMethod
 from rich.table import Column, Table
 
-from smoothcert.manifests.errors import RequestError, RunError
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.names import one_line
 from smoothcert.pipeline.console.looks import cell_text, number_of, say, show
-from smoothcert.pipeline.sql.relations import FILES_OF_A_RUN, TABLES
+from smoothcert.pipeline.sql.relations import FILES_OF_A_RUN, TABLES, unreadable
 from smoothcert.workers.storage.aside import new_file
 
 MAX_ROWS = 40
@@ -81,7 +81,7 @@ def _errors_in_a_line() -> Iterator[None]:
         text = one_line(error)
         is_of_the_user = isinstance(error, duckdb.Error) and not isinstance(error, duckdb.InvalidInputException)
         if f"'{FILES_OF_A_RUN}" in text and not is_of_the_user:
-            raise RunError(f"sql: a file cannot be read ({text}); `smoothcert verify` says which is damaged") from None
+            raise unreadable(error) from None
         tables = f"; the tables are {', '.join(TABLES)}" if isinstance(error, duckdb.CatalogException) else ""
         raise RequestError(f"sql: {text}{tables}") from None
 

@@ -95,6 +95,11 @@ def connect(runs: Sequence[Run], storage: Storage) -> duckdb.DuckDBPyConnection:
     return database
 
 
+def unreadable(error: Exception) -> RunError:
+    """The error about a file of a run that Arrow cannot read."""
+    return RunError(f"sql: a file cannot be read ({one_line(error)}); `smoothcert verify` says which is damaged")
+
+
 def _columns(schema: pa.Schema) -> str:
     """The columns of a run's files, in types that are the same in all runs."""
     return ", ".join(f"{_cast(field)} AS {_quoted(field.name)}" for field in schema)
@@ -173,10 +178,9 @@ def _place(job: Job, number: int, ablations: int) -> tuple[int, int]:
 
 
 def _dataset_of(run: Run, storage: Storage) -> ds.Dataset:
-    published = run.published()
-    names = [task.file_name for task in run.tasks if task.file_name in published]
+    names = [task.file_name for task in run.published_tasks()]
     if not names:
-        raise RequestError(f"{run.url} has no files of votes yet; run the job's command again to continue it")
+        raise run.no_files_yet()
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     kind = ds.ParquetFileFormat(default_fragment_scan_options=options)
     system = _s3(storage) if "://" in run.url else fs.LocalFileSystem()
@@ -184,9 +188,7 @@ def _dataset_of(run: Run, storage: Storage) -> ds.Dataset:
     try:
         return ds.dataset(paths, format=kind, filesystem=system)
     except (pa.ArrowException, OSError) as error:  # the first file gives the columns
-        raise RunError(
-            f"sql: a file cannot be read ({one_line(error)}); `smoothcert verify` says which is damaged"
-        ) from None
+        raise unreadable(error) from None
 
 
 def _s3(storage: Storage) -> fs.S3FileSystem:

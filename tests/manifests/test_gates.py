@@ -26,6 +26,14 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
+def assert_refused(folder: Path, text: str, says: str) -> None:
+    """The message begins with the file's name and these words."""
+    path = write(folder, text)
+    with pytest.raises(RequestError) as refused:
+        load_gates(path)
+    assert str(refused.value).startswith(f"{path}: {says}")
+
+
 def test_an_example(tmp_path: Path) -> None:
     """A patch is a side or height and width; a key keeps its zeros."""
     gates = load_gates(write(tmp_path, EXAMPLE))
@@ -74,10 +82,7 @@ def test_an_example(tmp_path: Path) -> None:
     ],
 )
 def test_a_gate_that_says_nothing_is_refused(tmp_path: Path, gate: str, says: str) -> None:
-    path = write(tmp_path, f"gates: [{gate}]")
-    with pytest.raises(RequestError) as refused:
-        load_gates(path)
-    assert str(refused.value).startswith(f"{path}: {says}")
+    assert_refused(tmp_path, f"gates: [{gate}]", says)
 
 
 def test_of_several_gates_the_wrong_one_is_named(tmp_path: Path) -> None:
@@ -100,10 +105,7 @@ def test_of_several_gates_the_wrong_one_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_an_acceptance_names_an_image_and_a_reason(tmp_path: Path, accept: str, says: str) -> None:
-    path = write(tmp_path, f"gates: [{{metric: errors, max: 0.1}}]\naccept: [{accept}]")
-    with pytest.raises(RequestError) as refused:
-        load_gates(path)
-    assert str(refused.value).startswith(f"{path}: {says}")
+    assert_refused(tmp_path, f"gates: [{{metric: errors, max: 0.1}}]\naccept: [{accept}]", says)
 
 
 def test_a_file_without_gates_is_refused(tmp_path: Path) -> None:

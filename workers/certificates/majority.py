@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from smoothcert.manifests.rules import RuleName
 from smoothcert.workers.ablations.kinds import Ablations
 from smoothcert.workers.certificates.largest import largest_certified, squares
 from smoothcert.workers.certificates.rules import Ballots, Ints, exact_rule, margin_rule
@@ -32,6 +33,10 @@ class LargestPatches:
 
     max_certified_patch: int
     max_margin_certified_patch: int
+
+
+LARGEST_SQUARES = {RuleName.exact: "max_certified_patch", RuleName.margin: "max_margin_certified_patch"}
+"""The column of LargestPatches that answers for squares, by rule."""
 
 
 @dataclass(frozen=True)

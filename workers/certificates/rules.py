@@ -127,6 +127,27 @@ def slack_everywhere(ballots: Ballots, reach: Reach) -> Ints:
     return slack
 
 
+def slack_if_touched(ballots: Ballots, touched: Bools) -> tuple[Ints, Ints]:
+    """[images] each: the slack of the exact rule if the attacker sets these votes, and the most dangerous rival.
+
+    Args:
+        ballots: the votes.
+        touched: [ablations].
+    """
+    leads, classes = ballots.tally.leads, ballots.tally.classes
+    weights = 1 + (ballots.votes == classes[:, :1]).astype(int)
+    most = (weights * touched).sum(axis=1)
+    slack = np.full(len(ballots), np.iinfo(np.int64).max)
+    rival = np.full(len(ballots), -1)
+    for rank in range(1, leads.shape[1]):
+        against = classes[:, rank]
+        own = ((ballots.votes == against[:, None]) * touched).sum(axis=1)
+        left = leads[:, rank] - (most - own)
+        better = (against >= 0) & (left < slack)
+        slack[better], rival[better] = left[better], against[better]
+    return slack, rival
+
+
 def _answer(
     slack_of: Callable[[Ballots, Reach], tuple[Ints, Ints]], ballots: Ballots, ablations: Ablations, threat: Threat
 ) -> Answer:

@@ -64,8 +64,7 @@ def read_published(run: Run, columns: Sequence[str], names: Sequence[str] | None
         hashes=None if success is None else success.files,
     )
     if names is None:
-        published = run.published()
-        names = [task.file_name for task in run.tasks if task.file_name in published]
+        names = [task.file_name for task in run.published_tasks()]
     yield from map_ahead(read, names, threads=_READERS, count=2 * _READERS)
 
 

@@ -89,9 +89,17 @@ class Run:
     def is_published(self, task: ShardTask) -> bool:
         return self.store.find(f"{self.url}/{task.file_name}") is not None
 
+    def published_tasks(self) -> tuple[ShardTask, ...]:
+        published = self.published()
+        return tuple(task for task in self.tasks if task.file_name in published)
+
     def missing(self) -> tuple[ShardTask, ...]:
         published = self.published()
         return tuple(task for task in self.tasks if task.file_name not in published)
+
+    def no_files_yet(self) -> RequestError:
+        """The error about a run that has published nothing."""
+        return RequestError(f"{self.url} has no files of votes yet; run the job's command again to continue it")
 
     def success(self) -> SuccessRecord | None:
         """The content of _SUCCESS, or None if the run has none.

@@ -29,6 +29,9 @@ from smoothcert.workers.runs.records import FileMetadata
 METADATA_KEY = b"smoothcert"
 STATUSES = ("ok", "too_large", "decode_error", "size_error", "model_error", "label_error")
 
+ABSENT = -1
+"""The class of a row that has none, in an array of classes."""
+
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _OptionalInt32 = Annotated[int | None, pa.int32()]
 
@@ -123,6 +126,17 @@ def matrix_of(column: pa.ChunkedArray) -> NDArray[Any]:
     flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], kind.value_type)
     matrix: NDArray[Any] = flat.to_numpy().reshape(len(column), kind.list_size)
     return matrix
+
+
+def numbers_of(column: pa.ChunkedArray, absent: int = ABSENT) -> NDArray[np.int64]:
+    """[rows]: a column of numbers, with `absent` where a row has none."""
+    numbers: NDArray[np.int64] = column.cast(pa.int64()).fill_null(absent).to_numpy()
+    return numbers
+
+
+def spread(values: pa.Array, there: NDArray[np.bool_]) -> pa.Array:
+    """Put the values into the rows that are `there`, in order, and null into the others."""
+    return values.take(pa.array(np.cumsum(there) - 1, mask=~there))
 
 
 def columns_sha256(table: pa.Table) -> str:

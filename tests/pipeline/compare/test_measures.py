@@ -8,17 +8,16 @@ import pyarrow.compute as pc
 import pytest
 
 from smoothcert.pipeline.compare.measures import (
-    ABSENT,
     Certified,
     answer_for,
     certified_in,
-    classes_in,
     errors_in,
     right_in,
     slack_and_place,
 )
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
+from smoothcert.workers.runs.votes_table import ABSENT, numbers_of
 from tests.helpers.judged_runs import CLASSES, image, judged_run
 
 COLUMNS = ["status", "label", "prediction", "max_certified_patch", "max_margin_certified_patch", "votes"]
@@ -45,7 +44,7 @@ def rows_of(run: Run) -> pa.Table:
 def test_absent_classes_are_never_right(run: Run) -> None:
     """A label that is missing does not equal a prediction that is missing."""
     rows = rows_of(run)
-    assert classes_in(rows, "prediction")[3] == ABSENT
+    assert numbers_of(rows["prediction"])[3] == ABSENT
     assert not right_in(rows, "prediction")[[3, 5]].any()
     assert right_in(rows, "prediction").sum() > 20
 

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation
 from smoothcert.pipeline.cli import app
-from smoothcert.pipeline.overview.runs_list import ablation_in_words, runs_of
+from smoothcert.pipeline.overview.runs_list import ablation_in_words, run_in_words, runs_of
+from smoothcert.workers.runs.run import open_run
 from tests.helpers.finished_runs import edit_json, file_of
 
 
@@ -102,3 +103,10 @@ def test_an_ablation_in_words_says_what_is_unusual() -> None:
     """Wrapping around the edge is the usual."""
     assert ablation_in_words(Ablation(kind="row", size=3, stride=2)) == "row 3 stride 2"
     assert ablation_in_words(Ablation(kind="block", size=5, edges="inside")) == "block 5 stride 1 inside"
+
+
+def test_a_run_in_words_says_whether_it_holds_all_of_the_data(finished: Path, finished_partial: Path) -> None:
+    words = run_in_words(open_run(str(finished)))
+    assert words.startswith(f"small, run {finished.name}, model weights.pt, SHA-256 ")
+    assert "PARTIAL" not in words
+    assert run_in_words(open_run(str(finished_partial))).endswith(", PARTIAL: the first 9 images")

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations import touched
-from smoothcert.workers.ablations.kinds import RowsTimesColumns
+from smoothcert.workers.ablations.kinds import RowsTimesColumns, ablations_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.ablations.touched import Touched
 from smoothcert.workers.certificates import rules as certificates
-from smoothcert.workers.certificates.rules import Ballots, exact_rule, margin_rule, slack_everywhere
+from smoothcert.workers.certificates.rules import Ballots, exact_rule, margin_rule, slack_everywhere, slack_if_touched
 from tests.helpers.ablations import other_kinds
 from tests.helpers.votes import ballots_near_the_edge, geometries, threats, touched_by_hand
 
@@ -348,3 +348,25 @@ def test_the_exact_rule_holds_for_any_kind_of_ablation(kind: str, side: int, cla
     reached = {frozenset(np.flatnonzero(one).tolist()) for one in ablations.reach(threat).sets}
     for image, row in enumerate(votes.tolist()):
         assert answer.certified[image] != any(attacker_wins(row, one, classes) for one in reached)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["column", "row", "block"]), st.sampled_from(["wrap", "inside"]))
+@settings(max_examples=60)
+def test_slack_at_a_place_is_what_an_attacker_there_can_do(seed: int, kind: str, edges: str) -> None:
+    """All touched votes for one rival, whichever is best; the weakest place is that of the rule."""
+    random = np.random.default_rng(seed)
+    ablations = ablations_of(Ablation(kind=kind, size=3, stride=2, edges=edges), 8, 8)
+    votes = random.integers(0, 3, (1, ablations.num_ablations))
+    votes[random.random(votes.shape) < 0.6] = 1
+    ballots = Ballots.of(votes, classes=4)
+    answer = exact_rule(ballots, ablations, Threat(2, 3))
+    top, left = answer.places[0, 0].tolist()
+    reached = ablations.touched_at(2, 3, top, left)
+    slack, rival = slack_if_touched(ballots, reached)
+    assert slack[0] == answer.slack[0]
+    after = np.where(reached, rival[0], votes[0])
+    falls = np.bincount(after, minlength=4).argmax() == rival[0]
+    assert falls == (slack[0] < 0)
+    for other in range(4):  # no other rival succeeds where the best one fails
+        changed = np.bincount(np.where(reached, other, votes[0]), minlength=4).argmax()
+        assert slack[0] < 0 or changed == ballots.tally.prediction[0]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from smoothcert.workers.certificates.families import MAJORITY
 from smoothcert.workers.runs.published import parse_metadata
-from smoothcert.workers.runs.votes_table import STATUSES, columns_sha256, schema
+from smoothcert.workers.runs.votes_table import ABSENT, STATUSES, columns_sha256, numbers_of, schema, spread
 from tests.helpers.rows import file_of, row_of
 
 Columns = dict[str, Any]
@@ -231,3 +231,16 @@ def test_metadata_is_read_as_it_was_given() -> None:
     given_metadata = {"run_id": "abc", "shard": {"name": "ä.tar", "size": 2**40}, "seconds": 1.5}
     data = _encode(_example(), given_metadata)
     assert parse_metadata(data, "a file").as_json() == given_metadata | {"columns_sha256": columns_sha256(_read(data))}
+
+
+def test_numbers_have_a_place_holder_where_a_row_has_none() -> None:
+    column = pa.chunked_array([pa.array([3, None], pa.int32()), pa.array([0], pa.int32())])
+    assert numbers_of(column).tolist() == [3, ABSENT, 0]
+    assert numbers_of(column, -2).tolist() == [3, -2, 0]
+
+
+def test_values_are_spread_over_the_rows_that_have_one() -> None:
+    """In order; the other rows get null."""
+    there = np.array([False, True, True, False])
+    assert spread(pa.array([7, 8]), there).to_pylist() == [None, 7, 8, None]
+    assert spread(pa.array([], pa.int32()), np.array([False])).to_pylist() == [None]
