@@ -45,6 +45,11 @@ StorageSettings = Annotated[
     ),
 ]
 
+ClassNames = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|imagenet-1k", help="Names of the classes on the page: a line each, or JSON."),
+]
+
 
 def _place(url: str) -> str:
     """Make the path of a run, or of an output, absolute. A name that exists is a path, not a URL."""
@@ -208,6 +213,10 @@ def compare(
     markdown: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write the comparison as Markdown to this file.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write a page to this file, with the votes of lost images.")
+    ] = None,
+    names: ClassNames = None,
     parquet: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write every image that changed to this file.")
     ] = None,
@@ -221,15 +230,27 @@ def compare(
     from smoothcert.pipeline.compare import record, verdict
     from smoothcert.pipeline.compare.comparison import compare as compare_runs
     from smoothcert.pipeline.compare.gates import evaluate
+    from smoothcert.pipeline.pages.class_names import class_names
     from smoothcert.pipeline.query.questions import parse_patch
     from smoothcert.workers.runs.run import open_run
+    from smoothcert.workers.storage.aside import check_new
 
+    if names is not None and html is None:
+        raise RequestError("--names: the names stand on the page alone; add --html OUT")
+    for option, path in (("--html", html), ("--markdown", markdown), ("--parquet", parquet)):
+        if path is not None:
+            check_new(path, option)
     settings = storage_of(storage or ())
     gates = None if gate is None else load_gates(gate)
     patches = [parse_patch(text) for text in patch or ()]
     runs = open_run(base, settings), open_run(new, settings)
+    called = () if names is None else class_names(names, runs[1].job.model.classes)
     found = compare_runs(*runs, patches=patches, tolerance=tolerance, allow=allow or ())
-    judged = None if gates is None else evaluate(found, gates, datetime.now(UTC).date())
+    judged = None if gates is None else evaluate(found, gates, datetime.now(UTC).date(), file=gate)
+    if html is not None:
+        from smoothcert.pipeline.compare.page import html_of  # takes seconds: it decodes images
+
+        record.write_text(html_of(found, judged, called), html, "--html")
     if parquet is not None:
         record.write_changes(found, parquet)
     if markdown is not None:
@@ -285,9 +306,7 @@ def report(
     patch: Annotated[
         int | None, typer.Option(min=1, help="Side of the square that the page is about; default: the job's first.")
     ] = None,
-    names: Annotated[
-        str | None, typer.Option(metavar="FILE|imagenet-1k", help="Names of the classes: a line each, or JSON.")
-    ] = None,
+    names: ClassNames = None,
     sample: Annotated[
         int | None, typer.Option(min=1, help="Images for rectangles, two patches, weak places; default: up to 1000.")
     ] = None,
@@ -296,7 +315,7 @@ def report(
     storage: StorageSettings = None,
 ) -> None:
     """Write report.html, report.md and report.json about a run: figures, classes, weak places, images."""
-    from smoothcert.pipeline.report.class_names import class_names
+    from smoothcert.pipeline.pages.class_names import class_names
     from smoothcert.pipeline.report.page import headline_of
     from smoothcert.pipeline.report.report import report_of, write_report
     from smoothcert.workers.runs.run import open_run

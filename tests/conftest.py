@@ -13,7 +13,8 @@ import pytest
 from hypothesis import settings
 
 from smoothcert.workers.storage import store as storage
-from tests.helpers.finished_runs import RUNS, finish
+from tests.helpers.finished_runs import RUNS, Row, finish, with_votes
+from tests.helpers.jobs import CLASSES
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("without deadlines", deadline=None)
@@ -66,6 +67,21 @@ def any_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run of columns; not to be changed."""
     return finish(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(scope="session")
+def before_and_after(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs over the same tars, not to be changed. All votes are right in the first; in the second, images of even
+    number lost some of them, and with them certificates, and a few lost the prediction."""
+
+    def after(row: Row) -> list[int]:
+        votes = len(row["votes"])
+        lost = votes // 2 * (1 - row["index"] % 2) + votes // 3 * (row["index"] % 4 == 0)
+        return [((row["label"] or 0) + 1) % CLASSES] * lost + [row["label"] or 0] * (votes - lost)
+
+    folder = tmp_path_factory.mktemp("compared")
+    base = with_votes(finished, folder / "base", lambda row: [row["label"] or 0] * len(row["votes"]))
+    return base, with_votes(finished, folder / "new", after)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ _CROSS_CUTTING = {
     "pipeline/certify/test_faults.py": "a whole driver under faults",
     "pipeline/certify/test_nodes.py": "a cluster of several machines under faults",
     "pipeline/certify/test_s3_runs.py": "a whole run whose files lie in S3",
-    "pipeline/report/test_browser.py": "the page in a real browser",
+    "pipeline/pages/test_browser.py": "the pages of report and compare in a real browser",
     "pipeline/sql/test_queries.py": "the questions of docs/queries.md, in other tools too",
     "pipeline/certify/test_soak.py": "a whole run under random faults for a quarter of an hour",
     "workers/test_same_votes.py": "votes of all engines against a list in the repository",
@@ -156,7 +156,9 @@ def test_a_wheel_holds_every_module_and_example(checkout: Path, tmp_path: Path) 
     examples = {f"manifests/examples/{file.name}" for file in (HOUSE / "manifests" / "examples").iterdir()}
     data = {name for name in examples if name.endswith((".yaml", ".safetensors", ".py"))}
     assert len(data) > 4
-    data |= {f"pipeline/report/templates/report.{kind}.j2" for kind in ("html", "md")}
+    templates = [file for room in _rooms() for file in room.glob("templates/*")]
+    assert len(templates) > 4
+    data |= {str(file.relative_to(HOUSE)) for file in templates}
     assert names == {"smoothcert/__init__.py", "smoothcert/__main__.py", "smoothcert/py.typed"} | {
         f"smoothcert/{name}" for name in modules | data
     }

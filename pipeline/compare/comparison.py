@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.compare.comparable import differing_keys, reasons_against
 from smoothcert.pipeline.compare.measures import Bools, Certified
-from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Ints, Pairs, pair
+from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Ints, Pairs, names_of, pair
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.looks import number_of
 from smoothcert.pipeline.statistics import difference_interval, holm, mcnemar
@@ -285,6 +285,23 @@ def changes_of(pairs: Pairs, measure: Certified, change: str) -> pa.Table:
         & (pc.field("rule") == measure.rule)
         & (pc.field("change") == change)
     )
+
+
+def clearest_changes(comparison: Comparison, change: str) -> pa.Table:
+    """The images that lost, or gained, a certificate of the first rule beyond the tolerance, the clearest first.
+
+    Each has one row of `changes`: that of the patch for which the slack changed most.
+    """
+    rule = comparison.certified[0].measure.rule
+    chosen = comparison.pairs.changes.filter(
+        (pc.field("rule") == rule) & (pc.field("change") == change) & ~pc.field("within_tolerance")
+    )
+    votes = pc.abs(pc.subtract(pc.fill_null(chosen["base_slack"], 0), pc.fill_null(chosen["new_slack"], 0)))
+    order = [("votes", "descending"), ("shard", "ascending"), ("key", "ascending")]
+    chosen = chosen.append_column("votes", votes).sort_by(order)
+    images = names_of(chosen).combine_chunks().dictionary_encode()
+    _, firsts = np.unique(images.indices.to_numpy(), return_index=True)
+    return chosen.take(np.sort(firsts))
 
 
 def classes_of(pairs: Pairs, measure: Certified) -> tuple[ClassChange, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -63,18 +64,19 @@ class GateResults:
         return not self.failures
 
 
-def evaluate(comparison: Comparison, gates: Gates, today: date) -> GateResults:
+def evaluate(comparison: Comparison, gates: Gates, today: date, *, file: Path | None = None) -> GateResults:
     """Judge a comparison.
 
     Args:
         comparison: of two runs.
         gates: from a gate file.
         today: acceptances of earlier days have run out.
+        file: the gate file, for messages.
     Raises:
         RequestError: a line for each gate or acceptance that names nothing.
     """
     if mistakes := [*_wrong_gates(comparison, gates), *_wrong_acceptances(comparison, gates, today)]:
-        raise RequestError("\n".join(mistakes))
+        raise RequestError("\n".join(mistakes if file is None else [f"{file}: {mistake}" for mistake in mistakes]))
     judge = _Judge(comparison, gates)
     results = tuple(result for gate in gates.gates for result in judge.results(gate))
     return GateResults(results, tuple(judge.accepted_losses()))

@@ -7,24 +7,22 @@ Not covered: the figures (comparison.py), the gates (gates.py), JSON (record.py)
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
 from smoothcert.manifests.names import listed
-from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison
+from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison, clearest_changes
 from smoothcert.pipeline.compare.gates import GateResult, GateResults
-from smoothcert.pipeline.compare.pairs import GAINED, LOST, names_of
+from smoothcert.pipeline.compare.pairs import GAINED, LOST
 from smoothcert.pipeline.console.looks import DASH, cell_text, markdown_text, number_of, percent, say, show
 from smoothcert.pipeline.overview.runs_list import run_in_words
 
 MAX_IMAGES = 20
 """Images that the terminal and Markdown show."""
 
-_TEXTS = ("", "shard", "key")  # columns of text
+_TEXTS = ("measure", "shard", "key")  # columns of text
 
 Row = dict[str, str]
 
@@ -76,13 +74,13 @@ def _lost_and_gained(what: str, against: str, change: Change, paired: int) -> st
 def show_comparison(comparison: Comparison, gates: GateResults | None, console: Console) -> None:
     """Print the verdict, the figures, and the first images."""
     say(console, verdict_of(comparison, gates))
-    for failure in () if gates is None else gates.failures:
-        say(console, f"failed: {failure.text}{_behind(failure)}")
+    for failure in () if gates is None else failures_of(gates):
+        say(console, f"failed: {failure}")
     for accepted in () if gates is None else gates.accepted:
         say(console, f"accepted: {accepted}")
     say(console, "")
-    for line in _which_runs(comparison):
-        say(console, line)
+    for role, run in runs_of(comparison):
+        say(console, f"{role}: {run}")
     _show_rows(console, measure_rows(comparison), "")
     for line in notices_of(comparison):
         say(console, f"notice: {line}")
@@ -92,12 +90,13 @@ def show_comparison(comparison: Comparison, gates: GateResults | None, console: 
 
 def as_markdown(comparison: Comparison, gates: GateResults | None = None) -> str:
     """The same as Markdown, such as for a pull request."""
-    failures = [] if gates is None else [f"- {failure.text}{_behind(failure)}" for failure in gates.failures]
+    failures = [] if gates is None else [f"- {failure}" for failure in failures_of(gates)]
     accepted = [] if gates is None else [f"- accepted: {line}" for line in gates.accepted]
+    runs = [f"{role}: {run}" for role, run in runs_of(comparison)]
     parts = [
         [f"**{markdown_text(verdict_of(comparison, gates))}**"],
         [markdown_text(line) for line in [*failures, *accepted]],
-        [f"- {markdown_text(line)}" for line in [*_which_runs(comparison), *notices_of(comparison)]],
+        [f"- {markdown_text(line)}" for line in [*runs, *notices_of(comparison)]],
         _markdown_table(measure_rows(comparison)),
     ]
     for title, rows in image_tables(comparison):
@@ -105,9 +104,20 @@ def as_markdown(comparison: Comparison, gates: GateResults | None = None) -> str
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
-def _which_runs(comparison: Comparison) -> Iterator[str]:
+def runs_of(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    """The role of each run, and the run in words."""
     for role, run in (("base", comparison.base), ("new", comparison.new)):
-        yield f"{role}: {run_in_words(run)}"
+        yield role, run_in_words(run)
+
+
+def failures_of(gates: GateResults) -> list[str]:
+    """What tripped, and the images behind it, a line each."""
+    return [f"{failure.text}{_behind(failure)}" for failure in gates.failures]
+
+
+def is_text(column: str) -> bool:
+    """Whether a column of these tables holds text, not figures."""
+    return column in _TEXTS
 
 
 def measure_rows(comparison: Comparison) -> list[Row]:
@@ -116,7 +126,7 @@ def measure_rows(comparison: Comparison) -> list[Row]:
     named += [(change.measure.text, change) for change in comparison.certified]
     return [
         {
-            "": name,
+            "measure": name,
             "lost": f"{change.lost:,}",
             "gained": f"{change.gained:,}",
             "base": percent(change.base / comparison.paired),
@@ -167,29 +177,24 @@ def _changed(name: str, counts: Changed) -> str:
 
 def image_tables(comparison: Comparison) -> Iterator[tuple[str, list[Row]]]:
     """A title and rows of cells: first the images that lost a certificate, then those that gained one."""
+    left = MAX_IMAGES
+    for change in (LOST, GAINED):
+        for title, rows in image_table(comparison, change, left):
+            left -= len(rows)
+            yield title, rows
+
+
+def image_table(comparison: Comparison, change: str, most: int) -> Iterator[tuple[str, list[Row]]]:
+    """The images that lost, or gained, a certificate, if there are any: a title, and rows of cells of the first."""
     if not comparison.certified:
         return
-    rule, left = comparison.certified[0].measure.rule, MAX_IMAGES
-    changes = comparison.pairs.changes.filter(pc.field("rule") == rule)
-    for change, verb in ((LOST, "lost"), (GAINED, "gained")):
-        images = _first_of_each(changes, change)
-        shown = images.slice(0, left)
-        left -= len(shown)
-        if len(images):
-            more = f" (the first {len(shown)}; --parquet writes all)" if len(shown) < len(images) else ""
-            title = f"{number_of(len(images), 'image')} {verb} a certificate of the {rule} rule{more}"
-            yield title, [*map(_cells, shown.to_pylist())]
-
-
-def _first_of_each(changes: pa.Table, change: str) -> pa.Table:
-    """One change of each image, beyond the tolerance: that of the most votes. The clearest changes go first."""
-    chosen = changes.filter((pc.field("change") == change) & ~pc.field("within_tolerance"))
-    votes = pc.abs(pc.subtract(pc.fill_null(chosen["base_slack"], 0), pc.fill_null(chosen["new_slack"], 0)))
-    order = [("votes", "descending"), ("shard", "ascending"), ("key", "ascending")]
-    chosen = chosen.append_column("votes", votes).sort_by(order)
-    images = names_of(chosen).combine_chunks().dictionary_encode()
-    _, firsts = np.unique(images.indices.to_numpy(), return_index=True)
-    return chosen.take(np.sort(firsts))
+    images = clearest_changes(comparison, change)
+    shown = images.slice(0, most)
+    if len(images):
+        more = f" (the first {len(shown)}; --parquet writes all)" if len(shown) < len(images) else ""
+        rule = comparison.certified[0].measure.rule
+        title = f"{number_of(len(images), 'image')} {change} a certificate of the {rule} rule{more}"
+        yield title, [*map(_cells, shown.to_pylist())]
 
 
 def _cells(change: dict[str, object]) -> Row:
@@ -229,7 +234,7 @@ def _behind(failure: GateResult) -> str:
 def _show_rows(console: Console, rows: Sequence[Row], title: str) -> None:
     if not rows:
         return
-    columns = [Column(name, justify="left" if name in _TEXTS else "right") for name in rows[0]]
+    columns = [Column(name, justify="left" if is_text(name) else "right") for name in rows[0]]
     table = Table(*columns, title=title, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for row in rows:
         table.add_row(*map(cell_text, row.values()))

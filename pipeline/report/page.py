@@ -1,52 +1,45 @@
 """The report as a page: HTML that needs no network, and Markdown with the same texts, but no job file.
 
-Templates escape every text; SVG of plots.py is the only thing they take as it is.
+SVG of plots.py is the only thing that the template takes as it is.
 
-Not covered: the figures (figures.py, sample.py, gallery.py).
+Not covered: the figures (figures.py, sample.py, gallery.py), what pages share (pipeline/pages).
 """
 
-import base64
-import io
-import math
+import json
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import yaml
-from jinja2 import Environment, FunctionLoader, StrictUndefined
-from PIL import Image
 
-from smoothcert.manifests.names import printable
-from smoothcert.pipeline.console.looks import DASH, markdown_text, number_of, percent, plain, span
+from smoothcert.pipeline.console.looks import DASH, number_of, percent, plain, span
 from smoothcert.pipeline.overview.runs_list import ablation_in_words
+from smoothcert.pipeline.pages.class_names import name_of
+from smoothcert.pipeline.pages.drawing import picture_parts, strip_parts
+from smoothcert.pipeline.pages.exhibits import Exhibit
+from smoothcert.pipeline.pages.rendering import render, short
 from smoothcert.pipeline.report import plots
 from smoothcert.pipeline.report.figures import MARGINS, ClassFigures, Share
-from smoothcert.pipeline.report.gallery import Exhibit
+from smoothcert.pipeline.report.gallery import Entry
 from smoothcert.pipeline.report.report import Report
 from smoothcert.pipeline.report.sample import SampleFigures
 
 MAX_CLASSES, MAX_ERRORS = 2000, 50
 """Rows of tables; JSON has all."""
-MAX_CHARACTERS, MAX_JOB_CHARACTERS = 500, 100_000
-"""Of a reason or a key, and of the job."""
-PICTURE_PX = 224
-STRIP_PX = 1000
-"""Widths in pixels, at most: of pictures and squares of votes, of strips of votes."""
-_PREDICTED, _BECOMES, _OTHER = (47, 127, 214), (194, 98, 10), (138, 138, 138)
-_FAINT = 0.25  # opacity of a vote without margin
+MAX_JOB_CHARACTERS = 100_000
 
 _FALLS_TO = "falls most often to"
 _TEXTS = ("class", _FALLS_TO)  # columns of text
-
-Name = Callable[[int | None], str]
 
 
 def html_of(report: Report, names: Sequence[str] = ()) -> str:
     """The page; `names` are those of the classes."""
     page = _page_of(report, names)
-    page |= {"curve": plots.certified_curve(report.figures)}
+    for gallery, entries in zip(page["galleries"], (report.fragile, report.sturdy), strict=True):
+        for card, entry in zip(gallery["cards"], entries, strict=True):
+            card |= _drawn(entry, names)
+    page["curve"] = plots.certified_curve(report.figures)
     if report.sample:
         what = "certified accuracy, %" if report.figures.labelled else "certified share, %"
         page |= {
@@ -54,55 +47,40 @@ def html_of(report: Report, names: Sequence[str] = ()) -> str:
             "patches": plots.patches_curve(report.sample, what),
             "atlas": plots.atlas_map(report.sample),
         }
-    return _environment(escaped=True).get_template("report.html.j2").render(page)
+    return render(__package__, "report.html.j2", page)
 
 
 def markdown_of(report: Report, names: Sequence[str] = ()) -> str:
     """The texts and tables of the page."""
-    return _environment(escaped=False).get_template("report.md.j2").render(_page_of(report, names))
-
-
-def _environment(*, escaped: bool) -> Environment:
-    def load(name: str) -> str:
-        return (files("smoothcert.pipeline.report") / "templates" / name).read_text(encoding="utf-8")
-
-    environment = Environment(autoescape=escaped, loader=FunctionLoader(load), undefined=StrictUndefined)  # noqa: S701
-    environment.filters["md"] = markdown_text
-    return environment
+    return render(__package__, "report.md.j2", _page_of(report, names))
 
 
 def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
-    """What the templates show."""
+    """The texts that both templates show."""
     figures = report.figures
-
-    def name(number: int | None) -> str:
-        if number is None:
-            return "no class"
-        return f"{number} ({printable(names[number])})" if number < len(names) else str(number)
-
     page: dict[str, Any] = {
-        "name": plain(report.run.name)[:MAX_CHARACTERS],
+        "name": short(report.run.name),
         "marks": list(_marks(report)),
         "headline": list(headline_of(report)),
-        "images": f"{figures.images:,}",
+        "images": number_of(figures.images, "image"),
         "labelled": figures.labelled,
         "shares": [_share_row(what, share) for what, share in shares_of(report)],
         "curve_alt": _curve_alt(report),
         "sample": _sample_note(report),
         "galleries": [
-            ("fragile", "The most fragile images", [_exhibit(one, name) for one in report.fragile]),
-            ("sturdy", "The sturdiest images", [_exhibit(one, name) for one in report.sturdy]),
+            {"id": "fragile", "title": "The most fragile images", "cards": _cards(report.fragile, names)},
+            {"id": "sturdy", "title": "The sturdiest images", "cards": _cards(report.sturdy, names)},
         ],
         "side": figures.side,
-        "fragile": [
+        "fragile_votes": [
             (f"{limit:g}", f"{count:,}", percent(count / figures.votes if figures.votes else None))
             for limit, count in zip(MARGINS, figures.fragile, strict=True)
         ],
         "provenance": list(_provenance(report)),
         "job": _job_text(report),
-        "commands": "smoothcert certify job.yaml\n" + _report_command(report),
+        "commands": "smoothcert certify job.yaml\n" + _report_command(report, with_names=bool(names)),
     }
-    page |= _class_parts(report, name) | _error_parts(report)
+    page |= _class_parts(report, names) | _error_parts(report)
     if report.sample is not None:
         page |= _sample_parts(report.sample)
     return page | {"sections": list(_sections(page))}
@@ -116,18 +94,18 @@ def _sections(page: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "classes", "classes"
     if page["sample"]:
         yield "atlas", "weakest places"
-    yield from ((key, title.lower()) for key, title, exhibits in page["galleries"] if exhibits)
+    yield from ((gallery["id"], gallery["title"].lower()) for gallery in page["galleries"] if gallery["cards"])
     yield "errors", "errors"
     yield "provenance", "provenance"
 
 
-def _class_parts(report: Report, name: Name) -> dict[str, Any]:
+def _class_parts(report: Report, names: Sequence[str]) -> dict[str, Any]:
     everyone, titles = report.figures.classes, _class_titles(report)
     shown = sorted(everyone, key=lambda one: (one.certified / one.images, one.number))[:MAX_CLASSES]
     left_out = f"The {len(shown):,} least certified of {len(everyone):,} classes are shown; report.json has all."
     return {
         "class_titles": [(title, title in _TEXTS) for title in titles],
-        "classes": [_class_cells(one, titles, name) for one in shown],
+        "classes": [_class_cells(one, titles, names) for one in shown],
         "classes_left_out": left_out if len(shown) < len(everyone) else "",
     }
 
@@ -136,9 +114,7 @@ def _error_parts(report: Report) -> dict[str, Any]:
     errors = report.figures.errors
     more = len(errors) - MAX_ERRORS
     return {
-        "errors": [
-            (status, plain(error or "")[:MAX_CHARACTERS], f"{count:,}") for status, error, count in errors[:MAX_ERRORS]
-        ],
+        "errors": [(status, short(error or ""), f"{count:,}") for status, error, count in errors[:MAX_ERRORS]],
         "errors_left_out": f"and {more:,} more reasons; report.json has all." if more > 0 else "",
     }
 
@@ -188,7 +164,8 @@ def headline_of(report: Report) -> Sequence[str]:
 
 def _with_interval(share: Share) -> str:
     low, high = share.interval
-    return f"{percent(share.value)} of {share.images:,} images (95 % interval {100 * low:.2f} to {100 * high:.2f} %)"
+    images = number_of(share.images, "image")
+    return f"{percent(share.value)} of {images} (95 % interval {100 * low:.2f} to {100 * high:.2f} %)"
 
 
 def shares_of(report: Report) -> Sequence[tuple[str, Share]]:
@@ -201,10 +178,9 @@ def shares_of(report: Report) -> Sequence[tuple[str, Share]]:
     return [(name, share) for name, share in rows if share is not None]
 
 
-def _share_row(what: str, share: Share) -> dict[str, str]:
+def _share_row(what: str, share: Share) -> tuple[str, ...]:
     low, high = share.interval
-    interval = f"{100 * low:.2f} to {100 * high:.2f} %"
-    return {"what": what, "count": f"{share.count:,}", "share": percent(share.value), "interval": interval}
+    return what, f"{share.count:,}", percent(share.value), f"{100 * low:.2f} to {100 * high:.2f} %"
 
 
 def _curve_alt(report: Report) -> str:
@@ -246,10 +222,10 @@ def _class_titles(report: Report) -> list[str]:
     return titles
 
 
-def _class_cells(one: ClassFigures, titles: Sequence[str], name: Name) -> list[dict[str, Any]]:
-    falls = "" if one.falls_to is None else f"{name(one.falls_to)}, {number_of(one.fallen, 'image')}"
+def _class_cells(one: ClassFigures, titles: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
+    falls = "" if one.falls_to is None else f"{name_of(one.falls_to, names)}, {number_of(one.fallen, 'image')}"
     cells = {
-        "class": (str(one.number), name(one.number)),
+        "class": (str(one.number), name_of(one.number, names)),
         "images": (str(one.images), f"{one.images:,}"),
         "clean": _share_cell(one.clean, one.images),
         "smoothed": _share_cell(one.smoothed, one.images),
@@ -265,64 +241,29 @@ def _share_cell(count: int | None, images: int) -> tuple[str, str]:
     return ("", DASH) if count is None else (f"{count / images:.6f}", percent(count / images))
 
 
-def _exhibit(one: Exhibit, name: Name) -> dict[str, Any]:
+def _cards(entries: Sequence[Entry], names: Sequence[str]) -> list[dict[str, Any]]:
+    return [_card(entry.exhibit, names) for entry in entries]
+
+
+def _card(one: Exhibit, names: Sequence[str]) -> dict[str, Any]:
+    """The texts about an image."""
     can = "can become" if one.slack < 0 else "would be nearest to"
-    lead = f"{abs(one.slack):,} {'vote' if abs(one.slack) == 1 else 'votes'}"
+    lead = number_of(abs(one.slack), "vote")
     slack = f"lacks {lead}" if one.slack < 0 else f"holds by {lead}"
     largest = f"certified up to {one.largest} x {one.largest}" if one.largest else "certified against no patch"
-    picture = one.picture.image
-    crop = 0 if picture is None else picture.width
-    counts = {
-        "for the prediction": int((one.votes == one.prediction).sum()),
-        f"for {name(one.becomes)}": int((one.votes == one.becomes).sum()),
-    }
-    rest = len(one.votes) - sum(counts.values())
-    strip, square = _strip(one)
     return {
-        "title": name(one.prediction),
-        "text": f"{largest}; at its weakest place the certificate against {one.side} x {one.side} {slack}, and the "
-        f"prediction {can} {name(one.becomes)}",
-        "which": plain(f"{one.shard}: {one.key}")[:MAX_CHARACTERS],
-        "picture": "" if picture is None else _data_url(_smaller(picture), "JPEG", quality=80),
-        "reason": plain(one.picture.reason)[:MAX_CHARACTERS],
-        "alt": f"the image, predicted as {name(one.prediction)}",
-        "box": ""
-        if not crop
-        else f"left:{100 * one.left / crop:.2f}%;top:{100 * one.top / crop:.2f}%;"
-        f"width:{100 * one.side / crop:.2f}%;height:{100 * one.side / crop:.2f}%",
-        "strip": _data_url(strip, "PNG"),
-        "square": square,
-        "strip_alt": "votes: "
-        + ", ".join(f"{count} {what}" for what, count in counts.items())
-        + f", {rest} for others",
+        "title": name_of(one.prediction, names),
+        "text": f"{largest}; at its weakest place the certificate against {one.height} x {one.width} {slack}, and the "
+        f"prediction {can} {name_of(one.becomes, names)}",
+        "which": short(f"{one.shard}: {one.key}"),
     }
 
 
-def _strip(one: Exhibit) -> tuple[Image.Image, bool]:
-    """A pixel per vote, in the order of the offsets: class as colour, margin as opacity. Blocks make a square."""
-    colours = np.full((len(one.votes), 4), (*_OTHER, 255), np.float64)
-    colours[one.votes == one.becomes, :3] = _BECOMES
-    colours[one.votes == one.prediction, :3] = _PREDICTED
-    usual = float(np.quantile(one.margins, 0.9)) or 1.0
-    colours[:, 3] = 255 * (_FAINT + (1 - _FAINT) * np.clip(one.margins / usual, 0, 1))
-    side = math.isqrt(len(colours))
-    square = one.is_grid and side * side == len(colours)
-    shape = (side, side, 4) if square else (1, len(colours), 4)
-    strip = Image.fromarray(colours.round().astype(np.uint8).reshape(shape), "RGBA")
-    strip.thumbnail((PICTURE_PX, PICTURE_PX) if square else (STRIP_PX, 1))
-    return strip, square
-
-
-def _smaller(picture: Image.Image) -> Image.Image:
-    picture = picture.convert("RGB")
-    picture.thumbnail((PICTURE_PX, PICTURE_PX))
-    return picture
-
-
-def _data_url(image: Image.Image, kind: str, **options: int) -> str:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}"
+def _drawn(entry: Entry, names: Sequence[str]) -> dict[str, str | bool]:
+    """The picture of an image, and its votes as a strip."""
+    one = entry.exhibit
+    picture = picture_parts(entry.picture, one, f"the image, predicted as {name_of(one.prediction, names)}")
+    return picture | strip_parts(one, one.prediction, one.becomes, names)
 
 
 def _provenance(report: Report) -> Sequence[tuple[str, str]]:
@@ -342,8 +283,15 @@ def _provenance(report: Report) -> Sequence[tuple[str, str]]:
         ),
         ("files", f"{figures.files:,} of {len(run.tasks):,} published, {span(figures.seconds)} of work on shards"),
         ("code", ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))),
-        *((f"made by ({number_of(count, 'file')})", environment) for environment, count in made_by),
+        *((f"made by ({number_of(count, 'file')})", _environment(text)) for text, count in made_by),
     ]
+
+
+def _environment(text: str) -> str:
+    """The JSON of an environment in words: decoder, device, versions."""
+    content = json.loads(text)
+    versions = (f"{name} {version}" for name, version in (content["versions"] or {}).items())
+    return ", ".join(str(part) for part in (content["decoder"], content["device"], *versions) if part)
 
 
 def _job_text(report: Report) -> str:
@@ -354,8 +302,9 @@ def _job_text(report: Report) -> str:
     return yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
 
 
-def _report_command(report: Report) -> str:
+def _report_command(report: Report, *, with_names: bool) -> str:
+    """The command that made this page; it cannot know where the names of the classes came from."""
     sample, options = report.sample, ["--patch", str(report.figures.side)]
     options += [] if sample is None else ["--sample", str(sample.images), "--seed", str(sample.seed)]
     options += [] if sample is None or sample.of_class is None else ["--class", str(sample.of_class)]
-    return shlex.join(["smoothcert", "report", report.run.url, *options])
+    return shlex.join(["smoothcert", "report", report.run.url, *options]) + (" --names FILE" if with_names else "")

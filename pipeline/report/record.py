@@ -1,4 +1,4 @@
-"""The report as JSON, and the names of classes.
+"""The report as JSON.
 
 Not covered: the figures (figures.py, sample.py); what people read (page.py).
 """
@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from smoothcert.pipeline.report.figures import MARGINS, Share
+from smoothcert.pipeline.report.gallery import Entry
 from smoothcert.pipeline.report.report import Report
 from smoothcert.pipeline.report.sample import SampleFigures
 
@@ -48,8 +49,8 @@ def as_json(report: Report) -> dict[str, Any]:
             {"margin_below": limit, "votes": count} for limit, count in zip(MARGINS, figures.fragile, strict=True)
         ],
         "sample": None if report.sample is None else _sample(report.sample),
-        "fragile_images": [_exhibit(one) for one in report.fragile],
-        "sturdy_images": [_exhibit(one) for one in report.sturdy],
+        "fragile_images": [_image(one) for one in report.fragile],
+        "sturdy_images": [_image(one) for one in report.sturdy],
         "environments": figures.environments,
         "seconds": figures.seconds,
     }
@@ -82,6 +83,8 @@ def _sample(sample: SampleFigures) -> dict[str, Any]:
     }
 
 
-def _exhibit(one: Any) -> dict[str, Any]:
-    names = ("shard", "key", "label", "prediction", "largest", "side", "top", "left", "slack", "becomes")
-    return {name: getattr(one, name) for name in names} | {"picture": one.picture.reason or "shown"}
+def _image(entry: Entry) -> dict[str, Any]:
+    one = entry.exhibit
+    names = ("shard", "key", "label", "prediction", "largest", "top", "left", "slack", "becomes")
+    shown = {name: getattr(one, name) for name in names}
+    return shown | {"patch": [one.height, one.width], "picture": entry.picture.reason or "shown"}

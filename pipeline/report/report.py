@@ -10,7 +10,7 @@ from pathlib import Path
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.report.figures import COLUMNS, Figures, Sums
-from smoothcert.pipeline.report.gallery import Exhibit, Extremes, exhibits_of
+from smoothcert.pipeline.report.gallery import Entry, Extremes, entries_of
 from smoothcert.pipeline.report.sample import SampleFigures, Sampler, sample_figures
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.runs.published import read_published
@@ -40,8 +40,8 @@ class Report:
     complete: bool
     figures: Figures
     sample: SampleFigures | None
-    fragile: tuple[Exhibit, ...]
-    sturdy: tuple[Exhibit, ...]
+    fragile: tuple[Entry, ...]
+    sturdy: tuple[Entry, ...]
 
 
 def report_of(
@@ -87,13 +87,14 @@ def report_of(
         raise RequestError(
             f"--class {of_class}: no image with votes has this {column} in {run.url}; name another class"
         )
+    fragile, sturdy = (entries_of(rows, run, side) for rows in extremes.tables())
     return Report(
         run=run,
         complete=complete,
         figures=sums.figures(),
         sample=sample_figures(rows, job, side, seed=seed, of_class=of_class) if len(rows) else None,
-        fragile=tuple(exhibits_of(extremes.fragile, run, side)),
-        sturdy=tuple(exhibits_of(extremes.sturdy, run, side)),
+        fragile=fragile,
+        sturdy=sturdy,
     )
 
 

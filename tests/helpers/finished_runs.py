@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,18 @@ def settle(row: Row, votes: list[int]) -> None:
     """Other votes with all that follows from them."""
     certificates = certify(np.array([votes]), ablations_of(COLUMN, jobs.CROP, jobs.CROP), classes=jobs.CLASSES)
     row |= {"votes": votes} | {name: int(values[0]) for name, values in vars(certificates).items()}
+
+
+def with_votes(run: Path, copy: Path, votes_of: Callable[[Row], list[int]]) -> Path:
+    """A copy of a run of columns with other votes, and all that follows from them, where there are votes."""
+    shutil.copytree(run, copy)
+    for file in sorted((copy / "votes").iterdir()):
+        rows = rows_of(file)
+        for row in rows:
+            if row["votes"] is not None:
+                settle(row, votes_of(row))
+        write(file, rows, renew=True)
+    return copy
 
 
 def has(problems: tuple[str, ...], expected: str) -> bool:

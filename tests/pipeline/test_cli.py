@@ -29,7 +29,7 @@ def _run(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 # Arguments, then options, of each command. A name here may be added to, and none may go.
 OPTIONS = {
     "certify": "job --json --limit --set --strict-versions --unsafe-overwrite",
-    "compare": "base new --allow --gate --json --markdown --parquet --patch --storage --tolerance",
+    "compare": "base new --allow --gate --html --json --markdown --names --parquet --patch --storage --tolerance",
     "demo": "--folder --json",
     "finetune": "training --local --set",
     "import-checkpoint": "file --key --output",

@@ -35,6 +35,24 @@ def written_aside(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
             aside.unlink()
 
 
+def check_new(path: Path, option: str) -> None:
+    """Refuse a path that new_file would refuse, before long work.
+
+    Raises:
+        RequestError: it exists, or its folder does not.
+    """
+    try:
+        if path.exists() or not path.name:
+            raise RequestError(f"{option} {path}: is there already; name a new file")
+        path.absolute().parent.stat()
+    except OSError as error:
+        raise _unwritable(path, option, error) from None
+
+
+def _unwritable(path: Path, option: str, error: OSError) -> RequestError:
+    return RequestError(f"{option} {path}: cannot be written ({error.strerror}); name a file of this machine")
+
+
 @contextmanager
 def new_file(path: Path, option: str) -> Iterator[BinaryIO]:
     """A file that a user asked for with an option of a command, open for writing. It must not exist yet.
@@ -44,12 +62,10 @@ def new_file(path: Path, option: str) -> Iterator[BinaryIO]:
         RunError: the disk is full.
     """
     with naming_a_full_disk(path.absolute().parent, f"name another file with {option}"), ExitStack() as opened:
+        check_new(path, option)
         try:
-            if path.exists() or not path.name:
-                raise RequestError(f"{option} {path}: is there already; name a new file")
             aside = opened.enter_context(written_aside(path))
             file = opened.enter_context(aside.open("wb"))  # opened here: Arrow takes some names for URLs
         except OSError as error:
-            reason = f"cannot be written ({error.strerror}); name a file of this machine"
-            raise RequestError(f"{option} {path}: {reason}") from None
+            raise _unwritable(path, option, error) from None
         yield file

@@ -162,7 +162,22 @@ def test_the_command_ends_with_the_exit_code_of_the_gates(two_runs: TwoRuns, tmp
         gates.write_text(f"gates: [{{metric: certified, patch: 2, max_lost: {lost}}}]")
         assert run("--allow", "images", "--gate", str(gates))[0] == code
     gates.write_text("gates: [{metric: certified, patch: 3, max_lost: 1}]")
-    assert run("--allow", "images", "--gate", str(gates))[0] == 2
-    out = tmp_path / "out.md", tmp_path / "out.parquet"
-    assert run("--allow", "images", "--markdown", str(out[0]), "--parquet", str(out[1]))[0] == 0
-    assert all(path.exists() for path in out)
+    code, text = run("--allow", "images", "--gate", str(gates))
+    assert (code, f"error: {gates}: gates[0]: the runs were not compared for" in text) == (2, True)
+
+
+def test_the_command_writes_new_files(two_runs: TwoRuns, tmp_path: Path) -> None:
+    """A file that is there already is refused before the comparison."""
+    (tmp_path / "names").write_text("cat\ndog\nowl\nelk")
+    out = {option: tmp_path / f"out{option}" for option in ("--markdown", "--parquet", "--html")}
+    written = [text for option, path in out.items() for text in (option, str(path))]
+    command = ["compare", *(run.url for run in two_runs), "--patch", "2", "--allow", "images"]
+    result = CliRunner().invoke(app, [*command, *written, "--names", str(tmp_path / "names")])
+    assert result.exit_code == 0
+    assert "0 (cat)" in out["--html"].read_text()
+    assert "0 (cat)" not in out["--markdown"].read_text()
+    for option, path in out.items():
+        result = CliRunner().invoke(app, ["compare", "no run", "no run", option, str(path)])
+        assert (result.exit_code, f"{option} {path}: is there already" in result.stderr) == (2, True)
+    result = CliRunner().invoke(app, [*command, "--names", str(tmp_path / "names")])
+    assert (result.exit_code, "add --html OUT" in result.stderr) == (2, True)

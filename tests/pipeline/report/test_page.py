@@ -1,33 +1,18 @@
 """The page shows every text as it is, and asks nothing of the network."""
 
 import re
-from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from smoothcert.pipeline.report import page
-from smoothcert.pipeline.report.gallery import Exhibit, Picture
 from smoothcert.pipeline.report.page import headline_of, html_of, markdown_of
 from smoothcert.pipeline.report.report import Report, report_of
 from smoothcert.workers.runs.run import open_run
+from tests.helpers.html_tags import Tags
 from tests.helpers.judged_runs import CLASSES, image, judged_run
 
 ATTACK = "<script>alert(1)</script>"
-
-
-class Tags(HTMLParser):
-    """The elements of a page, with their attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
 
 
 @pytest.fixture
@@ -116,13 +101,3 @@ def test_very_long_texts_are_cut(tmp_path: Path) -> None:
     assert len(text) < 500_000
     assert f"{report.run.url}/run.json" in text
     assert len(markdown_of(report, ["n" * 10**6] * CLASSES)) < 100_000
-
-
-def test_votes_of_very_many_blocks_are_a_small_picture() -> None:
-    """A pixel a vote, but no more pixels than a screen shows."""
-    random = np.random.default_rng(0)
-    votes, margins = random.integers(0, 3, 512**2), random.random(512**2).astype(np.float32)
-    exhibit = Exhibit("s", "k", 0, 1, 2, votes, margins, 2, 0, 0, 3, 2, is_grid=True, picture=Picture(None, "gone"))
-    strip, square = page._strip(exhibit)
-    assert (strip.size, square) == ((page.PICTURE_PX, page.PICTURE_PX), True)
-    assert page._strip(replace(exhibit, votes=votes[:224], margins=margins[:224]))[0].size == (224, 1)

@@ -75,8 +75,10 @@ def report(finished: Path, tmp_path: Path) -> Callable[..., tuple[int, str, Path
     return run
 
 
-def test_the_command_prints_headline_and_paths(report: Callable[..., tuple[int, str, Path]], tmp_path: Path) -> None:
-    """Names of classes appear in the page."""
+def test_the_command_prints_headline_and_paths(
+    report: Callable[..., tuple[int, str, Path]], finished: Path, tmp_path: Path
+) -> None:
+    """Names of classes appear in the page, and in the command that makes it again."""
     (tmp_path / "names.txt").write_text("cat\ndog\nowl\n")
     code, text, folder = report("--patch", "2", "--names", str(tmp_path / "names.txt"), "--class", "1")
     assert code == 0
@@ -84,6 +86,8 @@ def test_the_command_prints_headline_and_paths(report: Callable[..., tuple[int, 
     assert text.splitlines()[-3:] == [str(folder / f"report.{kind}") for kind in ("html", "md", "json")]
     assert "1 (dog)" in (folder / "report.html").read_text()
     assert "of class 1" in (folder / "report.md").read_text()
+    command = f"smoothcert report {finished} --patch 2 --sample 3 --seed 0 --class 1 --names FILE"
+    assert command in (folder / "report.html").read_text()
 
 
 def test_a_patch_must_fit(report: Callable[..., tuple[int, str, Path]]) -> None:

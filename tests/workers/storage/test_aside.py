@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.workers.storage.aside import new_file, written_aside
+from smoothcert.workers.storage.aside import check_new, new_file, written_aside
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -68,3 +68,16 @@ def test_a_file_of_an_option_is_new(tmp_path: Path) -> None:
     ):
         pass
     assert path.read_bytes() == b"whole"
+
+
+def test_a_path_is_refused_before_long_work(tmp_path: Path) -> None:
+    """For the reasons for which new_file refuses it; nothing is written."""
+    (tmp_path / "a").write_text("old")
+    for path in (tmp_path / "a", tmp_path / "nowhere" / "a", Path()):
+        with pytest.raises(RequestError) as later, new_file(path, "--out"):
+            pass
+        with pytest.raises(RequestError) as before:
+            check_new(path, "--out")
+        assert str(before.value) == str(later.value)
+    check_new(tmp_path / "b", "--out")
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]

@@ -1,4 +1,4 @@
-"""The page in a real browser: no error, no request, every interaction, at each width and colour scheme."""
+"""Both pages in a real browser: no error, no request, every interaction, at each width and colour scheme."""
 
 import json
 import shutil
@@ -11,6 +11,8 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not 
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from playwright.sync_api import Browser, Page  # noqa: E402
 
+from smoothcert.pipeline.compare.comparison import compare  # noqa: E402
+from smoothcert.pipeline.compare.page import html_of  # noqa: E402
 from smoothcert.pipeline.report.report import report_of, write_report  # noqa: E402
 from smoothcert.workers.runs.run import open_run  # noqa: E402
 
@@ -32,10 +34,20 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="module")
-def page_file(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = open_run(str(finished))
-    return write_report(report_of(run, side=2), tmp_path_factory.mktemp("report"), ["cat", "dog", "owl"])[0]
+@pytest.fixture(scope="module", params=["report", "compare"])
+def page_file(
+    request: pytest.FixtureRequest,
+    finished: Path,
+    before_and_after: tuple[Path, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    folder, names = tmp_path_factory.mktemp(request.param), ["cat", "dog", "owl"]
+    if request.param == "report":
+        return write_report(report_of(open_run(str(finished)), side=2), folder, names)[0]
+    base, new = (open_run(str(run)) for run in before_and_after)
+    page = folder / "compare.html"
+    page.write_text(html_of(compare(base, new, patches=[(2, 2)]), names=names))
+    return page
 
 
 @pytest.fixture
@@ -137,8 +149,8 @@ def test_the_keyboard_reaches_and_works_everything(open_page: Callable[..., Page
 
 def test_a_link_leads_to_its_section(open_page: Callable[..., Page]) -> None:
     page = open_page()
-    page.get_by_role("link", name="provenance").click()
-    assert page.evaluate("document.getElementById('provenance').getBoundingClientRect().top") < DESKTOP["height"]
+    page.get_by_role("link", name="classes").click()
+    assert 0 <= page.evaluate("document.getElementById('classes').getBoundingClientRect().top") < DESKTOP["height"]
 
 
 def test_pictures_are_shown_with_the_patch_inside(open_page: Callable[..., Page]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.pipeline.report.class_names import class_names
+from smoothcert.pipeline.pages.class_names import class_names
 
 
 @pytest.mark.parametrize("text", ["cat\ndog\n", "\ufeffcat\r\ndog", '["cat", "dog"]', '{"1": "dog", "0": "cat"}'])

@@ -1,10 +1,11 @@
 """Names of classes: from a file, or those of ImageNet as timm knows them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.names import one_line
+from smoothcert.manifests.names import one_line, printable
 
 IMAGENET = "imagenet-1k"
 
@@ -25,6 +26,13 @@ def class_names(source: str, classes: int) -> list[str]:
             "with a name for each"
         )
     return names
+
+
+def name_of(number: int | None, names: Sequence[str]) -> str:
+    """A class in words: its number, and its name if there is one."""
+    if number is None:
+        return "no class"
+    return f"{number} ({printable(names[number])})" if number < len(names) else str(number)
 
 
 def _names_of(source: str) -> list[str]:
