@@ -3,7 +3,7 @@
 Not covered: which images of the two runs are the same (pairs.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from smoothcert.manifests.identity import differences
 from smoothcert.pipeline.compare.reasons import Reason
@@ -24,10 +24,10 @@ def differing_keys(base: Run, new: Run) -> list[str]:
     return differences(base.record.identity, new.record.identity)
 
 
-def reasons_against(base: Run, new: Run) -> dict[Reason, str]:
-    """Why two runs cannot be compared: each reason with its explanation."""
+def reasons_against(base: Run, new: Run, complete: tuple[bool, bool]) -> dict[Reason, str]:
+    """Why two runs cannot be compared: each reason with its explanation. `complete` says whether either run is."""
     found: dict[Reason, str] = {}
-    if unfinished := list(_unfinished(base, new)):
+    if unfinished := list(_unfinished({base.url: base, new.url: new}.values(), complete)):
         found[Reason.unfinished] = "; ".join(unfinished)
     keys = differing_keys(base, new)
     for reason in (Reason.images, Reason.labels, Reason.classes, Reason.preprocessing):
@@ -42,9 +42,9 @@ def reasons_against(base: Run, new: Run) -> dict[Reason, str]:
     return found
 
 
-def _unfinished(base: Run, new: Run) -> Iterator[str]:
-    for run in (base,) if base.url == new.url else (base, new):
-        if not run.complete():
+def _unfinished(runs: Iterable[Run], complete: Iterable[bool]) -> Iterator[str]:
+    for run, is_complete in zip(runs, complete, strict=False):  # a run may be compared with itself
+        if not is_complete:
             missing = len(run.missing())
             what = f"lacks {missing} of {len(run.tasks)} files" if missing else "has no _SUCCESS"
             yield f"{run.url} {what}"

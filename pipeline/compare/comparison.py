@@ -152,7 +152,8 @@ def compare(
     """
     if not 0 <= tolerance < math.inf:
         raise RequestError(f"--tolerance {tolerance}: must be a finite number from 0 on")
-    reasons = reasons_against(base, new)
+    complete = base.complete(), new.complete()  # before the files are read: _SUCCESS is written after them
+    reasons = reasons_against(base, new, complete)
     _refuse(reasons, allow)
     measures = _measures(base, new, patches)
     pairs = pair(base, new, measures, tolerance)
@@ -172,7 +173,7 @@ def compare(
         base=base,
         new=new,
         itself=base.url == new.url,
-        complete=(base.complete(), new.complete()),
+        complete=complete,
         tolerance=tolerance,
         allowed=reasons,
         differences=tuple(differing_keys(base, new)),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -100,6 +101,15 @@ def with_votes(run: Path, copy: Path, votes_of: Callable[[Row], list[int]]) -> P
                 settle(row, votes_of(row))
         write(file, rows, renew=True)
     return copy
+
+
+def upload(run: Path, bucket: str) -> str:
+    """Copy a run into a bucket of the S3 server in the environment; the run's address there."""
+    client = boto3.client("s3")
+    for path in run.rglob("*"):
+        if path.is_file():
+            client.upload_file(str(path), bucket, f"runs/{run.name}/{path.relative_to(run)}")
+    return f"s3://{bucket}/runs/{run.name}"
 
 
 def has(problems: tuple[str, ...], expected: str) -> bool:

@@ -1,6 +1,7 @@
 """What people read: the verdict first, losses before gains, no image left out without a word."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from smoothcert.pipeline.compare.comparison import Comparison, compare
 from smoothcert.pipeline.compare.gates import evaluate
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.compare.verdict import as_markdown, image_tables, notices_of, show_comparison, verdict_of
+from tests.helpers.finished_runs import upload
 from tests.helpers.judged_runs import image, judged_run
 from tests.pipeline.compare.conftest import CLOSE, SURE, TwoRuns
 from tests.pipeline.compare.test_gates import TODAY
@@ -164,6 +166,18 @@ def test_the_command_ends_with_the_exit_code_of_the_gates(two_runs: TwoRuns, tmp
     gates.write_text("gates: [{metric: certified, patch: 3, max_lost: 1}]")
     code, text = run("--allow", "images", "--gate", str(gates))
     assert (code, f"error: {gates}: gates[0]: the runs were not compared for" in text) == (2, True)
+
+
+def test_runs_in_a_bucket_are_compared(before_and_after: tuple[Path, Path], bucket: str, tmp_path: Path) -> None:
+    """With the same JSON, but for their addresses, and with a page."""
+    here = [str(run) for run in before_and_after]
+    there = [upload(run, bucket) for run in before_and_after]
+    texts = [CliRunner().invoke(app, ["compare", *runs, "--json"]).stdout for runs in (here, there)]
+    for address, expected in zip(there, here, strict=True):
+        texts[1] = texts[1].replace(address, expected)
+    assert json.loads(texts[1]) == json.loads(texts[0])
+    assert CliRunner().invoke(app, ["compare", *there, "--html", str(tmp_path / "page")]).exit_code == 0
+    assert "Votes of what was lost" in (tmp_path / "page").read_text()
 
 
 def test_the_command_writes_new_files(two_runs: TwoRuns, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.report.report import report_of, write_report
 from smoothcert.workers.runs.run import open_run
-from tests.helpers.finished_runs import file_of
+from tests.helpers.finished_runs import file_of, upload
 from tests.helpers.judged_runs import image, judged_run
 
 MAX_BYTES = 5 * 10**6
@@ -111,6 +111,17 @@ def test_a_report_is_not_written_to_s3(report: Callable[..., tuple[int, str, Pat
     """Path would make a folder `s3:` here."""
     code, text, _ = report("-o", "s3://bucket/report")
     assert (code, "--output: reports are not written to S3" in text) == (2, True)
+
+
+def test_a_run_in_a_bucket_has_the_same_report(finished: Path, bucket: str, tmp_path: Path) -> None:
+    """But for the run's address."""
+    there = upload(finished, bucket)
+    for run, folder in ((str(finished), "here"), (there, "there")):
+        result = CliRunner().invoke(app, ["report", run, "-o", str(tmp_path / folder)])
+        assert result.exit_code == 0
+    for file in (tmp_path / "here").iterdir():
+        expected = file.read_text().replace(str(finished), there)
+        assert (tmp_path / "there" / file.name).read_text() == expected
 
 
 def test_a_file_in_the_place_of_the_folder_is_one_line(

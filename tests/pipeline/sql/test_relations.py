@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import boto3
 import numpy as np
 import pytest
 
@@ -12,6 +11,7 @@ from smoothcert.pipeline.sql.relations import TABLES, connect
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, open_run
+from tests.helpers.finished_runs import upload
 from tests.helpers.judged_runs import CROP, image, judged_run
 
 SURE, CLOSE = [0] * 12, [0] * 7 + [1] * 5
@@ -117,11 +117,7 @@ def test_several_runs_are_one_relation(run: Run, tmp_path: Path) -> None:
 
 def test_a_run_from_s3_answers_the_same(run: Run, bucket: str) -> None:
     """Read in place, with the credentials of the environment."""
-    client = boto3.client("s3")
-    for path in Path(run.url).rglob("*"):
-        if path.is_file():
-            client.upload_file(str(path), bucket, f"runs/{run.run_id}/{path.relative_to(run.url)}")
-    there = open_run(f"s3://{bucket}/runs/{run.run_id}")
+    there = open_run(upload(Path(run.url), bucket))
     for table in TABLES:
         question = f"select * exclude ({'path' if table == 'runs' else 'run_id'}) from {table} order by all"
         assert asked([there], question) == asked([run], question)
