@@ -15,16 +15,32 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job, load_job, storage_of
 from smoothcert.manifests.locations import anchored
 from smoothcert.manifests.rules import RuleName
+from smoothcert.manifests.version import __version__
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.exit_codes import ends_with_exit_code, stdout_alone
 from smoothcert.pipeline.console.looks import console_of, say, show
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    help="Prove over whole datasets that no adversarial patch can change what a classifier says.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"smoothcert {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Prove over whole datasets that no adversarial patch can change what a classifier says."""
+
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).", show_default=False)]
 Overrides = Annotated[

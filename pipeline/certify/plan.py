@@ -18,6 +18,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import VOTES_VERSION, identity_of, run_id_of
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.shards import Shard, find_shards
+from smoothcert.manifests.version import __version__
 from smoothcert.pipeline.certify.changed_data import refuse_changed_data
 from smoothcert.pipeline.certify.limits import limits_of
 from smoothcert.workers.ablations.kinds import ablations_of
@@ -128,7 +129,8 @@ def _plan_run(
         job=job.model_dump(mode="json"),
         checkpoint=checkpoint,
         shards=tuple(map(ShardRecord.of, shards, counts)),
-        versions={"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        versions={"smoothcert": __version__, "python": platform.python_version()}
+        | {name: version(name) for name in LIBRARIES},
     )
     return Run(f"{job.output.rstrip('/')}/{run_id}", record, store)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from smoothcert.manifests.gates import load_gates as load_gates
     from smoothcert.manifests.job import Job as Job
     from smoothcert.manifests.job import load_job as load_job
+    from smoothcert.manifests.version import __version__ as __version__
     from smoothcert.pipeline.certify.driver import certify_all as certify  # noqa: F401
     from smoothcert.pipeline.compare.comparison import compare as compare
     from smoothcert.pipeline.compare.gates import evaluate as evaluate
@@ -36,6 +37,7 @@ _HOMES = {
     "Run": "workers.runs.run:Run",
     "RunError": "manifests.errors:RunError",
     "SmoothcertError": "manifests.errors:SmoothcertError",
+    "__version__": "manifests.version:__version__",
     "certify": "pipeline.certify.driver:certify_all",
     "compare": "pipeline.compare.comparison:compare",
     "evaluate": "pipeline.compare.gates:evaluate",

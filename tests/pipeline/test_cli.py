@@ -2,11 +2,13 @@
 
 import ast
 import importlib
+import os
 import resource
 import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,34 @@ def test_every_public_name_resolves_to_what_type_checkers_see() -> None:
     assert set(smoothcert.__all__) <= set(dir(smoothcert))
     with pytest.raises(AttributeError, match="module 'smoothcert' has no attribute 'no_such_name'"):
         smoothcert.no_such_name  # noqa: B018
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    """One number: of the command, of the module, of what is installed."""
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"smoothcert {smoothcert.__version__}\n")
+    assert metadata.version("smoothcert") == smoothcert.__version__
+
+
+def test_h_is_help() -> None:
+    """Of the program and of a command."""
+    for command in ([], ["query"]):
+        short, long = (CliRunner().invoke(app, [*command, option]).stdout for option in ("-h", "--help"))
+        assert short == long
+        assert "Usage:" in short
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_completes_commands(shell: str) -> None:
+    """As the script of `--show-completion` asks."""
+    typed = "smoothcert ver"
+    asked = {"COMP_WORDS": typed, "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": typed}
+    done = subprocess.run(
+        [Path(sys.executable).with_name("smoothcert")],
+        env=os.environ | asked | {"_SMOOTHCERT_COMPLETE": f"complete_{shell}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "verify" in done.stdout
+    assert "query" not in done.stdout

@@ -12,6 +12,7 @@ import timm
 import torch
 import torchvision
 
+from smoothcert.manifests.version import __version__
 from smoothcert.workers.tars.images import decoder_version
 
 _CPU_IMAGES_PER_BATCH = 16
@@ -35,6 +36,7 @@ def environment_here(device: torch.device) -> dict[str, Any]:
     """Versions, decoder and device, as every file of votes records them."""
     return {
         "versions": {
+            "smoothcert": __version__,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,

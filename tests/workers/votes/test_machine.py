@@ -10,6 +10,7 @@ import timm
 import torch
 import torchvision
 
+import smoothcert
 from smoothcert.workers.runs.environment import ENVIRONMENT
 from smoothcert.workers.votes.machine import auto_images_per_batch, device_here, environment_here
 
@@ -19,6 +20,7 @@ def test_the_environment_has_the_keys_that_are_compared():
     environment = environment_here(torch.device("cpu"))
     assert tuple(environment) == ENVIRONMENT
     assert environment["versions"] == {
+        "smoothcert": smoothcert.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
