@@ -200,11 +200,12 @@ def test_what_is_mounted_exists(cluster):
 
 
 def test_the_machines_install_what_the_code_needs(cluster):
-    """The packages of pyproject.toml under the versions of constraints.txt; Ray's version is the same in both."""
+    """The packages of smoothcert[certify] under the versions of constraints.txt; Ray's version is the same in both."""
     command = next(command for command in cluster["setup_commands"] if "pip install" in command)
     words = shlex.split(command)
     named = words[words.index("~/constraints.txt") + 1 :]
-    wanted = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["certify"]]
     assert {re.split("[<>=]", name)[0] for name in named} == {re.split("[<>=]", name)[0] for name in wanted}
     assert [name for name in named if "==" in name] == [f"ray[default]=={CONSTRAINTS['ray']}"]
 

@@ -1,7 +1,8 @@
 """From the bytes of an image file to the uint8 pixels that are certified.
 
 Only the first frame is used, as 8-bit RGB or gray. Its EXIF orientation is ignored, as in the reference, unless the job
-has `preprocess.orient`. Resize and crop are those of torchvision's Resize and CenterCrop on PIL images.
+has `preprocess.orient`. Resize and crop give the pixels of torchvision's Resize and CenterCrop on PIL images, without
+torchvision: pages show images where it is not installed.
 
 Not covered: normalisation, which follows the hiding of pixels (votes/); naming files that are not images
 (storage/file_kinds.py).
@@ -12,10 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL
-import torchvision.transforms.functional as TF
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError, features
-from torchvision.transforms import InterpolationMode
 
 from smoothcert.manifests.errors import ImageError
 from smoothcert.manifests.job import Preprocess
@@ -30,6 +29,7 @@ _MAX_ERROR_CHARACTERS = 300
 # Pillow decodes these formats by itself. For others, such as EPS, it would start programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000")
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # By EXIF orientation. Pillow's exif_transpose would rewrite the EXIF data, and fails if they are damaged.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -174,9 +174,17 @@ def _in_mode(mode: str, image: Image.Image) -> Image.Image:
 
 def _preprocess(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     if preprocess.resize is not None:
-        image = TF.resize(image, preprocess.resize, InterpolationMode(preprocess.interpolation))
-        image = TF.center_crop(image, [preprocess.crop, preprocess.crop])
+        image = _resize(image, preprocess.resize, _FILTERS[preprocess.interpolation])
+        left, top = (round((length - preprocess.crop) / 2) for length in image.size)
+        image = image.crop((left, top, left + preprocess.crop, top + preprocess.crop))
     return pixels_of(image)
+
+
+def _resize(image: Image.Image, short: int, resample: Image.Resampling) -> Image.Image:
+    """Resize until the shorter side has `short` pixels."""
+    shorter = min(image.size)
+    width, height = (short if length == shorter else int(short * length / shorter) for length in image.size)
+    return image.resize((width, height), resample)
 
 
 def _text(error: Exception) -> str:
