@@ -171,10 +171,11 @@ def test_a_wheel_holds_every_module_and_example(checkout: Path, tmp_path: Path) 
         "from smoothcert.pipeline.cli import app; app(['--help'], standalone_mode=False)",
         "import smoothcert.manifests.identity, smoothcert.manifests.shards, smoothcert.manifests.training",
         "import smoothcert.pipeline.certify.driver, smoothcert.pipeline.finetune, smoothcert.pipeline.overview.summary",
+        "import smoothcert.pipeline.report.page, smoothcert.pipeline.compare.verdict, smoothcert.pipeline.sql.answers",
     ],
 )
 def test_commands_and_plans_load_neither_torch_nor_ray(statement: str) -> None:
-    """The command line answers, and a run is planned, without them."""
+    """The command line answers, a run is planned, and a finished one is read, without them."""
     heavy = "{'torch', 'ray', 'timm'} & set(sys.modules)"
     script = f"import sys; {statement}; sys.exit(str({heavy}) if {heavy} else 0)"
     result = subprocess.run([sys.executable, "-c", script], cwd=HOUSE, capture_output=True, text=True, check=False)

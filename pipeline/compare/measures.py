@@ -9,6 +9,7 @@ Not covered: which image of one run is which of the other (pairs.py).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,34 +59,54 @@ def errors_in(rows: pa.Table) -> Bools:
     return np.asarray(pc.not_equal(rows["status"], "ok"))
 
 
-def certified_in(rows: pa.Table, job: Job, measure: Certified) -> Bools:
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a run. Their votes are counted once, when the first measure asks for them."""
+
+    table: pa.Table
+    job: Job
+
+    @cached_property
+    def voted(self) -> Bools:
+        """[rows]: whether they have votes."""
+        return np.asarray(pc.is_valid(self.table["votes"]))
+
+    @cached_property
+    def ballots(self) -> Ballots:
+        """Of the rows that have votes."""
+        votes = self.table["votes"].filter(pa.array(self.voted))
+        return Ballots.of(matrix_of(votes), classes=self.job.model.classes)
+
+
+def certified_in(rows: Rows, measure: Certified) -> Bools:
     """[rows]: whether the prediction is certified, right or wrong.
 
     The stored columns answer for squares; the votes answer for other rectangles.
     """
     if measure.height == measure.width:
-        largest = numbers_of(rows[LARGEST_SQUARES[RuleName(measure.rule)]])
+        largest = numbers_of(rows.table[LARGEST_SQUARES[RuleName(measure.rule)]])
         square: Bools = largest >= measure.height
         return square
-    voted = np.asarray(pc.is_valid(rows["votes"]))
-    certified = np.zeros(len(rows), bool)
-    if voted.any():
-        certified[voted] = answer_for(rows.filter(pa.array(voted)), job, measure).certified
+    certified = np.zeros(len(rows.table), bool)
+    certified[rows.voted] = answer_for(rows.ballots, rows.job, measure).certified
     return certified
 
 
-def answer_for(voted: pa.Table, job: Job, measure: Certified) -> Answer:
-    """The rule's answer for rows that all have votes."""
+def answer_for(ballots: Ballots, job: Job, measure: Certified) -> Answer:
+    """The rule's answer."""
     ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-    ballots = Ballots.of(matrix_of(voted["votes"]), classes=job.model.classes)
     return family_of(job.ablation).rules[measure.rule](ballots, ablations, Threat(measure.height, measure.width))
 
 
-def slack_and_place(rows: pa.Table, job: Job, measure: Certified) -> dict[str, Any]:
-    """Slack, top and left pixel of the weakest place of each row, null without votes."""
-    voted = np.asarray(pc.is_valid(rows["votes"]))
-    if not voted.any():
-        return {name: pa.nulls(len(rows), pa.int32()) for name in ("slack", "top", "left")}
-    answer = answer_for(rows.filter(pa.array(voted)), job, measure)
+def slack_and_place(rows: Rows, which: Bools, measure: Certified) -> dict[str, Any]:
+    """Slack, top and left pixel of the weakest place of each row that is asked for, null without votes.
+
+    Args:
+        rows: of a run.
+        which: [rows], those that are asked for.
+        measure: patch and rule.
+    """
+    voted = rows.voted[which]
+    answer = answer_for(rows.ballots.of_images(np.flatnonzero(which[rows.voted])), rows.job, measure)
     values = {"slack": answer.slack, "top": answer.places[:, 0, 0], "left": answer.places[:, 0, 1]}
     return {name: spread(pa.array(array.astype(np.int32)), voted) for name, array in values.items()}

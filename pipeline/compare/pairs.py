@@ -22,6 +22,7 @@ from smoothcert.manifests.job import Job
 from smoothcert.pipeline.compare.measures import (
     Bools,
     Certified,
+    Rows,
     certified_in,
     errors_in,
     right_in,
@@ -37,7 +38,8 @@ _COLUMNS = [
     *("key", "sha256", "status", "label", "clean_prediction", "clean_margin", "prediction"),
     *("max_certified_patch", "max_margin_certified_patch", "votes", "margins"),
 ]
-_WHICH = pa.schema([("shard", pa.string()), ("key", pa.string()), ("label", pa.int64())])
+_REPEATED = pa.dictionary(pa.int8(), pa.string())
+_WHICH = pa.schema([("shard", pa.string()), ("key", pa.string()), ("label", pa.int32())])
 _DIFFERENCES = pa.schema(
     [
         *(("votes_changed", pa.int32()), ("votes_within_tolerance", pa.int32()), ("margin", pa.float32())),
@@ -47,8 +49,8 @@ _DIFFERENCES = pa.schema(
 _CHANGES = pa.schema(
     [
         *_WHICH,
-        *(("patch_height", pa.int32()), ("patch_width", pa.int32()), ("rule", pa.string()), ("change", pa.string())),
-        *(("base_prediction", pa.int64()), ("new_prediction", pa.int64())),
+        *(("patch_height", pa.int32()), ("patch_width", pa.int32()), ("rule", _REPEATED), ("change", _REPEATED)),
+        *(("base_prediction", pa.int32()), ("new_prediction", pa.int32())),
         *(("base_slack", pa.int32()), ("new_slack", pa.int32()), ("top", pa.int32()), ("left", pa.int32())),
         *(("votes_changed", pa.int32()), ("margin", pa.float32()), ("within_tolerance", pa.bool_())),
     ]
@@ -101,16 +103,17 @@ class _Side(NamedTuple):
     def schema(self) -> pa.Schema:
         names = ["error", *(["clean", "smoothed"] if self.labelled else []), *(one.column for one in self.measures)]
         flags = [(self.prefix + name, pa.bool_()) for name in names]
-        classes = [(self.prefix + name, pa.int64()) for name in ("prediction", "clean_prediction")]
+        classes = [(self.prefix + name, pa.int32()) for name in ("prediction", "clean_prediction")]
         return pa.schema([*classes, *flags])
 
     def judge(self, rows: pa.Table) -> Columns:
         """The columns of the schema for rows of this run."""
+        counted = Rows(rows, self.job)
         right = {"error": errors_in(rows)}
         if self.labelled:
             right |= {"clean": right_in(rows, "clean_prediction"), "smoothed": right_in(rows, "prediction")}
         for measure in self.measures:
-            certified = certified_in(rows, self.job, measure)
+            certified = certified_in(counted, measure)
             right[measure.column] = certified & right["smoothed"] if self.labelled else certified
         classes = {name: numbers_of(rows[name]) for name in ("prediction", "clean_prediction")}
         columns: Columns = {**classes, **right}
@@ -180,7 +183,7 @@ def _alone_schema(side: _Side) -> pa.Schema:
 
 
 def _joined(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
-    return pa.concat_tables([schema.empty_table(), *tables])
+    return pa.concat_tables([schema.empty_table(), *tables]).unify_dictionaries()
 
 
 def _table(schema: pa.Schema, shard: str, rows: pa.Table, columns: Mapping[str, Any]) -> pa.Table:
@@ -282,34 +285,35 @@ def _changes(shard: _Shard, one: _Side, two: _Side, judged: Columns, differences
     own = {name: judged[name] for name in ("base_prediction", "new_prediction")}
     other_class = own["base_prediction"] != own["new_prediction"]
     own |= {name: differences[name] for name in ("votes_changed", "margin", "within_tolerance")}
+    kept = _kept(shard, one, two, other_class)
+    kinds = {}
     for measure in one.measures:
         base_right, new_right = judged["base_" + measure.column], judged["new_" + measure.column]
-        kinds = {
-            LOST: base_right & ~new_right,
-            GAINED: new_right & ~base_right,
-            KEPT_OTHER_CLASS: _kept(shard, one, two, measure, other_class & (base_right == new_right)),
-        }
-        for change, there in kinds.items():
-            if there.any():
-                columns = {name: pa.array(column).filter(pa.array(there)) for name, column in own.items()}
-                rows = shard.base.filter(there), shard.new.filter(there)
-                yield _table(
-                    _CHANGES, shard.name, rows[0], columns | _described(measure, change, rows, (one.job, two.job))
-                )
+        kinds[measure, LOST] = base_right & ~new_right
+        kinds[measure, GAINED] = new_right & ~base_right
+        kinds[measure, KEPT_OTHER_CLASS] = kept[measure] & (base_right == new_right)
+    any_change = np.logical_or.reduce([*kinds.values(), np.zeros(len(other_class), bool)])
+    base, new = Rows(shard.base.filter(any_change), one.job), Rows(shard.new.filter(any_change), two.job)
+    for (measure, change), there in kinds.items():
+        if there.any():
+            columns = {name: pa.array(column).filter(pa.array(there)) for name, column in own.items()}
+            columns |= _described(measure, change, base, new, there[any_change])
+            yield _table(_CHANGES, shard.name, shard.base.filter(there), columns)
 
 
-def _kept(shard: _Shard, one: _Side, two: _Side, measure: Certified, where: Bools) -> Bools:
-    """Which of these rows are certified in both runs."""
-    kept = np.zeros(len(where), bool)
-    base, new = shard.base.filter(where), shard.new.filter(where)
-    kept[where] = certified_in(base, one.job, measure) & certified_in(new, two.job, measure)
+def _kept(shard: _Shard, one: _Side, two: _Side, other_class: Bools) -> dict[Certified, Bools]:
+    """By measure, [pairs]: whether both runs certify a prediction, but not the same."""
+    base, new = Rows(shard.base.filter(other_class), one.job), Rows(shard.new.filter(other_class), two.job)
+    kept = {measure: np.zeros(len(other_class), bool) for measure in one.measures}
+    for measure, which in kept.items():
+        which[other_class] = certified_in(base, measure) & certified_in(new, measure)
     return kept
 
 
-def _described(measure: Certified, change: str, rows: tuple[pa.Table, pa.Table], jobs: tuple[Job, Job]) -> Columns:
-    """Which certificate changed and how, and by how many votes it holds or fails in each run."""
-    base, new = (slack_and_place(one, job, measure) for one, job in zip(rows, jobs, strict=True))
-    lacking = base if change == GAINED else new
+def _described(measure: Certified, change: str, base: Rows, new: Rows, which: Bools) -> Columns:
+    """Which certificate changed and how, and by how many votes it holds or fails in each run, for some of the rows."""
+    base_answer, new_answer = (slack_and_place(rows, which, measure) for rows in (base, new))
+    lacking = base_answer if change == GAINED else new_answer
     same = {
         "patch_height": pa.scalar(measure.height, pa.int32()),
         "patch_width": pa.scalar(measure.width, pa.int32()),
@@ -317,9 +321,9 @@ def _described(measure: Certified, change: str, rows: tuple[pa.Table, pa.Table],
         "change": change,
     }
     return {
-        **{name: pa.repeat(value, len(rows[0])) for name, value in same.items()},
-        "base_slack": base["slack"],
-        "new_slack": new["slack"],
+        **{name: pa.repeat(value, int(which.sum())) for name, value in same.items()},
+        "base_slack": base_answer["slack"],
+        "new_slack": new_answer["slack"],
         "top": lacking["top"],
         "left": lacking["left"],
     }

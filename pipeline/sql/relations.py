@@ -12,19 +12,21 @@ S3 is an extension that must be downloaded. Hashes of files are not compared; `s
 Not covered: certificates of other patches (query/).
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
+from botocore import UNSIGNED
+from botocore.config import Config
 from pyarrow import fs
 
 from smoothcert.manifests.errors import RequestError, RunError
-from smoothcert.manifests.job import Job, Storage
+from smoothcert.manifests.job import Storage
 from smoothcert.manifests.names import one_line
 from smoothcert.manifests.rules import RuleName
 from smoothcert.workers.ablations.kinds import ablations_of
@@ -81,6 +83,9 @@ def connect(runs: Sequence[Run], storage: Storage) -> duckdb.DuckDBPyConnection:
     if twice:
         raise RequestError(f"run {sorted(twice)[0]} is named twice; name each run once")
     database = duckdb.connect(config=_CONFIG)
+    # DuckDB takes a file of Arrow for one row. It would keep all ablations in memory to join them with their offsets,
+    # instead of the offsets. As written, the smaller table is on the right, which is kept.
+    database.execute("SET disabled_optimizers = 'build_side_probe_side'")
     parts = []
     for number, run in enumerate(runs):
         name, files = f"{FILES_OF_A_RUN}{number}", _dataset_of(run, storage)
@@ -151,30 +156,15 @@ def _sides(run: Run) -> list[dict[str, Any]]:
 def _offsets(run: Run) -> pa.Table:
     """Top and left pixel of each ablation."""
     job = run.job
-    ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-    numbers = range(ablations.num_ablations)
-    places = [_place(job, number, ablations.num_ablations) for number in numbers]
+    places = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop).first_pixels()
     return pa.table(
         {
-            "run_id": pa.repeat(run.run_id, len(numbers)),
-            "ablation": pa.array(numbers, pa.int64()),
-            "top": pa.array([top for top, _ in places], pa.int32()),
-            "left": pa.array([left for _, left in places], pa.int32()),
+            "run_id": pa.repeat(run.run_id, len(places)),
+            "ablation": np.arange(len(places)),
+            "top": places[:, 0].astype(np.int32),
+            "left": places[:, 1].astype(np.int32),
         }
     )
-
-
-def _place(job: Job, number: int, ablations: int) -> tuple[int, int]:
-    """Top and left pixel of an ablation; blocks are in row-major order."""
-    stride = job.ablation.stride
-    match job.ablation.kind:
-        case "column":
-            return 0, number * stride
-        case "row":
-            return number * stride, 0
-        case "block":
-            row, column = divmod(number, math.isqrt(ablations))
-            return row * stride, column * stride
 
 
 def _dataset_of(run: Run, storage: Storage) -> ds.Dataset:
@@ -183,7 +173,7 @@ def _dataset_of(run: Run, storage: Storage) -> ds.Dataset:
         raise run.no_files_yet()
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     kind = ds.ParquetFileFormat(default_fragment_scan_options=options)
-    system = _s3(storage) if "://" in run.url else fs.LocalFileSystem()
+    system = s3_system(storage, urlsplit(run.url).netloc) if "://" in run.url else fs.LocalFileSystem()
     paths = [f"{run.url.removeprefix('s3://')}/{name}" for name in names]
     try:
         return ds.dataset(paths, format=kind, filesystem=system)
@@ -191,14 +181,25 @@ def _dataset_of(run: Run, storage: Storage) -> ds.Dataset:
         raise unreadable(error) from None
 
 
-def _s3(storage: Storage) -> fs.S3FileSystem:
-    """Arrow's way to S3, with the credentials that the other commands use."""
+def s3_system(storage: Storage, bucket: str) -> fs.S3FileSystem:
+    """Arrow's way to a bucket, with the credentials that the other commands use.
+
+    boto3 follows a bucket to its region, whatever the settings say. Arrow does not, so boto3 asks for the region.
+
+    Raises:
+        RequestError: the bucket does not exist, or cannot be reached so.
+        RunError: the network or the server failed.
+    """
     if storage.requester_pays:
         raise RequestError("--storage requester_pays: sql cannot read requester-pays buckets; copy the run to a folder")
     with explained("storage"):
         session = boto3.Session(profile_name=storage.profile, region_name=storage.region)
-        client = session.client("s3", endpoint_url=storage.endpoint_url)
         found = None if storage.anonymous else session.get_credentials()
+        unsigned = Config(signature_version=UNSIGNED) if found is None else None
+        client = session.client("s3", endpoint_url=storage.endpoint_url, config=unsigned)
+    with explained(f"s3://{bucket}"):
+        region = client.head_bucket(Bucket=bucket).get("BucketRegion") or client.meta.region_name
+        client = session.client("s3", endpoint_url=storage.endpoint_url, region_name=region)
     endpoint = urlsplit(client.meta.endpoint_url)
     keys = None if found is None else found.get_frozen_credentials()
     return fs.S3FileSystem(
@@ -206,7 +207,7 @@ def _s3(storage: Storage) -> fs.S3FileSystem:
         access_key=keys and keys.access_key,
         secret_key=keys and keys.secret_key,
         session_token=keys and keys.token,
-        region=client.meta.region_name,
+        region=region,
         scheme=endpoint.scheme,
         endpoint_override=endpoint.netloc,
     )

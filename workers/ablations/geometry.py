@@ -92,6 +92,11 @@ class Geometry:
         columns = np.logical_or.reduce(self.columns.reshape(len(self.columns), -1, token_px), axis=2)
         return (rows[:, None, :, None] & columns[None, :, None, :]).reshape(self.num_ablations, -1)
 
+    def first_pixels(self) -> Ints:
+        """[ablations, 2]: top and left pixel of what each shows. One that wraps around begins before the edge."""
+        tops, lefts = _first(self.rows), _first(self.columns)
+        return np.stack([tops.repeat(len(lefts)), np.tile(lefts, len(tops))], axis=1)
+
     def touched_at(self, height: int, width: int, top: int, left: int) -> Bools:
         """[ablations]: which ablations show a pixel of a rectangle at one place."""
         rows = np.logical_or.reduce(self.rows[:, top : top + height], axis=1)
@@ -123,3 +128,8 @@ def _spans(ablation: Ablation, side: int) -> Bools:
     pixels = (offsets[:, None] + np.arange(ablation.size)) % side
     np.put_along_axis(shown, pixels, True, axis=1)
     return shown
+
+
+def _first(shown: Bools) -> Ints:
+    """[offsets]: the first pixel shown, whose left neighbour around the edge is hidden; 0 if all are shown."""
+    return (shown & ~np.roll(shown, 1, axis=1)).argmax(axis=1)

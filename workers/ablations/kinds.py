@@ -26,6 +26,9 @@ class Ablations(Shown, Protocol):
             times: 1 or more.
         """
 
+    def first_pixels(self) -> Ints:
+        """[ablations, 2]: top and left pixel of what each shows. One that wraps around begins before the edge."""
+
     def reach(self, threat: Threat) -> Reach:
         """The largest sets of ablations that a threat can touch.
 

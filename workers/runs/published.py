@@ -65,7 +65,7 @@ def read_published(run: Run, columns: Sequence[str], names: Sequence[str] | None
     )
     if names is None:
         names = [task.file_name for task in run.published_tasks()]
-    yield from map_ahead(read, names, threads=_READERS, count=2 * _READERS)
+    yield from map_ahead(read, names, threads=_READERS, count=_READERS)
 
 
 def parse_metadata(data: bytes, url: str) -> FileMetadata:

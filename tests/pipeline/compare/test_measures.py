@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
 from smoothcert.pipeline.compare.measures import (
     Certified,
+    Rows,
     answer_for,
     certified_in,
     errors_in,
@@ -36,50 +36,52 @@ def run(tmp_path: Path) -> Run:
     return judged_run(tmp_path, {"a.tar": images})
 
 
-def rows_of(run: Run) -> pa.Table:
+def rows_of(run: Run) -> Rows:
     (file,) = read_published(run, COLUMNS)
-    return file.rows
+    return Rows(file.rows, run.job)
 
 
 def test_absent_classes_are_never_right(run: Run) -> None:
     """A label that is missing does not equal a prediction that is missing."""
-    rows = rows_of(run)
+    rows = rows_of(run).table
     assert numbers_of(rows["prediction"])[3] == ABSENT
     assert not right_in(rows, "prediction")[[3, 5]].any()
     assert right_in(rows, "prediction").sum() > 20
 
 
 def test_errors_are_all_that_is_not_ok(run: Run) -> None:
-    assert np.flatnonzero(errors_in(rows_of(run))).tolist() == [3, 5]
+    assert np.flatnonzero(errors_in(rows_of(run).table)).tolist() == [3, 5]
 
 
 @pytest.mark.parametrize("rule", ["exact", "margin"])
 @pytest.mark.parametrize("side", [1, 2, 3, 12])
 def test_stored_columns_and_votes_certify_the_same_squares(run: Run, rule: str, side: int) -> None:
     rows, measure = rows_of(run), Certified(side, side, rule)
-    voted = np.asarray(pc.is_valid(rows["votes"]))
-    expected = np.zeros(len(rows), bool)
-    expected[voted] = answer_for(rows.filter(pa.array(voted)), run.job, measure).certified
-    assert (certified_in(rows, run.job, measure) == expected).all()
+    expected = np.zeros(len(rows.table), bool)
+    expected[rows.voted] = answer_for(rows.ballots, run.job, measure).certified
+    assert (certified_in(rows, measure) == expected).all()
 
 
 def test_columns_of_pixels_do_not_mind_the_height(run: Run) -> None:
     """A rectangle is answered from the votes; for columns only its width matters."""
     rows = rows_of(run)
-    squares = certified_in(rows, run.job, Certified(2, 2, "exact"))
+    squares = certified_in(rows, Certified(2, 2, "exact"))
     assert squares.any()
-    assert (certified_in(rows, run.job, Certified(7, 2, "exact")) == squares).all()
+    assert (certified_in(rows, Certified(7, 2, "exact")) == squares).all()
 
 
 def test_slack_says_by_how_many_votes_a_certificate_holds(run: Run) -> None:
     """It is 0 or more if the image is certified, and null without votes."""
     rows, measure = rows_of(run), Certified(2, 2, "exact")
-    described = slack_and_place(rows, run.job, measure)
+    described = slack_and_place(rows, np.ones(40, bool), measure)
     slack = described["slack"].to_pylist()
     assert slack[3] is None
     assert described["left"].to_pylist()[3] is None
-    assert [one is not None and one >= 0 for one in slack] == certified_in(rows, run.job, measure).tolist()
-    assert slack_and_place(rows.slice(3, 1), run.job, measure)["slack"].to_pylist() == [None]
+    assert [one is not None and one >= 0 for one in slack] == certified_in(rows, measure).tolist()
+    some = np.arange(40) % 3 == 0
+    for name, column in slack_and_place(rows, some, measure).items():
+        assert column.to_pylist() == described[name].filter(pa.array(some)).to_pylist()
+    assert slack_and_place(rows, np.arange(40) == 3, measure)["slack"].to_pylist() == [None]
 
 
 def test_a_measure_names_its_column_and_reads_as_words() -> None:

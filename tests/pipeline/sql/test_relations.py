@@ -1,13 +1,17 @@
 """The tables of SQL hold what the files hold, of one run or several, from a folder or from S3."""
 
+import os
 from pathlib import Path
 
+import boto3
+import moto
 import numpy as np
 import pytest
+from pyarrow import fs
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation, Storage
-from smoothcert.pipeline.sql.relations import TABLES, connect
+from smoothcert.pipeline.sql.relations import TABLES, connect, s3_system
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, open_run
@@ -105,6 +109,14 @@ def test_an_ablation_shows_its_first_pixel(tmp_path: Path, ablation: dict) -> No
     assert len(rows) == count
 
 
+def test_ablations_are_not_kept_in_memory(run: Run) -> None:
+    """A join keeps its right side: that must be the offsets, not the votes of all images."""
+    ((_, plan),) = asked([run], "explain select count(*) from ablations")
+    (join,) = [line for line in plan.splitlines() if "Hash Join" in line]
+    (votes,) = [line for line in plan.splitlines() if "Unnest" in line]
+    assert votes.index("Unnest") == join.index("Hash Join")
+
+
 def test_several_runs_are_one_relation(run: Run, tmp_path: Path) -> None:
     """Though their lists have other lengths."""
     inside = {"kind": "column", "size": 3, "edges": "inside"}
@@ -121,6 +133,26 @@ def test_a_run_from_s3_answers_the_same(run: Run, bucket: str) -> None:
     for table in TABLES:
         question = f"select * exclude ({'path' if table == 'runs' else 'run_id'}) from {table} order by all"
         assert asked([there], question) == asked([run], question)
+
+
+@pytest.mark.parametrize("region", [None, "us-west-2"])  # unknown, or wrong
+def test_a_bucket_is_read_in_its_own_region(region: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by the other commands, which need no region either."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    there, host = "eu-central-1", "s3.eu-central-1.amazonaws.com"
+    with moto.mock_aws():
+        keys = boto3.Session().get_credentials()
+        client = boto3.client("s3", region_name=there)
+        client.create_bucket(Bucket="bucket", CreateBucketConfiguration={"LocationConstraint": there})
+        expected = fs.S3FileSystem(
+            access_key=keys.access_key, secret_key=keys.secret_key, region=there, endpoint_override=host
+        )
+        assert s3_system(Storage(region=region), "bucket").equals(expected)
+        anonymous = s3_system(Storage(region=region, anonymous=True), "bucket")
+        assert anonymous.equals(fs.S3FileSystem(anonymous=True, region=there, endpoint_override=host))
+        with pytest.raises(RequestError, match="s3://absent: does not exist"):
+            s3_system(Storage(region=region), "absent")
 
 
 def test_a_run_that_cannot_be_asked_is_refused(run: Run, tmp_path: Path) -> None:

@@ -30,6 +30,21 @@ def test_each_ablation_shows_its_size_from_its_offset(setting: tuple[Ablation, i
     assert geometry.num_ablations == len(_pixels(geometry)) == geometry.grid[0] * geometry.grid[1]
 
 
+@settings(max_examples=300)
+@given(settings_of())
+def test_an_ablation_begins_at_its_offset(setting: tuple[Ablation, int, int]) -> None:
+    """Wherever it ends; along an axis that it shows whole, it begins at the edge."""
+    ablation, height, width = setting
+
+    def offsets(side: int, whole: str) -> list[int]:
+        end = side if ablation.edges == "wrap" else side - ablation.size + 1
+        found = list(range(0, end, ablation.stride))
+        return [0] if whole == ablation.kind else [0] * len(found) if ablation.size == side else found
+
+    tops, lefts = offsets(height, "column"), offsets(width, "row")
+    assert Geometry.of(*setting).first_pixels().tolist() == [list(place) for place in product(tops, lefts)]
+
+
 @settings(max_examples=100)
 @given(settings_of(), st.data())
 def test_masks_of_some_ablations_are_their_rows_and_columns(
