@@ -1,7 +1,7 @@
 """What determines the votes, in canonical form, and the run id computed from it.
 
 Two jobs with equal identity give equal votes, so they are one run. Their machines and their names may differ: name,
-patches, output, execution and storage are not part of the identity.
+patches, class names, output, execution and storage are not part of the identity.
 
 Covered: names and sizes of the shards. Not covered: data that changed behind equal names and sizes;
 run.json keeps fingerprints for that (pipeline/certify/plan.py).
@@ -35,7 +35,9 @@ def identity_of(
         limit: the job's limit, or None if it leaves no image out.
     """
     images = job.images.model_dump(mode="json", exclude_defaults=True, exclude={"shards", "split", "limit"})
-    model = job.model.model_dump(mode="json", exclude_defaults=True, exclude={"checkpoint", "checkpoint_key"})
+    model = job.model.model_dump(
+        mode="json", exclude_defaults=True, exclude={"checkpoint", "checkpoint_key", "class_names"}
+    )
     identity: dict[str, Any] = {
         "images": images | {"shards": [[shard.name, shard.size] for shard in shards]},
         "model": model | {"checkpoint_sha256": checkpoint_sha256},

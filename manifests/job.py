@@ -6,14 +6,16 @@ file's own folder, one in `--set key.path=value` from the current folder.
 Not covered: which fields determine the votes (identity.py), which tars a pattern means (shards.py).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.locations import Location, Locations, Weights
-from smoothcert.manifests.yaml_file import Part, from_options, load_file
+from smoothcert.manifests.yaml_file import Complete, Part, from_options, load_file
 
 Pixels = Annotated[int, Strict(), Field(ge=1)]
 Count = Annotated[int, Strict(), Field(ge=1)]
@@ -65,11 +67,18 @@ class Images(Part):
         return tuple(suffix.lower().removeprefix(".") for suffix in value)
 
 
+CODE_PREFIX = "python:"
+"""An architecture whose name starts so is a function of the user's own code."""
+
+
 class Network(Part):
     """The fields that a voting and a learning model share."""
 
     architecture: str
-    """Name of any classifier of timm, built for crop x upsample pixels; only VisionTransformers can drop tokens."""
+    """Name of any classifier of timm, built for crop x upsample pixels; only VisionTransformers can drop tokens. Or
+    python:package.module:factory, a function of your own code; it runs only with --allow-code."""
+    code_version: str | None = None
+    """Free text that names the version of that code; part of the identity."""
     options: dict[str, Any] = Field(default={})
     """Further arguments of timm.create_model, such as {patch_size: 4, depth: 6}."""
     checkpoint_key: str | None = None
@@ -81,6 +90,26 @@ class Network(Part):
     masked_tokens: Literal["drop", "keep"] = "drop"
     """drop: hidden tokens are left out; keep: every token is computed, hidden pixels are black."""
 
+    @property
+    def is_code(self) -> bool:
+        """Whether building the network runs code that the file names."""
+        return self.architecture.startswith(CODE_PREFIX)
+
+    @field_validator("architecture")
+    @classmethod
+    def _names_a_function(cls, value: str) -> str:
+        if value.startswith(CODE_PREFIX) and not re.fullmatch(r"python:\w+(\.\w+)*:\w+", value):
+            raise ValueError("is no function of a module; write it as python:package.module:factory")
+        return value
+
+    @model_validator(mode="after")
+    def _code_has_a_version(self) -> Self:
+        if self.is_code and self.code_version is None:
+            raise ValueError("code_version: missing; name the version of the code, so that other code is another run")
+        if not self.is_code and self.code_version is not None:
+            raise ValueError(f"code_version: {self.architecture} is no code of yours; leave code_version out")
+        return self
+
     @field_validator("options")
     @classmethod
     def _leave_to_the_job(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -91,14 +120,25 @@ class Network(Part):
 
 class Model(Network):
     checkpoint: Weights
-    """File with the weights, safetensors or a torch file that holds only tensors; or hf-hub:OWNER/NAME, timm:NAME."""
+    """File with the weights, safetensors or a torch file that holds only tensors; or hf-hub:OWNER/NAME, timm:NAME. A
+    name or a folder whose config.json is of transformers gives all other keys of `model`, and `preprocess`."""
+    class_names: tuple[str, ...] = ()
+    """Names of the classes, for reports; not part of the identity."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the transformer blocks; of other networks, of all layers but the last."""
+
+    @model_validator(mode="after")
+    def _names_each_class(self) -> Self:
+        if self.class_names and len(self.class_names) != self.classes:
+            raise ValueError(f"class_names has {len(self.class_names)} names for {self.classes} classes; give one each")
+        return self
 
 
 class Preprocess(Part):
     resize: Pixels | None = 256
     """Length of the shorter side after resizing; null: images already have the crop's size."""
+    squash: bool = False
+    """Resize to a square of `resize` x `resize` pixels, whatever the shape of the image."""
     crop: Pixels = 224
     """Side of the square that is cut from the centre and certified, in pixels."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
@@ -111,6 +151,12 @@ class Preprocess(Part):
     """Divides the difference; as many numbers as `mean`."""
     upsample: Count = 1
     """Repeats every pixel this often along both sides, after the ablation; the network gets crop x upsample pixels."""
+
+    @model_validator(mode="after")
+    def _squashes_to_a_size(self) -> Self:
+        if self.squash and self.resize is None:
+            raise ValueError("squash: true resizes to a square, but resize is null; set it, or leave squash out")
+        return self
 
     @property
     def network_side(self) -> int:
@@ -210,6 +256,19 @@ class Job(Part):
         return self
 
 
+def refuse_code(model: Network, *, allow_code: bool) -> None:
+    """Refuse a network of the user's own code, unless it is allowed.
+
+    Raises:
+        RequestError: it is not allowed.
+    """
+    if model.is_code and not allow_code:
+        raise RequestError(
+            f"model.architecture: {model.architecture} runs code that this file names; read that code, then allow it "
+            "with --allow-code (certify, plan, verify)"
+        )
+
+
 def refuse_misfits(preprocess: Preprocess, lengths: Mapping[str, Sequence[int]]) -> None:
     """Refuse ablations and patches that are larger than the image.
 
@@ -264,13 +323,14 @@ def storage_of(settings: Sequence[str]) -> Storage:
     return from_options(Storage, "--storage", settings)
 
 
-def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
+def load_job(path: str | Path, overrides: Sequence[str] = (), *, complete: Complete = lambda _: None) -> Job:
     """Read a job file.
 
     Args:
         path: a YAML file.
         overrides: `key.path=value` each, the value as YAML; later ones win.
+        complete: adds settings that follow from others.
     Raises:
         RequestError: a line for each mistake, with file, key path, value and remedy.
     """
-    return load_file(Job, path, overrides, kind="job file")
+    return load_file(Job, path, overrides, kind="job file", complete=complete)

@@ -31,7 +31,7 @@ from smoothcert.manifests.job import (
 )
 from smoothcert.manifests.locations import Location, OptionalWeights
 from smoothcert.manifests.shards import Shard
-from smoothcert.manifests.yaml_file import Part, load_file
+from smoothcert.manifests.yaml_file import Complete, Part, load_file
 
 _NOT_IN_IDENTITY = {"validation", "output", "checkpoint_every_epochs", "execution", "storage"}
 
@@ -265,6 +265,6 @@ class Training(Part):
         return chosen
 
 
-def load_training(path: str | Path, overrides: Sequence[str] = ()) -> Training:
+def load_training(path: str | Path, overrides: Sequence[str] = (), *, complete: Complete = lambda _: None) -> Training:
     """Read a training file; arguments and errors as for `load_job`."""
-    return load_file(Training, path, overrides, kind="training file")
+    return load_file(Training, path, overrides, kind="training file", complete=complete)

@@ -16,7 +16,7 @@ import difflib
 import os
 import re
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +47,18 @@ _Fields = Mapping[str, FieldInfo]
 """The fields of a model and of its parts, by key path."""
 
 
-def load_file(model: type[_P], path: str | Path, overrides: Sequence[str] = (), *, kind: str) -> _P:
+Complete = Callable[[dict[str, Any]], None]
+"""Adds the settings to the content of a file that follow from others, before the content is checked."""
+
+
+def load_file(
+    model: type[_P],
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    kind: str,
+    complete: Complete = lambda _: None,
+) -> _P:
     """Read a file.
 
     Args:
@@ -55,6 +66,7 @@ def load_file(model: type[_P], path: str | Path, overrides: Sequence[str] = (), 
         path: a YAML file.
         overrides: `key.path=value` each, the value as YAML. A value replaces the one in the file; later ones win.
         kind: the name of such files in messages, such as `job file`.
+        complete: adds settings that follow from others; its RequestErrors are shown with the name of the file.
     Raises:
         RequestError: a line for each mistake, with file, key path, value and remedy.
     """
@@ -65,6 +77,10 @@ def load_file(model: type[_P], path: str | Path, overrides: Sequence[str] = (), 
         nested = _parse_override(override, fields)
         _anchor(nested, Path.cwd(), fields, f"--set {override}")
         _put(raw, nested, parents=override.partition("=")[0].count("."))
+    try:
+        complete(raw)
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from None
     return _validate(model, raw, str(path))
 
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Job, load_job, storage_of
+from smoothcert.manifests.job import Job, storage_of
 from smoothcert.manifests.locations import anchored
 from smoothcert.manifests.rules import RuleName
 from smoothcert.manifests.version import __version__
@@ -50,6 +50,9 @@ Overrides = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the first N images; the run is marked PARTIAL.")
 ]
+AllowCode = Annotated[
+    bool, typer.Option("--allow-code", help="Run the code that model.architecture names (python:...).")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; messages go to stderr.")]
 
 StorageSettings = Annotated[
@@ -86,6 +89,8 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "manifests" / "examples"
 
 
 def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> Job:
+    from smoothcert.workers.networks.described_jobs import load_job
+
     return load_job(job_file, [*(overrides or []), *([] if limit is None else [f"images.limit={limit}"])])
 
 
@@ -102,6 +107,7 @@ def certify(
     unsafe_overwrite: Annotated[
         bool, typer.Option("--unsafe-overwrite", help="Continue even if the output lets files be overwritten.")
     ] = False,
+    allow_code: AllowCode = False,
 ) -> int:
     """Certify every image of a job: write votes and certificates to Parquet, and print a table."""
     from smoothcert.pipeline.certify.driver import certify_all
@@ -111,6 +117,7 @@ def certify(
         json_to=stdout_alone() if as_json else None,
         strict_versions=strict_versions,
         unsafe_overwrite=unsafe_overwrite,
+        allow_code=allow_code,
     )
 
 
@@ -121,11 +128,12 @@ def plan(
     overrides: Overrides = None,
     limit: Limit = None,
     tflops: Annotated[float, typer.Option(min=1e-6, help="Speed to assume, in TFLOP/s.")] = 1.0,
+    allow_code: AllowCode = False,
 ) -> int:
     """Estimate the cost of a job and show its progress, without any vote. Exit code 1 if a shard would fail."""
     from smoothcert.pipeline.certify.costs import plan_table
 
-    costs = plan_table(_load(job, overrides, limit), tflops)
+    costs = plan_table(_load(job, overrides, limit), tflops, allow_code=allow_code)
     console = console_of()
     show(console, costs.table)
     for notice in costs.notices:
@@ -260,7 +268,7 @@ def compare(
     gates = None if gate is None else load_gates(gate)
     patches = [parse_patch(text) for text in patch or ()]
     runs = open_run(base, settings), open_run(new, settings)
-    called = () if names is None else class_names(names, runs[1].job.model.classes)
+    called = class_names(names, runs[1].job.model)
     found = compare_runs(*runs, patches=patches, tolerance=tolerance, allow=allow or ())
     judged = None if gates is None else evaluate(found, gates, datetime.now(UTC).date(), file=gate)
     if html is not None:
@@ -339,7 +347,7 @@ def report(
     if output is not None and output.parts[:1] == ("s3:",):
         raise RequestError("--output: reports are not written to S3; name a folder of this machine")
     opened = open_run(run, storage_of(storage or ()))
-    called = class_names(names, opened.job.model.classes) if names is not None else []
+    called = class_names(names, opened.job.model)
     found = report_of(opened, side=patch, sample=sample, seed=seed, of_class=of_class)
     console = console_of()
     for sentence in headline_of(found):
@@ -359,6 +367,7 @@ def verify(
     allow_incomplete: Annotated[
         bool, typer.Option("--allow-incomplete", help="Exit code 0 even if the run is unfinished.")
     ] = False,
+    allow_code: AllowCode = False,
     storage: StorageSettings = None,
     as_json: AsJson = False,
 ) -> int:
@@ -373,7 +382,9 @@ def verify(
         raise RequestError("--seed: chooses the images of --replay; name how many, such as --replay 100")
     with counting(console_of(stderr=True)) as hear:
         settings, processes = storage_of(storage or ()), count_cores()
-        report = verify_run(run, replay=replay, seed=seed, storage=settings, hear=hear, processes=processes)
+        report = verify_run(
+            run, replay=replay, seed=seed, storage=settings, hear=hear, processes=processes, allow_code=allow_code
+        )
     if as_json:
         print(json.dumps(report_as_json(report)))
     else:
@@ -452,8 +463,8 @@ def finetune(
     ] = False,
 ) -> None:
     """Train a classifier whose smoothed form can be certified; run the same command again to continue."""
-    from smoothcert.manifests.training import load_training
     from smoothcert.pipeline.finetune import finetune as finetune_network
+    from smoothcert.workers.networks.described_jobs import load_training
 
     finetune_network(load_training(training, [*(overrides or []), *(["execution.workers=1"] if local else [])]))
 
@@ -470,4 +481,4 @@ def demo(
 
     images = pack_demo_images(folder / "data" / "demo")
     overrides = [f"images.shards={json.dumps(str(images))}", f"output={json.dumps(str(folder / 'runs'))}"]
-    return certify_all(load_job(EXAMPLES / "demo.yaml", overrides), json_to=stdout_alone() if as_json else None)
+    return certify_all(_load(EXAMPLES / "demo.yaml", overrides, None), json_to=stdout_alone() if as_json else None)

@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import settings
 
 from smoothcert.workers.storage import store as storage
 from tests.helpers.finished_runs import RUNS, Row, finish, with_votes
+from tests.helpers.hub import Hub
 from tests.helpers.jobs import CLASSES
 
 # Machines are shared: how long an example takes says nothing.
@@ -55,6 +57,17 @@ def bucket(s3: dict[str, str]) -> str:
     name = f"test-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A hub of weights on this machine, empty at first."""
+    with Hub() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope="session", params=RUNS)

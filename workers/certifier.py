@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
@@ -56,6 +57,7 @@ class Assignment:
         job: the job.
         run_id, run_url: of the run; its run.json exists.
         checkpoint_sha256, checkpoint_key: as the run's identity has them.
+        allow_code: whether code that the job names may run.
     """
 
     job: Job
@@ -63,6 +65,7 @@ class Assignment:
     run_url: str
     checkpoint_sha256: str
     checkpoint_key: str | None
+    allow_code: bool = False
 
 
 class _Prepared(NamedTuple):
@@ -227,7 +230,8 @@ class Certifier:
         with store.local(job.model.checkpoint) as checkpoint:
             if sha256_of(checkpoint) != assignment.checkpoint_sha256:
                 raise RequestError(f"{job.model.checkpoint} changed since the run was planned; start again")
-            return self._computed(load_voter, job, checkpoint, assignment.checkpoint_key, device)
+            load = partial(load_voter, allow_code=assignment.allow_code)
+            return self._computed(load, job, checkpoint, assignment.checkpoint_key, device)
 
 
 def _shared_pixels(jobs: Sequence[Job], threads: int, device: torch.device) -> PixelReader:

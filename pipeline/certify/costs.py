@@ -47,19 +47,20 @@ class Costs(NamedTuple):
     run_url: str
 
 
-def plan_table(job: Job, tflops: float) -> Costs:
+def plan_table(job: Job, tflops: float, *, allow_code: bool = False) -> Costs:
     """Estimate what a job costs, and find the shards that would fail.
 
     Args:
         job: the job.
         tflops: speed to assume, in 10^12 operations a second.
+        allow_code: whether code that the job names may run.
     Raises:
         RequestError: the job cannot be done, or its checkpoint does not fit its network.
     """
-    plan = make_plan(job)
+    plan = make_plan(job, allow_code=allow_code)
     crop = job.preprocess.crop
     with plan.run.store.local(job.model.checkpoint) as checkpoint:
-        network = load_classifier(job.model, job.preprocess, checkpoint, plan.checkpoint_key)
+        network = load_classifier(job.model, job.preprocess, checkpoint, plan.checkpoint_key, allow_code=allow_code)
     ablations = ablations_of(job.ablation, crop, crop)
     work = _work_of(job, network, ablations)
     _refuse_misfit(job, network, ablations)

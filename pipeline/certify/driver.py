@@ -35,7 +35,12 @@ if TYPE_CHECKING:
 
 
 def certify_all(
-    job: Job, *, json_to: TextIO | None = None, strict_versions: bool = False, unsafe_overwrite: bool = False
+    job: Job,
+    *,
+    json_to: TextIO | None = None,
+    strict_versions: bool = False,
+    unsafe_overwrite: bool = False,
+    allow_code: bool = False,
 ) -> int:
     """Certify every shard of the job that is not certified yet, and print the summary.
 
@@ -45,13 +50,14 @@ def certify_all(
         strict_versions: refuse actors whose versions or devices differ from each other's or from those of the
             published files.
         unsafe_overwrite: go on although the storage does not refuse to overwrite.
+        allow_code: whether code that the job names may run.
     Returns:
         The exit code: 0 complete; 1 a shard failed, or too many images have no votes or no usable label.
     Raises:
         RequestError, RunError: the work cannot begin, or cannot continue.
     """
     console = console_of(stderr=json_to is not None)
-    plan = make_plan(job)
+    plan = make_plan(job, allow_code=allow_code)
     for notice in plan.notices:
         say(console, f"notice: {notice}")
     rate, failures = _certify_missing(plan, console, strict=strict_versions, unsafe_overwrite=unsafe_overwrite)

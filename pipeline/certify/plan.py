@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import VOTES_VERSION, identity_of, run_id_of
-from smoothcert.manifests.job import Job
+from smoothcert.manifests.job import Job, refuse_code
 from smoothcert.manifests.shards import Shard, find_shards
 from smoothcert.manifests.version import __version__
 from smoothcert.pipeline.certify.changed_data import refuse_changed_data
@@ -47,6 +47,7 @@ class Plan:
         tasks: the shards of the run at their present URLs and fingerprints.
         todo: the shards without a published file, the largest first.
         notices: what the user must know before the run begins, a line each.
+        allow_code: whether code that the job names may run.
     """
 
     job: Job
@@ -57,6 +58,7 @@ class Plan:
     tasks: tuple[ShardTask, ...]
     todo: tuple[ShardTask, ...]
     notices: tuple[str, ...] = ()
+    allow_code: bool = False
 
     def certifier(self, threads: int) -> "Certifier":
         """The Certifier of this plan alone; see `certifier_of`."""
@@ -73,20 +75,26 @@ def certifier_of(plans: Sequence[Plan], threads: int) -> "Certifier":
     from smoothcert.workers.certifier import Assignment, Certifier
 
     assignments = [
-        Assignment(plan.job, plan.run.run_id, plan.run.url, plan.checkpoint_sha256, plan.checkpoint_key)
+        Assignment(
+            plan.job, plan.run.run_id, plan.run.url, plan.checkpoint_sha256, plan.checkpoint_key, plan.allow_code
+        )
         for plan in plans
     ]
     return Certifier(assignments, threads=threads)
 
 
-def make_plan(job: Job) -> Plan:
+def make_plan(job: Job, *, allow_code: bool = False) -> Plan:
     """Find the shards, hash the checkpoint, and see what is published.
 
+    Args:
+        job: the job.
+        allow_code: whether code that it names may run later.
     Raises:
         RequestError: something that the job names is missing or cannot be used, or the data of an existing run
             changed.
         ShardError: with a limit, a tar whose images cannot be counted.
     """
+    refuse_code(job.model, allow_code=allow_code)
     ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     store = AnyStore(job.storage)
     notices: list[str] = []
@@ -99,7 +107,9 @@ def make_plan(job: Job) -> Plan:
     refuse_changed_data(run, planned.tasks, published)
     todo = [task for task in planned.tasks if task.file_name not in published]
     todo.sort(key=lambda task: -task.shard.size)
-    return Plan(job, run, checkpoint.sha256, checkpoint.key, layout, planned.tasks, tuple(todo), tuple(notices))
+    return Plan(
+        job, run, checkpoint.sha256, checkpoint.key, layout, planned.tasks, tuple(todo), tuple(notices), allow_code
+    )
 
 
 def _find_checkpoint(job: Job, store: Store) -> tuple[CheckpointRecord, str]:

@@ -5,24 +5,28 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Model
 from smoothcert.manifests.names import one_line, printable
 
 IMAGENET = "imagenet-1k"
 
 
-def class_names(source: str, classes: int) -> list[str]:
+def class_names(source: str | None, model: Model) -> Sequence[str]:
     """The names of the classes 0, 1, ...
 
     Args:
-        source: `imagenet-1k`, or a file: a name per line, or a JSON list, or a JSON object from numbers to names.
-        classes: of the network.
+        source: `imagenet-1k`, or a file: a name per line, or a JSON list, or a JSON object from numbers to names; None:
+            those of the job, if it has any.
+        model: of the job.
     Raises:
         RequestError: the file cannot be read, is none of these, or has names of another number of classes.
     """
+    if source is None:
+        return model.class_names
     names = _names_of(source)
-    if len(names) != classes:
+    if len(names) != model.classes:
         raise RequestError(
-            f"--names {source}: holds {len(names):,} names, but the network has {classes:,} classes; name a file "
+            f"--names {source}: holds {len(names):,} names, but the network has {model.classes:,} classes; name a file "
             "with a name for each"
         )
     return names

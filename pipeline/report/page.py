@@ -78,7 +78,7 @@ def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
         ],
         "provenance": list(_provenance(report)),
         "job": _job_text(report),
-        "commands": "smoothcert certify job.yaml\n" + _report_command(report, with_names=bool(names)),
+        "commands": "smoothcert certify job.yaml\n" + _report_command(report, names),
     }
     page |= _class_parts(report, names) | _error_parts(report)
     if report.sample is not None:
@@ -302,9 +302,10 @@ def _job_text(report: Report) -> str:
     return yaml.safe_dump(job, sort_keys=False, allow_unicode=True)
 
 
-def _report_command(report: Report, *, with_names: bool) -> str:
-    """The command that made this page; it cannot know where the names of the classes came from."""
+def _report_command(report: Report, names: Sequence[str]) -> str:
+    """The command that made this page; the report does not know which file the names of the classes came from."""
     sample, options = report.sample, ["--patch", str(report.figures.side)]
     options += [] if sample is None else ["--sample", str(sample.images), "--seed", str(sample.seed)]
     options += [] if sample is None or sample.of_class is None else ["--class", str(sample.of_class)]
-    return shlex.join(["smoothcert", "report", report.run.url, *options]) + (" --names FILE" if with_names else "")
+    options += [] if tuple(names) in ((), report.run.job.model.class_names) else ["--names", "FILE"]
+    return shlex.join(["smoothcert", "report", report.run.url, *options])

@@ -93,6 +93,7 @@ def verify(
     storage: Storage = Storage(),  # noqa: B008  frozen
     hear: OnProgress = lambda *_: None,
     processes: int = 1,
+    allow_code: bool = False,
 ) -> Report:
     """Check everything that a run has.
 
@@ -104,6 +105,7 @@ def verify(
         hear: takes the progress of the check.
         processes: number of processes that check files. Several import the calling script again, so a script must
             start its work under `if __name__ == "__main__":`.
+        allow_code: whether a replay may run code that run.json names.
     Raises:
         RequestError: run.json is missing or damaged; to replay, a tar or the checkpoint is missing.
         RunError: a process was killed.
@@ -123,7 +125,7 @@ def verify(
     else:
         notices += [f"unfinished: {len(published)} of {len(run.shards)} shards are published"]
     if replay:
-        again = _replay(run, files.voted, replay, seed, hear)
+        again = _replay(run, files.voted, replay, seed, hear, allow_code=allow_code)
         findings += again.findings
         notices += again.notices
     complete = success.is_there and len(published) == len(run.shards)
@@ -158,12 +160,19 @@ def _check_files(
 
 
 def _replay(
-    run: CheckedRun, voted: Mapping[str, Sequence[int]], images: int, seed: int | None, hear: OnProgress
+    run: CheckedRun,
+    voted: Mapping[str, Sequence[int]],
+    images: int,
+    seed: int | None,
+    hear: OnProgress,
+    *,
+    allow_code: bool,
 ) -> "Replayed":
     from smoothcert.pipeline.verify.replay import replay  # loads torch
 
     hear("images to replay, the model is loading", 0, images)
-    return replay(run, voted, images, secrets.randbelow(2**32) if seed is None else seed, hear)
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    return replay(run, voted, images, seed, hear, allow_code=allow_code)
 
 
 def _report(

@@ -17,10 +17,12 @@ from smoothcert.pipeline.verify.record import CheckedRun, RunRecord, same_json
 
 RECORDED_ELSEWHERE = {"shards", "split", "limit", "checkpoint", "checkpoint_key"}
 """Keys of the job that the identity records in another form."""
+NOT_RECORDED = {"class_names"}
+"""Keys of the job in the same parts on which no vote depends."""
 DEFAULTS: dict[str, dict[str, Any]] = {
     "images": {"image": ["jpg", "jpeg", "png", "webp"], "label": "cls", "first_label": 0, "version": None},
-    "model": {"options": {}, "ignore": [], "dtype": "float32", "masked_tokens": "drop"},
-    "preprocess": {"resize": 256, "crop": 224, "interpolation": "bilinear", "orient": False}
+    "model": {"options": {}, "code_version": None, "ignore": [], "dtype": "float32", "masked_tokens": "drop"},
+    "preprocess": {"resize": 256, "squash": False, "crop": 224, "interpolation": "bilinear", "orient": False}
     | {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "upsample": 1},
     "ablation": {"stride": 1, "edges": "wrap"},
 }
@@ -72,7 +74,7 @@ def _without_defaults(part: Mapping[str, Any], usual: Mapping[str, Any]) -> dict
     return {
         key: value
         for key, value in part.items()
-        if key not in RECORDED_ELSEWHERE and not (key in usual and same_json(value, usual[key]))
+        if key not in RECORDED_ELSEWHERE | NOT_RECORDED and not (key in usual and same_json(value, usual[key]))
     }
 
 

@@ -43,6 +43,7 @@ class RecordedModel(_Entries):
 
 class RecordedPreprocess(_Entries):
     resize: Number | None
+    squash: bool = False
     crop: Number
 
 

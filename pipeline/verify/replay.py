@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from smoothcert.manifests.errors import RequestError, ShardError
-from smoothcert.manifests.job import Job
+from smoothcert.manifests.job import Job, refuse_code
 from smoothcert.pipeline.console.bars import OnProgress
 from smoothcert.pipeline.verify.entries import RUN_JSON, check_entries
 from smoothcert.pipeline.verify.files import FileMetadata
@@ -72,7 +72,13 @@ class _Progress:
 
 
 def replay(
-    run: CheckedRun, voted: Mapping[str, Sequence[int]], images: int, seed: int, hear: OnProgress = lambda *_: None
+    run: CheckedRun,
+    voted: Mapping[str, Sequence[int]],
+    images: int,
+    seed: int,
+    hear: OnProgress = lambda *_: None,
+    *,
+    allow_code: bool = False,
 ) -> Replayed:
     """Vote on random images again.
 
@@ -82,6 +88,7 @@ def replay(
         images: how many of them to choose.
         seed: of the choice.
         hear: takes the progress of the replay.
+        allow_code: whether code that run.json names may run.
     Raises:
         RequestError: a tar or the checkpoint is missing, or the checkpoint has changed.
     """
@@ -89,13 +96,14 @@ def replay(
     if job is None:
         text = "cannot be used to replay votes; restore it, or leave --replay out"
         return Replayed([Finding(RUN_JSON, text)], [])
+    refuse_code(job.model, allow_code=allow_code)
     chosen = _choose(voted, images, seed)
     store = AnyStore(job.storage)
     for url in (*(run.shards[name].url for name in chosen), job.model.checkpoint):
         if store.find(url) is None:
             raise RequestError(f"{url} is gone, so votes cannot be replayed; restore it, or leave --replay out")
     progress = _Progress(hear, sum(map(len, chosen.values())))
-    model = _load(run, job, store)
+    model = _load(run, job, store, allow_code=allow_code)
     findings: list[Finding] = []
     for name, positions in chosen.items():
         progress.show()
@@ -128,13 +136,13 @@ def _choose(voted: Mapping[str, Sequence[int]], images: int, seed: int) -> dict[
     return chosen
 
 
-def _load(run: CheckedRun, job: Job, store: Store) -> Smoothed:
+def _load(run: CheckedRun, job: Job, store: Store, *, allow_code: bool) -> Smoothed:
     """The job's model, as workers/certifier.py loads it."""
     recorded, device = run.record.checkpoint, torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with store.local(job.model.checkpoint) as checkpoint:
         if sha256_of(checkpoint) != recorded.sha256:
             raise RequestError(f"{job.model.checkpoint} is not the checkpoint of the run (another SHA-256); restore it")
-        return load_voter(job, checkpoint, recorded.key, device)
+        return load_voter(job, checkpoint, recorded.key, device, allow_code=allow_code)
 
 
 def _replay_file(

@@ -197,6 +197,8 @@ def _check_size(job: RecordedJob, row: Row) -> Wrong:
         return
     short, long = sorted((row.width, row.height))
     resized = 0 if resize is None or short < 1 else resize * int(resize * long / short)
+    if resize is not None and job.preprocess.squash:
+        resized = resize**2
     large = max(short * long, resized) > MAX_PIXELS
     fits = short >= 1 and (resize is not None or (short, long) == (job.preprocess.crop, job.preprocess.crop))
     expected = {"too_large": large, "size_error": not large and not fits}

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from smoothcert.manifests.errors import SmoothcertError as SmoothcertError
     from smoothcert.manifests.gates import load_gates as load_gates
     from smoothcert.manifests.job import Job as Job
-    from smoothcert.manifests.job import load_job as load_job
     from smoothcert.manifests.version import __version__ as __version__
     from smoothcert.pipeline.certify.driver import certify_all as certify  # noqa: F401
     from smoothcert.pipeline.compare.comparison import compare as compare
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from smoothcert.pipeline.query.questions import query as query
     from smoothcert.pipeline.query.questions import questions_of as questions_of
     from smoothcert.pipeline.verify.check import verify as verify
+    from smoothcert.workers.networks.described_jobs import load_job as load_job
     from smoothcert.workers.runs.run import Run as Run
     from smoothcert.workers.runs.run import open_run as open_run
 
@@ -42,7 +42,7 @@ _HOMES = {
     "compare": "pipeline.compare.comparison:compare",
     "evaluate": "pipeline.compare.gates:evaluate",
     "load_gates": "manifests.gates:load_gates",
-    "load_job": "manifests.job:load_job",
+    "load_job": "workers.networks.described_jobs:load_job",
     "open_run": "workers.runs.run:open_run",
     "query": "pipeline.query.questions:query",
     "questions_of": "pipeline.query.questions:questions_of",

@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smoothcert.manifests.job import Ablation, load_job
+from smoothcert.manifests.job import Ablation
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.majority import certify
+from smoothcert.workers.networks.described_jobs import load_job
 from smoothcert.workers.runs import votes_table
 from tests.helpers import jobs
 from tests.helpers.tars import png, tar_of, write_tar

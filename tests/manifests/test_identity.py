@@ -49,6 +49,7 @@ def run_id(change=None, *, shards=SHARDS, checkpoint_sha256="00", checkpoint_key
         {"model": {"dtype": "bfloat16"}},
         {"model": {"masked_tokens": "keep"}},
         {"preprocess": {"resize": 300}},
+        {"preprocess": {"squash": True}},
         {"preprocess": {"crop": 192}},
         {"preprocess": {"interpolation": "bicubic"}},
         {"preprocess": {"mean": [0.5, 0.5, 0.5]}},
@@ -65,6 +66,12 @@ def run_id(change=None, *, shards=SHARDS, checkpoint_sha256="00", checkpoint_key
 def test_id_changes_with_every_field_that_determines_votes(change):
     """Such a field starts another run."""
     assert run_id(change) != run_id()
+
+
+def test_id_changes_with_the_version_of_ones_own_code():
+    """The name of a function does not say what it does."""
+    code = [{"model": {"architecture": "python:mine:vit", "code_version": version}} for version in ("1", "2")]
+    assert run_id(code[0]) != run_id(code[1])
 
 
 def test_id_changes_with_data_and_weights():
@@ -95,7 +102,8 @@ def test_id_changes_with_data_and_weights():
         {"model": {"checkpoint": "moved.pt"}},
         {"clean": True},
         {"model": {"ignore": []}},
-        {"preprocess": {"crop": 224, "resize": 256, "upsample": 1, "orient": False}},
+        {"model": {"class_names": [f"class {number}" for number in range(10)]}},
+        {"preprocess": {"crop": 224, "resize": 256, "upsample": 1, "orient": False, "squash": False}},
     ],
 )
 def test_id_does_not_change_with_places_names_and_execution(change):

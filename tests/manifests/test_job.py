@@ -34,6 +34,8 @@ def test_one_pattern_to_ignore_is_a_list_of_one(job_file):
         ("preprocess.resize=100", r"preprocess\.resize: 100 .*at least 224"),
         ("preprocess.std=[1, 0, 1]", r"preprocess\.std: .*above 0"),
         ("model.classes=1", r"model\.classes: 1 .*greater than or equal to 2"),
+        ("preprocess={resize: null, squash: true}", r"preprocess: squash: true .*set it, or leave squash out"),
+        ("model.class_names=[cat, dog]", r"model: class_names has 2 names for \d+ classes; give one each"),
         ("model.options={num_classes: 3}", r"model\.options: .*remove them"),
         ("execution.actors=many", r"execution\.actors: 'many' .*integer"),
         ("images.shards=[]", r"images\.shards: .*empty"),

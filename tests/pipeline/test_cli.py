@@ -30,19 +30,19 @@ def _run(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 # Arguments, then options, of each command. A name here may be added to, and none may go.
 OPTIONS = {
-    "certify": "job --json --limit --set --strict-versions --unsafe-overwrite",
+    "certify": "job --allow-code --json --limit --set --strict-versions --unsafe-overwrite",
     "compare": "base new --allow --gate --html --json --markdown --names --parquet --patch --storage --tolerance",
     "demo": "--folder --json",
     "finetune": "training --local --set",
     "import-checkpoint": "file --key --output",
-    "plan": "job --limit --set --tflops",
+    "plan": "job --allow-code --limit --set --tflops",
     "query": "run --by --json --parquet --patch --patches --rule --storage --stride --tolerance",
     "repair": "run --storage",
     "report": "run --class --names --output -o --patch --sample --seed --storage",
     "runs": "output --storage",
     "sql": "runs_and_statement --csv --json --parquet --storage",
     "status": "run --storage",
-    "verify": "run --allow-incomplete --json --replay --seed --storage",
+    "verify": "run --allow-code --allow-incomplete --json --replay --seed --storage",
 }
 
 

@@ -27,6 +27,9 @@ USUAL_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _DUPLICATE = re.compile(r"(?:^|\.)attacker\.")
 NORMALISER = re.compile(r"(?:^|\.)normali[sz]er?(?:\.1|\.normalizer)?\.new_(mean|std)$")
 
+TRANSFORMERS_STEM = "embeddings.patch_embeddings.projection.weight"
+"""How the name of the embedding ends in the ViTs of Hugging Face transformers (transformers_names.py)."""
+
 AVERAGED = "n_averaged"
 """The counter that torch's AveragedModel keeps beside the network."""
 
@@ -123,6 +126,9 @@ def _layout(container: str, key: str | None, names: Collection[str]) -> Iterator
     if key is not None:
         averaged = re.search(r"(?:^|_)ema(?:_|$)", key)
         yield f"EMA weights of {printable(key)!r}" if averaged else f"state dict {printable(key)!r}"
+    if any(name.endswith(TRANSFORMERS_STEM) for name in own):
+        yield "names of transformers"
+        return
     shared = os.path.commonprefix([name for name in own if name != AVERAGED])  # noqa: RUF071  cut at the last dot
     if prefix := shared[: shared.rfind(".") + 1]:
         yield f"prefix {printable(prefix)!r}"

@@ -13,27 +13,34 @@ from timm.models import VisionTransformer
 from torch import nn
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Job, Model, Network, Preprocess
+from smoothcert.manifests.job import Job, Model, Network, Preprocess, refuse_code
 from smoothcert.manifests.names import one_line
 from smoothcert.workers.networks.fitting import fit_of
 from smoothcert.workers.networks.misfits import Misfit, describe
 from smoothcert.workers.networks.normaliser import check_normalisers
+from smoothcert.workers.networks.own_code import network_from_code
+from smoothcert.workers.networks.transformers_names import with_timm_names
+from smoothcert.workers.networks.transformers_vit import transformers_vit  # noqa: F401  adds it to timm's models
 from smoothcert.workers.networks.weights import read_weights, without_ignored
 
 
-def load_classifier(model: Model, preprocess: Preprocess, checkpoint: Path, checkpoint_key: str | None) -> nn.Module:
+def load_classifier(
+    model: Model, preprocess: Preprocess, checkpoint: Path, checkpoint_key: str | None, *, allow_code: bool = False
+) -> nn.Module:
     """Build the network for the job's images and give it the checkpoint's weights, in float32.
 
     Args:
         model, preprocess: of the job.
         checkpoint: a local file.
         checkpoint_key: the state dict to take; None if the file itself is one.
+        allow_code: whether code that the job names may run.
     Raises:
         RequestError: timm has no such classifier, or the weights are not that network's.
     """
     side, channels, url = preprocess.network_side, len(preprocess.mean), model.checkpoint
-    network = build_classifier(model, side)
+    network = build_classifier(model, side, allow_code=allow_code)
     weights = without_ignored(read_weights(checkpoint, checkpoint_key, url), model.ignore, url)
+    weights = with_timm_names(weights, network)
     fit = fit_of(weights, network, model, channels)
     if not fit.loads:
         raise RequestError(describe(Misfit(weights, network, model, side, channels, fit), build_classifier))
@@ -42,15 +49,19 @@ def load_classifier(model: Model, preprocess: Preprocess, checkpoint: Path, chec
     return network.float().eval().requires_grad_(False)
 
 
-def build_classifier(model: Network, side: int) -> nn.Module:
+def build_classifier(model: Network, side: int, *, allow_code: bool = False) -> nn.Module:
     """The network with arbitrary weights.
 
     Args:
         model: of a job or a training.
         side: of the network's images, in pixels: crop x upsample.
+        allow_code: whether code that the file names may run.
     Raises:
         RequestError: timm has no such classifier, cannot build it for this size, or it has no tokens to drop.
     """
+    if model.is_code:
+        refuse_code(model, allow_code=allow_code)
+        return _checked(network_from_code(model, side), model, side)
     if not timm.is_model(model.architecture):
         near = difflib.get_close_matches(model.architecture, timm.list_models(), n=1)
         hint = f"did you mean {near[0]}?" if near else "see timm.list_models()"
@@ -62,6 +73,11 @@ def build_classifier(model: Network, side: int) -> nn.Module:
             f"model: timm cannot build {model.architecture} for {side} x {side} pixels with options "
             f"{model.options}: {one_line(error)}; correct model.options or preprocess.crop"
         ) from None
+    return _checked(network, model, side)
+
+
+def _checked(network: nn.Module, model: Network, side: int) -> nn.Module:
+    """The network, unless its tokens cannot be dropped or do not fit the image."""
     if not has_tokens(network):
         if model.masked_tokens == "drop":
             raise RequestError(

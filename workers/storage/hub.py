@@ -15,34 +15,75 @@ from smoothcert.manifests.locations import HUB_PREFIXES
 from smoothcert.manifests.names import one_line
 from smoothcert.workers.storage.disk import is_forbidden, is_full, is_too_large, reason_of, remedy_for
 
-_FILE = "model.safetensors"
+WEIGHTS = "model.safetensors"
+_PICKLED, _INDEX = "pytorch_model.bin", "model.safetensors.index.json"
 _ERROR_LENGTH = 160
 
 
 @lru_cache  # a process keeps using one version, even if another is uploaded meanwhile
-def fetch(name: str) -> Path:
-    """Download the weights of a hub name to this machine, unless they are in its cache.
+def fetch(name: str, file: str = WEIGHTS) -> Path:
+    """Download a file of a hub name to this machine, unless it is in its cache.
 
     Args:
         name: starts with one of HUB_PREFIXES.
+        file: in its repository; the weights, if not given.
     Raises:
-        RequestError: the name is malformed, its weights do not exist, or they cannot be downloaded.
+        RequestError: the name is malformed, its file does not exist, or it cannot be downloaded.
     """
-    from huggingface_hub import hf_hub_download  # takes half a second
+    found = fetch_if_there(name, file)
+    if found is None:
+        raise RequestError(f"model.checkpoint: {_missing(name, file)}")
+    return found
+
+
+def fetch_if_there(name: str, file: str) -> Path | None:
+    """The same, but None if the repository exists and has no such file."""
+    from huggingface_hub import errors, hf_hub_download  # takes half a second
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # it logs every attempt
+    repository, revision = _repository(name)
+    try:
+        return Path(hf_hub_download(repository, file, revision=revision))
+    except Exception as error:  # each of its transports has errors of its own
+        if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
+            return None
+        raise RequestError(f"model.checkpoint: {_explain(error, name, repository)}") from None
+
+
+def _repository(name: str) -> tuple[str, str | None]:
+    """OWNER/NAME and the revision."""
     found = re.fullmatch(r"(?:hf-hub:([\w.-]+/[\w.-]+)|timm:([\w.-]+))(?:@([\w./-]+))?", name)
     if found is None:
         raise RequestError(
             f"model.checkpoint: {name} is not a name of the hub; use hf-hub:OWNER/NAME or timm:NAME, and "
             "@REVISION after it if needed"
         )
-    repository = found[1] or f"timm/{found[2]}"
+    return found[1] or f"timm/{found[2]}", found[3]
+
+
+def _missing(name: str, file: str) -> str:
+    """That a repository lacks a file, and what to do."""
+    repository, _ = _repository(name)
+    if file == WEIGHTS:
+        for other, remedy in (
+            (_PICKLED, "weights are pickled ({}); download the file, and `smoothcert import-checkpoint` converts it"),
+            (_INDEX, "network is in parts ({}); download it, and `smoothcert import-checkpoint` makes one file of it"),
+        ):
+            if _has_file(name, other):
+                return f"{repository} has no {file}: its {remedy.format(other)}"
+    return f"{repository} has no {file}; download its weights and name the file"
+
+
+def _has_file(name: str, file: str) -> bool:
+    """Whether a repository has a file, without downloading it; False if the hub does not answer."""
+    from huggingface_hub import file_exists
+
+    repository, revision = _repository(name)
     try:
-        return Path(hf_hub_download(repository, _FILE, revision=found[3]))
-    except Exception as error:  # each of its transports has errors of its own
-        raise RequestError(f"model.checkpoint: {_explain(error, name, repository)}") from None
+        return file_exists(repository, file, revision=revision)
+    except Exception:  # this only improves the message of an error
+        return False
 
 
 def _explain(error: Exception, name: str, repository: str) -> str:
@@ -53,8 +94,11 @@ def _explain(error: Exception, name: str, repository: str) -> str:
     match error:
         case errors.LocalEntryNotFoundError():
             return f"{name} is not in this machine's cache, and the hub cannot be reached; go online, or name a file"
-        case errors.EntryNotFoundError():
-            return f"{repository} has no {_FILE}; download its weights and name the file"
+        case errors.GatedRepoError():
+            return (
+                f"{name} is gated: accept its conditions on the hub's page of {repository}, and set HF_TOKEN to a "
+                "token of that account"
+            )
         case errors.RepositoryNotFoundError() | errors.RevisionNotFoundError():
             return f"the hub has no {name} that you may read; correct the name, or set HF_TOKEN ({reason})"
     if (failed := _of_the_disk(error)) is not None:

@@ -9,6 +9,7 @@ Not covered: normalisation, which follows the hiding of pixels (votes/); naming 
 """
 
 import io
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -132,8 +133,7 @@ def _check_size(width: int, height: int, preprocess: Preprocess) -> None:
                 "size_error", f"{width} x {height} pixels, expected {expected} (preprocess.resize is null)"
             )
     else:
-        short, long = min(width, height), max(width, height)
-        resized = preprocess.resize * int(preprocess.resize * long / short)
+        resized = math.prod(_resized((width, height), preprocess))
     if max(pixels, resized) > MAX_PIXELS:
         raise ImageError(
             "too_large", f"{width} x {height} pixels, {max(pixels, resized)} with the resize; the limit is {MAX_PIXELS}"
@@ -172,19 +172,22 @@ def _in_mode(mode: str, image: Image.Image) -> Image.Image:
     return image.convert(mode)
 
 
+def _resized(size: tuple[int, int], preprocess: Preprocess) -> tuple[int, int]:
+    """Width and height after the resize: the shorter side has `resize` pixels, or both have."""
+    assert preprocess.resize is not None
+    if preprocess.squash:
+        return preprocess.resize, preprocess.resize
+    shorter = min(size)
+    width, height = (int(preprocess.resize * length / shorter) for length in size)
+    return width, height
+
+
 def _preprocess(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     if preprocess.resize is not None:
-        image = _resize(image, preprocess.resize, _FILTERS[preprocess.interpolation])
+        image = image.resize(_resized(image.size, preprocess), _FILTERS[preprocess.interpolation])
         left, top = (round((length - preprocess.crop) / 2) for length in image.size)
         image = image.crop((left, top, left + preprocess.crop, top + preprocess.crop))
     return pixels_of(image)
-
-
-def _resize(image: Image.Image, short: int, resample: Image.Resampling) -> Image.Image:
-    """Resize until the shorter side has `short` pixels."""
-    shorter = min(image.size)
-    width, height = (short if length == shorter else int(short * length / shorter) for length in image.size)
-    return image.resize((width, height), resample)
 
 
 def _text(error: Exception) -> str:

@@ -85,6 +85,30 @@ def refuse_another_function(
         _refuse_far(found, logits, view, format)
 
 
+def refuse_mixing(engine: Smoothed, *, preprocess: Preprocess, format: Format) -> None:
+    """Refuse a network whose logits of an image depend on the other images of its batch.
+
+    A patch could then change every vote, and no certificate would hold.
+
+    Args:
+        engine: in float32.
+        preprocess: of the job.
+        format: of the network.
+    Raises:
+        RequestError: they depend on them.
+    """
+    image = made_up_image(preprocess)
+    others = [torch.zeros_like(image), torch.full_like(image, 255)]
+    with one_line_if_refused("several images", format.in_float32(), preprocess.network_side):
+        alone = engine.clean_logits(image[None])[0, 0]
+        together = engine.clean_logits(torch.stack([image, *others]))[0, 0]
+    if not torch.allclose(together, alone, rtol=0, atol=_allowed(alone), equal_nan=True):
+        raise RequestError(
+            f"model: {format.name} gives an image other logits if other images are beside it, so a patch could "
+            "change every vote and no certificate would hold; use a network without operations over the batch"
+        )
+
+
 def made_up_image(preprocess: Preprocess) -> Tensor:
     """[crop, crop, channels] uint8, the same on every machine."""
     shape = (preprocess.crop, preprocess.crop, preprocess.channels)
@@ -142,12 +166,17 @@ class _Keep(nn.Module):
         return tokens_STD[:, self._tokens.to(tokens_STD.device)]
 
 
+def _allowed(logits: Tensor) -> float:
+    """By how much equal logits may differ."""
+    near = logits.nan_to_num()
+    return (_SHARE_OF_SPREAD * (near - near.mean()).abs().max() + _SHARE_OF_LARGEST * near.abs().max()).item()
+
+
 def _refuse_far(found: Tensor, expected: Tensor, view: _View, format: Format) -> None:
     found, expected = found.float().cpu(), expected.float().cpu()
     if found.shape == expected.shape:
-        near = expected.nan_to_num()
-        allowed = _SHARE_OF_SPREAD * (near - near.mean()).abs().max() + _SHARE_OF_LARGEST * near.abs().max()
-        if torch.allclose(found, expected, rtol=0, atol=allowed.item(), equal_nan=True):
+        allowed = _allowed(expected)
+        if torch.allclose(found, expected, rtol=0, atol=allowed, equal_nan=True):
             return
         apart = f"logits differ by up to {(found - expected).abs().max():.3g}, rounding explains {allowed:.1g}"
     else:

@@ -54,7 +54,7 @@ class SmoothedDense(Smoothed):
         )
         self._network = network.to(device).eval()
         self._dtype = getattr(torch, format.dtype)
-        _to_dtype(network, self._dtype)
+        _to_dtype(network, self._dtype, format)
         self._upsample = preprocess.upsample
         self._side = shown.height * self._upsample
         self._mean, self._std = (
@@ -108,8 +108,15 @@ def _refuse_batch_statistics(network: nn.Module, format: Format) -> None:
             )
 
 
-def _to_dtype(network: Any, dtype: torch.dtype) -> None:
+def _to_dtype(network: Any, dtype: torch.dtype, format: Format) -> None:
     """Convert all but the last layers. Those convert their input to float32: logits in bfloat16 tie too often."""
+    if not hasattr(network, "get_classifier"):  # a network of the user's own code
+        if dtype != torch.float32:
+            raise RequestError(
+                f"model.dtype: {format.name} has no get_classifier(), so its last layer is not known; use float32, or "
+                "give it this method"
+            )
+        return
     last = network.get_classifier()  # as every classifier of timm has
     last_layers = last if isinstance(last, tuple) else (last,)
     exact = {id(tensor) for layer in last_layers for tensor in (*layer.parameters(), *layer.buffers())}

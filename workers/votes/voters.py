@@ -14,13 +14,15 @@ from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.networks.classifiers import has_tokens, load_classifier
 from smoothcert.workers.votes.format import Format
-from smoothcert.workers.votes.self_check import expected_logits, refuse_another_function
+from smoothcert.workers.votes.self_check import expected_logits, refuse_another_function, refuse_mixing
 from smoothcert.workers.votes.smoothed import Smoothed
 from smoothcert.workers.votes.smoothed_dense import SmoothedDense
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 
 
-def load_voter(job: Job, checkpoint: Path, checkpoint_key: str | None, device: torch.device) -> Smoothed:
+def load_voter(
+    job: Job, checkpoint: Path, checkpoint_key: str | None, device: torch.device, *, allow_code: bool = False
+) -> Smoothed:
     """The network of a job, with the weights of its checkpoint, voting on the job's ablations.
 
     Args:
@@ -28,10 +30,11 @@ def load_voter(job: Job, checkpoint: Path, checkpoint_key: str | None, device: t
         checkpoint: the job's, as a local file.
         checkpoint_key: the state dict to take; None if the file itself is one.
         device: where to compute.
+        allow_code: whether code that the job names may run.
     Raises:
         RequestError: the weights are not that network's, or the network cannot vote.
     """
-    network = load_classifier(job.model, job.preprocess, checkpoint, checkpoint_key)
+    network = load_classifier(job.model, job.preprocess, checkpoint, checkpoint_key, allow_code=allow_code)
     ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     return smooth(
         network,
@@ -61,6 +64,7 @@ def smooth(
     exact_network = copy.deepcopy(network) if format.dtype != "float32" else network
     exact = engine(exact_network, shown, preprocess=preprocess, format=format.in_float32(), device=device)
     refuse_another_function(exact, expected, preprocess=preprocess, format=format)
+    refuse_mixing(exact, preprocess=preprocess, format=format)
     if format.dtype == "float32":
         return exact
     return engine(network, shown, preprocess=preprocess, format=format, device=device)

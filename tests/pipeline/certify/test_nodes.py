@@ -52,8 +52,8 @@ AGAIN = r"^again: \d+\.tar: an actor died"
 OTHER_WEIGHTS = """
 import torch
 _undisturbed = load_classifier
-def load_classifier(*arguments):
-    network = _undisturbed(*arguments)
+def load_classifier(*arguments, **options):
+    network = _undisturbed(*arguments, **options)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.neg_()

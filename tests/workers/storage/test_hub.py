@@ -3,12 +3,6 @@
 import errno
 import hashlib
 import json
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import huggingface_hub
@@ -19,9 +13,8 @@ import torch
 from smoothcert.manifests.errors import RequestError
 from smoothcert.workers.storage.hub import fetch
 from tests.helpers import jobs
-from tests.helpers.house import HOUSE
+from tests.helpers.hub import Hub, run_with
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 _PLAN = """
 import json, sys
 from smoothcert.manifests.errors import RequestError
@@ -34,50 +27,6 @@ try:
 except RequestError as error:
     print(json.dumps(str(error)))
 """
-
-
-class Hub(ThreadingHTTPServer):
-    """Serves files by path, as the Hub does: a HEAD tells the commit and the ETag, a GET gives the bytes."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answers)
-        self.files: dict[str, bytes] = {}
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Answers(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        repository, _, file = self.path.partition("/resolve/")
-        data = self.server.files.get(self.path)  # type: ignore[attr-defined]
-        self.send_response(200 if data is not None else 404)
-        if data is None:
-            known = any(path.startswith(repository + "/") for path in self.server.files)  # type: ignore[attr-defined]
-            self.send_header("X-Error-Code", "EntryNotFound" if known and file else "RepoNotFound")
-        else:
-            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", str(len(data or b"")))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data or b"")
-
-    do_HEAD = do_GET  # noqa: N815
-
-    def log_message(self, *_args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def hub() -> Iterator[Hub]:
-    with Hub() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(
@@ -111,16 +60,8 @@ def test_error_names_the_cache_that_cannot_be_written(error: Exception, says: st
 
 def _plan(job: Path, checkpoint: str, hub: Hub, **environment: str) -> object:
     """Of a process of its own, which reads the environment anew: run id, SHA-256 and layout, or the error."""
-    home = str(job.parent / "home")
-    result = subprocess.run(
-        [sys.executable, "-c", _PLAN, job, f"model.checkpoint={json.dumps(checkpoint)}"],
-        cwd=HOUSE,
-        env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": home, "HF_HUB_DISABLE_XET": "1"} | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(result.stdout)
+    script_arguments = (job, f"model.checkpoint={json.dumps(checkpoint)}")
+    return json.loads(run_with(hub, job.parent / "home", _PLAN, *script_arguments, **environment))
 
 
 @pytest.fixture
@@ -153,6 +94,9 @@ def test_a_hub_name_gives_the_run_of_its_file(job: Path, hub: Hub) -> None:
         ("hf-hub:me/small", {}, "me/small has no model.safetensors"),
         ("hf-hub:small", {}, "hf-hub:small is not a name of the hub; use hf-hub:OWNER/NAME"),
         ("timm:a/b", {}, "timm:a/b is not a name of the hub"),
+        ("hf-hub:me/pickled", {}, "me/pickled has no model.safetensors: its weights are pickled (pytorch_model.bin)"),
+        ("hf-hub:me/parts", {}, "me/parts has no model.safetensors: its network is in parts"),
+        ("hf-hub:me/gated", {}, "hf-hub:me/gated is gated: accept its conditions"),
     ],
 )
 def test_error_says_why_the_weights_cannot_be_fetched(
@@ -160,6 +104,9 @@ def test_error_says_why_the_weights_cannot_be_fetched(
 ) -> None:
     """In one line: the name, the file or the network is missing."""
     hub.files["/me/small/resolve/main/other"] = b""
+    hub.files["/me/pickled/resolve/main/pytorch_model.bin"] = b"..."
+    hub.files["/me/parts/resolve/main/model.safetensors.index.json"] = b"{}"
+    hub.gated.add("me/gated")
     error = _plan(job, name, hub, **environment)
     assert isinstance(error, str)
     assert says in error

@@ -341,3 +341,12 @@ def test_equal_to_torchvision(
     decoded = decode(_file(image, "PNG"), Preprocess(resize=resize, crop=crop, interpolation=interpolation))
     assert (decoded.width, decoded.height) == size
     assert (_pixels(decoded) == np.asarray(reference(image))).all()
+
+
+@pytest.mark.parametrize("size", [(61, 47), (47, 61), (33, 200), (5, 3), (1, 100_000)])
+def test_squash_is_torchvisions_resize_to_a_square(size: tuple[int, int]) -> None:
+    """Whatever the shape of the image; a long strip is then not too large."""
+    image = Image.fromarray(_noise(*size))
+    expected = T.Compose([T.Resize((32, 32)), T.CenterCrop(28)])(image)
+    decoded = decode(_file(image, "PNG"), Preprocess(resize=32, squash=True, crop=28))
+    assert (_pixels(decoded) == np.asarray(expected)).all()

@@ -6,6 +6,7 @@ import torch
 
 from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.networks.transformers_vit import transformers_vit
 from smoothcert.workers.votes.ablated_forward import AblatedForward
 from tests.helpers.ablations import other_kinds
 from tests.helpers.learners import ABLATIONS, CLASSES, CROP, PREPROCESS, check_same_logits, logits_of
@@ -15,6 +16,10 @@ NETWORKS = {
     "mean of tokens": ("vit_tiny_patch16_224", {"global_pool": "avg", "class_token": False}),
     "registers": ("vit_tiny_patch16_224", {"reg_tokens": 2, "no_embed_class": True}),
     "distilled": ("deit_tiny_distilled_patch16_224", {}),
+    "mean beside the class token": (
+        transformers_vit.__name__,
+        {"mlp_width": 48, "norm_eps": 1e-6, "head": "class_and_patches", "reg_tokens": 2, "swiglu": True},
+    ),
     "any size": ("vit_tiny_patch16_224", {"dynamic_img_size": True}),
 }
 

@@ -174,3 +174,31 @@ def test_gray_networks_vote_on_gray_images(architecture: str) -> None:
         expected.append(network((painted - 0.5) / 0.5))
     found = _smooth(network, model, preprocess).logits(images)
     torch.testing.assert_close(found, torch.stack(expected, dim=1), rtol=0, atol=1e-4)
+
+
+class _Centred(nn.Module):
+    """Subtracts the mean of a batch, as batch norm does in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(dim=0, keepdim=True)
+
+
+@pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
+def test_a_network_that_mixes_the_images_of_a_batch_is_refused(masked_tokens: Any) -> None:
+    """A patch could change every vote; each image alone looks right."""
+    model = Model(
+        architecture="vit_tiny_patch16_224",
+        options=_SMALL,
+        checkpoint="",
+        classes=_CLASSES,
+        masked_tokens=masked_tokens,
+    )
+    network = build_classifier(model, _SIDE).eval().requires_grad_(False)
+    preprocess = Preprocess(resize=None, crop=_SIDE)
+    shown = ablations_of(Ablation(kind="column", size=4), _SIDE, _SIDE)
+    mixing = copy.deepcopy(network)
+    mixing.head = nn.Sequential(mixing.head, _Centred())
+    settings: Any = {"preprocess": preprocess, "format": Format.of(model), "device": torch.device("cpu")}
+    smooth(network, shown, **settings)
+    with pytest.raises(RequestError, match="gives an image other logits if other images are beside it"):
+        smooth(mixing, shown, **settings)
