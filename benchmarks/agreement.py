@@ -1,6 +1,6 @@
 """What a number format changes: votes, margins, accuracy and certificates of a job's first images, against float32.
 
-Run from the repository root, after `python scripts/pack_parquet.py` made the tars:
+Run from the repository root, after `smoothcert pack` made the tars (docs/training.md):
 
     python -m benchmarks.agreement manifests/examples/cifar10-test.yaml --images 500
 """

@@ -28,13 +28,15 @@ def identity_of(
     """The fields that determine the votes; fields with their default value are left out.
 
     Args:
-        job: the job.
+        job: the job, its label_names as a list.
         shards: its tars in order; only base names and sizes count.
         checkpoint_sha256: hex digest of the checkpoint file.
         checkpoint_key: the state dict to use if the checkpoint has several.
         limit: the job's limit, or None if it leaves no image out.
     """
     images = job.images.model_dump(mode="json", exclude_defaults=True, exclude={"shards", "split", "limit"})
+    if (names := images.pop("label_names", None)) is not None:
+        images["label_names_sha256"] = hashlib.sha256(json.dumps(names).encode()).hexdigest()
     model = job.model.model_dump(
         mode="json", exclude_defaults=True, exclude={"checkpoint", "checkpoint_key", "class_names"}
     )

@@ -2,6 +2,7 @@
 
     _info.json     {"splits": {NAME: {"filenames": [...], "shard_lengths": [...]}}}, as timm and hubs write it
     index.json     {"shardlist": [{"url": ..., "nsamples": ...}]}, wids; or "datasets", each with a name and such a list
+                   `smoothcert pack` writes one with the names of the classes, too (pipeline/pack/records.py)
 
 Relative names start from the index file. Not covered: whether the tars are there (shards.py).
 """
@@ -14,12 +15,16 @@ from typing import Any, NamedTuple
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.names import printable
 
+PACK_INDEX, PACKING = "index.json", ".packing"
+"""What `smoothcert pack` writes beside its tars: the index, and until then a folder."""
+
 
 class Member(NamedTuple):
-    """A tar, and its number of images if the index lists it."""
+    """A tar, its number of images and its size, each if the index lists it."""
 
     url: str
     images: int | None
+    size: int | None = None
 
 
 class Index(NamedTuple):
@@ -32,6 +37,18 @@ class Index(NamedTuple):
 
     members: list[Member]
     all_urls: set[str]
+
+
+def classes_by_pack(data: bytes) -> list[str] | None:
+    """The names of the classes in an index that `smoothcert pack` wrote, "" for those without; None of another file."""
+    try:
+        index = json.loads(data)
+        if not isinstance(index["packed"], dict):
+            return None
+        names = index["classes"] or [""] * len(index["images_of_class"])
+        return [str(name) for name in names]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def read_index(url: str, data: bytes, split: str | None) -> Index:
@@ -49,7 +66,7 @@ def read_index(url: str, data: bytes, split: str | None) -> Index:
     except (ValueError, RecursionError):
         raise RequestError(f"images.shards: {url} is no index of tars: {_no_json(data)}; fetch it again") from None
     try:
-        members = [Member(_url_of(name, url), images) for name, images in _members(index, split)]
+        members = [Member(_url_of(name, url), images, size) for name, images, size in _members(index, split)]
         all_urls = {_url_of(name, url) for name in _all_names(index)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         wrong = f"it has no {printable(error.args[0])!r}" if isinstance(error, KeyError) else "its parts do not fit"
@@ -75,19 +92,19 @@ def _url_of(name: str, index_url: str) -> str:
     return name if "://" in name else posixpath.join(posixpath.dirname(index_url), name)
 
 
-def _members(index: dict[str, Any], split: str | None) -> Iterator[tuple[str, int | None]]:
-    """(file name, number of images or None) for each tar of the chosen split."""
+def _members(index: dict[str, Any], split: str | None) -> Iterator[tuple[str, int | None, int | None]]:
+    """(file name, number of images or None, size or None) for each tar of the chosen split."""
     if "splits" in index:
         chosen = index["splits"][_choose(split, list(index["splits"]))]
         names = chosen["filenames"]
         counts = chosen.get("shard_lengths") or [None] * len(names)
-        yield from zip(names, counts, strict=True)
+        yield from ((name, count, None) for name, count in zip(names, counts, strict=True))
         return
     if "datasets" in index:
         by_name = {dataset["name"]: dataset for dataset in index["datasets"]}
         index = by_name[_choose(split, list(by_name))]
     for member in index["shardlist"]:
-        yield member["url"], member.get("nsamples")
+        yield member["url"], member.get("nsamples"), member.get("filesize") if "packed" in index else None
 
 
 def _all_names(index: dict[str, Any]) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.locations import Location, Locations, Weights
+from smoothcert.manifests.locations import Location, Locations, Names, Weights
 from smoothcert.manifests.yaml_file import Complete, Part, from_options, load_file
 
 Pixels = Annotated[int, Strict(), Field(ge=1)]
@@ -38,6 +38,8 @@ class Images(Part):
     """Suffixes of the tar members that are images."""
     label: str | None = "cls"
     """Suffix of the tar member that holds the label as text, or `json:FIELD`; null for unlabelled images."""
+    label_names: Names = None
+    """If labels are names: a file with the name of each class in order, `imagenet-1k` for WordNet ids, or a list."""
     first_label: Literal[0, 1] = 0
     """Label of the first class: 1 if labels count from 1."""
     limit: Count | None = None
@@ -60,6 +62,14 @@ class Images(Part):
             return None
         member, colon, field = value.partition(":")
         return member.lower().removeprefix(".") + colon + field
+
+    @model_validator(mode="after")
+    def _names_are_of_labels(self) -> Self:
+        if self.label_names is not None and self.label is None:
+            raise ValueError("label_names: there are no labels to name (label is null); remove one of them")
+        if self.label_names is not None and self.first_label != 0:
+            raise ValueError("first_label: names are counted by label_names; remove one of them")
+        return self
 
     @field_validator("image")
     @classmethod

@@ -15,6 +15,8 @@ from typing import Annotated, Any
 
 HUB_PREFIXES = ("hf-hub:", "timm:")
 """A checkpoint whose name starts with one of these comes from the Hugging Face Hub."""
+IMAGENET = "imagenet-1k"
+"""Stands for the WordNet ids of the classes of ILSVRC 2012, which timm has."""
 
 _URL = re.compile(r"[a-z][a-z\d+.-]*://", re.IGNORECASE)
 
@@ -26,10 +28,17 @@ class Anchored:
     Attributes:
         many: it may hold a list of them.
         from_hub: it may also name weights of the hub.
+        words: values that are no paths. Instead of a path, such a field may hold a list of names.
     """
 
     many: bool = False
     from_hub: bool = False
+    words: tuple[str, ...] = ()
+
+    @property
+    def may_be_list(self) -> bool:
+        """Whether the field takes a list."""
+        return self.many or bool(self.words)
 
     def anchor(self, value: Any, base: Path) -> Any:
         """The value of the field with absolute paths. A value that is not text stays as it is; the model refuses it.
@@ -37,11 +46,11 @@ class Anchored:
         Raises:
             ValueError: YAML reads the name as a number, a date or a truth value.
         """
-        if isinstance(value, list):
+        if isinstance(value, list) and self.many:
             return [self.anchor(item, base) for item in value]
         if isinstance(value, bool | int | float | date):
             raise ValueError(f"YAML takes this name for {value!r}; put it in quotes")  # noqa: TRY004  a user's mistake
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or value in self.words:
             return value
         if self.from_hub and value.startswith(HUB_PREFIXES) and not os.path.lexists(base / value):
             return value
@@ -50,6 +59,7 @@ class Anchored:
 
 Location = Annotated[str, Anchored()]
 Locations = Annotated[str | tuple[str, ...], Anchored(many=True)]
+Names = Annotated[str | tuple[str, ...] | None, Anchored(words=(IMAGENET,))]
 Weights = Annotated[str, Anchored(from_hub=True)]
 OptionalWeights = Annotated[str | None, Anchored(from_hub=True)]
 

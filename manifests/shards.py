@@ -2,7 +2,7 @@
 
 `images.shards` may be a path, a folder, a glob or brace pattern, an index file, or a list of these:
 
-    data/                         every *.tar in it, by name; or its _info.json, if it has one
+    data/                         every *.tar in it, by name; or its _info.json, if it has one, or that of `pack`
     data/val-{00..63}.tar         as bash expands it
     data/val-*.tar                by name
     data/_info.json               as timm and dataset hubs write it: splits of files
@@ -26,7 +26,7 @@ import braceexpand
 
 from smoothcert.manifests.errors import RequestError, SmoothcertError
 from smoothcert.manifests.files import FileEntry, Files, Listing
-from smoothcert.manifests.index_file import read_index
+from smoothcert.manifests.index_file import PACK_INDEX, PACKING, classes_by_pack, read_index
 from smoothcert.manifests.job import Images
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.skipped import (
@@ -64,8 +64,26 @@ class Shard:
     images: int | None = None
 
 
+class Found(NamedTuple):
+    """The tars of a job.
+
+    Attributes:
+        shards: in order.
+        classes: their names by the indexes that `smoothcert pack` wrote beside the tars, "" for one without; empty
+            unless every folder has an index, all with the same classes.
+    """
+
+    shards: tuple[Shard, ...]
+    classes: list[str]
+
+
 def find_shards(images: Images, files: Files, notify: Callable[[str], object] = str) -> tuple[Shard, ...]:
-    """The tars of a job in order.
+    """The tars of a job in order; arguments and errors as for `find_shards_and_classes`."""
+    return find_shards_and_classes(images, files, notify).shards
+
+
+def find_shards_and_classes(images: Images, files: Files, notify: Callable[[str], object] = str) -> Found:
+    """The tars of a job, and the classes of which they say the names.
 
     Args:
         images: the section of the job.
@@ -85,7 +103,17 @@ def find_shards(images: Images, files: Files, notify: Callable[[str], object] = 
     _refuse_names([shard.name for shard in shards])
     for line in search.notices([*specs, *(shard.url for shard in shards)]):
         notify(line)
-    return shards
+    return Found(shards, search.classes(shards))
+
+
+def _refuse_unfinished(listing: Listing) -> None:
+    """Refuse a folder whose packing has not ended."""
+    for url in listing.folders:
+        if _name(url) == PACKING:
+            raise RequestError(
+                f"images.shards: {posixpath.dirname(url)}/ is not packed to its end; run the same `smoothcert pack` "
+                "command again, then this one"
+            )
 
 
 def _refuse_names(names: Sequence[str]) -> None:
@@ -143,6 +171,19 @@ class _Search:
             if left := [url for url in urls if url.rstrip("/") not in known]:
                 yield f"images.shards: {where} {listed(map(_name, left))}; {remedy}"
 
+    def classes(self, shards: Sequence[Shard]) -> list[str]:
+        """The names of the classes as the indexes of `smoothcert pack` give them; see Found."""
+        found = [self._classes_in(folder) for folder in sorted({posixpath.dirname(shard.url) for shard in shards})]
+        return found[0] if found and found[0] and all(names == found[0] for names in found) else []
+
+    def _classes_in(self, folder: str) -> list[str] | None:
+        url = posixpath.join(folder, PACK_INDEX)
+        listing = self._listings.get(folder)
+        with suppress(SmoothcertError):  # some stores let users read files but not ask for others
+            is_there = url in _urls(listing) if isinstance(listing, Listing) else self._files.find(url) is not None
+            return classes_by_pack(self._files.read(url)) if is_there else None
+        return None
+
     def _split_literal(self, spec: str) -> tuple[str, str]:
         """The part of a spec that exists, and the pattern behind it, which is empty if all is literal."""
         special = _SPECIAL.search(spec)
@@ -193,7 +234,16 @@ class _Search:
         if listing is None:
             raise self._missing(url, named_by=named_by)
         index = next((entry.url for entry in listing.files if _name(entry.url) == "_info.json"), None)
+        index = index or self._index_of_pack(listing)
         yield from self._tars_of(url, listing) if index is None else self._read_index(index)
+
+    def _index_of_pack(self, listing: Listing) -> str | None:
+        """The index that `smoothcert pack` wrote, if the folder has one."""
+        found = [entry.url for entry in listing.files if _name(entry.url) == PACK_INDEX]
+        if found and classes_by_pack(self._files.read(found[0])) is not None:
+            return found[0]
+        _refuse_unfinished(listing)
+        return None
 
     def _find(self, url: str, *, named_by: str) -> FileEntry | None:
         if url != named_by:  # one of many
@@ -232,6 +282,8 @@ class _Search:
         listing = self._list(posixpath.join(folder, deeper)) or Listing([], [], [])
         there = [url for url in _urls(listing) if is_tar(_name(url)) or not _name(url).startswith("._")]
         matches = {url for url in there if fnmatch.fnmatchcase(_name(url), name)}
+        if not any(_name(entry.url) == PACK_INDEX for entry in listing.files):
+            _refuse_unfinished(listing)
         _refuse_broken(url for url in listing.broken if fnmatch.fnmatchcase(_name(url), name))
         shards = [_as_shard(entry) for entry in listing.files if entry.url in matches]
         if not shards:
@@ -249,6 +301,11 @@ class _Search:
             entry = self._find(member.url, named_by=url)
             if entry is None:
                 raise self._missing(member.url, named_by=url)
+            if member.size not in (None, entry.size):
+                raise RequestError(
+                    f"images.shards: {member.url} has {entry.size:,} bytes, but {url} says {member.size:,}; copy it "
+                    "again"
+                )
             yield replace(_as_shard(entry), images=member.images)
         folders = sorted({posixpath.dirname(member.url) for member in index.members})
         beside = [

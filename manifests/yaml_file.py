@@ -144,7 +144,7 @@ def _parse_override(override: str, fields: _Fields, option: str = "--set") -> di
         raise RequestError(f"{option} {override}: expected key.path=value, such as {example}")
     mark = _mark_of(fields[key_path]) if key_path in fields else None
     value: Any = text
-    if mark is None or not _is_plain_path(text, may_be_list=mark.many):
+    if mark is None or not _is_plain_path(text, may_be_list=mark.may_be_list):
         value = _parse_yaml(text, f"{option} {override}")
     for key in reversed(key_path.split(".")):
         value = {key: value}

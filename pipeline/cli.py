@@ -75,6 +75,12 @@ def _place(url: str) -> str:
     return anchored(url)
 
 
+def _refuse_url(output: Path, what: str) -> None:
+    """Path would make a folder `s3:` here."""
+    if output.parts[:1] and output.parts[0].endswith(":"):
+        raise RequestError(f"{what}: {output.parts[0]}// is not written to; name a folder of this machine")
+
+
 RunFolder = Annotated[
     str,
     typer.Argument(metavar="RUN", help="Folder of a run: OUTPUT/RUN_ID.", show_default=False, callback=_place),
@@ -268,7 +274,7 @@ def compare(
     gates = None if gate is None else load_gates(gate)
     patches = [parse_patch(text) for text in patch or ()]
     runs = open_run(base, settings), open_run(new, settings)
-    called = class_names(names, runs[1].job.model)
+    called = class_names(names, runs[1])
     found = compare_runs(*runs, patches=patches, tolerance=tolerance, allow=allow or ())
     judged = None if gates is None else evaluate(found, gates, datetime.now(UTC).date(), file=gate)
     if html is not None:
@@ -344,10 +350,10 @@ def report(
     from smoothcert.pipeline.report.report import report_of, write_report
     from smoothcert.workers.runs.run import open_run
 
-    if output is not None and output.parts[:1] == ("s3:",):
-        raise RequestError("--output: reports are not written to S3; name a folder of this machine")
+    if output is not None:
+        _refuse_url(output, "--output")
     opened = open_run(run, storage_of(storage or ()))
-    called = class_names(names, opened.job.model)
+    called = class_names(names, opened)
     found = report_of(opened, side=patch, sample=sample, seed=seed, of_class=of_class)
     console = console_of()
     for sentence in headline_of(found):
@@ -430,6 +436,73 @@ def repair(run: RunFolder, storage: StorageSettings = None) -> None:
         say(console, "nothing to repair")
     else:
         say(console, "nothing to repair; the run is UNFINISHED: run the command that made it again to continue")
+
+
+@app.command()
+@ends_with_exit_code
+def pack(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="Folder of class folders, Parquet file or folder, or CSV file.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the tars and their index.", show_default=False)
+    ],
+    shard_images: Annotated[
+        int | None, typer.Option(min=1, help="Most images in a tar; default: 1000, or any with --shard-bytes.")
+    ] = None,
+    shard_bytes: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Most bytes in a tar, such as 500M.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order of the images.")] = 0,
+    in_order: Annotated[bool, typer.Option("--in-order", help="Keep the order of the source.")] = False,
+    names: Annotated[str, typer.Option(metavar="PATTERN", help="Names of the tars.")] = "%05d.tar",
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|imagenet-1k", help="Names of the classes in their order; default: those of the source."
+        ),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of images or paths; default: the usual one.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column of labels; default: the usual one.")
+    ] = None,
+    no_labels: Annotated[bool, typer.Option("--no-labels", help="Pack the images alone.")] = False,
+    split: Annotated[
+        str | None, typer.Option(help="Of a folder of Parquet files, those of this split.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Pack images into tars that certify reads; run the same command again to continue."""
+    from smoothcert.pipeline.console.bars import counting
+    from smoothcert.pipeline.pack.pack import Options, bytes_of, lines_of
+    from smoothcert.pipeline.pack.pack import pack as pack_images
+    from smoothcert.pipeline.pack.shards import Limits
+    from smoothcert.pipeline.pack.sources import Choice
+    from smoothcert.workers.tars.class_names import class_names
+
+    _refuse_url(output, "OUT")
+    if no_labels and label is not None:
+        raise RequestError("--label and --no-labels exclude each other; use one")
+    most_bytes = None if shard_bytes is None else bytes_of(shard_bytes)
+    options = Options(
+        choice=Choice(image, label, labelled=not no_labels, split=split),
+        limits=Limits(1000 if shard_images is None and most_bytes is None else shard_images, most_bytes),
+        seed=None if in_order else seed,
+        names=names,
+        classes=None if classes is None else class_names(classes, "--classes"),
+    )
+    with counting(console_of(stderr=True)) as hear:
+        packed = pack_images(source, output, options, hear)
+    if as_json:
+        print(json.dumps(packed.index.as_json()))
+    else:
+        for line in lines_of(packed, output):
+            say(console_of(), line)
 
 
 @app.command("import-checkpoint")

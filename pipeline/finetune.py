@@ -21,6 +21,7 @@ from smoothcert.manifests.training import TrainExecution, Training
 from smoothcert.pipeline.console.looks import console_of, say
 from smoothcert.workers.networks.checkpoints import recognise
 from smoothcert.workers.storage.store import AnyStore
+from smoothcert.workers.tars.class_names import with_label_names
 
 if TYPE_CHECKING:
     from smoothcert.pipeline.cluster.resources import Share
@@ -42,6 +43,7 @@ def finetune(training: Training) -> None:
         RunError: the training cannot go on.
     """
     console = console_of()
+    training = _with_label_names(training)
     store, checkpoint = AnyStore(training.storage), training.model.checkpoint
     for images in [training.images, *([training.validation.images] if training.validation else [])]:
         find_shards(images, store, lambda notice: say(console, f"notice: {notice}"))
@@ -56,6 +58,16 @@ def finetune(training: Training) -> None:
     else:
         _train_under_ray(training, console)
     say(console, f"{training.url}/weights.safetensors")
+
+
+def _with_label_names(training: Training) -> Training:
+    """The training with the lists of names that its labels stand for."""
+    store, classes, validation = AnyStore(training.storage), training.model.classes, training.validation
+    update: dict[str, Any] = {"images": with_label_names(training.images, classes, store)}
+    if validation is not None:
+        images = with_label_names(validation.images, classes, store)
+        update["validation"] = validation.model_copy(update={"images": images})
+    return training.model_copy(update=update)
 
 
 def _show(events: "Iterable[Event]", training: Training, console: Console) -> None:

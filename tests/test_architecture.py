@@ -22,12 +22,14 @@ _UNTESTED = {
     "pipeline/certify/events.py": "records; nothing in it runs",
     "manifests/version.py": "a number; tests/pipeline/test_cli.py compares it with the package's",
     "pipeline/compare/reasons.py": "names; nothing in it runs",
+    "pipeline/pack/records.py": "records; nothing in it runs",
 }
 # Tests without a module of their name, each with the reason.
 _CROSS_CUTTING = {
     "pipeline/certify/test_attempts_machine.py": "the random histories of attempts.py, a state machine",
     "pipeline/certify/test_faults.py": "a whole driver under faults",
     "pipeline/certify/test_nodes.py": "a cluster of several machines under faults",
+    "pipeline/certify/test_packed_images.py": "from photos to a run that is checked and asked",
     "pipeline/certify/test_s3_runs.py": "a whole run whose files lie in S3",
     "pipeline/pages/test_browser.py": "the pages of report and compare in a real browser",
     "pipeline/sql/test_queries.py": "the questions of docs/queries.md, in other tools too",

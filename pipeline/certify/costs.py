@@ -76,6 +76,8 @@ def _table_of(plan: Plan, num_ablations: int, work: "_ImageWork", images: int | 
     table.add_row("shards", f"{len(plan.tasks):,}")
     table.add_row("  still to do", f"{len(plan.todo):,}")
     table.add_row("images", "unknown" if images is None else f"{images:,}")
+    if plan.packed_classes:
+        table.add_row("classes by the index", f"{plan.packed_classes:,}")
     table.add_row("checkpoint", plain(plan.checkpoint_layout))
     table.add_row("ablations an image", f"{num_ablations:,}")
     if tokens is not None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import VOTES_VERSION, identity_of, run_id_of
 from smoothcert.manifests.job import Job, refuse_code
-from smoothcert.manifests.shards import Shard, find_shards
+from smoothcert.manifests.names import listed
+from smoothcert.manifests.shards import Shard, find_shards_and_classes
 from smoothcert.manifests.version import __version__
 from smoothcert.pipeline.certify.changed_data import refuse_changed_data
 from smoothcert.pipeline.certify.limits import limits_of
@@ -28,6 +29,7 @@ from smoothcert.workers.runs.records import CheckpointRecord, RunRecord, ShardRe
 from smoothcert.workers.runs.run import Run, find_run
 from smoothcert.workers.runs.shard_task import ShardTask
 from smoothcert.workers.storage.store import AnyStore, Store, sha256_of
+from smoothcert.workers.tars.class_names import in_words, with_label_names
 
 if TYPE_CHECKING:
     from smoothcert.workers.certifier import Certifier
@@ -46,6 +48,7 @@ class Plan:
         checkpoint_layout: a phrase that describes the layout of their file.
         tasks: the shards of the run at their present URLs and fingerprints.
         todo: the shards without a published file, the largest first.
+        packed_classes: how many classes the index of `smoothcert pack` has; 0 without one.
         notices: what the user must know before the run begins, a line each.
         allow_code: whether code that the job names may run.
     """
@@ -57,6 +60,7 @@ class Plan:
     checkpoint_layout: str
     tasks: tuple[ShardTask, ...]
     todo: tuple[ShardTask, ...]
+    packed_classes: int = 0
     notices: tuple[str, ...] = ()
     allow_code: bool = False
 
@@ -98,17 +102,28 @@ def make_plan(job: Job, *, allow_code: bool = False) -> Plan:
     ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     store = AnyStore(job.storage)
     notices: list[str] = []
-    shards = find_shards(job.images, store, notices.append)
+    job = job.model_copy(update={"images": with_label_names(job.images, job.model.classes, store)})
+    shards, packed = find_shards_and_classes(job.images, store, notices.append)
+    notices += _about_classes(packed, job)
     checkpoint, layout = _find_checkpoint(job, store)
     limits = limits_of(shards, job.images, store)
-    planned = _plan_run(job, store, shards, limits, checkpoint)
+    planned = _plan_run(job, store, shards, limits, checkpoint, _class_names(packed, job))
     run = _existing_run(planned) or planned
     published = run.published()
     refuse_changed_data(run, planned.tasks, published)
     todo = [task for task in planned.tasks if task.file_name not in published]
     todo.sort(key=lambda task: -task.shard.size)
     return Plan(
-        job, run, checkpoint.sha256, checkpoint.key, layout, planned.tasks, tuple(todo), tuple(notices), allow_code
+        job=job,
+        run=run,
+        checkpoint_sha256=checkpoint.sha256,
+        checkpoint_key=checkpoint.key,
+        checkpoint_layout=layout,
+        tasks=planned.tasks,
+        todo=tuple(todo),
+        packed_classes=len(packed),
+        notices=tuple(notices),
+        allow_code=allow_code,
     )
 
 
@@ -122,7 +137,12 @@ def _find_checkpoint(job: Job, store: Store) -> tuple[CheckpointRecord, str]:
 
 
 def _plan_run(
-    job: Job, store: Store, shards: Sequence[Shard], limits: Sequence[int] | None, checkpoint: CheckpointRecord
+    job: Job,
+    store: Store,
+    shards: Sequence[Shard],
+    limits: Sequence[int] | None,
+    checkpoint: CheckpointRecord,
+    class_names: Sequence[str],
 ) -> Run:
     """The run as it would begin now."""
     limit = None if limits is None else job.images.limit
@@ -141,8 +161,37 @@ def _plan_run(
         shards=tuple(map(ShardRecord.of, shards, counts)),
         versions={"smoothcert": __version__, "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
+        class_names=tuple(class_names),
     )
     return Run(f"{job.output.rstrip('/')}/{run_id}", record, store)
+
+
+def _class_names(packed: Sequence[str], job: Job) -> Sequence[str]:
+    """The names of the network's classes, if the job, the checkpoint or the index of the tars says them."""
+    if job.model.class_names:
+        return job.model.class_names
+    if isinstance(job.images.label_names, tuple):
+        return in_words(job.images.label_names)
+    is_named = job.images.label is not None and any(packed)
+    return in_words(tuple(packed)) if is_named and len(packed) == job.model.classes else ()
+
+
+def _about_classes(packed: Sequence[str], job: Job) -> list[str]:
+    """A notice if the packed images and the network have other classes: numbers of one are no numbers of the other."""
+    few = len(packed) < job.model.classes and not any(packed)  # the last classes may have no images
+    if (
+        job.images.label is None
+        or not packed
+        or few
+        or len(packed) == job.model.classes
+        or job.images.label_names is not None
+    ):
+        return []
+    return [
+        f"the index of images.shards has {len(packed):,} classes ({listed(packed, 3)}), the network "
+        f"{job.model.classes:,}: labels are numbers of the index; pack again with --classes FILE, the names of the "
+        "network's classes in order"
+    ]
 
 
 def _existing_run(planned: Run) -> Run | None:

@@ -12,6 +12,7 @@ from smoothcert.workers.runs.run import Run
 _KEYS = {
     "images.label": Reason.labels,
     "images.first_label": Reason.labels,
+    "images.label_names_sha256": Reason.labels,
     "images": Reason.images,
     "model.classes": Reason.classes,
     "preprocess": Reason.preprocessing,

@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from smoothcert.pipeline.console.looks import DASH, fits, number_of, percent, say, show
 from smoothcert.pipeline.overview.runs_list import run_in_words
+from smoothcert.pipeline.pages.class_names import name_of
 from smoothcert.pipeline.query.questions import Answered, Answers, Counts, Question, Result
 from smoothcert.workers.ablations.touched import MAX_LISTED
 from smoothcert.workers.runs.votes_table import METADATA_KEY, spread
@@ -166,7 +167,7 @@ def _question_cells(question: Question) -> Row:
 
 def _answer_cells(name: int | None, counts: Counts, result: Result, answers: Answers) -> Row:
     at_least = ">= " if result.is_bound else ""
-    cells = {"class": "all" if name is None else str(name)} if answers.by_class else {}
+    cells = {"class": "all" if name is None else name_of(name, answers.run.class_names)} if answers.by_class else {}
     cells["images"] = f"{counts.images:,}"
     cells["correct"] = _share(counts.correct, counts.images) if answers.labels else DASH
     cells["certified"] = at_least + _share(counts.certified, counts.images)
@@ -175,7 +176,11 @@ def _answer_cells(name: int | None, counts: Counts, result: Result, answers: Ans
 
 
 def as_json(answers: Answers) -> list[dict[str, Any]]:
-    """One object per question and class; `correct` and `certified_correct` are null without usable labels."""
+    """One object per question and class; `correct` and `certified_correct` are null without usable labels.
+
+    `class_name` is there if the run knows it.
+    """
+    names = answers.run.class_names
     return [
         _describe_run(answers)
         | {
@@ -191,6 +196,7 @@ def as_json(answers: Answers) -> list[dict[str, Any]]:
             "certified_correct": counts.certified_correct if answers.labels else None,
             "is_bound": result.is_bound,
         }
+        | ({"class_name": names[name]} if name is not None and name < len(names) else {})
         for result in answers.results
         for name, counts in _in_order(result)
     ]

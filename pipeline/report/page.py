@@ -307,5 +307,5 @@ def _report_command(report: Report, names: Sequence[str]) -> str:
     sample, options = report.sample, ["--patch", str(report.figures.side)]
     options += [] if sample is None else ["--sample", str(sample.images), "--seed", str(sample.seed)]
     options += [] if sample is None or sample.of_class is None else ["--class", str(sample.of_class)]
-    options += [] if tuple(names) in ((), report.run.job.model.class_names) else ["--names", "FILE"]
+    options += [] if tuple(names) in ((), report.run.class_names) else ["--names", "FILE"]
     return shlex.join(["smoothcert", "report", report.run.url, *options])

@@ -29,6 +29,7 @@ class _Entries(BaseModel):
 class _Images(_Entries):
     shards: OneOrMore = []
     split: str | None = None
+    label_names: list[str] | None = None
 
 
 class _Model(_Entries):
@@ -84,6 +85,7 @@ class _Run(_Entries):
     shards: list[_Shard]
     versions: dict[str, str] = {}
     unsafe_overwrite: bool = False
+    class_names: list[str] = []
 
 
 class _Success(_Entries):

@@ -15,7 +15,7 @@ from smoothcert.pipeline.verify.entries import RUN_JSON, check_entries
 from smoothcert.pipeline.verify.findings import Finding, shown
 from smoothcert.pipeline.verify.record import CheckedRun, RunRecord, same_json
 
-RECORDED_ELSEWHERE = {"shards", "split", "limit", "checkpoint", "checkpoint_key"}
+RECORDED_ELSEWHERE = {"shards", "split", "limit", "label_names", "checkpoint", "checkpoint_key"}
 """Keys of the job that the identity records in another form."""
 NOT_RECORDED = {"class_names"}
 """Keys of the job in the same parts on which no vote depends."""
@@ -53,6 +53,10 @@ def check_record(run: CheckedRun) -> Iterator[Finding]:
         yield Finding(RUN_JSON, f"their limits do not go with images.limit {limit}, partial {partial}", "shards")
 
 
+def _sha256_of(names: object) -> str:
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+
+
 def _run_id_of(identity: Mapping[str, Any]) -> str:
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode(errors="surrogatepass")).hexdigest()[:16]
@@ -63,6 +67,8 @@ def _identity_of(record: RunRecord, job: Mapping[str, Any]) -> dict[str, Any]:
     checkpoint = record.checkpoint
     identity: dict[str, Any] = {part: _without_defaults(job[part], usual) for part, usual in DEFAULTS.items()}
     identity["images"]["shards"] = [[shard.name, shard.size] for shard in record.shards]
+    names = job["images"].get("label_names")
+    identity["images"] |= {} if names is None else {"label_names_sha256": _sha256_of(names)}
     identity["images"] |= {"limit": record.job.images.limit} if record.partial else {}
     identity["model"]["checkpoint_sha256"] = checkpoint.sha256
     identity["model"] |= {} if checkpoint.key is None else {"checkpoint_key": checkpoint.key}

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.job import Ablation, Job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.certify.plan import make_plan
@@ -41,7 +41,11 @@ def finish(folder: Path, **changes: Any) -> Path:
     wrong = [("c.png", b"no image"), ("c.cls", b"1"), ("d.png", png(4, 4)), ("e.png", png(16, 16)), ("e.cls", b"cat")]
     write_tar(folder / "tars", tar_of(jobs.samples(0, 6)), "00.tar")
     write_tar(folder / "tars", tar_of([*jobs.samples(6, 2), *wrong, *jobs.samples(8, 2)]), "01.tar")
-    job = load_job(jobs.write_job(folder, **{"ablation": COLUMN.model_dump()} | changes))
+    return finish_job(load_job(jobs.write_job(folder, **{"ablation": COLUMN.model_dump()} | changes)))
+
+
+def finish_job(job: Job) -> Path:
+    """Certify a job in this process; the run's folder."""
     plan = make_plan(job)
     begin(plan)
     certifier = plan.certifier(threads=1)

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.index_file import Member, read_index
+from smoothcert.manifests.index_file import Member, classes_by_pack, read_index
 from smoothcert.manifests.job import Images
-from smoothcert.manifests.shards import find_shards
+from smoothcert.manifests.shards import find_shards, find_shards_and_classes
 from smoothcert.workers.storage.store import FolderStore
 from tests.helpers.found_shards import names
 
@@ -104,3 +104,66 @@ def test_an_index_without_tars_is_refused(content):
     """It is no empty data set."""
     with pytest.raises(RequestError, match=r"images\.shards: /index\.json lists no tars"):
         read_index("/index.json", json.dumps(content).encode(), None)
+
+
+def packed(folder, *names, classes=("cat", "owl"), size=4):
+    """An index as `smoothcert pack` writes it."""
+    shards = [{"url": name, "nsamples": 7, "filesize": size} for name in names]
+    index = {"packed": {}, "classes": classes and list(classes), "images_of_class": [7, 0], "shardlist": shards}
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def classes_of(*specs):
+    return find_shards_and_classes(Images(shards=tuple(map(str, specs))), FolderStore()).classes
+
+
+def test_a_packed_folder_is_read_through_its_index(folder):
+    """Other files of that name are not its index; every way to name its tars finds the classes."""
+    (folder / "index.json").write_text(json.dumps({"shardlist": [{"url": "v-00.tar"}]}))
+    assert len(names(folder, "")) == 5
+    packed(folder, "v-00.tar", "v-01.tar")
+    assert names(folder, "") == names(folder, "v-0[01].tar") == ["v-00", "v-01"]
+    for spec in ("", "v-*.tar", "v-01.tar", "index.json"):
+        assert classes_of(folder / spec) == ["cat", "owl"]
+    assert [shard.images for shard in find_shards(Images(shards=str(folder)), FolderStore())] == [7, 7]
+    packed(folder, "v-00.tar", classes=None)
+    assert classes_of(folder) == ["", ""]
+
+
+def test_classes_of_several_folders_must_agree(folder, tmp_path):
+    """And each folder must have an index."""
+    assert classes_of(folder / "v-*.tar") == []
+    packed(folder, "v-00.tar")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "x.tar").write_bytes(b"tar!")
+    both = folder, other / "x.tar"
+    assert classes_of(*both) == []
+    packed(other, "x.tar", classes=("owl", "cat"))
+    assert classes_of(*both) == []
+    packed(other, "x.tar")
+    assert classes_of(*both) == ["cat", "owl"]
+
+
+def test_a_tar_of_another_size_than_packed_is_an_error(folder):
+    """It was cut on its way."""
+    packed(folder, "v-00.tar", size=5)
+    with pytest.raises(RequestError, match=r"v-00.tar has 4 bytes, but .*index.json says 5; copy it again"):
+        names(folder, "")
+
+
+def test_a_folder_that_is_being_packed_is_refused(folder):
+    """Half of the images are no data set."""
+    (folder / ".packing").mkdir()
+    for spec in ("", "v-*.tar"):
+        with pytest.raises(RequestError, match="not packed to its end; run the same `smoothcert pack` command again"):
+            names(folder, spec)
+    packed(folder, "v-00.tar")  # killed just before .packing was removed
+    assert names(folder, "") == ["v-00"]
+    assert len(names(folder, "v-*.tar")) == 3
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"packed": 1}', b'{"packed": {}}', b"\xff", b'{"a":' * 10**5])
+def test_other_files_have_no_classes(content):
+    """Whatever they hold."""
+    assert classes_by_pack(content) is None

@@ -19,6 +19,9 @@ from smoothcert.manifests.locations import Anchored, anchored
         (Anchored(from_hub=True), "timm:a", "timm:a"),
         (Anchored(from_hub=True), "timm:there", "BASE/timm:there"),  # a file has that very name
         (Anchored(many=True), ["a", "s3://b/c"], ["BASE/a", "s3://b/c"]),
+        (Anchored(words=("imagenet-1k",)), "imagenet-1k", "imagenet-1k"),
+        (Anchored(words=("imagenet-1k",)), "names.txt", "BASE/names.txt"),
+        (Anchored(words=("imagenet-1k",)), ["cat", "owl"], ["cat", "owl"]),
         (Anchored(), None, None),  # the model refuses it
         (Anchored(), "", ""),
     ],

@@ -35,6 +35,8 @@ OPTIONS = {
     "demo": "--folder --json",
     "finetune": "training --local --set",
     "import-checkpoint": "file --key --output",
+    "pack": "source output --classes --image --in-order --json --label --names --no-labels --seed --shard-bytes "
+    "--shard-images --split",
     "plan": "job --allow-code --limit --set --tflops",
     "query": "run --by --json --parquet --patch --patches --rule --storage --stride --tolerance",
     "repair": "run --storage",

@@ -37,6 +37,20 @@ def test_a_line_an_epoch_and_weights_that_a_job_takes(tmp_path):
     load_classifier(job.model, job.preprocess, Path(job.model.checkpoint), None)
 
 
+def test_labels_of_a_training_may_be_names(tmp_path):
+    """Names give the same weights as the numbers for which they stand; a list of other classes is refused."""
+    found = {}
+    for kind, settings in (("numbers", {}), ("names", {"label_names": ["0", "1", "2"]})):
+        (tmp_path / kind).mkdir()
+        images = {"shards": "tars"} | settings
+        result = run(write_training(tmp_path / kind, images=images, validation={"images": images}))
+        assert result.exit_code == 0, result.output
+        found[kind] = (tmp_path / kind / "trained" / "small" / "weights.safetensors").read_bytes()
+    assert found["names"] == found["numbers"]
+    result = run(tmp_path / "names" / "train.yaml", "--set", "images.label_names=[a, b]")
+    assert (result.exit_code, "the list has 2 names, but the network has 3 classes" in result.stderr) == (2, True)
+
+
 def test_held_out_images_are_counted_as_they_are_voted_on(tmp_path, monkeypatch):
     """A long validation does not look like a hang."""
     monkeypatch.setattr("smoothcert.pipeline.finetune._LINE_EVERY_S", 0.0)

@@ -84,6 +84,7 @@ class RunRecord(Record):
         shards: all tars of the job in order.
         versions: of Python and the libraries on the driver's machine.
         unsafe_overwrite: whether the storage may overwrite published files.
+        class_names: of the classes 0, 1, ... if the job or the index of the tars says them.
     """
 
     error = RequestError
@@ -101,6 +102,7 @@ class RunRecord(Record):
     shards: Annotated[tuple[ShardRecord, ...], _FROM_LIST]
     versions: dict[str, str] = Field(default={})
     unsafe_overwrite: bool = False
+    class_names: Texts = ()
 
 
 class CertifiedRecord(Record):

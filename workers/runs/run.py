@@ -54,6 +54,11 @@ class Run:
     def checkpoint_sha256(self) -> str:
         return self.record.checkpoint.sha256
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes 0, 1, ...; empty if the run does not know them."""
+        return self.record.class_names
+
     @cached_property
     def job(self) -> Job:
         """The job that began the run.

@@ -8,6 +8,7 @@ Not covered: whether labels and classes are numbered alike (label_counts.py).
 import json
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from smoothcert.manifests.job import Images
@@ -38,6 +39,8 @@ def label_of(sample: Mapping[str, Any], images: Images, classes: int) -> Label:
     member, _, field = images.label.partition(":")
     if member not in sample:
         return Label(None, f"no member .{member}{_other_members(sample, images)}")
+    if images.label_names is not None:
+        return _by_name(sample[member], field, images.label_names)
     try:
         number = _whole_number(json.loads(sample[member])[field] if field else sample[member])
     except KeyError:
@@ -48,6 +51,22 @@ def label_of(sample: Mapping[str, Any], images: Images, classes: int) -> Label:
     if not 0 <= number - images.first_label < classes:
         return Label(None, out_of_range(number, images, classes))
     return Label(number - images.first_label, None)
+
+
+def _by_name(content: bytes, field: str, names: str | tuple[str, ...]) -> Label:
+    assert isinstance(names, tuple), "label_names is resolved when a run is planned (class_names.py)"
+    try:
+        value = json.loads(content)[field] if field else content.decode("utf-8-sig")
+        return Label(_numbers(names)[value.strip()], None)
+    except KeyError as error:
+        return Label(None, f"label {one_line(error, _MAX_ERROR_CHARACTERS)} is not one of images.label_names")
+    except (ValueError, TypeError, AttributeError) as error:
+        return Label(None, f"the label is no name: {one_line(error, _MAX_ERROR_CHARACTERS)}")
+
+
+@lru_cache(maxsize=4)
+def _numbers(names: tuple[str, ...]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(names)}
 
 
 def out_of_range(number: int, images: Images, classes: int) -> str:

@@ -36,7 +36,7 @@ _SYSTEM_FOLDERS = re.compile(
     r"lost\+found|\.thumbnails|\.Trash-\d+|"  # Linux
     r"\.ipynb_checkpoints"  # Jupyter
 )
-_IMAGE_SUFFIXES = {
+IMAGE_SUFFIXES = {
     *("jpg", "jpeg", "jpe", "jif", "jfif", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff", "img"),
     *("avif", "avifs", "heic", "heif", "hif", "jxl", "jp2", "j2k", "jpf", "jpx", "ppm", "pgm", "pbm", "pnm", "pam"),
     *("tga", "ico", "qoi", "psd", "exr", "hdr", "dng", "cr2", "nef", "arw"),
@@ -57,9 +57,9 @@ _REMEDIES: dict[Group | None, str] = {  # for a file that is not a tar
     "archive": "extract it, and pack a tar",
     "pointer": "run `git lfs pull` for the tar itself",
     "page": "fetch the tar itself",
-    "parquet": "scripts/pack_parquet.py makes tars of it",
-    "readable": "pack images into a tar",
-    "convert": "pack images into a tar",
+    "parquet": "`smoothcert pack` makes tars of it",
+    "readable": "pack images into a tar with `smoothcert pack`",
+    "convert": "pack images into a tar with `smoothcert pack`",
 }
 _HIDDEN = re.compile(r"__[^/]*__(?:$|/)")  # names that webdataset skips
 
@@ -207,7 +207,7 @@ def _samples_without_image(members: Iterable[tarfile.TarInfo], images: Images) -
         if name := _sample_name(member.name):
             suffixes_of[name.key].add(name.suffix)
     for suffixes in suffixes_of.values():
-        meant = images.label in suffixes or any(suffix.rpartition(".")[2] in _IMAGE_SUFFIXES for suffix in suffixes)
+        meant = images.label in suffixes or any(suffix.rpartition(".")[2] in IMAGE_SUFFIXES for suffix in suffixes)
         if meant and suffixes.isdisjoint(images.image):
             yield suffixes
 

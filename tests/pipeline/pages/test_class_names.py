@@ -1,53 +1,42 @@
-"""Names of classes from each kind of file."""
+"""Names of classes on a page: those that are named, else those of the run."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Model
-from smoothcert.pipeline.pages.class_names import class_names
+from smoothcert.pipeline.pages.class_names import class_names, name_of
+from smoothcert.workers.runs.run import Run, open_run
+from tests.helpers.finished_runs import edit_json
+from tests.helpers.judged_runs import image, judged_run
 
 
-def model(classes: int, **keys: Any) -> Model:
-    return Model(architecture="a", checkpoint="c", classes=classes, **keys)
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Of four classes."""
+    return judged_run(tmp_path, {"a.tar": [image("0", [0] * 12)]})
 
 
-def test_the_jobs_names_are_used_if_no_others_are_named() -> None:
-    """It may have none."""
-    assert class_names(None, model(2, class_names=["cat", "dog"])) == ("cat", "dog")
-    assert class_names(None, model(2)) == ()
+def test_the_runs_names_are_used_if_no_others_are_named(run: Run, tmp_path: Path) -> None:
+    """It may have none. Two classes may have one name: ImageNet has two kinds of cranes."""
+    (tmp_path / "names").write_text("cat\ncrane\nowl\ncrane")
+    assert class_names(None, run) == ()
+    assert class_names(str(tmp_path / "names"), run) == ("cat", "crane", "owl", "crane")
+    edit_json(Path(run.url, "run.json"), lambda record: record.update(class_names=["one", "two", "three", "four"]))
+    assert class_names(None, open_run(run.url)) == ("one", "two", "three", "four")
 
 
-@pytest.mark.parametrize("text", ["cat\ndog\n", "\ufeffcat\r\ndog", '["cat", "dog"]', '{"1": "dog", "0": "cat"}'])
-def test_names_are_read_in_the_order_of_the_classes(text: str, tmp_path: Path) -> None:
-    """A line each, or JSON."""
-    (tmp_path / "names").write_text(text)
-    assert class_names(str(tmp_path / "names"), model(2)) == ["cat", "dog"]
-
-
-def test_imagenets_names_are_known() -> None:
-    names = class_names("imagenet-1k", model(1000))
-    assert (len(names), names[0], names[207]) == (1000, "tench", "golden retriever")
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [("[", "Expecting value"), ('{"a": "cat"}', "'0'"), (b"\xff", "'utf-8'"), ("[" * 200_000, "maximum recursion")],
-)
-def test_a_file_that_holds_no_names_is_refused(text: str | bytes, reason: str, tmp_path: Path) -> None:
-    path = tmp_path / "names"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(
-        RequestError, match=rf"--names .*: cannot be used \({reason}.*; name a file with a name per line"
-    ):
-        class_names(str(path), model(2))
-    with pytest.raises(RequestError, match="No such file or directory"):
-        class_names(str(tmp_path / "gone"), model(2))
-
-
-def test_names_of_other_classes_are_refused() -> None:
+@pytest.mark.parametrize("source", ["imagenet-1k", "names"])
+def test_names_of_other_classes_are_refused(
+    source: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The names of ImageNet would be wrong for ten other classes."""
-    with pytest.raises(RequestError, match=r"--names imagenet-1k: holds 1,000 names, but the network has 10 classes"):
-        class_names("imagenet-1k", model(10))
+    monkeypatch.chdir(tmp_path)
+    Path("names").write_text("cat\nowl")
+    with pytest.raises(RequestError, match=rf"--names: {source} holds [\d,]+ names, but the network has 4 classes"):
+        class_names(source, run)
+
+
+def test_a_class_is_its_number_and_its_name() -> None:
+    """Not every class has one."""
+    assert [name_of(number, ["cat", ""]) for number in (None, 0, 1, 2)] == ["no class", "0 (cat)", "1", "2"]

@@ -72,6 +72,12 @@ def truth_value_for_a_number(run: Path) -> None:
     edit_json(run / "run.json", lambda record: record["job"]["images"].update(first_label=False))
 
 
+@DAMAGES.add("^run.json identity.images.label_names_sha256: is left out, the other entries give [0-9a-f]{64}$")
+def names_of_labels(run: Path) -> None:
+    """The identity holds their hash."""
+    edit_json(run / "run.json", lambda record: record["job"]["images"].update(label_names=["a", "b", "c"]))
+
+
 @DAMAGES.add("^run.json identity.images.version: is .\\\\udcff., the other entries give left out$", problems=2)
 def identity_that_is_no_text(run: Path) -> None:
     """It has no run id, for that is a hash of UTF-8."""

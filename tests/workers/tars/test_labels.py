@@ -90,3 +90,28 @@ def test_the_lowest_label_is_class_0(label: int, first_label: int, found: int | 
         if found is not None
         else f"label {label} is not one of the 10 classes ({first_label} to {first_label + 9})"
     )
+
+
+NAMES = (*(f"n{number:08d}" for number in range(CLASSES - 1)), "größer")
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "label", "says"),
+    [
+        (b"n00000003", "", 3, None),
+        (b"\xef\xbb\xbf n00000000\r\n", "", 0, None),
+        ("größer".encode(), "", 9, None),
+        (b'{"synset": "n00000008"}', ":synset", 8, None),
+        (b"n02123045", "", None, "label 'n02123045' is not one of images.label_names"),
+        (b"3", "", None, "label '3' is not one of images.label_names"),
+        (b'{"synset": 3}', ":synset", None, "the label is no name"),
+        (b'{"other": 3}', ":synset", None, "label 'synset' is not one of"),
+        (b"\xff\xfe", "", None, "the label is no name"),
+    ],
+)
+def test_a_label_may_be_a_name(tmp_path: Path, text: bytes, field: str, label: int | None, says: str | None) -> None:
+    """Its class is its place in the list."""
+    tar = write_tar(tmp_path, tar_of([("a.png", png()), ("a.json" if field else "a.cls", text)]))
+    (sample,) = _read(tar, label="json" + field if field else "cls", label_names=NAMES)
+    assert sample.label == label
+    assert sample.label_error is None if says is None else says in str(sample.label_error)

@@ -87,7 +87,7 @@ BAD = {
     "xz": (lzma.compress(GOOD), "is not a tar: the file is a compressed file; decompress it"),
     "zip": (b"PK\3\4" + bytes(600), "is not a tar: the file is a zip archive; extract it, and pack a tar"),
     "page": (b"<!DOCTYPE html><html>" + b" " * 600, "is not a tar: the file is an HTML page"),
-    "Parquet": (b"PAR1" + bytes(600), "is not a tar: the file is a Parquet file; scripts/pack_parquet.py makes tars"),
+    "Parquet": (b"PAR1" + bytes(600), "is not a tar: the file is a Parquet file; `smoothcert pack` makes tars"),
     "image": (png(64, 64), "is not a tar: the file is a PNG image; pack images into a tar"),
     "LFS pointer": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n",
