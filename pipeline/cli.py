@@ -13,7 +13,7 @@ import typer
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job, storage_of
-from smoothcert.manifests.locations import anchored
+from smoothcert.manifests.locations import Anchored, anchored
 from smoothcert.manifests.rules import RuleName
 from smoothcert.manifests.version import __version__
 from smoothcert.pipeline.compare.reasons import Reason
@@ -73,6 +73,15 @@ ClassNames = Annotated[
 def _place(url: str) -> str:
     """Make the path of a run, or of an output, absolute. A name that exists is a path, not a URL."""
     return anchored(url)
+
+
+def _place_if_given(url: str | None) -> str | None:
+    return None if url is None else _place(url)
+
+
+def _weights_if_given(url: str | None) -> str | None:
+    """As `model.checkpoint` in a job file: a name of the hub stays as it is."""
+    return None if url is None else str(Anchored(from_hub=True).anchor(url, Path.cwd()))
 
 
 def _refuse_url(output: Path, what: str) -> None:
@@ -370,6 +379,22 @@ def verify(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed for choosing them; default: a new one, which is printed.")
     ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Search this folder and all below for the tars of --replay; default: where the run says.",
+            callback=_place_if_given,
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take the weights of --replay from this file; default: the one that the run names.",
+            callback=_weights_if_given,
+        ),
+    ] = None,
     allow_incomplete: Annotated[
         bool, typer.Option("--allow-incomplete", help="Exit code 0 even if the run is unfinished.")
     ] = False,
@@ -384,12 +409,26 @@ def verify(
     from smoothcert.pipeline.verify.verdict import as_json as report_as_json
     from smoothcert.pipeline.verify.verdict import report_table, verdict_of
 
-    if seed is not None and not replay:
-        raise RequestError("--seed: chooses the images of --replay; name how many, such as --replay 100")
+    if not replay:
+        for option, value, does in (
+            ("--seed", seed, "chooses the images"),
+            ("--images", images, "holds the tars"),
+            ("--checkpoint", checkpoint, "holds the weights"),
+        ):
+            if value is not None:
+                raise RequestError(f"{option}: {does} of --replay; name how many, such as --replay 100")
     with counting(console_of(stderr=True)) as hear:
         settings, processes = storage_of(storage or ()), count_cores()
         report = verify_run(
-            run, replay=replay, seed=seed, storage=settings, hear=hear, processes=processes, allow_code=allow_code
+            run,
+            replay=replay,
+            seed=seed,
+            images=images,
+            checkpoint=checkpoint,
+            storage=settings,
+            hear=hear,
+            processes=processes,
+            allow_code=allow_code,
         )
     if as_json:
         print(json.dumps(report_as_json(report)))

@@ -13,6 +13,7 @@ states them.
     rows.py      checks each row                  recount.py    votes -> certificates, by the sets of frame.py
     figures.py   sums up the rows                 processes.py  checks files side by side
     findings.py  what is wrong, and where         replay.py     casts votes again, with the model
+    sources.py   finds its tars and checkpoint    evidence.py   says what that proves
 
 Found: all that contradicts the votes (prediction, counts, runner-up, max columns), the job (run id, identity, geometry,
 classes, limit), its own row (status, label, image size, nulls), the rows before it (key, index, place in the tar), the
@@ -20,7 +21,8 @@ checksum of the columns, or the hash and the figures in _SUCCESS.
 
 Not found: changes that contradict nothing. Hashes find corruption, not forgery. A forger who also renews checksum,
 hashes and figures can change labels, margins and image hashes, or votes together with all that follows from them, drop
-rows of a shard without limit, or turn a row into an error. `--replay` compares rows with the tars and the checkpoint.
+rows of a shard without limit, or turn a row into an error. `--replay` compares rows with the tars and the checkpoint,
+and says how many forged images it may miss.
 """
 
 import secrets
@@ -39,6 +41,7 @@ from smoothcert.pipeline.verify.processes import check_files
 from smoothcert.pipeline.verify.record import CheckedRun, Success, open_run, read_success
 
 if TYPE_CHECKING:
+    from smoothcert.pipeline.verify.evidence import Evidence
     from smoothcert.pipeline.verify.replay import Replayed
 
 BYTES_WORTH_PROCESSES = 32 * 2**20
@@ -58,6 +61,7 @@ class Report:
         rows: how many could be read.
         findings: what is wrong.
         notices: a line each.
+        replay: what a replay proves; None without one, or if run.json is too damaged for it.
     """
 
     run_id: str
@@ -73,6 +77,7 @@ class Report:
     figures: Figures
     findings: tuple[Finding, ...]
     notices: tuple[str, ...]
+    replay: "Evidence | None"
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -90,6 +95,8 @@ def verify(
     *,
     replay: int = 0,
     seed: int | None = None,
+    images: str | None = None,
+    checkpoint: str | None = None,
     storage: Storage = Storage(),  # noqa: B008  frozen
     hear: OnProgress = lambda *_: None,
     processes: int = 1,
@@ -99,9 +106,11 @@ def verify(
 
     Args:
         url: the run's folder, with run.json.
-        replay: number of random images to vote on again, with the tars and the checkpoint that run.json names.
+        replay: number of random images to vote on again.
         seed: of the random choice; None: a new seed.
-        storage: how to reach the run; its tars and checkpoint are reached as its job says.
+        images: folder to search, with all folders below, for the tars of the replay; None: where run.json says.
+        checkpoint: file with the weights of the replay; None: the one that run.json names.
+        storage: how to reach the run, `images` and `checkpoint`; what run.json names is reached as its job says.
         hear: takes the progress of the check.
         processes: number of processes that check files. Several import the calling script again, so a script must
             start its work under `if __name__ == "__main__":`.
@@ -119,17 +128,19 @@ def verify(
     findings += [Finding(name, "belongs to no shard of this run") for name in sorted(sizes.keys() - run.shards.keys())]
     findings += files.findings
     notices: list[str] = []
+    evidence = None
     if success.is_there:
         all_readable = len(files.voted) == len(run.shards)
         findings += check_success(run, success, published, files.totals if all_readable else None)
     else:
         notices += [f"unfinished: {len(published)} of {len(run.shards)} shards are published"]
     if replay:
-        again = _replay(run, files.voted, replay, seed, hear, allow_code=allow_code)
+        again = _replay(run, files.voted, replay, seed, hear, images, checkpoint, allow_code=allow_code)
         findings += again.findings
         notices += again.notices
+        evidence = again.evidence
     complete = success.is_there and len(published) == len(run.shards)
-    return _report(run, files.totals, findings, notices, files=len(published), complete=complete)
+    return _report(run, files.totals, findings, notices, evidence, files=len(published), complete=complete)
 
 
 class _CheckedFiles(NamedTuple):
@@ -162,21 +173,30 @@ def _check_files(
 def _replay(
     run: CheckedRun,
     voted: Mapping[str, Sequence[int]],
-    images: int,
+    number: int,
     seed: int | None,
     hear: OnProgress,
+    images: str | None,
+    checkpoint: str | None,
     *,
     allow_code: bool,
 ) -> "Replayed":
     from smoothcert.pipeline.verify.replay import replay  # loads torch
 
-    hear("images to replay, the model is loading", 0, images)
+    hear("images to replay, the model is loading", 0, number)
     seed = secrets.randbelow(2**32) if seed is None else seed
-    return replay(run, voted, images, seed, hear, allow_code=allow_code)
+    return replay(run, voted, number, seed, hear, images_folder=images, checkpoint=checkpoint, allow_code=allow_code)
 
 
 def _report(
-    run: CheckedRun, totals: Totals, findings: list[Finding], notices: list[str], *, files: int, complete: bool
+    run: CheckedRun,
+    totals: Totals,
+    findings: list[Finding],
+    notices: list[str],
+    evidence: "Evidence | None",
+    *,
+    files: int,
+    complete: bool,
 ) -> Report:
     record = run.record
     return Report(
@@ -193,6 +213,7 @@ def _report(
         figures=totals.figures(run.job),
         findings=tuple(findings),
         notices=tuple(notices),
+        replay=evidence,
     )
 
 

@@ -2,6 +2,7 @@
 
 Random images that have votes are read again from the place in their tar that the row names, decoded and voted on. The
 tars they lie in are read whole: every row of those shards must have the key, place, hash and label of a sample.
+sources.py finds tars and checkpoint, evidence.py says what the replay proves.
 
 Two machines do not round alike. A vote is compared if its stored margin is above the tolerance of the number format.
 The others are numerically fragile, and a notice counts those that differ. Margins must agree within the tolerance
@@ -28,10 +29,12 @@ from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.job import Job, refuse_code
 from smoothcert.pipeline.console.bars import OnProgress
 from smoothcert.pipeline.verify.entries import RUN_JSON, check_entries
+from smoothcert.pipeline.verify.evidence import Evidence, evidence_of
 from smoothcert.pipeline.verify.files import FileMetadata
 from smoothcert.pipeline.verify.findings import Finding
 from smoothcert.pipeline.verify.record import CheckedRun
 from smoothcert.pipeline.verify.rows import Row, Wrong, read_rows
+from smoothcert.pipeline.verify.sources import local_tar, recorded_tars, require_checkpoint_of, tars_below
 from smoothcert.workers.storage.store import AnyStore, Store, sha256_of
 from smoothcert.workers.tars.images import decode
 from smoothcert.workers.tars.shard_reader import read_samples
@@ -50,10 +53,11 @@ NEEDED = ("image_offset", "image_bytes", "votes", "margins")
 
 
 class Replayed(NamedTuple):
-    """What is wrong, and what else is worth knowing, a line each."""
+    """What is wrong, what else is worth knowing, a line each, and what it proves: None if the job cannot be read."""
 
     findings: list[Finding]
     notices: list[str]
+    evidence: Evidence | None
 
 
 @dataclass
@@ -78,6 +82,8 @@ def replay(
     seed: int,
     hear: OnProgress = lambda *_: None,
     *,
+    images_folder: str | None = None,
+    checkpoint: str | None = None,
     allow_code: bool = False,
 ) -> Replayed:
     """Vote on random images again.
@@ -88,6 +94,8 @@ def replay(
         images: how many of them to choose.
         seed: of the choice.
         hear: takes the progress of the replay.
+        images_folder: where to look for the tars; None: where run.json says.
+        checkpoint: the file with the weights; None: the one that run.json names.
         allow_code: whether code that run.json names may run.
     Raises:
         RequestError: a tar or the checkpoint is missing, or the checkpoint has changed.
@@ -95,25 +103,26 @@ def replay(
     job = _job_of(run)
     if job is None:
         text = "cannot be used to replay votes; restore it, or leave --replay out"
-        return Replayed([Finding(RUN_JSON, text)], [])
+        return Replayed([Finding(RUN_JSON, text)], [], None)
     refuse_code(job.model, allow_code=allow_code)
     chosen = _choose(voted, images, seed)
-    store = AnyStore(job.storage)
-    for url in (*(run.shards[name].url for name in chosen), job.model.checkpoint):
-        if store.find(url) is None:
-            raise RequestError(f"{url} is gone, so votes cannot be replayed; restore it, or leave --replay out")
+    recorded = AnyStore(job.storage)
+    store = recorded if images_folder is None else run.store
+    tars = recorded_tars(run, chosen, store) if images_folder is None else tars_below(run, chosen, images_folder, store)
     progress = _Progress(hear, sum(map(len, chosen.values())))
-    model = _load(run, job, store, allow_code=allow_code)
+    model = _load(run, job, checkpoint, recorded if checkpoint is None else run.store, allow_code=allow_code)
     findings: list[Finding] = []
     for name, positions in chosen.items():
         progress.show()
-        with store.local(run.shards[name].url) as tar:
-            findings += _replay_file(run, name, positions, tar, job, model, progress)
+        findings += _replay_file(run, name, positions, tars[name], store, job, model, progress)
     notice = (
         f"replayed {progress.images} images chosen with seed {seed}: {progress.fragile} of {progress.votes} votes are "
         f"numerically fragile (margin at most {TOLERANCE[job.model.dtype]:g}), {progress.differ} of them differ"
     )
-    return Replayed(findings, [notice])
+    evidence = evidence_of(
+        images=sum(map(len, voted.values())), chosen=progress.total, replayed=progress.images, seed=seed
+    )
+    return Replayed(findings, [notice], evidence)
 
 
 def _job_of(run: CheckedRun) -> Job | None:
@@ -136,33 +145,55 @@ def _choose(voted: Mapping[str, Sequence[int]], images: int, seed: int) -> dict[
     return chosen
 
 
-def _load(run: CheckedRun, job: Job, store: Store, *, allow_code: bool) -> Smoothed:
-    """The job's model, as workers/certifier.py loads it."""
+def _load(run: CheckedRun, job: Job, given: str | None, store: Store, *, allow_code: bool) -> Smoothed:
+    """The job's model, as workers/certifier.py loads it, from the file that is given or that run.json names."""
     recorded, device = run.record.checkpoint, torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with store.local(job.model.checkpoint) as checkpoint:
-        if sha256_of(checkpoint) != recorded.sha256:
-            raise RequestError(f"{job.model.checkpoint} is not the checkpoint of the run (another SHA-256); restore it")
+    url = job.model.checkpoint if given is None else given
+    if given is not None:
+        require_checkpoint_of(run, given, store)
+    elif store.find(url) is None:
+        remedy = "restore it, name the file that holds it now (--checkpoint), or leave --replay out"
+        raise RequestError(f"{url} is gone, so votes cannot be replayed; {remedy}")
+    with store.local(url) as checkpoint:
+        if (found := sha256_of(checkpoint)) != recorded.sha256:
+            raise RequestError(
+                f"{url} is not the checkpoint of the run: it has SHA-256 {found}, the run {recorded.sha256}; "
+                "restore it, or name the right file (--checkpoint)"
+            )
         return load_voter(job, checkpoint, recorded.key, device, allow_code=allow_code)
 
 
 def _replay_file(
-    run: CheckedRun, name: str, positions: Sequence[int], tar: Path, job: Job, model: Smoothed, progress: _Progress
+    run: CheckedRun,
+    name: str,
+    positions: Sequence[int],
+    tars: Sequence[str],
+    store: Store,
+    job: Job,
+    model: Smoothed,
+    progress: _Progress,
 ) -> Iterator[Finding]:
-    """Read one file once; compare all its rows with the tar, and the chosen ones with new votes."""
+    """Read one file once; compare all its rows with the tar, and the chosen ones with new votes.
+
+    `tars` are URLs of files that may be that tar.
+    """
     with pq.ParquetFile(io.BytesIO(run.store.read(f"{run.url}/{name}"))) as file:
         table = file.read(use_threads=False)
-    sha256, recorded = sha256_of(tar), FileMetadata.of(table.schema).shard_sha256
-    if sha256 != recorded:
-        yield Finding(name, f"is of a tar with SHA-256 {recorded}, {tar} has {sha256}")
-        return
-    rows = [row for batch in table.to_batches() for row in read_rows(batch)]
-    yield from _compare_with_tar(name, rows, tar, job, run.shards[name].limit)
-    chosen = {position: rows[position] for position in positions}
-    complete = {
-        position: row for position, row in chosen.items() if all(getattr(row, column) is not None for column in NEEDED)
-    }
-    for position, column, text in _compare_with_model(complete, tar, model, job, progress):
-        yield Finding(name, text, row=position, key=rows[position].key, column=column)
+    recorded = FileMetadata.of(table.schema).shard_sha256
+    with local_tar(tars, recorded, store) as tar:
+        if tar.sha256 != recorded:
+            yield Finding(name, f"is of a tar with SHA-256 {recorded}, {tar.path} has {tar.sha256}")
+            return
+        rows = [row for batch in table.to_batches() for row in read_rows(batch)]
+        yield from _compare_with_tar(name, rows, tar.path, job, run.shards[name].limit)
+        chosen = {position: rows[position] for position in positions}
+        complete = {
+            position: row
+            for position, row in chosen.items()
+            if all(getattr(row, column) is not None for column in NEEDED)
+        }
+        for position, column, text in _compare_with_model(complete, tar.path, model, job, progress):
+            yield Finding(name, text, row=position, key=rows[position].key, column=column)
 
 
 def _compare_with_tar(name: str, rows: Sequence[Row], tar: Path, job: Job, limit: int | None) -> Iterator[Finding]:

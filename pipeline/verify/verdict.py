@@ -3,13 +3,17 @@
 Not covered: what is wrong (check.py), what the rows amount to (figures.py).
 """
 
+import math
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from smoothcert.pipeline.console.looks import DASH, checkpoint, facts, number_of, percent
 from smoothcert.pipeline.verify.check import Report
+
+if TYPE_CHECKING:
+    from smoothcert.pipeline.verify.evidence import Evidence
 
 
 def report_table(report: Report) -> Table:
@@ -44,7 +48,12 @@ def _state(report: Report) -> str:
 
 
 def verdict_of(report: Report, *, allow_incomplete: bool) -> str:
-    """One line. It says "all right" only about complete runs."""
+    """One line. It says "all right" only about complete runs, and what a replay proves."""
+    verdict = _verdict(report, allow_incomplete=allow_incomplete)
+    return f"{verdict}. {_proof(report.replay)}" if report.replay else verdict
+
+
+def _verdict(report: Report, *, allow_incomplete: bool) -> str:
     looked = f"{number_of(report.rows, 'row')} in {number_of(report.files, 'file')}: "
     wrong = number_of(len(report.wrong), "problem") if report.wrong else ""
     partial = f"PARTIAL (only the first {report.limit:,} images)" if report.limit is not None else ""
@@ -53,6 +62,20 @@ def verdict_of(report: Report, *, allow_incomplete: bool) -> str:
     found = wrong or "no problem in what is there"
     remedy = "" if allow_incomplete else "; run the job's command again to finish it, or allow this: --allow-incomplete"
     return looked + ", ".join(filter(None, ["UNFINISHED", partial, found])) + remedy
+
+
+def _proof(replay: "Evidence") -> str:
+    """What a replay proves, in words."""
+    of = f"{replay.images:,} images with votes"
+    if replay.one_percent is None or replay.found_one_percent is None:
+        return f"Replayed {replay.replayed:,} of {replay.chosen:,} chosen images, of {of}: this proves nothing more"
+    chance = math.floor(replay.found_one_percent * 10_000) / 10_000  # never 100 % if it may miss one
+    proof = (
+        f"Replayed {replay.replayed:,} of {of}: if {percent(replay.one_percent / replay.images)} of them "
+        f"({replay.one_percent:,}) were forged, this would have found one with {percent(chance)} chance"
+    )
+    fewest = replay.fewest_found_95
+    return proof if fewest == replay.one_percent else f"{proof}, if {fewest:,} were, with at least 95 %"
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -44,7 +44,7 @@ OPTIONS = {
     "runs": "output --storage",
     "sql": "runs_and_statement --csv --json --parquet --storage",
     "status": "run --storage",
-    "verify": "run --allow-code --allow-incomplete --json --replay --seed --storage",
+    "verify": "run --allow-code --allow-incomplete --checkpoint --images --json --replay --seed --storage",
 }
 
 

@@ -59,6 +59,7 @@ def test_json_names_the_run_and_its_figures(run: Path, finished_partial: Path) -
         "rows": 13,
         "problems": ["votes/x.parquet: belongs to no shard of this run"],
         "notices": [],
+        "replay": None,
     }
     part = json.loads(smoothcert(finished_partial, "--json")[1])
     assert (part["complete"], part["partial"], part["limit"]) == (True, True, 9)
