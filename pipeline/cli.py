@@ -100,6 +100,17 @@ class By(StrEnum):
     class_ = "class"
 
 
+class Sort(StrEnum):
+    slack = "slack"
+    descending_slack = "-slack"
+    key = "key"
+
+
+class Format(StrEnum):
+    csv = "csv"
+    markdown = "markdown"
+
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "manifests" / "examples"
 
 
@@ -183,7 +194,10 @@ def runs(
 def query(
     run: RunFolder,
     patch: Annotated[
-        list[str] | None, typer.Option(metavar="SIDE|HxW", help="Patch in pixels; default: those of the job.")
+        list[str] | None,
+        typer.Option(
+            metavar="SIDE|HxW|A..B", help="Patch in pixels, or all sides from A to B; default: those of the job."
+        ),
     ] = None,
     patches: Annotated[list[int] | None, typer.Option(min=1, help="Number of patches at once; repeatable.")] = None,
     stride: Annotated[list[int] | None, typer.Option(min=1, help="Only the votes at this coarser stride.")] = None,
@@ -196,37 +210,53 @@ def query(
     by: Annotated[
         By | None, typer.Option(help="Also for each label, or each prediction if there are no labels.")
     ] = None,
+    failing: Annotated[bool, typer.Option("--failing", help="List the images whose certificate fails.")] = False,
+    sort: Annotated[
+        Sort | None, typer.Option(help="Order of --failing: smallest slack first, largest first, or by key.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="With --failing, only the first N images.")] = None,
     parquet: Annotated[
         Path | None, typer.Option(metavar="OUT", help="Write the answers for each image to this file.")
     ] = None,
     storage: StorageSettings = None,
     as_json: AsJson = False,
+    format: Annotated[Format | None, typer.Option(help="CSV or Markdown on stdout; messages go to stderr.")] = None,
 ) -> None:
     """Count the predictions of a run that no patch can change. Several values of an option make a grid."""
-    from smoothcert.pipeline.query import answers
-    from smoothcert.pipeline.query.questions import parse_patch, query, questions_of
+    from smoothcert.pipeline.query import output
+    from smoothcert.pipeline.query.answers import AnswersFile
+    from smoothcert.pipeline.query.failing import Failing, refuse_several
+    from smoothcert.pipeline.query.questions import parse_patches, query, questions_of
     from smoothcert.workers.runs.run import open_run
 
+    if not failing and (sort is not None or limit is not None):
+        raise RequestError("--sort and --limit are about the images of --failing; add it")
+    if failing and by is not None:
+        raise RequestError("--by and --failing exclude each other; use one")
+    if as_json and format is not None:
+        raise RequestError("--json and --format exclude each other; use one")
     opened = open_run(run, storage_of(storage or ()))
     questions = questions_of(
         opened.job,
-        patches=[parse_patch(text) for text in patch or ()],
+        patches=parse_patches(patch or ()),
         counts=patches or (),
         strides=stride or (),
         tolerances=tolerance or (),
         rules=[name.value for name in rule or ()],
     )
+    if failing:
+        refuse_several(questions)
+    listed = Failing(None if sort is None else sort.value, limit) if failing else None
+    hear = [] if listed is None else [listed]
     if parquet is None:
-        found = query(opened, questions, by_class=by is not None)
+        found = query(opened, questions, by_class=by is not None, per_image=hear)
     else:
-        with answers.AnswersFile(parquet) as file:
-            found = query(opened, questions, by_class=by is not None, per_image=file)
+        with AnswersFile(parquet) as file:
+            found = query(opened, questions, by_class=by is not None, per_image=[file, *hear])
             file.describe(found)
-    if as_json:
-        print(json.dumps(answers.as_json(found)))
-    else:
-        answers.show_answers(found, console_of())
-    for notice in answers.notices_of(found):
+    form = "json" if as_json else "table" if format is None else format.value
+    output.write(found, listed, form, console_of())
+    for notice in output.notices_of(found, listed):
         say(console_of(stderr=True), f"notice: {notice}")
 
 
@@ -240,7 +270,10 @@ def compare(
         str, typer.Argument(metavar="NEW", help="Folder of the run now.", show_default=False, callback=_place)
     ],
     patch: Annotated[
-        list[str] | None, typer.Option(metavar="SIDE|HxW", help="Patch in pixels; default: those of both jobs.")
+        list[str] | None,
+        typer.Option(
+            metavar="SIDE|HxW|A..B", help="Patch in pixels, or all sides from A to B; default: those of both jobs."
+        ),
     ] = None,
     tolerance: Annotated[
         float, typer.Option(min=0, help="Changes of votes with smaller margins are counted apart.")
@@ -270,7 +303,7 @@ def compare(
     from smoothcert.pipeline.compare.comparison import compare as compare_runs
     from smoothcert.pipeline.compare.gates import evaluate
     from smoothcert.pipeline.pages.class_names import class_names
-    from smoothcert.pipeline.query.questions import parse_patch
+    from smoothcert.pipeline.query.questions import parse_patches
     from smoothcert.workers.runs.run import open_run
     from smoothcert.workers.storage.aside import check_new
 
@@ -281,7 +314,7 @@ def compare(
             check_new(path, option)
     settings = storage_of(storage or ())
     gates = None if gate is None else load_gates(gate)
-    patches = [parse_patch(text) for text in patch or ()]
+    patches = parse_patches(patch or ())
     runs = open_run(base, settings), open_run(new, settings)
     called = class_names(names, runs[1])
     found = compare_runs(*runs, patches=patches, tolerance=tolerance, allow=allow or ())

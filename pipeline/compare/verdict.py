@@ -16,7 +16,16 @@ from smoothcert.manifests.names import listed
 from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison, clearest_changes
 from smoothcert.pipeline.compare.gates import GateResult, GateResults
 from smoothcert.pipeline.compare.pairs import GAINED, LOST
-from smoothcert.pipeline.console.looks import DASH, cell_text, markdown_text, number_of, percent, say, show
+from smoothcert.pipeline.console.looks import (
+    DASH,
+    cell_text,
+    markdown_table,
+    markdown_text,
+    number_of,
+    percent,
+    say,
+    show,
+)
 from smoothcert.pipeline.overview.runs_list import run_in_words
 
 MAX_IMAGES = 20
@@ -97,10 +106,10 @@ def as_markdown(comparison: Comparison, gates: GateResults | None = None) -> str
         [f"**{markdown_text(verdict_of(comparison, gates))}**"],
         [markdown_text(line) for line in [*failures, *accepted]],
         [f"- {markdown_text(line)}" for line in [*runs, *notices_of(comparison)]],
-        _markdown_table(measure_rows(comparison)),
+        markdown_table(measure_rows(comparison)),
     ]
     for title, rows in image_tables(comparison):
-        parts += [[markdown_text(title)], _markdown_table(rows)]
+        parts += [[markdown_text(title)], markdown_table(rows)]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
@@ -239,11 +248,3 @@ def _show_rows(console: Console, rows: Sequence[Row], title: str) -> None:
     for row in rows:
         table.add_row(*map(cell_text, row.values()))
     show(console, table)
-
-
-def _markdown_table(rows: Sequence[Row]) -> list[str]:
-    if not rows:
-        return []
-    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
-    lines = [f"| {' | '.join(map(markdown_text, line))} |" for line in cells]
-    return [lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]]

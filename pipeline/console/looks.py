@@ -10,6 +10,7 @@ Not covered: progress bars (bars.py), JSON (each command prints its own to stdou
 import html
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import ClassVar
 
@@ -99,6 +100,15 @@ def markdown_text(text: str) -> str:
     """Text that Markdown shows as it is: no HTML, no link, no emphasis, no end of a line or cell."""
     shown = html.escape(cell_text(text), quote=False).replace("|", "&#124;")
     return re.sub(r"[\\`*_\[\]~]", r"\\\g<0>", shown)
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The lines of a table; the keys of the rows are the titles of its columns."""
+    if not rows:
+        return []
+    cells = [list(rows[0]), *(list(row.values()) for row in rows)]
+    lines = [f"| {' | '.join(map(markdown_text, line))} |" for line in cells]
+    return [lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]]
 
 
 def number_of(count: int, what: str) -> str:

@@ -27,6 +27,27 @@ Row = dict[str, str]
 """Cells by the titles of their columns."""
 
 
+SCHEMA = pa.schema(
+    [
+        ("shard", pa.string()),
+        ("key", pa.string()),
+        ("patch_height", pa.int32()),
+        ("patch_width", pa.int32()),
+        ("patches", pa.int32()),
+        ("stride", pa.int32()),
+        ("tolerance", pa.float64()),
+        ("rule", pa.string()),
+        ("label", pa.int32()),
+        ("prediction", pa.int32()),
+        ("certified", pa.bool_()),
+        ("slack", pa.int32()),
+        ("is_bound", pa.bool_()),
+        ("weakest", pa.list_(pa.list_(pa.int32(), 2))),
+    ]
+)
+"""The answer to a question for one image: the columns of AnswersFile."""
+
+
 class AnswersFile:
     """A Parquet file with a row for each image and each question. It appears when it is complete.
 
@@ -34,29 +55,10 @@ class AnswersFile:
     `smoothcert` which run was asked, and how much of it was published.
     """
 
-    _SCHEMA = pa.schema(
-        [
-            ("shard", pa.string()),
-            ("key", pa.string()),
-            ("patch_height", pa.int32()),
-            ("patch_width", pa.int32()),
-            ("patches", pa.int32()),
-            ("stride", pa.int32()),
-            ("tolerance", pa.float64()),
-            ("rule", pa.string()),
-            ("label", pa.int32()),
-            ("prediction", pa.int32()),
-            ("certified", pa.bool_()),
-            ("slack", pa.int32()),
-            ("is_bound", pa.bool_()),
-            ("weakest", pa.list_(pa.list_(pa.int32(), 2))),
-        ]
-    )
-
     def __init__(self, path: Path) -> None:
         self._opened = ExitStack()
         file = self._opened.enter_context(new_file(path, "--parquet"))
-        self._writer = self._opened.enter_context(pq.ParquetWriter(file, self._SCHEMA, compression="zstd"))
+        self._writer = self._opened.enter_context(pq.ParquetWriter(file, SCHEMA, compression="zstd"))
 
     def __enter__(self) -> Self:
         return self
@@ -67,29 +69,33 @@ class AnswersFile:
         self._opened.__exit__(kind, error, traceback)
 
     def __call__(self, rows: pa.Table, question: Question, answered: Answered) -> None:
-        """Add the images of one file; `weakest` holds top and left pixel of each patch where the slack is smallest."""
-        answer, voted = answered.answer, pc.is_valid(rows["votes"]).to_numpy()
-        same = {
-            "patch_height": question.height,
-            "patch_width": question.width,
-            **{name: getattr(question, name) for name in ("patches", "stride", "tolerance", "rule")},
-            "is_bound": answer.is_bound,
-        }
-        columns: dict[str, Any] = {name: pa.repeat(value, len(rows)) for name, value in same.items()}
-        columns |= {name: rows[name] for name in ("shard", "key", "label")}
-        weakest = [None if answer.is_bound else places for places in answer.places.tolist()]
-        for name, values in (("prediction", answered.prediction), ("slack", answer.slack), ("weakest", weakest)):
-            columns[name] = spread(pa.array(values), voted)
-        columns["certified"] = pc.fill_null(spread(pa.array(answer.certified), voted), False)
-        table = pa.table({field.name: columns[field.name] for field in self._SCHEMA})
-        self._writer.write_table(table.cast(self._SCHEMA))
+        """Add the images of one file."""
+        self._writer.write_table(image_rows(rows, question, answered))
 
     def describe(self, answers: Answers) -> None:
         """Write into the file which run was asked."""
-        self._writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(_describe_run(answers))})
+        self._writer.add_key_value_metadata({METADATA_KEY.decode(): json.dumps(describe_run(answers))})
 
 
-def _describe_run(answers: Answers) -> dict[str, Any]:
+def image_rows(rows: pa.Table, question: Question, answered: Answered) -> pa.Table:
+    """The images of one file; `weakest` holds top and left pixel of each patch where the slack is smallest."""
+    answer, voted = answered.answer, pc.is_valid(rows["votes"]).to_numpy()
+    same = {
+        "patch_height": question.height,
+        "patch_width": question.width,
+        **{name: getattr(question, name) for name in ("patches", "stride", "tolerance", "rule")},
+        "is_bound": answer.is_bound,
+    }
+    columns: dict[str, Any] = {name: pa.repeat(value, len(rows)) for name, value in same.items()}
+    columns |= {name: rows[name] for name in ("shard", "key", "label")}
+    weakest = [None if answer.is_bound else places for places in answer.places.tolist()]
+    for name, values in (("prediction", answered.prediction), ("slack", answer.slack), ("weakest", weakest)):
+        columns[name] = spread(pa.array(values), voted)
+    columns["certified"] = pc.fill_null(spread(pa.array(answer.certified), voted), False)
+    return pa.table({field.name: columns[field.name] for field in SCHEMA}).cast(SCHEMA)
+
+
+def describe_run(answers: Answers) -> dict[str, Any]:
     run = answers.run
     return {
         "run_id": run.run_id,
@@ -99,6 +105,21 @@ def _describe_run(answers: Answers) -> dict[str, Any]:
         "partial": run.partial,
         "shards": [answers.shards, len(run.tasks)],
     }
+
+
+def describe_question(question: Question) -> dict[str, Any]:
+    """The question, in the keys of the JSON."""
+    return {
+        "patch": [question.height, question.width],
+        "patches": question.patches,
+        "stride": question.stride,
+        "tolerance": question.tolerance,
+        "rule": question.rule,
+    }
+
+
+def question_in_words(question: Question) -> str:
+    return ", ".join(f"{name} {cell}" for name, cell in _question_cells(question).items())
 
 
 def show_answers(answers: Answers, console: Console) -> None:
@@ -125,11 +146,7 @@ def tables_of(answers: Answers, console: Console) -> list[Table]:
     What all rows of a table have in common is its title. If the columns do not fit the console, more of the question
     moves into the title: a table for each rule, then for each rule and tolerance, and so on.
     """
-    rows = [
-        _question_cells(result.question) | _answer_cells(name, counts, result, answers)
-        for result in answers.results
-        for name, counts in _in_order(result)
-    ]
+    rows = cells_of(answers)
     asked = [*_question_cells(answers.results[0].question)]
     differ = [name for name in asked if len({row[name] for row in rows}) > 1]
     for kept in range(len(differ), -1, -1):
@@ -138,6 +155,15 @@ def tables_of(answers: Answers, console: Console) -> list[Table]:
         if all(fits(console, table) for table in tables):
             break
     return tables
+
+
+def cells_of(answers: Answers) -> list[Row]:
+    """A row for each question and class, as people read it."""
+    return [
+        _question_cells(result.question) | _answer_cells(name, counts, result, answers)
+        for result in answers.results
+        for name, counts in _in_order(result)
+    ]
 
 
 def _divided(rows: Sequence[Row], titles: Sequence[str]) -> Iterator[Table]:
@@ -182,13 +208,9 @@ def as_json(answers: Answers) -> list[dict[str, Any]]:
     """
     names = answers.run.class_names
     return [
-        _describe_run(answers)
+        describe_run(answers)
         | {
-            "patch": [result.question.height, result.question.width],
-            "patches": result.question.patches,
-            "stride": result.question.stride,
-            "tolerance": result.question.tolerance,
-            "rule": result.question.rule,
+            **describe_question(result.question),
             "class": name,
             "images": counts.images,
             "certified": counts.certified,
@@ -200,6 +222,21 @@ def as_json(answers: Answers) -> list[dict[str, Any]]:
         for result in answers.results
         for name, counts in _in_order(result)
     ]
+
+
+CSV_COLUMNS = [
+    *("run_id", "job", "checkpoint_sha256", "complete", "partial"),
+    *("patch_height", "patch_width", "patches", "stride", "tolerance", "rule", "class", "class_name"),
+    *("images", "certified", "correct", "certified_correct", "is_bound"),
+]
+
+
+def as_records(answers: Answers) -> Iterator[dict[str, Any]]:
+    """The objects of `as_json` as rows of CSV_COLUMNS; a patch is two numbers, as in the file of images."""
+    for one in as_json(answers):
+        height, width = one["patch"]
+        values = one | {"patch_height": height, "patch_width": width}
+        yield {name: values.get(name) for name in CSV_COLUMNS}
 
 
 def notices_of(answers: Answers) -> list[str]:

@@ -80,16 +80,27 @@ class Result:
     is_bound: bool = False
 
 
-def parse_patch(text: str) -> tuple[int, int]:
-    """Height and width of `32` or `16x48`.
+def parse_patches(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """Heights and widths of texts such as `32`, `16x48` and `1..64`.
 
     Raises:
-        RequestError: it is neither.
+        RequestError: a text is none of these.
     """
-    found = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text, re.ASCII)
-    if found is None:
-        raise RequestError(f"--patch {text}: expected a side such as 32, or HEIGHTxWIDTH such as 16x48, in pixels")
-    return int(found[1]), int(found[2] or found[1])
+    return [patch for text in texts for patch in _parse_patch(text)]
+
+
+def _parse_patch(text: str) -> list[tuple[int, int]]:
+    if one := re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", text, re.ASCII):
+        return [(int(one[1]), int(one[2] or one[1]))]
+    # Few digits: sides that do not fit the image are refused one by one, later.
+    if several := re.fullmatch(r"(\d{1,4})\.\.(\d{1,4})(?:\.\.(\d{1,4}))?", text, re.ASCII):
+        first, last, step = int(several[1]), int(several[2]), int(several[3] or 1)
+        if first <= last and step:
+            return [(side, side) for side in range(first, last + 1, step)]
+    raise RequestError(
+        f"--patch {text}: expected a side such as 32, HEIGHTxWIDTH such as 16x48, sides such as 1..64, or every third "
+        "of these, 1..64..3, in pixels"
+    )
 
 
 def questions_of(
@@ -177,7 +188,7 @@ class Answers(NamedTuple):
 
 
 def query(
-    run: Run, questions: Sequence[Question], *, by_class: bool = False, per_image: PerImage | None = None
+    run: Run, questions: Sequence[Question], *, by_class: bool = False, per_image: Sequence[PerImage] = ()
 ) -> Answers:
     """Answer questions from the published files of a run.
 
@@ -185,7 +196,7 @@ def query(
         run: finished or not.
         questions: from `questions_of`.
         by_class: also count by label, or by prediction where the job has no labels.
-        per_image: gets the answers for each image.
+        per_image: each gets the answers for each image.
     Raises:
         RunError: a published file is damaged.
     """
@@ -203,8 +214,8 @@ def query(
             )
         for result, answered in _answer_all(job, strides, voted, results):
             answered.add_to(result, file.rows, by_class=by_class)
-            if per_image is not None:
-                per_image(file.rows, result.question, answered)
+            for hear in per_image:
+                hear(file.rows, result.question, answered)
     return Answers(run, results, by_class, shards, finished, labels)
 
 

@@ -38,7 +38,8 @@ OPTIONS = {
     "pack": "source output --classes --image --in-order --json --label --names --no-labels --seed --shard-bytes "
     "--shard-images --split",
     "plan": "job --allow-code --limit --set --tflops",
-    "query": "run --by --json --parquet --patch --patches --rule --storage --stride --tolerance",
+    "query": "run --by --failing --format --json --limit --parquet --patch --patches --rule --sort --storage --stride "
+    "--tolerance",
     "repair": "run --storage",
     "report": "run --class --names --output -o --patch --sample --seed --storage",
     "runs": "output --storage",

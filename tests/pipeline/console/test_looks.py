@@ -196,3 +196,10 @@ def test_an_accuracy_that_does_not_exist_is_a_dash(tmp_path: Path) -> None:
 def test_one_is_singular() -> None:
     """And thousands are separated."""
     assert [looks.number_of(count, "image") for count in (0, 1, 1234)] == ["0 images", "1 image", "1,234 images"]
+
+
+def test_a_markdown_table_has_its_titles_and_escapes_its_cells() -> None:
+    """Without rows there is no table."""
+    assert looks.markdown_table([]) == []
+    rows = [{"a": "1", "b c": "x|y"}, {"a": "*", "b c": ""}]
+    assert looks.markdown_table(rows) == ["| a | b c |", "| --- | --- |", "| 1 | x&#124;y |", r"| \* |  |"]

@@ -68,6 +68,14 @@ def test_several_values_make_a_grid(tmp_path):
     )
 
 
+def test_a_range_of_sides_is_each_of_them(tmp_path):
+    """Both ends are in; with a step, every so many; other patches may stand beside it."""
+    run = write_run(tmp_path)
+    assert ask(run, "--patch=2..4") == ask(run, "--patch=2", "--patch=3", "--patch=4")
+    answers = ask(run, "--patch=5x2", "--patch=1..12..4", "--patch=7..7")
+    assert [answer["patch"] for answer in answers] == [[5, 2], [1, 1], [5, 5], [9, 9], [7, 7]]
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_classes_add_up_to_all_images(tmp_path, labelled):
     """Classes are labels, or predictions without labels, where nothing is right or wrong; they add up."""
@@ -90,6 +98,11 @@ def test_classes_add_up_to_all_images(tmp_path, labelled):
     [
         (["--patch=x"], "expected a side such as 32"),
         (["--patch=13"], "must be 1x1 to 12x12"),
+        (["--patch=1..13"], "--patch 13x13: must be 1x1 to 12x12"),
+        (["--patch=0..2"], "--patch 0x0: must be 1x1 to 12x12"),
+        (["--patch=3..2"], "sides such as 1..64"),
+        (["--patch=1..9..0"], "1..64..3"),
+        (["--patch=1..99999"], "expected a side such as 32"),
         (["--patch=0"], "must be 1x1 to 12x12"),
         (["--patch=1", "--parquet=/nowhere/x.parquet"], "cannot be written"),
         (["--patch=1", "--parquet=/"], "is there already"),
