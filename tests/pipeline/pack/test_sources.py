@@ -24,7 +24,7 @@ def test_the_three_kinds(tmp_path: Path) -> None:
     [
         ("nowhere", None, {}, "nowhere: cannot be read (No such file or directory)"),
         ("x.zip", b"PK\x03\x04", {}, "is no source of images: the file is a zip archive; name a folder of class"),
-        ("x.csv.gz", gzip.compress(b"path,label"), {}, "the file is a gzip file; unpack it; name a folder"),
+        ("x.csv.gz", gzip.compress(b"path,label", mtime=0), {}, "the file is a gzip file; unpack it; name a folder"),
         ("folder/00.tar", tar_of(labelled(1)), {}, "holds tars (00.tar); a job reads them as they are: images.shards:"),
         ("folder/cat/a.jpg", b"x", {"split": "train"}, "--split train: is for Parquet files; name the folder"),
         ("folder/cat/a.jpg", b"x", {"label": "y"}, "folders have none; remove them"),
