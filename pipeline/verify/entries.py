@@ -35,6 +35,7 @@ class _Images(_Entries):
 class _Model(_Entries):
     checkpoint: str
     checkpoint_key: str | None = None
+    class_names: list[str] = []
 
 
 class _Execution(_Entries):

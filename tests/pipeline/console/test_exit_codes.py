@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from smoothcert.pipeline import cli
 from smoothcert.pipeline.cli import app
+from smoothcert.workers.networks import described_jobs
 from tests.helpers import jobs
 
 COMMAND = [sys.executable, "-B", "-c", "from smoothcert.pipeline.cli import app; app()"]
@@ -63,7 +63,7 @@ def test_an_interrupt_ends_with_130_and_the_command_that_continues(monkeypatch: 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_job", interrupt)
+    monkeypatch.setattr(described_jobs, "load_job", interrupt)
     monkeypatch.setattr(sys, "argv", ["smoothcert", "certify", "my job.yaml"])
     result = CliRunner().invoke(app, ["certify", "my job.yaml"])
     assert result.exit_code == 130
@@ -76,7 +76,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "load_job", fail)
+    monkeypatch.setattr(described_jobs, "load_job", fail)
     assert isinstance(CliRunner().invoke(app, ["certify", "job.yaml"]).exception, ZeroDivisionError)
 
 
