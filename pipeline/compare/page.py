@@ -6,7 +6,7 @@ Not covered: the texts (verdict.py), what is shown of an image (losses.py), what
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from smoothcert.pipeline.compare.comparison import Comparison
+from smoothcert.pipeline.compare.comparison import ClassChange, Comparison
 from smoothcert.pipeline.compare.gates import GateResults
 from smoothcert.pipeline.compare.losses import Loss, losses_of
 from smoothcert.pipeline.compare.pairs import GAINED, LOST
@@ -89,24 +89,20 @@ def _class_parts(comparison: Comparison, names: Sequence[str]) -> dict[str, Any]
     titles = ("class", "images", "lost", "gained", "p, corrected")
     return {
         "class_titles": [(title, title == "class") for title in titles],
-        "classes": [
-            [
-                {"value": str(value), "text": text, "is_text": title == "class"}
-                for title, (value, text) in zip(
-                    titles,
-                    (
-                        (one.number, name_of(one.number, names)),
-                        *((count, f"{count:,}") for count in (one.images, one.lost, one.gained)),
-                        (one.p_adjusted, f"{one.p_adjusted:.2g}"),
-                    ),
-                    strict=True,
-                )
-            ]
-            for one in shown
-        ],
+        "classes": [_class_cells(one, names) for one in shown],
         "classes_left_out": left_out if len(shown) < len(changed) else "",
         "classes_about": comparison.certified[0].measure.text if comparison.certified else "",
     }
+
+
+def _class_cells(one: ClassChange, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The cells of a row: the value by which each is sorted, and its text."""
+    cells: list[tuple[float, str]] = [
+        (one.number, name_of(one.number, names)),
+        *((count, f"{count:,}") for count in (one.images, one.lost, one.gained)),
+        (one.p_adjusted, f"{one.p_adjusted:.2g}"),
+    ]
+    return [{"value": str(value), "text": text, "is_text": not place} for place, (value, text) in enumerate(cells)]
 
 
 def _card(loss: Loss, names: Sequence[str]) -> dict[str, Any]:

@@ -32,14 +32,13 @@ _ORDERS = {
     "-slack": [("slack", "descending"), ("shard", "ascending"), ("key", "ascending")],
     "key": [("key", "ascending"), ("shard", "ascending")],
 }
-SORTS = tuple(_ORDERS)
 
 
 class Failing:
     """Collects the images that have votes and no certificate; hand it to `query` as `per_image`.
 
     Args:
-        sort: one of SORTS, such as `slack`: smallest first; None: in the order of the run.
+        sort: `slack`: smallest first, `-slack`: largest first, or `key`; None: in the order of the run.
         limit: keep only the first so many; None: all.
     """
 
@@ -140,7 +139,7 @@ def as_json(failing: Failing, answers: Answers) -> dict[str, Any]:
 
 
 def as_records(failing: Failing) -> list[dict[str, Any]]:
-    """Rows of CSVCSV_COLUMNS; `weakest` is JSON."""
+    """Rows of CSV_COLUMNS; `weakest` is JSON."""
     rows = failing.table.to_pylist()
     return [row | {"weakest": row["weakest"] and json.dumps(row["weakest"])} for row in rows]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.shards import instead_of
+from smoothcert.workers.storage import hub
 from smoothcert.workers.storage.file_kinds import HEAD_BYTES, Group, Kind, known_kind
 from smoothcert.workers.storage.store import Store
 
@@ -19,7 +20,7 @@ INDEX_SUFFIX = ".index.json"
 """Suffix of an index: it lists which of several files holds each tensor."""
 
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".best")
-_USUAL_NAMES = ("model.safetensors", "pytorch_model.bin")  # names that save_pretrained gives
+_USUAL_NAMES = (hub.WEIGHTS, hub.PICKLED)  # names that save_pretrained gives
 _REMEDIES: dict[Group | None, str] = {
     "pointer": "fetch the file itself with `git lfs pull`",
     "page": "download the file itself",

@@ -24,7 +24,6 @@ from smoothcert.workers.networks.transformers_config import KEYS, model_settings
 from smoothcert.workers.storage import hub
 
 _CONFIG, _PROCESSOR = "config.json", "preprocessor_config.json"
-_PICKLED = "pytorch_model.bin"
 _FETCH = Callable[[str], Path | None]
 
 
@@ -122,10 +121,10 @@ def _weights_of(checkpoint: str) -> str:
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
     if hub.WEIGHTS in files:
         return str(folder / hub.WEIGHTS)
-    if _PICKLED in files:
+    if hub.PICKLED in files:
         raise RequestError(
-            f"model.checkpoint: {folder} has only pickled weights; `smoothcert import-checkpoint {folder / _PICKLED} "
-            f"--output {folder / hub.WEIGHTS}` converts them and runs nothing in them"
+            f"model.checkpoint: {folder} has only pickled weights; `smoothcert import-checkpoint {folder / hub.PICKLED}"
+            f" --output {folder / hub.WEIGHTS}` converts them and runs nothing in them"
         )
     weights = [name for name in files if name not in (_CONFIG, _PROCESSOR)]
     raise RequestError(

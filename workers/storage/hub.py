@@ -16,7 +16,7 @@ from smoothcert.manifests.names import one_line
 from smoothcert.workers.storage.disk import is_forbidden, is_full, is_too_large, reason_of, remedy_for
 
 WEIGHTS = "model.safetensors"
-_PICKLED, _INDEX = "pytorch_model.bin", "model.safetensors.index.json"
+PICKLED, _INDEX = "pytorch_model.bin", "model.safetensors.index.json"
 _ERROR_LENGTH = 160
 
 
@@ -67,7 +67,7 @@ def _missing(name: str, file: str) -> str:
     repository, _ = _repository(name)
     if file == WEIGHTS:
         for other, remedy in (
-            (_PICKLED, "weights are pickled ({}); download the file, and `smoothcert import-checkpoint` converts it"),
+            (PICKLED, "weights are pickled ({}); download the file, and `smoothcert import-checkpoint` converts it"),
             (_INDEX, "network is in parts ({}); download it, and `smoothcert import-checkpoint` makes one file of it"),
         ):
             if _has_file(name, other):
