@@ -4,7 +4,6 @@ Not covered: what a row may say (rows.py); how the checksum is made (checksum.py
 """
 
 import hashlib
-import io
 import re
 from array import array
 from collections.abc import Iterator, Sequence
@@ -120,7 +119,7 @@ def check_file(task: FileTask) -> CheckedFile:
     """
     data = AnyStore(task.storage).read(f"{task.run_url}/{task.name}")
     try:
-        with pq.ParquetFile(io.BytesIO(data)) as file:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
             table = file.read(use_threads=False)
         table.validate(full=True)
         metadata = FileMetadata.of(table.schema)

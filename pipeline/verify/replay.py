@@ -13,13 +13,13 @@ chosen; why a row has no votes.
 """
 
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
@@ -177,7 +177,7 @@ def _replay_file(
 
     `tars` are URLs of files that may be that tar.
     """
-    with pq.ParquetFile(io.BytesIO(run.store.read(f"{run.url}/{name}"))) as file:
+    with pq.ParquetFile(pa.BufferReader(run.store.read(f"{run.url}/{name}"))) as file:
         table = file.read(use_threads=False)
     recorded = FileMetadata.of(table.schema).shard_sha256
     with local_tar(tars, recorded, store) as tar:

@@ -4,7 +4,6 @@ Not covered: whether their content is right (pipeline/verify/); figures (pipelin
 """
 
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -78,7 +77,7 @@ def parse_metadata(data: bytes, url: str) -> FileMetadata:
         RunError: the file is damaged, or is not a file of votes.
     """
     try:
-        metadata = pq.read_schema(io.BytesIO(data)).metadata or {}
+        metadata = pq.read_schema(pa.BufferReader(data)).metadata or {}
     except (pa.ArrowException, OSError, ValueError) as error:  # what Arrow raises for damage
         raise RunError(damaged(url, error)) from None
     if METADATA_KEY not in metadata:
@@ -102,10 +101,11 @@ def _read(
 
 def _read_rows(data: bytes, url: str, columns: Sequence[str], expected: pa.Schema) -> pa.Table:
     try:
-        file = pq.ParquetFile(io.BytesIO(data), page_checksum_verification=True)
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         if (file.schema_arrow.names, file.schema_arrow.types) != (expected.names, expected.types):
             raise ValueError("its columns are not those of the job in run.json")
-        # Without Arrow's threads: a process that ends at once has been seen to abort on them.
+        # Neither use_threads nor a file object of Python (io.BytesIO): both start threads of Arrow. A thread that lets go
+        # of a Python object while the process ends aborts it.
         return file.read(list(columns), use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:  # what Arrow raises for damage
         raise RunError(damaged(url, error)) from None

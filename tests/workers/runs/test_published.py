@@ -1,6 +1,8 @@
 """Published files as they are read: damage is one line with its remedy, wherever it lies."""
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,6 +57,23 @@ def test_files_come_in_the_order_of_the_shards(any_run: Path) -> None:
         assert file.metadata.run_id == any_run.name
         assert file.rows.schema.types == [pa.string(), pa.string()]
         assert file.rows.to_pylist() == [{"key": row["key"], "status": row["status"]} for row in rows_of(path)]
+
+
+_COUNT_THREADS = """
+import os, sys
+from smoothcert.workers.runs.published import read_published
+from smoothcert.workers.runs.run import open_run
+run = open_run(sys.argv[1])
+before = len(os.listdir("/proc/self/task"))
+assert len(list(read_published(run, ["key", "status", "votes"]))) > 1
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+def test_reading_leaves_no_thread_behind(run: Path) -> None:
+    """A thread of Arrow that lets go of a Python object while the process ends aborts it."""
+    done = subprocess.run([sys.executable, "-c", _COUNT_THREADS, str(run)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0\n", "")
 
 
 def test_files_that_are_missing_are_left_out(run: Path) -> None:
