@@ -73,15 +73,26 @@ def load_file(
     path, fields = Path(path), dict(_fields_of(model))
     raw = _read_yaml(path, kind, list(model.model_fields))
     _anchor(raw, path.absolute().parent, fields, str(path))
-    for override in overrides:
-        nested = _parse_override(override, fields)
-        _anchor(nested, Path.cwd(), fields, f"--set {override}")
-        _put(raw, nested, parents=override.partition("=")[0].count("."))
+    _override(raw, overrides, fields)
     try:
         complete(raw)
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from None
     return _validate(model, raw, str(path))
+
+
+def content_of(model: type[_P], overrides: Sequence[str]) -> dict[str, Any]:
+    """The content of a file that says only what the overrides say; arguments and errors as for `load_file`."""
+    raw: dict[str, Any] = {}
+    _override(raw, overrides, dict(_fields_of(model)))
+    return raw
+
+
+def _override(raw: dict[str, Any], overrides: Sequence[str], fields: _Fields) -> None:
+    for override in overrides:
+        nested = _parse_override(override, fields)
+        _anchor(nested, Path.cwd(), fields, f"--set {override}")
+        _put(raw, nested, parents=override.partition("=")[0].count("."))
 
 
 def from_options(model: type[_P], option: str, settings: Sequence[str]) -> _P:

@@ -122,6 +122,41 @@ def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> Job
 
 @app.command()
 @ends_with_exit_code
+def init(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="Weights: a name of timm, hf-hub:OWNER/NAME, a folder with config.json, or a file.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Tars: a folder, a pattern, or an index file.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="JOB", help="Job file to write; it must not exist.")
+    ] = Path("job.yaml"),
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a job file for a network and its images, with comments; plan and certify accept it."""
+    from smoothcert.pipeline.init.init import init as write_job
+
+    _refuse_url(output, "--output")
+    written = write_job(model, data, output, overrides or ())
+    if as_json:
+        print(json.dumps(written.as_json()))
+        return
+    console = console_of()
+    say(console, f"{written.path}: {written.summary}")
+    for notice in written.notices:
+        say(console, f"notice: {notice}")
+    say(console, f"check its comments, then run: smoothcert plan {written.path}")
+
+
+@app.command()
+@ends_with_exit_code
 def certify(
     job: JobFile,
     overrides: Overrides = None,

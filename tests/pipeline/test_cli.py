@@ -35,6 +35,7 @@ OPTIONS = {
     "demo": "--folder --json",
     "finetune": "training --local --set",
     "import-checkpoint": "file --key --output",
+    "init": "model data --json --output -o --set",
     "pack": "source output --classes --image --in-order --json --label --names --no-labels --seed --shard-bytes "
     "--shard-images --split",
     "plan": "job --allow-code --limit --set --tflops",

@@ -36,20 +36,22 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     Raises:
         RequestError: a line for each mistake, with file, key path, value and remedy.
     """
-    return job_file.load_job(path, overrides, complete=partial(_complete, learns=False))
+    return job_file.load_job(path, overrides, complete=partial(complete, learns=False))
 
 
 def load_training(path: str | Path, overrides: Sequence[str] = ()) -> Training:
     """Read a training file, and the settings that its checkpoint gives; arguments and errors as for `load_job`."""
-    return training_file.load_training(path, overrides, complete=partial(_complete, learns=True))
+    return training_file.load_training(path, overrides, complete=partial(complete, learns=True))
 
 
-def _complete(content: dict[str, Any], *, learns: bool) -> None:
+def complete(content: dict[str, Any], *, learns: bool) -> None:
     """Add the settings that the checkpoint gives.
 
     Args:
         content: of the file; it is changed.
         learns: whether it is a training file, whose network may get a head for other classes.
+    Raises:
+        RequestError: the checkpoint has a config that cannot be used, or the file contradicts it.
     """
     model, pixels = content.get("model"), content.get("preprocess", {})
     if not isinstance(model, dict) or "architecture" in model or not isinstance(pixels, dict):
@@ -70,8 +72,20 @@ def _complete(content: dict[str, Any], *, learns: bool) -> None:
     else:
         _refuse_other_classes(model, settings["classes"], place)
         settings["class_names"] = names
-    content["model"] = settings | model | {"checkpoint": _weights_of(checkpoint)}
+    content["model"] = settings | model | {"checkpoint": weights_of(checkpoint)}
     content["preprocess"] = _pixels_of(pixels, fetch, place, settings["options"].get("in_chans", 3))
+
+
+def config_of(checkpoint: str) -> dict[str, Any] | None:
+    """The config.json of a checkpoint; None if there is none.
+
+    Args:
+        checkpoint: a name of the hub, or the absolute path of a file or a folder.
+    Raises:
+        RequestError: it cannot be read.
+    """
+    found = _configs_of(checkpoint)
+    return None if found is None else _read(found[1], _CONFIG, found[0])
 
 
 def _configs_of(checkpoint: str) -> tuple[str, _FETCH] | None:
@@ -113,8 +127,12 @@ def _refuse_other_classes(model: dict[str, Any], classes: int, place: str) -> No
         )
 
 
-def _weights_of(checkpoint: str) -> str:
-    """The file of weights: the checkpoint itself, or the one in its folder."""
+def weights_of(checkpoint: str) -> str:
+    """The file of weights: the checkpoint itself, or the one in its folder.
+
+    Raises:
+        RequestError: the folder has none.
+    """
     folder = Path(checkpoint)
     if hub.is_hub_name(checkpoint) or not folder.is_dir():
         return checkpoint

@@ -25,6 +25,7 @@ _PARTNER |= {std: mean for mean, std in _PARTNER.items()}
 _TOLERANCE = 5e-4  # numbers near 0.5, rounded to float16
 _STD_TOLERANCE = 0.01  # share of a std, which may be far smaller
 _MAX_OF_UNIT = 2.0  # no mean or std of pixels from 0 to 1 is larger
+_DIGITS = 6  # float32 has no more
 _COUNTS = {1: "one number", 3: "three numbers"}
 
 
@@ -55,7 +56,7 @@ def check_normalisers(tensors: Mapping[str, Tensor], preprocess: Preprocess, url
     """
     channels = len(preprocess.mean)
     for name, tensor in tensors.items():
-        key = "std" if _word(name) in ("std", "stds", "sigma") else "mean"
+        key = _key_of(name)
         here: tuple[float, ...] = getattr(preprocess, key)
         pair = [tensors[each] for each in (name, _partner(name)) if each in tensors and _fits(tensors[each], channels)]
         unit = 255 if any(float(each.abs().max()) > _MAX_OF_UNIT for each in pair) else 1
@@ -67,6 +68,30 @@ def check_normalisers(tensors: Mapping[str, Tensor], preprocess: Preprocess, url
                 f"preprocess.{key}: {list(here)} is not what {url} was trained with ({printable(name)}); "
                 f"set it to {rounded}"
             )
+
+
+def saved_normaliser(tensors: Mapping[str, Tensor], channels: int) -> dict[str, list[float]]:
+    """`mean` and `std` of `preprocess` as a normaliser beside a network has them, for pixels from 0 to 1.
+
+    Args:
+        tensors: by name, as a file holds them.
+        channels: of the images.
+    Returns:
+        Empty if there is no whole pair.
+    """
+    found = {
+        _key_of(name): tensor.double().flatten().expand(channels)
+        for name, tensor in normalisers(tensors, channels).items()
+        if _fits(tensor, channels)
+    }
+    if found.keys() != {"mean", "std"}:
+        return {}
+    unit = 255 if any(float(tensor.abs().max()) > _MAX_OF_UNIT for tensor in found.values()) else 1
+    return {key: [round(number / unit, _DIGITS) for number in found[key].tolist()] for key in ("mean", "std")}
+
+
+def _key_of(name: str) -> str:
+    return "std" if _word(name) in ("std", "stds", "sigma") else "mean"
 
 
 def _word(name: str) -> str:

@@ -124,7 +124,7 @@ def _why_not(content: Mapping[str, Any]) -> str:
     if isinstance(architecture := content.get("architecture"), str):  # timm's form
         return (
             f"is of a network of timm; write model.architecture: {printable(architecture)} and model.classes: "
-            f"{content.get('num_classes')} into the job"
+            f"{content.get('num_classes')} into the job (`smoothcert init` does)"
         )
     kind = content.get("model_type")
     found = f"model_type {printable(repr(kind))} is not supported" if kind else "has no model_type"

@@ -4,7 +4,7 @@
     OUTPUT/NAME/checkpoints/epoch-0012.pt            all that the next epoch starts from
     OUTPUT/NAME/checkpoints/epoch-0012.png, .jsonl   the curve so far: a picture, and one line per epoch
     OUTPUT/NAME/curve.png, curve.jsonl               the whole curve
-    OUTPUT/NAME/weights.safetensors                  for `model.checkpoint` of a job; written last
+    OUTPUT/NAME/weights.safetensors                  for a job; also says how it was trained; written last
 
 Each file is published once, whole. A checkpoint is removed after the next one is published. It holds no random state:
 generators are seeded again in each step (augmentation.py, loop.py).
@@ -25,6 +25,7 @@ from torch import Tensor
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import differences
 from smoothcert.manifests.training import Training
+from smoothcert.workers.networks.trained_with import metadata_of
 from smoothcert.workers.runs.json_file import parse
 from smoothcert.workers.runs.records import TrainingRecord
 from smoothcert.workers.storage.store import Store
@@ -114,7 +115,7 @@ class TrainingRun:
     def finish(self, weights: dict[str, Tensor], curve: Sequence[Figures]) -> None:
         """Publish the curve, then the weights."""
         self._publish_curve(_CURVE, curve)
-        self._store.publish(self.url, _WEIGHTS, safetensors.torch.save(weights))
+        self._store.publish(self.url, _WEIGHTS, safetensors.torch.save(weights, metadata_of(self._training)))
         self._store.sweep(self.url)
 
     def curve(self) -> list[Figures]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Preprocess
-from smoothcert.workers.networks.normaliser import check_normalisers, normalisers
+from smoothcert.workers.networks.normaliser import check_normalisers, normalisers, saved_normaliser
 
 _JOB = Preprocess(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 _MEAN, _STD = torch.tensor(_JOB.mean), torch.tensor(_JOB.std)
@@ -43,6 +43,9 @@ def test_the_mean_and_std_of_the_job_are_accepted(names: tuple[str, str], form: 
     tensors = dict(zip(names, map(_FORMS[form], (_MEAN, _STD)), strict=True))
     assert normalisers(tensors, 3).keys() == tensors.keys()
     check_normalisers(tensors, _JOB, "FILE")
+    saved = saved_normaliser(tensors, 3)
+    assert saved["mean"] == pytest.approx(_JOB.mean, abs=2e-3)
+    assert saved["std"] == pytest.approx(_JOB.std, abs=2e-3)
 
 
 @given(

@@ -1,0 +1,160 @@
+"""From MODEL and DATA to a job file that `smoothcert plan` accepts.
+
+Not covered: looking at the network (network.py) and at the images (images.py).
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Images, Job, storage_of
+from smoothcert.manifests.yaml_file import content_of
+from smoothcert.pipeline.init.images import Labels, Looked, labels_of, look_at
+from smoothcert.pipeline.init.job_file import text_of
+from smoothcert.pipeline.init.network import Described, describe
+from smoothcert.workers.networks.described_jobs import load_job
+from smoothcert.workers.storage.aside import check_new, written_aside
+from smoothcert.workers.storage.store import AnyStore
+
+_HEAD = (
+    "Written by `smoothcert init`. Check what the comments say, then run `smoothcert plan {name}`. "
+    "manifests/job.py explains every key."
+)
+_SHARES = (0.01, 0.02, 0.03)  # of the image's area; the patches that papers report
+
+
+class Written(NamedTuple):
+    """A job file that was written.
+
+    Attributes:
+        path: of the file.
+        summary: a line about the job.
+        notices: what the user must do or know, a line each.
+    """
+
+    path: Path
+    summary: str
+    notices: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {"job_file": str(self.path), "summary": self.summary, "notices": self.notices}
+
+
+def init(model: str, data: str, output: Path, overrides: Sequence[str]) -> Written:
+    """Write a job file.
+
+    Args:
+        model: weights that timm knows, a name of the hub, a folder with config.json, or a file of weights.
+        data: what `images.shards` may be.
+        output: the file, which must not exist.
+        overrides: `key.path=value` each; they win over what is found.
+    Raises:
+        RequestError: network or images do not say enough of themselves, or the file exists.
+    """
+    check_new(output, "--output")
+    written = content_of(Job, overrides)
+    store = AnyStore(storage_of([one.removeprefix("storage.") for one in overrides if one.startswith("storage.")]))
+    looked = look_at(data, store)
+    network = describe(model, written, store)
+    labels = labels_of(looked, network.classes, network.class_names)
+    content, comments = _job_of(network, looked, labels)
+    folder = output.absolute().parent
+    for section, key in (("images", "shards"), ("model", "checkpoint")):
+        content[section][key] = _from(folder, content[section][key])
+    _merge(content, written)
+    with written_aside(output, overwrite=False) as aside:
+        aside.write_text(text_of(content, comments, _HEAD.format(name=output)), encoding="utf-8")
+        try:
+            job = load_job(aside)
+        except RequestError as error:
+            raise RequestError(str(error).replace(f"{aside}: ", "")) from None
+    ablation = job.ablation
+    return Written(
+        output,
+        f"{network.name} on {looked.tars:,} {'tar' if looked.tars == 1 else 'tars'} in {data}: "
+        f"{ablation.kind} {ablation.size} of {job.preprocess.crop} pixels",
+        [*looked.notices, *filter(None, [labels.notice, _about_training(network)])],
+    )
+
+
+def column_of(crop: int) -> int:
+    """Width of the columns for images of this side: 4 of 32 and 19 of 224 pixels, and what lies between.
+
+    These are the widths of Salman et al. (CVPR 2022, arXiv 2110.07719) for CIFAR-10 and ImageNet.
+    """
+    return max(1, round(4 + (crop - 32) * (19 - 4) / (224 - 32)))
+
+
+def _job_of(network: Described, looked: Looked, labels: Labels) -> tuple[dict[str, Any], dict[str, str]]:
+    """The content of the job file, and its comments by key path."""
+    preprocess, about_pixels = _pixels_of(network, looked.side)
+    crop = preprocess.get("crop", network.side)
+    ablation = network.ablation or {"kind": "column", "size": column_of(crop)}
+    default_suffixes = Images.model_fields["image"].default
+    images: dict[str, Any] = {"shards": looked.shards}
+    if not {*looked.suffixes} <= {*default_suffixes}:
+        images["image"] = [*looked.suffixes]
+    content = {
+        "name": f"{network.name} on {looked.name}",
+        "images": images | labels.keys,
+        "model": network.model,
+        **({"preprocess": preprocess} if preprocess else {}),
+        "ablation": ablation,
+        "patches": sorted({math.ceil(math.sqrt(share) * crop) for share in _SHARES}),
+        "output": "runs",
+    }
+    about_pixels = " ".join(filter(None, [network.comments.get("preprocess"), about_pixels]))
+    comments = network.comments | {
+        "images.label": labels.comment,
+        "model": " ".join(filter(None, [network.trained, network.comments.get("model")])),
+        "ablation": _about_ablation(network, crop),
+        "patches": "Squares that cover 1, 2 and 3 % of the image; `smoothcert query` answers any other patch later.",
+        "output": "A folder or s3://BUCKET/FOLDER.",
+    }
+    return content, comments | ({"preprocess": about_pixels} if about_pixels else {})
+
+
+def _pixels_of(network: Described, side: int | None) -> tuple[dict[str, Any], str | None]:
+    """`preprocess` for images that are all squares of one side, or for any images; and a comment if it was changed."""
+    preprocess = network.preprocess
+    if side is None or network.ablation is not None or side > network.side or network.side % side:
+        return preprocess, None
+    if side == network.side:
+        return preprocess | {"resize": None, "crop": side}, f"The images have {side} x {side} pixels already."
+    factor = network.side // side
+    return (
+        preprocess | {"resize": None, "crop": side, "upsample": factor},
+        f"The images have {side} x {side} pixels: ablations and patches are in these; the network sees each pixel "
+        f"{factor} x {factor} times.",
+    )
+
+
+def _about_ablation(network: Described, crop: int) -> str:
+    if network.ablation is not None:
+        return "As in the training of the weights."
+    return (
+        f"All {crop} columns of this width: the proportion of Salman et al. (arXiv 2110.07719). stride: N votes on "
+        "every Nth only, which is N times faster and certifies fewer images."
+    )
+
+
+def _about_training(network: Described) -> str | None:
+    return None if network.ablation is not None else network.trained
+
+
+def _from(folder: Path, path: str) -> str:
+    """A path below the job file's folder as seen from there; any other, and every URL, as it is."""
+    return os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else path
+
+
+def _merge(content: dict[str, Any], written: Mapping[str, Any]) -> None:
+    """Put what the user gave into the content, key by key."""
+    for key, value in written.items():
+        if isinstance(value, dict) and isinstance(content.get(key), dict) and key != "ablation":
+            content[key] |= value
+        else:
+            content[key] = value
