@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, Strict, field_validator, model_vali
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.locations import Location, Locations, Names, Weights
-from smoothcert.manifests.yaml_file import Complete, Part, from_options, load_file
+from smoothcert.manifests.yaml_file import Complete, Part, from_options, load_file, validate
 
 Pixels = Annotated[int, Strict(), Field(ge=1)]
 Count = Annotated[int, Strict(), Field(ge=1)]
@@ -322,6 +322,17 @@ def refuse_other_channels(model: Network, preprocess: Preprocess) -> None:
             f"model.options: the network takes {takes} channel(s) (in_chans), but preprocess.mean has {gives}; "
             f"{remedy.get(takes, 'set in_chans to 3 for RGB images, or 1 for gray ones')}"
         )
+
+
+def ablation_of(ablation: Ablation | Mapping[str, Any]) -> Ablation:
+    """An ablation that a caller gives as the keys of a job file, such as {"kind": "column", "size": 4}.
+
+    Raises:
+        RequestError: a key is unknown, or its value is not valid.
+    """
+    if isinstance(ablation, Ablation):
+        return ablation
+    return validate(Ablation, dict(ablation) if isinstance(ablation, Mapping) else ablation, "ablation")
 
 
 def storage_of(settings: Sequence[str]) -> Storage:

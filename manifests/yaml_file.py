@@ -78,7 +78,7 @@ def load_file(
         complete(raw)
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from None
-    return _validate(model, raw, str(path))
+    return validate(model, raw, str(path))
 
 
 def content_of(model: type[_P], overrides: Sequence[str]) -> dict[str, Any]:
@@ -104,10 +104,19 @@ def from_options(model: type[_P], option: str, settings: Sequence[str]) -> _P:
     raw: dict[str, Any] = {}
     for setting in settings:
         raw |= _parse_override(setting, {}, option)
-    return _validate(model, raw, option)
+    return validate(model, raw, option)
 
 
-def _validate(model: type[_P], raw: dict[str, Any], where: str) -> _P:
+def validate(model: type[_P], raw: dict[str, Any], where: str) -> _P:
+    """The content of a file, or a part of it, as its model.
+
+    Args:
+        model: the model.
+        raw: the content.
+        where: begins each line of an error.
+    Raises:
+        RequestError: a line for each mistake, with key path, value and remedy.
+    """
     try:
         return model.model_validate(raw)
     except ValidationError as error:

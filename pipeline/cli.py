@@ -261,7 +261,7 @@ def query(
     from smoothcert.pipeline.query import output
     from smoothcert.pipeline.query.answers import AnswersFile
     from smoothcert.pipeline.query.failing import Failing, refuse_several
-    from smoothcert.pipeline.query.questions import parse_patches, query, questions_of
+    from smoothcert.pipeline.query.questions import answer, parse_patches, questions_of
     from smoothcert.workers.runs.run import open_run
 
     if not failing and (sort is not None or limit is not None):
@@ -284,10 +284,10 @@ def query(
     listed = Failing(None if sort is None else sort.value, limit) if failing else None
     hear = [] if listed is None else [listed]
     if parquet is None:
-        found = query(opened, questions, by_class=by is not None, per_image=hear)
+        found = answer(opened, questions, by_class=by is not None, per_image=hear)
     else:
         with AnswersFile(parquet) as file:
-            found = query(opened, questions, by_class=by is not None, per_image=[file, *hear])
+            found = answer(opened, questions, by_class=by is not None, per_image=[file, *hear])
             file.describe(found)
     form = "json" if as_json else "table" if format is None else format.value
     output.write(found, listed, form, console_of())

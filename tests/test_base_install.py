@@ -1,5 +1,6 @@
 """Without torch, Ray and timm: the base reads runs, and the other commands say what to install."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from smoothcert.pipeline.console.exit_codes import CERTIFY_MODULES
+from smoothcert.workers.extras import CERTIFY_MODULES
 from tests.helpers.base_install import base_packages
 from tests.helpers.house import HOUSE
 
@@ -77,3 +78,39 @@ def test_a_command_that_lacks_its_extra_says_how_to_get_it(command: str, finishe
     assert done.returncode == 2
     assert done.stderr.endswith("which is not installed; run: pip install 'smoothcert[certify]'\n")
     assert "Traceback" not in done.stderr
+
+
+MAKES_IN_PYTHON = {
+    "vote": "smoothcert.vote(None, None, {}, mean=[0.5], std=[0.5])",
+    "certify": "smoothcert.certify(smoothcert.load_job(JOB))",
+    "load_job": "smoothcert.load_job(JOB, ['model={checkpoint: hf-hub:OWNER/NAME}'])",
+    "verify": "smoothcert.verify(RUN, replay=1)",
+}
+
+
+@pytest.mark.parametrize("name", MAKES_IN_PYTHON)
+def test_a_function_that_lacks_its_extra_says_how_to_get_it(name: str, finished: Path, tmp_path: Path) -> None:
+    """The sentence of the commands, as an error of ours; its name is there, and so are all others."""
+    script = f"""
+from tests.helpers.base_install import hide_extras
+hide_extras()
+import smoothcert
+assert all(hasattr(smoothcert, name) for name in smoothcert.__all__)
+JOB, RUN = {str(finished.parents[1] / "job.yaml")!r}, {str(finished)!r}
+try:
+    {MAKES_IN_PYTHON[name]}
+except smoothcert.RequestError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={"PYTHONPATH": f"{HOUSE / 'src'}:{HOUSE}", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert re.search(
+        r"this needs \w+, which is not installed; run: pip install 'smoothcert\[certify\]'\n$", done.stdout
+    ), done.stderr

@@ -27,6 +27,7 @@ from smoothcert.pipeline.overview.summary import Summary, summarise
 from smoothcert.pipeline.overview.tables import summary_table
 from smoothcert.workers.runs.layout import SUCCESS
 from smoothcert.workers.runs.records import SuccessRecord
+from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import Introduction, ShardTask
 
 if TYPE_CHECKING:
@@ -56,6 +57,32 @@ def certify_all(
     Raises:
         RequestError, RunError: the work cannot begin, or cannot continue.
     """
+    ended = certify(
+        job,
+        json_to=json_to,
+        strict_versions=strict_versions,
+        unsafe_overwrite=unsafe_overwrite,
+        allow_code=allow_code,
+    )
+    return 1 if ended.problems else 0
+
+
+class Ended(NamedTuple):
+    """The run, and why it is not complete or not good enough, a line each."""
+
+    run: Run
+    problems: list[str]
+
+
+def certify(
+    job: Job,
+    *,
+    json_to: TextIO | None = None,
+    strict_versions: bool = False,
+    unsafe_overwrite: bool = False,
+    allow_code: bool = False,
+) -> Ended:
+    """As `certify_all`, with the same arguments and errors; the result is the run and its problems."""
     console = console_of(stderr=json_to is not None)
     plan = make_plan(job, allow_code=allow_code)
     for notice in plan.notices:
@@ -72,7 +99,10 @@ def certify_all(
     for line in [*(f"failed: {reason}" for reason in [*failures, *faults]), *_remarks(plan, summary)]:
         say(console, line)
     say(console, plan.run.url)
-    return 0 if complete and not faults else 1
+    if complete:
+        return Ended(plan.run, faults)
+    missing = f"{len(plan.tasks) - len(summary.files):,} of {len(plan.tasks):,} shards are missing"
+    return Ended(plan.run, [missing, *failures, *faults])
 
 
 class _Outcome(NamedTuple):

@@ -1,6 +1,6 @@
 """The comparison of two runs as data: how many images each has right, what was lost and gained, and how sure that is.
 
-    comparison = compare(base, new, patches=[(32, 32)])
+    comparison = compare(base, new, patches=[32])
     comparison.certified[0].lost                   # a number
     comparison.pairs.changes.to_pandas()           # the images behind it
 
@@ -26,6 +26,7 @@ from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Ints, Pairs, nam
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.looks import number_of
 from smoothcert.pipeline.statistics import difference_interval, holm, mcnemar
+from smoothcert.workers.ablations.threats import Patch, rectangle
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.votes_table import ABSENT
@@ -135,7 +136,7 @@ def compare(
     base: Run,
     new: Run,
     *,
-    patches: Sequence[tuple[int, int]] = (),
+    patches: Sequence[Patch] = (),
     tolerance: float = 0.0,
     allow: Collection[Reason] = (),
 ) -> Comparison:
@@ -143,7 +144,7 @@ def compare(
 
     Args:
         base, new: the runs.
-        patches: height and width each; none: the squares of both jobs.
+        patches: side of a square, or height and width, in pixels; none: the squares of both jobs.
         tolerance: of margins. Logits that differ by less than half of it explain a change within the tolerance.
         allow: reasons that do not refuse the comparison.
     Raises:
@@ -188,17 +189,17 @@ def compare(
     )
 
 
-def _measures(base: Run, new: Run, patches: Sequence[tuple[int, int]]) -> list[Certified]:
+def _measures(base: Run, new: Run, patches: Sequence[Patch]) -> list[Certified]:
     """Every patch with every rule that both runs answer."""
     largest = min(base.job.preprocess.crop, new.job.preprocess.crop)
     own = [side for side in (*base.job.patches, *new.job.patches) if side <= largest]
-    patches = patches or [(side, side) for side in own]
-    for height, width in patches:
+    rectangles = [*map(rectangle, patches if len(patches) else own)]
+    for height, width in rectangles:
         if not (min(height, width) >= 1 and max(height, width) <= largest):
             raise RequestError(f"--patch {height}x{width}: must be 1x1 to {largest}x{largest}, the image")
     in_new = family_of(new.job.ablation).rules
     rules = [rule for rule in family_of(base.job.ablation).rules if rule in in_new]
-    return [Certified(height, width, rule) for height, width in dict.fromkeys(patches) for rule in rules]
+    return [Certified(height, width, rule) for height, width in dict.fromkeys(rectangles) for rule in rules]
 
 
 def _refuse(reasons: Mapping[Reason, str], allow: Collection[Reason]) -> None:

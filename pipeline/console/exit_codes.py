@@ -18,12 +18,10 @@ from typing import Any, TextIO
 
 import typer
 
-from smoothcert.manifests.errors import RequestError, SmoothcertError
+from smoothcert.manifests.errors import SmoothcertError
 from smoothcert.pipeline.console.looks import console_of, say
+from smoothcert.workers.extras import lacks_extra
 from smoothcert.workers.storage.disk import is_full, is_too_large, reason_of, remedy_for
-
-CERTIFY_MODULES = frozenset({"huggingface_hub", "ray", "safetensors", "timm", "torch", "torchvision", "webdataset"})
-"""What the extra `certify` installs besides the base."""
 
 
 def ends_with_exit_code(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -37,11 +35,10 @@ def ends_with_exit_code(function: Callable[..., int | None]) -> Callable[..., No
             say(console_of(stderr=True), f"error: {error}")
             code = error.exit_code
         except ModuleNotFoundError as error:
-            if error.name not in CERTIFY_MODULES:
+            if (lacking := lacks_extra(error)) is None:
                 raise
-            missing = f"this needs {error.name}, which is not installed; run: pip install 'smoothcert[certify]'"
-            say(console_of(stderr=True), f"error: {missing}")
-            code = RequestError.exit_code
+            say(console_of(stderr=True), f"error: {lacking}")
+            code = lacking.exit_code
         except KeyboardInterrupt:
             # A shell command must be printed as it is, neither wrapped nor escaped.
             print(f"\ninterrupted; go on with: {shlex.join(sys.argv)}", file=sys.stderr)

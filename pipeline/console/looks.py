@@ -45,7 +45,14 @@ _COLOURS = Theme({"mark.wrong": "bold red", "mark.notice": "bold yellow", "mark.
 
 def console_of(*, stderr: bool = False) -> Console:
     """A console on stdout or stderr."""
-    console = Console(stderr=stderr, markup=False, emoji=False, highlighter=_Marks(), theme=_COLOURS)
+    console = Console(
+        stderr=stderr,
+        markup=False,
+        emoji=False,
+        highlighter=_Marks(),
+        theme=_COLOURS,
+        force_jupyter=False,  # a notebook shows the same text as a pipe; rich would make HTML of each line
+    )
     console.width = max(console.width, _MIN_WIDTH) if console.file.isatty() else _PIPED_WIDTH
     return console
 

@@ -18,8 +18,9 @@ from rich.table import Column, Table
 from smoothcert.pipeline.console.looks import DASH, fits, number_of, percent, say, show
 from smoothcert.pipeline.overview.runs_list import run_in_words
 from smoothcert.pipeline.pages.class_names import name_of
-from smoothcert.pipeline.query.questions import Answered, Answers, Counts, Question, Result
+from smoothcert.pipeline.query.questions import Answered, Answers, Counts, Question, Result, answer
 from smoothcert.workers.ablations.touched import MAX_LISTED
+from smoothcert.workers.notebook import html_table
 from smoothcert.workers.runs.votes_table import METADATA_KEY, spread
 from smoothcert.workers.storage.aside import new_file
 
@@ -79,20 +80,37 @@ class AnswersFile:
 
 def image_rows(rows: pa.Table, question: Question, answered: Answered) -> pa.Table:
     """The images of one file; `weakest` holds top and left pixel of each patch where the slack is smallest."""
-    answer, voted = answered.answer, pc.is_valid(rows["votes"]).to_numpy()
+    found, voted = answered.answer, pc.is_valid(rows["votes"]).to_numpy()
     same = {
         "patch_height": question.height,
         "patch_width": question.width,
         **{name: getattr(question, name) for name in ("patches", "stride", "tolerance", "rule")},
-        "is_bound": answer.is_bound,
+        "is_bound": found.is_bound,
     }
     columns: dict[str, Any] = {name: pa.repeat(value, len(rows)) for name, value in same.items()}
     columns |= {name: rows[name] for name in ("shard", "key", "label")}
-    weakest = [None if answer.is_bound else places for places in answer.places.tolist()]
-    for name, values in (("prediction", answered.prediction), ("slack", answer.slack), ("weakest", weakest)):
+    weakest = [None if found.is_bound else places for places in found.places.tolist()]
+    for name, values in (("prediction", answered.prediction), ("slack", found.slack), ("weakest", weakest)):
         columns[name] = spread(pa.array(values), voted)
-    columns["certified"] = pc.fill_null(spread(pa.array(answer.certified), voted), False)
+    columns["certified"] = pc.fill_null(spread(pa.array(found.certified), voted), False)
     return pa.table({field.name: columns[field.name] for field in SCHEMA}).cast(SCHEMA)
+
+
+def images_of(answers: Answers) -> pa.Table:
+    """The rows of AnswersFile; the run is asked again."""
+    tables = [SCHEMA.empty_table()]
+
+    def add(rows: pa.Table, question: Question, answered: Answered) -> None:
+        tables.append(image_rows(rows, question, answered))
+
+    answer(answers.run, [result.question for result in answers.results], per_image=[add])
+    return pa.concat_tables(tables)
+
+
+def html_of(answers: Answers) -> str:
+    """All cells in one table, and the notices, as a notebook shows them."""
+    rows = cells_of(answers)
+    return html_table(title_of(answers), [[*row.values()] for row in rows], [*rows[0]], notices_of(answers))
 
 
 def describe_run(answers: Answers) -> dict[str, Any]:

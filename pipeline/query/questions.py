@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Job
 from smoothcert.workers.ablations.kinds import Ablations, ablations_of
-from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.ablations.threats import Patch, Threat, rectangle
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.certificates.rules import Answer, Ballots
 from smoothcert.workers.runs.published import read_published
@@ -106,7 +106,7 @@ def _parse_patch(text: str) -> list[tuple[int, int]]:
 def questions_of(
     job: Job,
     *,
-    patches: Sequence[tuple[int, int]] = (),
+    patches: Sequence[Patch] = (),
     counts: Sequence[int] = (),
     strides: Sequence[int] = (),
     tolerances: Sequence[float] = (),
@@ -118,11 +118,11 @@ def questions_of(
     Raises:
         RequestError: no patch, a patch that does not fit, a stride or a rule for which the votes have no answer.
     """
-    crop, own, known = job.preprocess.crop, job.ablation.stride, list(family_of(job.ablation).rules)
-    patches = patches or [(side, side) for side in job.patches]
-    if not patches:
+    crop, own, known = job.preprocess.crop, job.ablation.stride, [*map(str, family_of(job.ablation).rules)]
+    rectangles = [*map(rectangle, patches if len(patches) else job.patches)]
+    if not rectangles:
         raise RequestError("--patch: name at least one, such as --patch 32; the job has no `patches`")
-    if large := [patch for patch in patches if not (min(patch) >= 1 and max(patch) <= crop)]:
+    if large := [patch for patch in rectangles if not (min(patch) >= 1 and max(patch) <= crop)]:
         raise RequestError(f"--patch {large[0][0]}x{large[0][1]}: must be 1x1 to {crop}x{crop}, the image")
     if odd := [stride for stride in strides if not 1 <= stride <= max(crop, own) or stride % own]:
         raise RequestError(
@@ -134,7 +134,7 @@ def questions_of(
         raise RequestError(f"--tolerance {endless[0]}: must be a finite number from 0 on")
     if unknown := [rule for rule in rules if rule not in known]:
         raise RequestError(f"--rule {unknown[0]}: the run's ablations answer {' and '.join(known)} only; name one")
-    grid = product(patches, counts or [1], strides or [own], tolerances or [0.0], rules or known[:1])
+    grid = product(rectangles, counts or [1], strides or [own], tolerances or [0.0], rules or known[:1])
     return [Question(*patch, count, stride, tolerance, rule) for patch, count, stride, tolerance, rule in grid]
 
 
@@ -186,8 +186,59 @@ class Answers(NamedTuple):
     def complete(self) -> bool:
         return self.finished and self.shards == len(self.run.tasks)
 
+    def as_records(self) -> list[dict[str, Any]]:
+        """A dictionary for each question and class: a row of a data frame."""
+        from smoothcert.pipeline.query.answers import as_records  # answers.py knows this file
+
+        return [*as_records(self)]
+
+    def images(self) -> pa.Table:
+        """A row for each image and question: certified or not, and the slack. Reads the files of the run again."""
+        from smoothcert.pipeline.query.answers import images_of
+
+        return images_of(self)
+
+    def __repr__(self) -> str:
+        from smoothcert.pipeline.query.answers import title_of
+
+        return f"<Answers: {title_of(self)}>"
+
+    def _repr_html_(self) -> str:
+        """The table of the command, as a notebook shows it."""
+        from smoothcert.pipeline.query.answers import html_of
+
+        return html_of(self)
+
 
 def query(
+    run: Run,
+    *,
+    patches: Sequence[Patch] = (),
+    counts: Sequence[int] = (),
+    strides: Sequence[int] = (),
+    tolerances: Sequence[float] = (),
+    rules: Sequence[str] = (),
+    by_class: bool = False,
+) -> Answers:
+    """Count the predictions of a run that no patch can change, for every combination of the values.
+
+    Args:
+        run: finished or not.
+        patches: side of a square, or height and width, in pixels; none: those of the job.
+        counts: how many patches at once; none: one.
+        strides: only the votes at this coarser stride; none: all.
+        tolerances: votes with smaller margins count as the attacker's; none: 0.
+        rules: `exact`, `margin`; none: `exact`.
+        by_class: also count by label, or by prediction where the job has no labels.
+    Raises:
+        RequestError: a value for which the votes have no answer.
+        RunError: a published file is damaged.
+    """
+    asked = questions_of(run.job, patches=patches, counts=counts, strides=strides, tolerances=tolerances, rules=rules)
+    return answer(run, asked, by_class=by_class)
+
+
+def answer(
     run: Run, questions: Sequence[Question], *, by_class: bool = False, per_image: Sequence[PerImage] = ()
 ) -> Answers:
     """Answer questions from the published files of a run.
@@ -235,5 +286,5 @@ def _answer_all(
             fragile = ~(margins[:, chosen].astype(float) >= question.tolerance) if question.tolerance else None
             ballots[kind] = Ballots.of(votes[:, chosen], classes=job.model.classes, fragile=fragile)
         counted = ballots[kind]
-        answer = rules[question.rule](counted, coarse, Threat(question.height, question.width, question.patches))
-        yield result, Answered(answer, counted.tally.prediction, label)
+        found = rules[question.rule](counted, coarse, Threat(question.height, question.width, question.patches))
+        yield result, Answered(found, counted.tally.prediction, label)

@@ -27,18 +27,19 @@ and says how many forged images it may miss.
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.console.bars import OnProgress
-from smoothcert.pipeline.verify.figures import Figures, Totals, check_success
+from smoothcert.pipeline.verify.figures import Totals, check_success
 from smoothcert.pipeline.verify.files import FileTask
-from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding
+from smoothcert.pipeline.verify.findings import Finding
 from smoothcert.pipeline.verify.identity import check_record
 from smoothcert.pipeline.verify.processes import check_files
 from smoothcert.pipeline.verify.record import CheckedRun, Success, open_run, read_success
+from smoothcert.pipeline.verify.verdict import Report
+from smoothcert.workers.extras import needs_certify
 
 if TYPE_CHECKING:
     from smoothcert.pipeline.verify.evidence import Evidence
@@ -48,50 +49,9 @@ BYTES_WORTH_PROCESSES = 32 * 2**20
 """Files with fewer bytes in all are checked in this process: starting others would take as long."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """Which run it is, how much of it was looked at, what is wrong with it, and what else is worth knowing.
-
-    Attributes:
-        job, checkpoint, checkpoint_sha256: None if run.json does not say it; that is a finding.
-        complete: _SUCCESS and the files of all shards are there.
-        shards: how many the run has.
-        limit: images.limit of a PARTIAL run, else None.
-        files: how many were there.
-        rows: how many could be read.
-        findings: what is wrong.
-        notices: a line each.
-        replay: what a replay proves; None without one, or if run.json is too damaged for it.
-    """
-
-    run_id: str
-    job: str | None
-    checkpoint: str | None
-    checkpoint_sha256: str | None
-    complete: bool
-    partial: bool
-    limit: int | None
-    shards: int
-    files: int
-    rows: int
-    figures: Figures
-    findings: tuple[Finding, ...]
-    notices: tuple[str, ...]
-    replay: "Evidence | None"
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """The findings, a line each."""
-        return tuple(finding.line for finding in self.findings)
-
-    @property
-    def wrong(self) -> tuple[Finding, ...]:
-        """The findings about what is there: an incomplete run may be allowed, a wrong one is not."""
-        return tuple(finding for finding in self.findings if finding.text != MISSING_FILE)
-
-
+@needs_certify
 def verify(
-    url: str,
+    url: str | Path,
     *,
     replay: int = 0,
     seed: int | None = None,
@@ -119,7 +79,7 @@ def verify(
         RequestError: run.json is missing or damaged; to replay, a tar or the checkpoint is missing.
         RunError: a process was killed.
     """
-    run = open_run(url, storage)
+    run = open_run(str(url), storage)
     success = read_success(run)  # before the listing: it is written last
     sizes = {f"votes/{Path(entry.url).name}": entry.size for entry in run.store.files(f"{run.url}/votes")}
     published = {name: sizes[name] for name in run.shards if name in sizes}

@@ -4,25 +4,92 @@ Not covered: what is wrong (check.py), what the rows amount to (figures.py).
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from smoothcert.pipeline.console.looks import DASH, checkpoint, facts, number_of, percent
-from smoothcert.pipeline.verify.check import Report
+from smoothcert.pipeline.verify.figures import Figures
+from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding
+from smoothcert.workers.notebook import html_table
 
 if TYPE_CHECKING:
     from smoothcert.pipeline.verify.evidence import Evidence
 
 
+@dataclass(frozen=True, repr=False)
+class Report:
+    """Which run it is, how much of it was looked at, what is wrong with it, and what else is worth knowing.
+
+    Attributes:
+        job, checkpoint, checkpoint_sha256: None if run.json does not say it; that is a finding.
+        complete: _SUCCESS and the files of all shards are there.
+        shards: how many the run has.
+        limit: images.limit of a PARTIAL run, else None.
+        files: how many were there.
+        rows: how many could be read.
+        findings: what is wrong.
+        notices: a line each.
+        replay: what a replay proves; None without one, or if run.json is too damaged for it.
+    """
+
+    run_id: str
+    job: str | None
+    checkpoint: str | None
+    checkpoint_sha256: str | None
+    complete: bool
+    partial: bool
+    limit: int | None
+    shards: int
+    files: int
+    rows: int
+    figures: Figures
+    findings: tuple[Finding, ...]
+    notices: tuple[str, ...]
+    replay: "Evidence | None"
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """The findings, a line each."""
+        return tuple(finding.line for finding in self.findings)
+
+    @property
+    def wrong(self) -> tuple[Finding, ...]:
+        """The findings about what is there: an incomplete run may be allowed, a wrong one is not."""
+        return tuple(finding for finding in self.findings if finding.text != MISSING_FILE)
+
+    def __repr__(self) -> str:
+        return f"<Report on run {self.run_id}: {verdict_of(self, allow_incomplete=True)}>"
+
+    def _repr_html_(self) -> str:
+        """The verdict, the problems and the figures, as a notebook shows them."""
+        found = [("problem", line) for line in self.problems] + [("notice", line) for line in self.notices]
+        rows = [("verdict", verdict_of(self, allow_incomplete=True)), *found, *_facts_of(self), *_certified_of(self)]
+        return html_table(_title_of(self), rows)
+
+
 def report_table(report: Report) -> Table:
     """The run, and the figures that verify counted itself."""
+    table = facts(_title_of(report), columns=2)
+    for name, value in _facts_of(report):
+        table.add_row(name, value, "")
+    if certified := _certified_of(report):
+        table.add_section()
+    for row in certified:
+        table.add_row(*row)
+    return table
+
+
+def _title_of(report: Report) -> str:
+    model = checkpoint(report.checkpoint or DASH, report.checkpoint_sha256 or DASH)
+    return f"{report.job or DASH}, run {report.run_id}, model {model}"
+
+
+def _facts_of(report: Report) -> list[tuple[str, str]]:
     figures = report.figures
     errors = sum(count for status, count in figures.status.items() if status != "ok")
-    model = checkpoint(report.checkpoint or DASH, report.checkpoint_sha256 or DASH)
-    table = facts(f"{report.job or DASH}, run {report.run_id}, model {model}", columns=2)
-    for name, value in (
+    return [
         ("state", _state(report) + (" PARTIAL" if report.partial else "")),
         ("shards", f"{report.files:,} of {report.shards:,}"),
         ("images", f"{report.rows:,}"),
@@ -30,15 +97,18 @@ def report_table(report: Report) -> Table:
         ("labels", "no" if figures.labels is None else f"{figures.labels:,}"),
         ("clean accuracy", percent(figures.clean_accuracy)),
         ("smoothed accuracy", percent(figures.smoothed_accuracy)),
-    ):
-        table.add_row(name, value, "")
-    if figures.certified:
-        table.add_section()
-        table.add_row("certified share" if figures.labels is None else "certified accuracy", "exact", "margin rule")
-    for entry in figures.certified:
-        height, width = entry["patch"]
-        table.add_row(f"  patch {height} x {width}", percent(entry["exact"]), percent(entry["margin"]))
-    return table
+    ]
+
+
+def _certified_of(report: Report) -> list[tuple[str, str, str]]:
+    """A heading and a row for each patch of the job; empty if it has none."""
+    figures = report.figures
+    if not figures.certified:
+        return []
+    title = "certified share" if figures.labels is None else "certified accuracy"
+    patches = [(entry["patch"], percent(entry["exact"]), percent(entry["margin"])) for entry in figures.certified]
+    rows = [(f"  patch {height} x {width}", exact, margin) for (height, width), exact, margin in patches]
+    return [(title, "exact", "margin rule"), *rows]
 
 
 def _state(report: Report) -> str:

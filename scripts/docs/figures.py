@@ -43,10 +43,8 @@ def figures_of(table: Table, row: Row, runs: Path) -> Figures:
         MissingRunError: the row's run is not in `runs`, or not finished.
     """
     run = _open(runs, row.run)
-    patches, rules = [(side, side) for side in table.sides], ["exact", "margin"] if table.both_rules else ["exact"]
-    answers = smoothcert.query(
-        run, smoothcert.questions_of(run.job, patches=patches, strides=[row.stride], rules=rules)
-    )
+    rules = ["exact", "margin"] if table.both_rules else ["exact"]
+    answers = smoothcert.query(run, patches=table.sides, strides=[row.stride], rules=rules)
     if not answers.complete:
         raise MissingRunError(f"run {row.run} in {runs} is not finished")
     counts = {(result.question.height, result.question.rule): result.classes[None] for result in answers.results}

@@ -1,14 +1,17 @@
 """Prove over whole datasets that no adversarial patch can fool an image classifier.
 
-    job = smoothcert.load_job("job.yaml")
-    smoothcert.certify(job)                        # votes and certificates to Parquet
-    run = smoothcert.open_run("runs/RUN_ID")       # later, without the model
-    smoothcert.query(run, smoothcert.questions_of(run.job, patches=[(32, 32)]))
+    run = smoothcert.open_run("runs/RUN_ID")
+    run.images(), run.votes()                      # Arrow, NumPy
+    smoothcert.query(run, patches=[2, (4, 8)])     # certificates, without the model
     smoothcert.verify("runs/RUN_ID")
     smoothcert.compare(smoothcert.open_run("runs/OLD"), run)  # what changed, as data
+    smoothcert.certify_votes(votes, {"kind": "column", "size": 4}, crop=32, classes=10)  # of any network
+    smoothcert.vote(network, images, {"kind": "column", "size": 4}, mean=mean, std=std)
+    run = smoothcert.certify(smoothcert.load_job("job.yaml"))
 
-The rooms of the house, smoothcert.manifests, smoothcert.workers and smoothcert.pipeline, are links here to the folders
-of the repository. Names are imported when they are first used, so `import smoothcert` loads nothing else.
+docs/python.md shows each of these. The rooms of the house, smoothcert.manifests, smoothcert.workers and
+smoothcert.pipeline, are links here to the folders of the repository. Names are imported when they are first used, so
+`import smoothcert` loads nothing else.
 """
 
 from importlib import import_module
@@ -21,15 +24,17 @@ if TYPE_CHECKING:
     from smoothcert.manifests.gates import load_gates as load_gates
     from smoothcert.manifests.job import Job as Job
     from smoothcert.manifests.version import __version__ as __version__
-    from smoothcert.pipeline.certify.driver import certify_all as certify  # noqa: F401
+    from smoothcert.pipeline.certify.from_python import certify as certify
     from smoothcert.pipeline.compare.comparison import compare as compare
     from smoothcert.pipeline.compare.gates import evaluate as evaluate
     from smoothcert.pipeline.query.questions import query as query
-    from smoothcert.pipeline.query.questions import questions_of as questions_of
     from smoothcert.pipeline.verify.check import verify as verify
+    from smoothcert.workers.certificates.cast_votes import certify_votes as certify_votes
+    from smoothcert.workers.certificates.cast_votes import query_votes as query_votes
     from smoothcert.workers.networks.described_jobs import load_job as load_job
     from smoothcert.workers.runs.run import Run as Run
     from smoothcert.workers.runs.run import open_run as open_run
+    from smoothcert.workers.votes.in_memory import vote as vote
 
 _HOMES = {
     "Job": "manifests.job:Job",
@@ -38,15 +43,17 @@ _HOMES = {
     "RunError": "manifests.errors:RunError",
     "SmoothcertError": "manifests.errors:SmoothcertError",
     "__version__": "manifests.version:__version__",
-    "certify": "pipeline.certify.driver:certify_all",
+    "certify": "pipeline.certify.from_python:certify",
+    "certify_votes": "workers.certificates.cast_votes:certify_votes",
     "compare": "pipeline.compare.comparison:compare",
     "evaluate": "pipeline.compare.gates:evaluate",
     "load_gates": "manifests.gates:load_gates",
     "load_job": "workers.networks.described_jobs:load_job",
     "open_run": "workers.runs.run:open_run",
     "query": "pipeline.query.questions:query",
-    "questions_of": "pipeline.query.questions:questions_of",
+    "query_votes": "workers.certificates.cast_votes:query_votes",
     "verify": "pipeline.verify.check:verify",
+    "vote": "workers.votes.in_memory:vote",
 }
 __all__ = sorted(_HOMES)
 

@@ -15,9 +15,9 @@ from packaging.utils import canonicalize_name
 from tests.helpers.house import HOUSE
 
 
-def base_packages() -> set[str]:
-    """The packages that an installation without extras holds."""
-    open_ones = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]["dependencies"]
+def base_packages(also: Iterable[str] = ()) -> set[str]:
+    """The packages that an installation without extras holds, and those that these need."""
+    open_ones = [*tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]["dependencies"], *also]
     found: dict[str, set[str]] = {}
     while open_ones:
         requirement = Requirement(open_ones.pop())
@@ -50,8 +50,13 @@ class _Hidden(MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
+def hide_extras(also: Iterable[str] = ()) -> None:
+    """From now on this process finds only the packages of the base, and those that these need."""
+    sys.meta_path.insert(0, _Hidden(base_packages(also) | {"smoothcert"}))
+
+
 if __name__ == "__main__":
-    sys.meta_path.insert(0, _Hidden(base_packages() | {"smoothcert"}))
+    hide_extras()
     from smoothcert.pipeline.cli import app
 
     app()

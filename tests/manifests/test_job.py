@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Storage, load_job, storage_of
+from smoothcert.manifests.job import Ablation, Storage, ablation_of, load_job, storage_of
 from smoothcert.pipeline.cli import EXAMPLES
 
 
@@ -68,3 +68,26 @@ def test_anonymous_storage_has_no_profile_and_nobody_to_pay():
         storage_of(["anonymus=true"])
     with pytest.raises(RequestError, match=r"--storage anonymous: expected .* such as anonymous=true"):
         storage_of(["anonymous"])
+
+
+def test_an_ablation_is_given_as_keys_of_a_job_file():
+    """Or as that of a job."""
+    ablation = Ablation(kind="block", size=5, stride=4, edges="inside")
+    assert ablation_of(ablation.model_dump()) == ablation_of(ablation) == ablation
+    assert ablation_of({"kind": "row", "size": 3}) == Ablation(kind="row", size=3)
+
+
+@pytest.mark.parametrize(
+    ("ablation", "says"),
+    [
+        ({"kind": "colum", "size": 4}, "ablation: kind: 'colum' should be 'column', 'row' or 'block'"),
+        ({"kind": "column"}, "ablation: size: missing; add it"),
+        ({"kind": "column", "size": 4, "strid": 2}, "ablation: strid: unknown key; did you mean stride?"),
+        ({"kind": "column", "size": 0}, "ablation: size: 0 should be greater than or equal to 1"),
+        ("column", "ablation: Input should be a valid dictionary"),
+    ],
+)
+def test_a_wrong_ablation_is_one_line(ablation, says):
+    """As in a job file."""
+    with pytest.raises(RequestError, match=f"^{re.escape(says)}[^\\n]*$"):
+        ablation_of(ablation)

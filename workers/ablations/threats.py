@@ -12,7 +12,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from smoothcert.manifests.errors import RequestError
+
 Ints = NDArray[np.int64]
+Patch = int | tuple[int, int]
+"""As callers give it: the side of a square, or height and width, in pixels."""
 Weights = NDArray[np.float32]
 
 
@@ -22,6 +26,19 @@ class Threat(NamedTuple):
     height: int
     width: int
     patches: int = 1
+
+
+def rectangle(patch: Patch) -> tuple[int, int]:
+    """Height and width of a patch.
+
+    Raises:
+        RequestError: it is not one whole number or two.
+    """
+    height, width = patch if isinstance(patch, tuple | list) and len(patch) == 2 else (patch, patch)
+    for side in (height, width):
+        if not isinstance(side, int | np.integer) or isinstance(side, bool):
+            raise RequestError(f"patch {patch!r}: must be the side of a square or (height, width), in whole pixels")
+    return int(height), int(width)
 
 
 class Reach(Protocol):

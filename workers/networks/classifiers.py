@@ -61,7 +61,7 @@ def build_classifier(model: Network, side: int, *, allow_code: bool = False) -> 
     """
     if model.is_code:
         refuse_code(model, allow_code=allow_code)
-        return _checked(network_from_code(model, side), model, side)
+        return checked(network_from_code(model, side), model, side)
     if not timm.is_model(model.architecture):
         near = difflib.get_close_matches(model.architecture, timm.list_models(), n=1)
         hint = f"did you mean {near[0]}?" if near else "see timm.list_models()"
@@ -73,11 +73,18 @@ def build_classifier(model: Network, side: int, *, allow_code: bool = False) -> 
             f"model: timm cannot build {model.architecture} for {side} x {side} pixels with options "
             f"{model.options}: {one_line(error)}; correct model.options or preprocess.crop"
         ) from None
-    return _checked(network, model, side)
+    return checked(network, model, side)
 
 
-def _checked(network: nn.Module, model: Network, side: int) -> nn.Module:
-    """The network, unless its tokens cannot be dropped or do not fit the image."""
+def checked(network: nn.Module, model: Network, side: int) -> nn.Module:
+    """The network, unless its tokens cannot be dropped or do not fit the image.
+
+    Args:
+        network: of the model.
+        model, side: as for `build_classifier`.
+    Raises:
+        RequestError: it cannot vote so.
+    """
     if not has_tokens(network):
         if model.masked_tokens == "drop":
             raise RequestError(

@@ -19,6 +19,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.names import listed, one_line
 from smoothcert.manifests.training import Training
+from smoothcert.workers.extras import needs_certify
 from smoothcert.workers.networks.checkpoint_files import in_folder
 from smoothcert.workers.networks.transformers_config import KEYS, model_settings, pixel_settings
 from smoothcert.workers.storage import hub
@@ -27,6 +28,7 @@ _CONFIG, _PROCESSOR = "config.json", "preprocessor_config.json"
 _FETCH = Callable[[str], Path | None]
 
 
+@needs_certify
 def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
     """Read a job file, and the settings that its checkpoint gives.
 

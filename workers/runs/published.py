@@ -8,18 +8,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from smoothcert.manifests.errors import RunError
+from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.iteration import map_ahead
 from smoothcert.workers.runs.json_file import damaged, parse
 from smoothcert.workers.runs.records import FileMetadata
 from smoothcert.workers.runs.run import Run
-from smoothcert.workers.runs.votes_table import METADATA_KEY, schema
+from smoothcert.workers.runs.votes_table import ABSENT, METADATA_KEY, matrix_of, schema
 
+_LARGE_COLUMNS = {"votes", "margins"}
 _READERS = 8  # S3 answers a read after some 20 ms
 
 
@@ -54,17 +58,44 @@ def read_published(run: Run, columns: Sequence[str], names: Sequence[str] | None
         RequestError: run.json is damaged.
         RunError: a file is damaged, or belongs to another run.
     """
-    success, crop = run.success(), run.job.preprocess.crop
+    success = run.success()
     read = partial(
         _read,
         run,
         columns=columns,
-        expected=schema(ablations_of(run.job.ablation, crop, crop).num_ablations, family_of(run.job.ablation)),
+        expected=_schema_of(run),
         hashes=None if success is None else success.files,
     )
     if names is None:
         names = [task.file_name for task in run.published_tasks()]
     yield from map_ahead(read, names, threads=_READERS, count=_READERS)
+
+
+def read_images(run: Run, columns: Sequence[str] | None = None) -> pa.Table:
+    """A row per image of the published files; `Run.images` explains arguments and errors."""
+    known = _schema_of(run).names
+    if unknown := [name for name in columns or () if name not in known]:
+        raise RequestError(f"columns: a run has no {unknown[0]!r}; it has {', '.join(known)}")
+    if columns is None:
+        columns = [name for name in known if name not in _LARGE_COLUMNS]
+    tables = [file.rows for file in read_published(run, columns)]
+    if not tables:
+        raise run.no_files_yet()
+    return pa.concat_tables(tables)
+
+
+def read_votes(run: Run) -> NDArray[np.int32]:
+    """[images, ablations]: the votes of the published files; `Run.votes` explains them."""
+    column = read_images(run, ["votes"])["votes"]
+    votes = np.full((len(column), column.type.list_size), ABSENT, np.int32)
+    votes[pc.is_valid(column).to_numpy()] = matrix_of(column.drop_null())
+    return votes
+
+
+def _schema_of(run: Run) -> pa.Schema:
+    """The columns that the run's files must have."""
+    job, crop = run.job, run.job.preprocess.crop
+    return schema(ablations_of(job.ablation, crop, crop).num_ablations, family_of(job.ablation))
 
 
 def parse_metadata(data: bytes, url: str) -> FileMetadata:

@@ -4,9 +4,11 @@ All state is in storage. Not covered: the names of the files (layout.py) and wha
 (pipeline/certify/); reading the votes (published.py).
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -15,16 +17,22 @@ from smoothcert.manifests.identity import identity_of, run_id_of
 from smoothcert.manifests.job import Job, Storage
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.shards import instead_of
+from smoothcert.workers.notebook import html_table
 from smoothcert.workers.runs.json_file import parse
 from smoothcert.workers.runs.layout import RUN_JSON, SUCCESS, VOTES
 from smoothcert.workers.runs.records import RunRecord, SuccessRecord
 from smoothcert.workers.runs.shard_task import ShardTask
 from smoothcert.workers.storage.store import AnyStore, Store
 
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
 _MAX_SEARCHED_FOLDERS = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """The results of one identity.
 
@@ -87,6 +95,28 @@ class Run:
             if entry.limit != 0
         )
 
+    def images(self, columns: Sequence[str] | None = None) -> "pa.Table":
+        """A row per image of the published shards, in their order.
+
+        Args:
+            columns: of the files, in this order; None: all but `votes` and `margins`, which are large.
+        Raises:
+            RequestError: there is no such column, or nothing is published yet.
+            RunError: a file is damaged.
+        """
+        from smoothcert.workers.runs.published import read_images  # published.py knows this file
+
+        return read_images(self, columns)
+
+    def votes(self) -> "NDArray[np.int32]":
+        """[images, ablations]: the class of each vote, in the order of offsets; -1 in all of an image without votes.
+
+        The images are those of `images`, in the same order. Errors are the same, too.
+        """
+        from smoothcert.workers.runs.published import read_votes
+
+        return read_votes(self)
+
     def published(self) -> set[str]:
         """Names of the published files, relative to the run."""
         return {f"{VOTES}/{Path(entry.url).name}" for entry in self.store.files(f"{self.url}/{VOTES}")}
@@ -125,6 +155,37 @@ class Run:
         """
         return self.success() is not None and not self.missing()
 
+    def __repr__(self) -> str:
+        return f"<{self._title()}>"
+
+    def _repr_html_(self) -> str:
+        """The run and its figures, as a notebook shows them."""
+        return html_table(self._title(), self._facts())
+
+    def _title(self) -> str:
+        return f"Run {self.run_id}: {self.name}{', PARTIAL' if self.partial else ''}"
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        job, success, missing = self.job, self.success(), len(self.missing())
+        model, ablation = PurePosixPath(job.model.checkpoint).name, job.ablation
+        yield "folder", self.url
+        yield "model", f"{job.model.architecture}, {model}, SHA-256 {self.checkpoint_sha256[:12]}"
+        yield "ablation", f"{ablation.kind} {ablation.size} stride {ablation.stride} {ablation.edges}"
+        yield "state", "UNFINISHED" if missing or success is None else "complete"
+        yield "shards", f"{len(self.tasks) - missing:,} of {len(self.tasks):,}"
+        if success is None:
+            return
+        yield "images", f"{success.rows:,}"
+        yield "clean accuracy", _percent(success.clean_accuracy)
+        yield "smoothed accuracy", _percent(success.smoothed_accuracy)
+        for entry in success.certified:
+            height, width = entry.patch
+            yield f"certified against {height} x {width}", _percent(entry.exact)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
 
 def _gives_its_id(record: RunRecord, job: Job) -> bool:
     """Whether the job gives the recorded identity, and this identity gives the run's id."""
@@ -151,12 +212,13 @@ def find_run(url: str, store: Store) -> Run | None:
     return Run(url, parse(RunRecord, store.read(record_url), record_url), store)
 
 
-def open_run(url: str, storage: Storage = Storage()) -> Run:  # noqa: B008  frozen
-    """The run at a URL that a user named, reached as `storage` says.
+def open_run(url: str | Path, storage: Storage = Storage()) -> Run:  # noqa: B008  frozen
+    """The run in a folder that a user named, or at a URL, reached as `storage` says.
 
     Raises:
         RequestError: there is no run, or its run.json is damaged.
     """
+    url = str(url)
     url = url.rstrip("/") if "://" in url else str(Path(url).absolute())
     store = AnyStore(storage)
     run = find_run(url, store)

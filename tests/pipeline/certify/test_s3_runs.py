@@ -16,7 +16,7 @@ from smoothcert.manifests.job import Storage, load_job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.certify.plan import make_plan
-from smoothcert.pipeline.query.questions import query, questions_of
+from smoothcert.pipeline.query.questions import query
 from smoothcert.pipeline.verify.check import verify
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import open_run
@@ -71,7 +71,7 @@ def test_a_run_in_s3_is_the_run_of_a_folder(ray_here, job_in_s3, bucket, capsys)
     assert certify_all(job) == 0
     assert "nothing to do" in capsys.readouterr().out
     run = open_run(there["path"])
-    (answer,) = query(run, questions_of(job, patches=[(1, 1)])).results
+    (answer,) = query(run, patches=[1]).results
     assert answer.classes[None].images == 15
     assert verify(there["path"], replay=3).problems == ()
 

@@ -1,5 +1,6 @@
 """What is printed can be read: on terminals of 80 and 120 columns, piped, in colour and without."""
 
+import builtins
 import json
 import re
 import shutil
@@ -203,3 +204,17 @@ def test_a_markdown_table_has_its_titles_and_escapes_its_cells() -> None:
     assert looks.markdown_table([]) == []
     rows = [{"a": "1", "b c": "x|y"}, {"a": "*", "b c": ""}]
     assert looks.markdown_table(rows) == ["| a | b c |", "| --- | --- |", "| 1 | x&#124;y |", r"| \* |  |"]
+
+
+def test_a_notebook_gets_the_text_of_a_pipe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """rich would hand HTML to IPython instead, line by line."""
+
+    class ZMQInteractiveShell:
+        """What rich knows notebooks by."""
+
+    monkeypatch.setattr(builtins, "get_ipython", ZMQInteractiveShell, raising=False)
+    assert Console().is_jupyter
+    looks.say(looks.console_of(), "all right")
+    assert capsys.readouterr().out == "all right\n"

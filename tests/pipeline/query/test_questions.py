@@ -1,15 +1,21 @@
 """Answers of a query against counting by hand, over files of known votes."""
 
 import json
+import re
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.cli import app
-from smoothcert.pipeline.query.questions import questions_of
+from smoothcert.pipeline.query.answers import as_json, as_records, cells_of, notices_of, title_of
+from smoothcert.pipeline.query.questions import query, questions_of
+from smoothcert.workers.runs.run import open_run
+from tests.helpers.html_tags import rows_and_lines
 from tests.helpers.known_votes import CLASSES, CROP, JOB, SIZE, ask, holds, known_votes, write_run
 
 
@@ -174,3 +180,61 @@ def test_an_unknown_rule_is_refused_by_the_rules_there_are():
     assert [question.rule for question in questions_of(job, patches=[(1, 1)])] == ["exact"]
     with pytest.raises(RequestError, match="--rule best: the run's ablations answer exact and margin only"):
         questions_of(job, patches=[(1, 1)], rules=["best"])
+
+
+def test_a_caller_in_python_asks_as_the_command_does(tmp_path):
+    """Every option has its argument; sides, tuples and numbers of NumPy are patches."""
+    run = write_run(tmp_path)
+    options = ["--patch=2", "--patch=5x3", "--patches=1", "--patches=2", "--stride=1", "--stride=2", "--tolerance=0.1"]
+    found = query(
+        open_run(run),
+        patches=[np.int64(2), (5, 3)],
+        counts=[1, 2],
+        strides=[1, 2],
+        tolerances=[0.1],
+        rules=["exact", "margin"],
+        by_class=True,
+    )
+    assert as_json(found) == ask(run, *options, "--rule=exact", "--rule=margin", "--by=class")
+    assert {*map(type, found.results[0].question)} == {int, float, str}
+    assert [result.question.height for result in query(open_run(run), patches=np.arange(1, 4)).results] == [1, 2, 3]
+
+
+def test_a_caller_in_python_gets_the_errors_of_the_command(tmp_path):
+    """The same lines; by default the patches of the job are asked."""
+    run = open_run(write_run(tmp_path))
+    assert [result.question.width for result in query(run).results] == JOB["patches"]
+    for question, says in (
+        ({"patches": [99]}, f"--patch 99x99: must be 1x1 to {CROP}x{CROP}, the image"),
+        ({"patches": ["2"]}, "patch '2': must be the side of a square or (height, width), in whole pixels"),
+        ({"patches": [1], "counts": [0]}, f"--patches 0: must be 1 to {CROP**2}, the pixels of the image"),
+    ):
+        with pytest.raises(RequestError, match=f"^{re.escape(says)}$"):
+            query(run, **question)
+
+
+def test_a_notebook_shows_the_table_of_the_command(tmp_path):
+    """With its title and notices; a terminal shows one line."""
+    found = query(open_run(write_run(tmp_path, shards=3)), patches=[1, 2], by_class=True)
+    rows, lines = rows_and_lines(found._repr_html_())
+    assert rows == [[*cells_of(found)[0]], *([*row.values()] for row in cells_of(found))]
+    assert lines == [title_of(found), *(f"notice: {notice}" for notice in notices_of(found))]
+    assert len(lines) == 2
+    assert repr(found) == f"<Answers: {title_of(found)}>"
+    nothing = query(open_run(write_run(tmp_path / "b", published=0)), patches=[1])
+    assert rows_and_lines(nothing._repr_html_())[0][1][-2:] == ["-", "-"]
+
+
+def test_answers_are_rows_of_data_frames(tmp_path):
+    """Of questions, as in CSV, and of images, as in the file that the command writes."""
+    run, out = write_run(tmp_path), tmp_path / "answers.parquet"
+    ask(run, "--patch=1", "--patch=2x3", f"--parquet={out}")
+    found = query(open_run(run), patches=[1, (2, 3)])
+    assert found.as_records() == [*as_records(found)]
+    frame = pd.DataFrame(found.as_records())
+    assert frame.patch_width.tolist() == [1, 3]
+    assert frame.certified.tolist() == [result.classes[None].certified for result in found.results]
+    expected = pq.read_table(out).to_pylist()
+    assert sorted(found.images().to_pylist(), key=str) == sorted(expected, key=str)
+    empty = query(open_run(write_run(tmp_path / "b", published=0)), patches=[1])
+    assert empty.images().schema == found.images().schema

@@ -1,6 +1,7 @@
 """What `smoothcert verify` prints, as text and as JSON, and its exit code."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from smoothcert.pipeline.cli import app
+from smoothcert.pipeline.verify.check import verify
 from tests.helpers.finished_runs import file_of, rows_of, write
+from tests.helpers.html_tags import rows_and_lines
 
 
 def smoothcert(*arguments: object) -> tuple[int, str]:
@@ -113,3 +116,24 @@ def test_without_labels_an_accuracy_is_a_dash(any_run: Path) -> None:
     figures = json.loads(smoothcert(any_run, "--json")[1])["figures"]
     assert (figures["labels"], figures["clean_accuracy"], figures["smoothed_accuracy"]) == (None, None, None)
     assert all(entry["exact"] is not None for entry in figures["certified"])  # shares of all images
+
+
+def test_a_notebook_shows_verdict_problems_and_figures(run: Path) -> None:
+    """A terminal shows the verdict in a line; the folder may be a path."""
+    report = verify(run)
+    assert repr(report) == f"<Report on run {run.name}: 13 rows in 2 files: all right>"
+    rows, (title,) = rows_and_lines(report._repr_html_())
+    _, text = smoothcert(run)
+    assert title == text.splitlines()[0]
+    assert rows[0] == ["verdict", text.splitlines()[-1]]
+    printed = [re.findall(r"[^\s│].*?(?=\s*│)", line) for line in text.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in row] for row in rows[1:]] == printed
+    (run / "_SUCCESS").unlink()
+    shutil.copy(file_of(run), run / "votes" / "x.parquet")
+    rows, _ = rows_and_lines(verify(run)._repr_html_())
+    assert rows[:4] == [
+        ["verdict", "13 rows in 2 files: UNFINISHED, 1 problem"],
+        ["problem", "votes/x.parquet: belongs to no shard of this run"],
+        ["notice", "unfinished: 2 of 2 shards are published"],
+        ["state", "UNFINISHED"],
+    ]

@@ -1,12 +1,16 @@
 """What every reach promises, whatever it is made of."""
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.kinds import ablations_of
-from smoothcert.workers.ablations.threats import Reach, Threat
+from smoothcert.workers.ablations.threats import Reach, Threat, rectangle
 from tests.helpers.ablations import other_kinds
 
 
@@ -29,3 +33,21 @@ def test_sums_and_places_have_the_shapes_that_rules_expect(monkeypatch: pytest.M
         places = reach.places(np.array([0, reach.num_sets - 1]))
         assert (len(places), places.shape[2]) == (2, 2)
         assert (places == -1).all() if reach.is_bound else ((places >= 0) & (places <= 6)).all()
+
+
+def test_a_patch_is_a_side_or_height_and_width() -> None:
+    """Numbers of NumPy, too."""
+    assert [rectangle(patch) for patch in (3, np.int64(3), (2, 5), (np.int32(2), 5))] == [
+        (3, 3),
+        (3, 3),
+        (2, 5),
+        (2, 5),
+    ]
+
+
+@pytest.mark.parametrize("patch", [2.0, "2", None, True, (2, 5, 7), (2, 5.5), [[1, 2], [3, 4]]])
+def test_any_other_patch_is_refused(patch: Any) -> None:
+    """In one line that shows it."""
+    says = f"patch {patch!r}: must be the side of a square or (height, width), in whole pixels"
+    with pytest.raises(RequestError, match=f"^{re.escape(says)}$"):
+        rectangle(patch)

@@ -5,14 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from smoothcert.manifests.errors import RunError
+from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.pipeline.cli import app
-from smoothcert.workers.runs.published import parse_metadata, read_published
+from smoothcert.workers.runs.published import parse_metadata, read_images, read_published, read_votes
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.finished_runs import file_of, rows_of, write
 
@@ -114,3 +115,38 @@ def test_parquet_of_another_program_is_not_a_file_of_votes(tmp_path: Path) -> No
             parse_metadata((tmp_path / "a.parquet").read_bytes(), "a")
     with pytest.raises(RunError, match=r"^a is damaged"):
         parse_metadata(b"no Parquet", "a")
+
+
+def test_images_are_the_rows_of_all_files(any_run: Path) -> None:
+    """In the order of the shards; without a choice, all columns but the two large ones."""
+    run, files = open_run(any_run), sorted((any_run / "votes").iterdir())
+    rows = [row for file in files for row in rows_of(file)]
+    assert read_images(run).to_pylist() == [
+        {name: value for name, value in row.items() if name not in ("votes", "margins")} for row in rows
+    ]
+    assert read_images(run, ["margins", "key"]).to_pylist() == [
+        {"margins": row["margins"], "key": row["key"]} for row in rows
+    ]
+    assert read_images(run, []).num_columns == 0
+
+
+def test_votes_are_those_of_the_images(any_run: Path) -> None:
+    """A row each, -1 where an image has none."""
+    rows = [row for file in sorted((any_run / "votes").iterdir()) for row in rows_of(file)]
+    votes = read_votes(open_run(any_run))
+    (ablations,) = {len(row["votes"]) for row in rows if row["votes"]}
+    assert votes.tolist() == [row["votes"] or [-1] * ablations for row in rows]
+    assert votes.dtype == np.int32
+
+
+def test_what_cannot_be_read_as_images_is_one_line(run: Path) -> None:
+    """A column that does not exist, a damaged file, a run without files."""
+    with pytest.raises(RequestError, match=r"^columns: a run has no 'vote'; it has key, shard, .*, votes, margins, "):
+        read_images(open_run(run), ["key", "vote"])
+    file_of(run).write_bytes(b"PAR1")
+    with pytest.raises(RunError, match="SHA-256 is not the one in _SUCCESS"):
+        read_votes(open_run(run))
+    for file in (run / "votes").iterdir():
+        file.unlink()
+    with pytest.raises(RequestError, match="has no files of votes yet"):
+        read_votes(open_run(run))

@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage, load_job
 from smoothcert.pipeline.cli import app
+from smoothcert.workers.runs.published import read_images, read_votes
 from smoothcert.workers.runs.run import find_run, open_run
 from smoothcert.workers.storage.store import AnyStore
 from tests.helpers.finished_runs import edit_json, file_of
+from tests.helpers.html_tags import rows_and_lines
 
 
 def test_a_run_says_what_it_is(any_run: Path) -> None:
@@ -127,3 +129,36 @@ def test_a_damaged_success_is_one_line(run: Path, content: str) -> None:
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 1
         assert result.stderr.startswith("error: ") and "_SUCCESS is damaged" in result.stderr
+
+
+def test_a_run_is_one_line_and_a_table(any_run: Path) -> None:
+    """Which run it is and what its _SUCCESS says; a notebook shows the table."""
+    run, success = open_run(any_run), json.loads((any_run / "_SUCCESS").read_text())
+    title = f"Run {any_run.name}: small{', PARTIAL' if run.partial else ''}"
+    assert repr(run) == f"<{title}>"
+    rows, lines = rows_and_lines(run._repr_html_())
+    facts = dict(rows)
+    assert lines == [title]
+    assert facts["folder"] == str(any_run)
+    assert facts["state"] == "complete"
+    assert facts["images"] == str(success["rows"])
+    smoothed, patches = success["smoothed_accuracy"], success["certified"]
+    assert facts["smoothed accuracy"] == ("-" if smoothed is None else f"{100 * smoothed:.2f} %")
+    assert [facts[f"certified against {side} x {side}"] for side in (1, 2)] == [
+        f"{100 * entry['exact']:.2f} %" for entry in patches
+    ]
+
+
+def test_the_table_of_an_unfinished_run_says_so(run: Path) -> None:
+    """It has no figures yet."""
+    (run / "_SUCCESS").unlink()
+    file_of(run).unlink()
+    facts = dict(rows_and_lines(open_run(run)._repr_html_())[0])
+    assert (facts["state"], facts["shards"], "images" in facts) == ("UNFINISHED", "1 of 2", False)
+
+
+def test_a_run_gives_its_images_and_votes(run: Path) -> None:
+    """As `read_images` and `read_votes` do (published.py)."""
+    opened = open_run(run)
+    assert opened.images(["key", "label"]).equals(read_images(opened, ["key", "label"]))
+    assert (opened.votes() == read_votes(opened)).all()

@@ -1,0 +1,34 @@
+"""`smoothcert.certify`: a job in, its run out.
+
+Importing this file loads nothing that makes runs, so that the base install can say what it lacks.
+Not covered: the work itself (driver.py).
+"""
+
+from smoothcert.manifests.errors import RunError
+from smoothcert.manifests.job import Job
+from smoothcert.workers.extras import needs_certify
+from smoothcert.workers.runs.run import Run
+
+
+@needs_certify
+def certify(
+    job: Job, *, strict_versions: bool = False, unsafe_overwrite: bool = False, allow_code: bool = False
+) -> Run:
+    """Certify every shard of a job that is not certified yet, print the summary, and return the run.
+
+    Args:
+        job: from `load_job`.
+        strict_versions, unsafe_overwrite, allow_code: as the options of the command.
+    Raises:
+        RequestError: the work cannot begin.
+        RunError: it cannot continue, a shard failed, or too many images have no votes or no usable label. What is
+            finished is kept.
+    """
+    from smoothcert.pipeline.certify import driver
+
+    ended = driver.certify(
+        job, strict_versions=strict_versions, unsafe_overwrite=unsafe_overwrite, allow_code=allow_code
+    )
+    if ended.problems:
+        raise RunError(f"{ended.run.url}: {'; '.join(ended.problems)}")
+    return ended.run
