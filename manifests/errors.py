@@ -10,11 +10,16 @@ A message says what was found, where, and what to do. Any other exception is a d
 machine and keeps its traceback. In an actor it counts as a failed attempt at the shard.
 """
 
+from smoothcert.manifests.names import without_secrets
+
 
 class SmoothcertError(Exception):
     """Base of all; its text is written for the user."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return without_secrets(super().__str__())
 
 
 class RequestError(SmoothcertError):

@@ -8,11 +8,11 @@ Relative names start from the index file. Not covered: whether the tars are ther
 """
 
 import json
-import posixpath
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.locations import beside
 from smoothcert.manifests.names import printable
 
 PACK_INDEX, PACKING = "index.json", ".packing"
@@ -66,8 +66,8 @@ def read_index(url: str, data: bytes, split: str | None) -> Index:
     except (ValueError, RecursionError):
         raise RequestError(f"images.shards: {url} is no index of tars: {_no_json(data)}; fetch it again") from None
     try:
-        members = [Member(_url_of(name, url), images, size) for name, images, size in _members(index, split)]
-        all_urls = {_url_of(name, url) for name in _all_names(index)}
+        members = [Member(beside(url, name), images, size) for name, images, size in _members(index, split)]
+        all_urls = {beside(url, name) for name in _all_names(index)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         wrong = f"it has no {printable(error.args[0])!r}" if isinstance(error, KeyError) else "its parts do not fit"
         raise RequestError(
@@ -86,10 +86,6 @@ def _no_json(data: bytes) -> str:
         return "it is empty"
     begins = " ".join(data[:200].decode(errors="replace").split())[:20]
     return f"it is not valid JSON, and begins with `{printable(begins)}`"
-
-
-def _url_of(name: str, index_url: str) -> str:
-    return name if "://" in name else posixpath.join(posixpath.dirname(index_url), name)
 
 
 def _members(index: dict[str, Any], split: str | None) -> Iterator[tuple[str, int | None, int | None]]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.locations import Location, Locations, Names, Weights
+from smoothcert.manifests.locations import Locations, Names, Output, Weights
 from smoothcert.manifests.yaml_file import Complete, Part, from_options, load_file, validate
 
 Pixels = Annotated[int, Strict(), Field(ge=1)]
@@ -31,7 +31,8 @@ Channels = Annotated[
 
 class Images(Part):
     shards: Locations
-    """Tars: a path, folder, glob or brace pattern, an index file (`_info.json`, wids), or a list of these."""
+    """Tars: a path, folder, glob or brace pattern, an index file (`_info.json`, wids), or a list of these. They may
+    lie in a folder, or at s3://, https://, hf://datasets/OWNER/NAME/, gs:// or az://."""
     split: str | None = None
     """Which split of an index file that has several."""
     image: tuple[str, ...] = ("jpg", "jpeg", "png", "webp")
@@ -250,8 +251,8 @@ class Job(Part):
     """Also classify the whole image."""
     patches: tuple[Pixels, ...] = ()
     """Sides of the square patches that the summary shows."""
-    output: Location
-    """Folder that holds the runs."""
+    output: Output
+    """Folder that holds the runs, or s3://BUCKET/KEY."""
     max_error_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Largest share of images that may lack votes or, in a labelled job, a usable label; above it the exit code is 1,
     even if the run is complete.

@@ -7,16 +7,23 @@ Not covered: what lies there (shards.py, workers/storage/).
 """
 
 import os
+import posixpath
 import re
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote, unquote, urlsplit
+
+from pydantic import AfterValidator
 
 HUB_PREFIXES = ("hf-hub:", "timm:")
 """A checkpoint whose name starts with one of these comes from the Hugging Face Hub."""
 IMAGENET = "imagenet-1k"
 """Stands for the WordNet ids of the classes of ILSVRC 2012, which timm has."""
+
+READ_ONLY = ("https", "http", "hf", "gs", "az")
+"""Schemes of URLs from which files are only read."""
 
 _URL = re.compile(r"[a-z][a-z\d+.-]*://", re.IGNORECASE)
 
@@ -57,7 +64,15 @@ class Anchored:
         return anchored(value, base)
 
 
+def _writable(output: str) -> str:
+    scheme, separator, _ = output.partition("://")
+    if separator and scheme.lower() in READ_ONLY:
+        raise ValueError(f"files are only read from {scheme}://; name a folder or s3://BUCKET/KEY")
+    return output
+
+
 Location = Annotated[str, Anchored()]
+Output = Annotated[str, Anchored(), AfterValidator(_writable)]
 Locations = Annotated[str | tuple[str, ...], Anchored(many=True)]
 Names = Annotated[str | tuple[str, ...] | None, Anchored(words=(IMAGENET,))]
 Weights = Annotated[str, Anchored(from_hub=True)]
@@ -77,3 +92,40 @@ def anchored(text: str, base: Path | None = None) -> str:
     if _URL.match(text):
         return text
     return os.path.normpath(base / os.path.expanduser(text))  # noqa: PTH111  Path.expanduser fails for unknown users
+
+
+def is_web(url: str) -> bool:
+    """Whether a URL is one of a web server, whose folders cannot be listed."""
+    return url[:8].lower().startswith(("https://", "http://"))
+
+
+def recorded_url(url: str) -> str:
+    """The URL as a record keeps it: that of a web server without user and query, which may hold a key."""
+    if not is_web(url):
+        return url
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def name_of(url: str) -> str:
+    """The base name; a slash at the end stays. Of a web server's URL without its query, and decoded."""
+    if is_web(url):
+        path = recorded_url(url)
+        decoded = unquote(posixpath.basename(path.rstrip("/")))
+        name = posixpath.basename(path.rstrip("/")) if "/" in decoded else decoded
+        return name + "/" * path.endswith("/")
+    return posixpath.basename(url.rstrip("/")) + "/" * url.endswith("/")
+
+
+def beside(url: str, name: str) -> str:
+    """The URL of a file that another file names; a relative name starts from that file's folder.
+
+    Args:
+        url: of the file that names it.
+        name: a path or a URL.
+    """
+    if "://" in name:
+        return name
+    if is_web(url):
+        return posixpath.join(posixpath.dirname(recorded_url(url)), quote(name))
+    return posixpath.join(posixpath.dirname(url), name)

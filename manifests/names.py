@@ -1,7 +1,10 @@
 """Makes text that others chose fit to print: file names, tensor names, errors of libraries."""
 
+import re
 from collections.abc import Iterable
 
+_USER_OF_URL = re.compile(r"(https?://)[^\s/@]*@", re.IGNORECASE)
+_QUERY_OF_URL = re.compile(r"(https?://[^\s?]+)\?\S*?(?=[]};:,.)'\"`]*(?:\s|$))", re.IGNORECASE)
 _MAX_CHARACTERS = 80
 _END = 40  # characters; the name of a file stays whole at the end of its path
 
@@ -9,7 +12,7 @@ _END = 40  # characters; the name of a file stays whole at the end of its path
 def printable(name: object) -> str:
     """A name as a terminal can show it, cut in the middle if it is long; the type of an object that is no name."""
     text = str(name) if isinstance(name, str | int | float | bool | None) else f"a {type(name).__name__}"
-    text = text if text.isprintable() else ascii(text)
+    text = without_secrets(text if text.isprintable() else ascii(text))
     return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - _END]}...{text[-_END:]}"
 
 
@@ -28,3 +31,8 @@ def one_line(message: object, most: int | None = None) -> str:
         most: characters to keep; None keeps all.
     """
     return (" ".join(str(message).split()) or type(message).__name__)[:most]
+
+
+def without_secrets(text: str) -> str:
+    """A text whose https:// and http:// URLs show neither user and password nor the query, which may hold a key."""
+    return _QUERY_OF_URL.sub(r"\1?...", _USER_OF_URL.sub(r"\1", text))

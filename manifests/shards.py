@@ -9,7 +9,8 @@
     data/index.json               a wids index: {"shardlist": [{"url": ..., "nsamples": ...}]}
 
 A name that exists is taken literally, even if it has special characters. Only the part after the existing folders is a
-pattern. Relative names in an index start from the index file.
+pattern. Relative names in an index start from the index file. A web server lists no folders: there, only braces are a
+pattern, and a folder needs an index.
 
 Not covered: what is in a tar (workers/tars/shard_reader.py), which unread files are reported (skipped.py).
 """
@@ -18,6 +19,7 @@ import fnmatch
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -28,6 +30,7 @@ from smoothcert.manifests.errors import RequestError, SmoothcertError
 from smoothcert.manifests.files import FileEntry, Files, Listing
 from smoothcert.manifests.index_file import PACK_INDEX, PACKING, classes_by_pack, read_index
 from smoothcert.manifests.job import Images
+from smoothcert.manifests.locations import is_web, name_of, recorded_url
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.skipped import (
     closest,
@@ -42,6 +45,7 @@ from smoothcert.manifests.skipped import (
 _WILDCARD, _SPECIAL = re.compile(r"[*?[]"), re.compile(r"[*?[{]")
 _REMEDY = "unpack or rename what belongs to the data, and list its folders in images.shards"
 _MAX_NAMES_FOR_HINT = 1000  # names that an error searches for likely ones
+_REQUESTS_AT_ONCE = 16
 _MAX_FOLDERS, _MAX_SUBFOLDERS = 20, 5  # folders that are searched for tars, and folders in each of them
 
 
@@ -109,7 +113,7 @@ def find_shards_and_classes(images: Images, files: Files, notify: Callable[[str]
 def _refuse_unfinished(listing: Listing) -> None:
     """Refuse a folder whose packing has not ended."""
     for url in listing.folders:
-        if _name(url) == PACKING:
+        if name_of(url) == PACKING:
             raise RequestError(
                 f"images.shards: {posixpath.dirname(url)}/ is not packed to its end; run the same `smoothcert pack` "
                 "command again, then this one"
@@ -150,6 +154,12 @@ class _Search:
 
     def expand(self, spec: str) -> Iterator[Shard]:
         """The tars of a spec."""
+        if is_web(spec) and "*" in recorded_url(spec):
+            raise RequestError(
+                f"images.shards: {spec}: a web server lists no folders, so * finds nothing; use braces, such as "
+                "{00..63}, or name an index file"
+            )
+        spec = self._files.pinned(spec)
         folder, pattern = self._split_literal(spec)
         if not pattern:
             yield from self._existing(spec, named_by=spec)
@@ -158,8 +168,9 @@ class _Search:
             names = list(braceexpand.braceexpand(pattern)) if "{" in pattern else [pattern]
         except ValueError as error:
             raise RequestError(f"images.shards: {spec}: {error}; close every brace") from None
+        self._ask_for(folder + name for name in names)
         for name in names:
-            if _WILDCARD.search(name):
+            if _WILDCARD.search(name) and not is_web(folder):
                 yield from self._glob(folder, name)
             else:
                 yield from self._existing(folder + name, named_by=spec)
@@ -169,7 +180,7 @@ class _Search:
         known = {parent for url in used for parent in _with_parents(url.rstrip("/"))}
         for where, urls, remedy in self._passed_over:
             if left := [url for url in urls if url.rstrip("/") not in known]:
-                yield f"images.shards: {where} {listed(map(_name, left))}; {remedy}"
+                yield f"images.shards: {where} {listed(map(name_of, left))}; {remedy}"
 
     def classes(self, shards: Sequence[Shard]) -> list[str]:
         """The names of the classes as the indexes of `smoothcert pack` give them; see Found."""
@@ -186,7 +197,7 @@ class _Search:
 
     def _split_literal(self, spec: str) -> tuple[str, str]:
         """The part of a spec that exists, and the pattern behind it, which is empty if all is literal."""
-        special = _SPECIAL.search(spec)
+        special = re.search("{", spec) if is_web(spec) else _SPECIAL.search(spec)  # ? begins a query
         if special is None:
             return spec, ""
         start = spec.rfind("/", 0, special.start()) + 1
@@ -196,7 +207,7 @@ class _Search:
             if not self._exists(folder + name):
                 return folder, pattern
             folder, pattern = f"{folder}{name}/", deeper
-        there = {_name(url) for url in _urls(self._list_if_allowed(folder))}
+        there = {name_of(url) for url in _urls(self._list_if_allowed(folder))}
         return (spec, "") if pattern in there or not _SPECIAL.search(pattern) else (folder, pattern)
 
     def _list(self, folder: str) -> Listing | None:
@@ -230,20 +241,28 @@ class _Search:
         if entry is not None:
             yield from self._read_index(url) if url.endswith(".json") else [_as_shard(entry)]
             return
+        if is_web(url) and name_of(url).endswith((".tar", ".json")):  # it is not searched as a folder
+            raise self._missing(url, named_by=named_by)
         listing = self._list(url)
         if listing is None:
             raise self._missing(url, named_by=named_by)
-        index = next((entry.url for entry in listing.files if _name(entry.url) == "_info.json"), None)
+        index = next((entry.url for entry in listing.files if name_of(entry.url) == "_info.json"), None)
         index = index or self._index_of_pack(listing)
         yield from self._tars_of(url, listing) if index is None else self._read_index(index)
 
     def _index_of_pack(self, listing: Listing) -> str | None:
         """The index that `smoothcert pack` wrote, if the folder has one."""
-        found = [entry.url for entry in listing.files if _name(entry.url) == PACK_INDEX]
+        found = [entry.url for entry in listing.files if name_of(entry.url) == PACK_INDEX]
         if found and classes_by_pack(self._files.read(found[0])) is not None:
             return found[0]
         _refuse_unfinished(listing)
         return None
+
+    def _ask_for(self, urls: Iterable[str]) -> None:
+        """Ask web servers, which list no folders, for many files at once."""
+        unknown = [url for url in urls if is_web(url)]
+        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as requests:
+            self._known |= {entry.url: entry for entry in requests.map(self._files.find, unknown) if entry is not None}
 
     def _find(self, url: str, *, named_by: str) -> FileEntry | None:
         if url != named_by:  # one of many
@@ -252,23 +271,23 @@ class _Search:
 
     def _tars_of(self, folder: str, listing: Listing) -> Iterator[Shard]:
         folder = f"{folder.rstrip('/')}/"
-        _refuse_broken(url for url in listing.broken if is_tar(_name(url)))
-        refuse_unreadable(folder, [_name(entry.url) for entry in listing.files], [*map(_name, listing.folders)])
-        tars = [entry for entry in listing.files if is_tar(_name(entry.url))]
-        others = [entry.url for entry in listing.files if is_passed_over(_name(entry.url))]
+        _refuse_broken(url for url in listing.broken if is_tar(name_of(url)))
+        refuse_unreadable(folder, [name_of(entry.url) for entry in listing.files], [*map(name_of, listing.folders)])
+        tars = [entry for entry in listing.files if is_tar(name_of(entry.url))]
+        others = [entry.url for entry in listing.files if is_passed_over(name_of(entry.url))]
         others += [f"{url}/" for url in _visible(listing.folders)[:_MAX_FOLDERS] if self._holds_tars(url)]
         self._passed_over.append(_PassedOver(f"{folder} also holds what is not read:", others, _REMEDY))
         yield from map(_as_shard, tars)
 
     def _holds_tars(self, folder: str, levels: int = 2) -> bool:
         """Whether a folder is named like a tar, or holds a tar at most `levels` deep."""
-        if is_tar(_name(folder)) or levels == 0:
-            return is_tar(_name(folder))
+        if is_tar(name_of(folder)) or levels == 0:
+            return is_tar(name_of(folder))
         try:
             listing = self._files.listing(folder, most=_MAX_NAMES_FOR_HINT) or Listing([], [], [])
         except SmoothcertError:  # it may be private, and the job does not name it
             return False
-        if any(is_tar(_name(one.url)) or readable_name(_name(one.url)) for one in listing.files):
+        if any(is_tar(name_of(one.url)) or readable_name(name_of(one.url)) for one in listing.files):
             return True
         return any(self._holds_tars(url, levels - 1) for url in _visible(listing.folders)[:_MAX_SUBFOLDERS])
 
@@ -280,16 +299,16 @@ class _Search:
                 f"{instead_of(folder + pattern, self._files)}"
             )
         listing = self._list(posixpath.join(folder, deeper)) or Listing([], [], [])
-        there = [url for url in _urls(listing) if is_tar(_name(url)) or not _name(url).startswith("._")]
-        matches = {url for url in there if fnmatch.fnmatchcase(_name(url), name)}
-        if not any(_name(entry.url) == PACK_INDEX for entry in listing.files):
+        there = [url for url in _urls(listing) if is_tar(name_of(url)) or not name_of(url).startswith("._")]
+        matches = {url for url in there if fnmatch.fnmatchcase(name_of(url), name)}
+        if not any(name_of(entry.url) == PACK_INDEX for entry in listing.files):
             _refuse_unfinished(listing)
-        _refuse_broken(url for url in listing.broken if fnmatch.fnmatchcase(_name(url), name))
+        _refuse_broken(url for url in listing.broken if fnmatch.fnmatchcase(name_of(url), name))
         shards = [_as_shard(entry) for entry in listing.files if entry.url in matches]
         if not shards:
             remedy = instead_of(folder + pattern, self._files)
             raise RequestError(f"images.shards: {folder}{pattern} matches nothing; {remedy}")
-        similar = [url for url in there if url not in matches and is_misnamed(_name(url), name)]
+        similar = [url for url in there if url not in matches and is_misnamed(name_of(url), name)]
         similar += [f"{url}/" for url in listing.folders if url in matches]
         self._passed_over.append(_PassedOver(f"{folder}{pattern} leaves out", similar, _REMEDY))
         yield from shards
@@ -297,6 +316,7 @@ class _Search:
     def _read_index(self, url: str) -> Iterator[Shard]:
         self.indexed = True
         index = read_index(url, self._files.read(url), self._split)
+        self._ask_for(member.url for member in index.members)
         for member in index.members:
             entry = self._find(member.url, named_by=url)
             if entry is None:
@@ -311,7 +331,7 @@ class _Search:
         beside = [
             one for folder in folders for one in _urls(self._list_if_allowed(folder)) if one not in index.all_urls
         ]
-        unlisted = [one for one in beside if is_tar(_name(one)) or readable_name(_name(one))]
+        unlisted = [one for one in beside if is_tar(name_of(one)) or readable_name(name_of(one))]
         self._passed_over.append(_PassedOver(f"{url} does not list", unlisted, "add what belongs to the data"))
 
     def _missing(self, url: str, *, named_by: str) -> RequestError:
@@ -323,11 +343,11 @@ def instead_of(url: str, files: Files) -> str:
     """What to do about a file, folder or pattern that leads to nothing; names what is there instead."""
     folder, name = posixpath.split(url.rstrip("/"))
     try:
-        while (listing := files.listing(folder, most=_MAX_NAMES_FOR_HINT)) is None and _name(folder):
+        while (listing := files.listing(folder, most=_MAX_NAMES_FOR_HINT)) is None and name_of(folder):
             folder, name = posixpath.split(folder)
     except SmoothcertError:  # the error is about something else
         listing = None
-    there, place = [_name(one) for one in _urls(listing)], f"{folder.rstrip('/')}/" if folder else "./"
+    there, place = [name_of(one) for one in _urls(listing)], f"{folder.rstrip('/')}/" if folder else "./"
     if unread := [one for one in there if _would_match(readable_name(one), name)]:
         return f"{place} holds what cannot be read in place; {make_tars_of(unread)}"
     names = closest(name, there)
@@ -339,7 +359,7 @@ def _would_match(name: str | None, pattern: str) -> bool:
 
 
 def _visible(folders: Iterable[str]) -> list[str]:
-    return [url for url in folders if not _name(url).startswith((".", "__MACOSX"))]
+    return [url for url in folders if not name_of(url).startswith((".", "__MACOSX"))]
 
 
 def _refuse_broken(urls: Iterable[str]) -> None:
@@ -354,12 +374,7 @@ def _with_parents(url: str) -> Iterator[str]:
 
 
 def _as_shard(entry: FileEntry) -> Shard:
-    return Shard(_name(entry.url), entry.url, entry.size, entry.fingerprint)
-
-
-def _name(url: str) -> str:
-    """The base name; a slash at the end stays."""
-    return posixpath.basename(url.rstrip("/")) + "/" * url.endswith("/")
+    return Shard(name_of(entry.url), entry.url, entry.size, entry.fingerprint)
 
 
 def _urls(listing: Listing | None) -> list[str]:

@@ -29,7 +29,7 @@ from smoothcert.manifests.job import (
     refuse_misfits,
     refuse_other_channels,
 )
-from smoothcert.manifests.locations import Location, OptionalWeights
+from smoothcert.manifests.locations import OptionalWeights, Output
 from smoothcert.manifests.shards import Shard
 from smoothcert.manifests.yaml_file import Complete, Part, load_file
 
@@ -188,7 +188,7 @@ class Training(Part):
     """Keep the decoded pixels in memory, [images, crop, crop, channels] bytes; false: read the tars in each epoch."""
     shuffle_images: Count = 1024
     """Without `cache`: size of the buffer from which the next image is drawn; the tars are shuffled, too."""
-    output: Location
+    output: Output
     """Folder or s3:// URL that holds the trainings."""
     checkpoint_every_epochs: Count = 1
     """Epochs from one checkpoint to the next; after an interruption, the same command continues from the newest."""

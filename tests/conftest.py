@@ -13,10 +13,12 @@ import boto3
 import pytest
 from hypothesis import settings
 
+from smoothcert.workers.storage import http_client
 from smoothcert.workers.storage import store as storage
 from tests.helpers.finished_runs import RUNS, Row, finish, with_votes
 from tests.helpers.hub import Hub
 from tests.helpers.jobs import CLASSES
+from tests.helpers.web_server import WebServer, web_server
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("without deadlines", deadline=None)
@@ -68,6 +70,15 @@ def hub() -> Iterator[Hub]:
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[WebServer]:
+    """A web server on this machine without files. Attempts follow each other at once; nobody has a login."""
+    monkeypatch.setattr(http_client, "_BACKOFF_S", 0)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))
+    with web_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session", params=RUNS)

@@ -31,6 +31,7 @@ _CROSS_CUTTING = {
     "pipeline/certify/test_nodes.py": "a cluster of several machines under faults",
     "pipeline/certify/test_packed_images.py": "from photos to a run that is checked and asked",
     "pipeline/certify/test_s3_runs.py": "a whole run whose files lie in S3",
+    "pipeline/certify/test_web_runs.py": "a whole run whose tars lie on a web server",
     "pipeline/pages/test_browser.py": "the pages of report and compare in a real browser",
     "pipeline/sql/test_queries.py": "the questions of docs/queries.md, in other tools too",
     "pipeline/certify/test_soak.py": "a whole run under random faults for a quarter of an hour",

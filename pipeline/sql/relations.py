@@ -171,6 +171,8 @@ def _dataset_of(run: Run, storage: Storage) -> ds.Dataset:
     names = [task.file_name for task in run.published_tasks()]
     if not names:
         raise run.no_files_yet()
+    if "://" in run.url and not run.url.startswith("s3://"):
+        raise RequestError(f"{run.url}: sql reads runs from folders and S3; copy the run there")
     options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
     kind = ds.ParquetFileFormat(default_fragment_scan_options=options)
     system = s3_system(storage, urlsplit(run.url).netloc) if "://" in run.url else fs.LocalFileSystem()

@@ -1,7 +1,8 @@
 """Where a replay finds the tars and the checkpoint of a run: where run.json says, or where the receiver keeps them.
 
 Who received a run has its tars and its checkpoint in other places. A tar is found by its base name and its size, in a
-folder and all folders below. Of several such files the one with the recorded SHA-256 is taken.
+folder and all folders below (of a web server, in that folder alone). Of several such files the one with the recorded
+SHA-256 is taken.
 
 Not covered: whether a tar or checkpoint is the run's (replay.py compares hashes).
 """
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.files import FileEntry
+from smoothcert.manifests.locations import beside, is_web
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.shards import instead_of
 from smoothcert.manifests.skipped import is_tar
@@ -97,6 +99,9 @@ def _instead(tree: _Tree, name: str) -> str:
 
 
 def _tree(folder: str, wanted: Collection[str], store: Store) -> _Tree:
+    if is_web(folder):  # its server lists nothing, but knows whether a file is there
+        urls = {name: beside(f"{folder.rstrip('/')}/", name) for name in sorted(wanted)}
+        return _Tree({name: [entry] for name, url in urls.items() if (entry := store.find(url))}, [])
     tree, seen, todo = _Tree({}, []), set[str](), [folder]
     while todo:
         here = todo.pop()

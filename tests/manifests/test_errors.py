@@ -30,3 +30,8 @@ def test_exit_code_is_2_for_a_wrong_request_and_1_for_all_else() -> None:
 def test_the_text_of_an_image_error_has_its_status() -> None:
     """A log line about a single image says what a row would."""
     assert str(ImageError("too_large", "900 megapixels")) == "too_large: 900 megapixels"
+
+
+def test_no_error_shows_the_key_of_a_signed_url() -> None:
+    """Whoever may read the line could read the file."""
+    assert str(RequestError("https://me:KEY@h/a.tar?sig=KEY: refused")) == "https://h/a.tar?...: refused"

@@ -6,6 +6,9 @@ import os
 import pytest
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Images, Storage
+from smoothcert.manifests.shards import find_shards
+from smoothcert.workers.storage.store import AnyStore
 from tests.helpers.found_shards import names, notices
 
 
@@ -149,3 +152,47 @@ def test_a_name_that_is_not_utf8_is_an_error(folder):
     (folder / os.fsdecode(b"v-\xff.tar")).write_bytes(b"1234")
     with pytest.raises(RequestError, match=r"v-\\udcff\.tar.*rename"):
         names(folder, "")
+
+
+@pytest.fixture
+def tars_of_web(web):
+    """Three tars on a web server, one with an odd name."""
+    web.files |= {f"/d/{name}.tar": b"1234" for name in ("v-00", "v-01", "a%20b")}
+    return web
+
+
+def shards_of_web(*specs, split=None):
+    return find_shards(Images(shards=specs, split=split), AnyStore(Storage()))
+
+
+def test_tars_of_a_web_server_are_named_one_by_one_or_by_braces(tars_of_web):
+    """Their names are those that the same tars have in a folder; a query is no pattern."""
+    url = f"{tars_of_web.url}/d"
+    assert [shard.name for shard in shards_of_web(f"{url}/v-{{00..01}}.tar", f"{url}/a%20b.tar?sig=a/b*c[d]")] == [
+        "v-00.tar",
+        "v-01.tar",
+        "a b.tar",
+    ]
+    with pytest.raises(RequestError, match=r"v-02\.tar\?\.\.\. does not exist .*correct the name"):
+        shards_of_web(f"{url}/v-{{00..02}}.tar?sig=abc")
+    with pytest.raises(RequestError, match=r"a web server lists no folders, so \* finds nothing; use braces"):
+        shards_of_web(f"{url}/v-*.tar")
+    with pytest.raises(RequestError, match=r"/d/: a web server lists no folders, and no _info.json or index.json"):
+        shards_of_web(f"{url}/")
+
+
+@pytest.mark.parametrize("spec", ["", "/", "/_info.json"])
+def test_an_index_on_a_web_server_names_its_tars(tars_of_web, spec):
+    """By names that are relative to it, or by URLs; a folder is read through its index."""
+    filenames = ["v-00.tar", "a b.tar", f"{tars_of_web.url}/d/v-01.tar"]
+    index = {"splits": {"val": {"filenames": filenames, "shard_lengths": [1, 2, 3]}}}
+    tars_of_web.files["/d/_info.json"] = json.dumps(index).encode()
+    found = shards_of_web(f"{tars_of_web.url}/d{spec}")
+    assert [(shard.name, shard.size, shard.images) for shard in found] == [
+        ("v-00.tar", 4, 1),
+        ("a b.tar", 4, 2),
+        ("v-01.tar", 4, 3),
+    ]
+    del tars_of_web.files["/d/v-01.tar"]
+    with pytest.raises(RequestError, match=r"/d/v-01\.tar does not exist \(named by .*_info\.json\)"):
+        shards_of_web(f"{tars_of_web.url}/d{spec}")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.locations import is_web
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.shards import instead_of
 from smoothcert.workers.storage import hub
@@ -42,8 +43,8 @@ def require_checkpoint(url: str, store: Store) -> None:
     """
     if store.find(url) is not None and not url.endswith("/"):
         return
-    files = sorted(entry.url.rpartition("/")[2] for entry in store.files(url))
-    if files or store.folders(url) or ("://" not in url and Path(url).is_dir()):
+    files = [] if is_web(url) else sorted(entry.url.rpartition("/")[2] for entry in store.files(url))
+    if files or (not is_web(url) and store.folders(url)) or ("://" not in url and Path(url).is_dir()):
         remedy = in_folder(url.rstrip("/"), files, "write model.checkpoint:")
         raise RequestError(f"model.checkpoint: {url} is a folder; {remedy}")
     raise RequestError(f"model.checkpoint: {url} does not exist; {instead_of(url, store)}")

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.locations import recorded_url
 from smoothcert.manifests.shards import Shard
 from smoothcert.workers.runs.environment import ENVIRONMENT
 from smoothcert.workers.runs.json_file import Record
@@ -34,6 +35,22 @@ _FROM_LIST = Field(strict=False)  # JSON has lists where a record has tuples
 Texts = Annotated[tuple[str, ...], _FROM_LIST]
 Numbers = Annotated[tuple[float, ...], _FROM_LIST]
 Counts = Annotated[tuple[int, ...], _FROM_LIST]
+
+
+def _recorded_job(job: Mapping[str, Any]) -> dict[str, Any]:
+    """A job, or training, whose URLs hold no keys: those of its images and its checkpoint."""
+    kept = dict(job)
+    if images := kept.get("images"):
+        urls = {key: images[key] for key in ("shards", "label_names") if key in images}
+        kept["images"] = images | {
+            key: recorded_url(url) if isinstance(url, str) else url and [*map(recorded_url, url)]
+            for key, url in urls.items()
+        }
+    if (model := kept.get("model")) and model.get("checkpoint"):
+        kept["model"] = {**model, "checkpoint": recorded_url(model["checkpoint"])}
+    if validation := kept.get("validation"):
+        kept["validation"] = _recorded_job(validation)
+    return kept
 
 
 class CheckpointRecord(Record):
@@ -103,6 +120,15 @@ class RunRecord(Record):
     versions: dict[str, str] = Field(default={})
     unsafe_overwrite: bool = False
     class_names: Texts = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys of the file. Runs are given to others, so URLs lose the keys that they may hold."""
+        content = super().as_json()
+        for record in (content["checkpoint"], *content["shards"]):
+            if record.get("url"):
+                record["url"] = recorded_url(record["url"])
+        content["job"] = _recorded_job(content["job"])
+        return content
 
 
 class CertifiedRecord(Record):
@@ -292,3 +318,9 @@ class TrainingRecord(Record):
     training: dict[str, Any]
     identity: dict[str, Any]
     images: Counts | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The keys of the file, its URLs without the keys that they may hold."""
+        content = super().as_json()
+        content["training"] = _recorded_job(content["training"])
+        return content

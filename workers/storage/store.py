@@ -1,9 +1,9 @@
-"""Where files are read and published: folders and S3 behind one interface.
+"""Where files are read and published: folders and S3 behind one interface. From other places files are only read.
 
 A file is published once and whole: a reader never sees half of it, and the second of two writers learns that the file
 exists.
 
-Not covered: how folders (folder_store.py) and S3 (s3_store.py) do it.
+Not covered: how folders (folder_store.py), S3 (s3_store.py) and web servers (http_store.py) do it.
 """
 
 import hashlib
@@ -16,12 +16,13 @@ from typing import Protocol
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.files import FileEntry, Listing
 from smoothcert.manifests.job import Storage
+from smoothcert.manifests.locations import READ_ONLY, is_web
 from smoothcert.workers.storage import hub
 from smoothcert.workers.storage.folder_store import FolderStore
 
 
 class Store(Protocol):
-    """Find, list, read, publish once. URLs are paths or `s3://BUCKET/KEY`.
+    """Find, list, read, publish once. URLs are paths or `s3://BUCKET/KEY`; others can only be read.
 
     Raises:
         RequestError: by each method, if the storage refuses or does not answer.
@@ -38,6 +39,9 @@ class Store(Protocol):
 
     def listing(self, folder: str, most: int | None = None) -> Listing | None:
         """What lies directly in a folder, at most `most` items of it; None if it does not exist."""
+
+    def pinned(self, url: str) -> str:
+        """The URL of the present version, if the store keeps versions; otherwise the same."""
 
     def read(self, url: str) -> bytes: ...
 
@@ -93,6 +97,9 @@ class AnyStore:
         url = _fetched(url)
         return self._of(url).local(url)
 
+    def pinned(self, url: str) -> str:
+        return self._of(url).pinned(url)
+
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
         return self._of(run_url).publish(run_url, name, data)
 
@@ -109,9 +116,18 @@ class AnyStore:
         scheme, separator, _ = url.partition("://")
         if not separator:
             return FolderStore()
-        if scheme != "s3":
-            raise RequestError(f"{url}: {scheme}:// is not supported; use a folder or s3://BUCKET/KEY")
-        return _s3(self._settings)
+        if scheme == "s3":
+            return _s3(self._settings)
+        if is_web(url):
+            return _http()
+        if scheme == "hf":
+            return _hf()
+        if scheme in READ_ONLY:
+            return _by_fsspec(scheme)
+        others = ", ".join(f"{other}://" for other in READ_ONLY)
+        raise RequestError(
+            f"{url}: {scheme}:// is not supported; use a folder or s3://BUCKET/KEY (to read, also {others})"
+        )
 
 
 def _fetched(url: str) -> str:
@@ -126,7 +142,29 @@ def _s3(settings: Storage) -> Store:
     return S3Store(settings)
 
 
-os.register_at_fork(after_in_child=_s3.cache_clear)  # its sockets belong to the parent
+@lru_cache
+def _http() -> Store:
+    from smoothcert.workers.storage.http_store import HttpStore
+
+    return HttpStore()
+
+
+@lru_cache
+def _hf() -> Store:
+    from smoothcert.workers.storage.hf_store import HfStore
+
+    return HfStore()
+
+
+@lru_cache
+def _by_fsspec(scheme: str) -> Store:
+    from smoothcert.workers.storage.fsspec_store import store_of
+
+    return store_of(scheme)
+
+
+for _made in (_s3, _http, _hf, _by_fsspec):
+    os.register_at_fork(after_in_child=_made.cache_clear)  # its sockets belong to the parent
 
 
 def sha256_of(path: Path) -> str:

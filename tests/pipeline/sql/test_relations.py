@@ -167,3 +167,7 @@ def test_a_run_that_cannot_be_asked_is_refused(run: Run, tmp_path: Path) -> None
     object.__setattr__(paid, "published", lambda: run.published())
     with pytest.raises(RequestError, match="sql cannot read requester-pays buckets"):
         connect([paid], Storage(requester_pays=True))
+    elsewhere = Run("hf://datasets/me/runs/run", run.record, run.store)
+    object.__setattr__(elsewhere, "published", lambda: run.published())
+    with pytest.raises(RequestError, match=r"hf://.*: sql reads runs from folders and S3; copy the run there"):
+        connect([elsewhere], Storage())

@@ -19,6 +19,7 @@ from smoothcert.workers.storage.folder_store import FolderStore
 from smoothcert.workers.storage.store import sha256_of
 from tests.helpers import jobs
 from tests.helpers.finished_runs import file_of, finish, has, renew_hash, rows_of, settle, write
+from tests.helpers.web_server import WebServer
 
 REPLAY = ("--replay", 100, "--seed", 7)
 
@@ -71,6 +72,20 @@ def test_a_received_run_is_replayed(received: Received) -> None:
         "found_one_percent": 1.0,
         "fewest_found_95": 1,
     }
+
+
+def test_tars_and_checkpoint_may_lie_on_a_web_server(received: Received, web: WebServer) -> None:
+    """Its folders cannot be listed, but the names of the tars are known. A missing one is named."""
+    for file in (*received.images.rglob("*.tar"), received.weights):
+        web.files[f"/d/{file.name}"] = file.read_bytes()
+    there = (received.run, *REPLAY, "--images", f"{web.url}/d", "--checkpoint", f"{web.url}/d/received.pt")
+    code, text = smoothcert(*there)
+    assert code == 0, text
+    assert "Replayed 11 of 11 images" in text
+    del web.files["/d/01.tar"]
+    code, text = smoothcert(*there)
+    assert code == 2
+    assert f"--images: {web.url}/d has no 01.tar of " in text
 
 
 def test_a_part_of_the_images_proves_less(received: Received) -> None:

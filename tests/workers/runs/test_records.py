@@ -116,6 +116,29 @@ def test_training_json_has_the_bytes_of_the_first_version(counts: list[int] | No
     assert new.encode() == json.dumps(old, indent=1).encode()
 
 
+def test_records_keep_no_key_of_a_url() -> None:
+    """Runs and weights are given to others. All other text stays, whatever it looks like."""
+    url, plain = "https://me:KEY@h/a.tar?sig=KEY", "https://h/a.tar"
+    images = {"shards": [url, "s3://b/what?.tar"], "label_names": url, "version": "https://h/?v=1"}
+    kept = {"shards": [plain, "s3://b/what?.tar"], "label_names": plain, "version": "https://h/?v=1"}
+    job = {"name": "https://h/?n", "images": images, "model": {"checkpoint": url}}
+    recorded = {"name": "https://h/?n", "images": kept, "model": {"checkpoint": plain}}
+    training = TrainingRecord(training=job | {"validation": {"images": {"shards": url}}}, identity=IDENTITY)
+    assert json.loads(training.encode())["training"] == recorded | {"validation": {"images": {"shards": plain}}}
+    run = RunRecord(
+        run_id="0",
+        name="n",
+        partial=False,
+        identity=IDENTITY,
+        job=job,
+        checkpoint=CheckpointRecord(url=url, sha256="0", key=None),
+        shards=(ShardRecord.of(Shard("a.tar", url, 1, "v1"), None),),
+    )
+    content = json.loads(run.encode())
+    assert (content["job"], content["checkpoint"]["url"], content["shards"][0]["url"]) == (recorded, plain, plain)
+    assert (run.shards[0].url, run.job) == (url, job)
+
+
 def test_metadata_have_the_bytes_of_the_first_version() -> None:
     """One line, keys sorted."""
     old = {

@@ -14,8 +14,29 @@ from smoothcert.workers.storage.store import AnyStore, sha256_of
 
 def test_other_schemes_are_refused() -> None:
     """A URL of a scheme that is not supported is a RequestError that names the scheme."""
-    with pytest.raises(RequestError, match="gs:// is not supported"):
-        AnyStore(Storage()).find("gs://bucket/folder")
+    with pytest.raises(RequestError, match=r"ftp:// is not supported.* also https://, http://, hf://"):
+        AnyStore(Storage()).find("ftp://bucket/folder")
+
+
+@pytest.mark.parametrize(
+    ("url", "store"),
+    [
+        ("https://h/a", "HttpStore"),
+        ("HTTP://h/a", "HttpStore"),
+        ("hf://datasets/o/n/a", "HfStore"),
+        ("gs://b/a", "FsspecStore"),
+        ("az://c/a", "FsspecStore"),
+    ],
+)
+def test_files_are_only_read_from_other_places(url: str, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a store, one for a process, that refuses to write before it asks anybody."""
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "nobody")
+    monkeypatch.setenv("NO_GCE_CHECK", "true")  # no machine of Google answers here
+    found = AnyStore(Storage())._of(url)
+    assert type(found).__name__ == store
+    assert AnyStore(Storage())._of(url) is found
+    with pytest.raises(RequestError, match="files are only read from"):
+        AnyStore(Storage()).publish(url, "run.json", b"")
 
 
 def test_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
