@@ -1,6 +1,6 @@
 # make demo: set up and certify 20 photographs.   make test: set up and run the tests.
 # make check: lint, format, types and imports.    make format: let ruff rewrite the code.
-# make docs:  write the tables of the docs from the runs in runs/; RUNS=FOLDER names another folder.
+# make docs:  write docs/reference/ from the code, and tables from the runs in runs/; RUNS=FOLDER names another folder.
 
 PYTHON := $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -26,6 +26,7 @@ format: .venv/installed
 	$(BIN)/ruff format .
 
 docs: .venv/installed
+	$(BIN)/python -m scripts.reference
 	$(BIN)/python -m scripts.docs $(RUNS)
 
 .venv/installed: pyproject.toml constraints.txt

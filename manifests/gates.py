@@ -63,7 +63,7 @@ class Gate(Part):
     metric: Literal["certified", "smoothed", "clean", "errors"]
     """certified: images with a certificate (and, with labels, the right class); smoothed, clean: images classified as
     their label says; errors: images without votes or without a usable label."""
-    patch: Annotated[tuple[int, int] | None, BeforeValidator(_sides)] = None
+    patch: Annotated[tuple[int, int] | None, BeforeValidator(_sides, json_schema_input_type=int | str)] = None
     """Of metric certified: the side of a square in pixels, or HEIGHTxWIDTH."""
     rule: RuleName = RuleName.exact
     """Of metric certified."""

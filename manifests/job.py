@@ -244,9 +244,13 @@ class Job(Part):
     name: str
     """Shown in tables."""
     images: Images
+    """The tars, and what is in them."""
     model: Model
+    """The network that votes."""
     preprocess: Preprocess = Preprocess()
+    """From an image to the pixels that are certified."""
     ablation: Ablation
+    """What each vote shows of the image."""
     clean: bool = True
     """Also classify the whole image."""
     patches: tuple[Pixels, ...] = ()
@@ -258,7 +262,9 @@ class Job(Part):
     even if the run is complete.
     """
     execution: Execution = Execution()
+    """Who computes; not part of the identity."""
     storage: Storage = Storage()
+    """How to reach S3; not part of the identity."""
 
     @model_validator(mode="after")
     def _fits_the_image(self) -> Self:

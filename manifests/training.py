@@ -193,7 +193,9 @@ class Training(Part):
     checkpoint_every_epochs: Count = 1
     """Epochs from one checkpoint to the next; after an interruption, the same command continues from the newest."""
     execution: TrainExecution = TrainExecution()
+    """Who computes."""
     storage: Storage = Storage()
+    """How to reach S3."""
 
     @field_validator("name")
     @classmethod

@@ -55,6 +55,8 @@ AllowCode = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; messages go to stderr.")]
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists, unless it lies in a run.")]
+
 StorageSettings = Annotated[
     list[str] | None,
     typer.Option(
@@ -108,6 +110,10 @@ class Sort(StrEnum):
 
 class Format(StrEnum):
     csv = "csv"
+    markdown = "markdown"
+
+
+class Markdown(StrEnum):
     markdown = "markdown"
 
 
@@ -190,18 +196,23 @@ def plan(
     limit: Limit = None,
     tflops: Annotated[float, typer.Option(min=1e-6, help="Speed to assume, in TFLOP/s.")] = 1.0,
     allow_code: AllowCode = False,
+    as_json: AsJson = False,
 ) -> int:
     """Estimate the cost of a job and show its progress, without any vote. Exit code 1 if a shard would fail."""
-    from smoothcert.pipeline.certify.costs import plan_table
+    from smoothcert.pipeline.certify.costs import costs_of
 
-    costs = plan_table(_load(job, overrides, limit), tflops, allow_code=allow_code)
-    console = console_of()
-    show(console, costs.table)
+    costs = costs_of(_load(job, overrides, limit), tflops, allow_code=allow_code)
+    console = console_of(stderr=as_json)
+    if as_json:
+        print(json.dumps(costs.as_json()))
+    else:
+        show(console, costs.table)
     for notice in costs.notices:
         say(console, f"notice: {notice}")
     for failure in costs.failures:
-        say(console, f"failed: {failure}")
-    say(console, costs.run_url)
+        say(console, f"failed: {failure.reason}")
+    if not as_json:
+        say(console, costs.plan.run.url)
     return 1 if costs.failures else 0
 
 
@@ -212,13 +223,17 @@ def runs(
         str, typer.Argument(metavar="OUTPUT", help="Folder that holds the runs.", show_default=False, callback=_place)
     ],
     storage: StorageSettings = None,
+    as_json: AsJson = False,
 ) -> int:
     """List the runs in a folder: job, checkpoint, accuracy and progress of each."""
     from smoothcert.pipeline.overview.runs_list import runs_of
     from smoothcert.pipeline.overview.tables import show_runs
 
     found, damaged = runs_of(output, storage_of(storage or ()))
-    show_runs(found, console_of())
+    if as_json:
+        print(json.dumps([one.as_json() for one in found]))
+    else:
+        show_runs(found, console_of())
     for line in damaged:
         say(console_of(stderr=True), f"error: {line}")
     return 1 if damaged else 0
@@ -251,8 +266,9 @@ def query(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="With --failing, only the first N images.")] = None,
     parquet: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write the answers for each image to this file.")
+        str | None, typer.Option(metavar="OUT", help="Write the answers for each image to this file.")
     ] = None,
+    overwrite: Overwrite = False,
     storage: StorageSettings = None,
     as_json: AsJson = False,
     format: Annotated[Format | None, typer.Option(help="CSV or Markdown on stdout; messages go to stderr.")] = None,
@@ -263,6 +279,7 @@ def query(
     from smoothcert.pipeline.query.failing import Failing, refuse_several
     from smoothcert.pipeline.query.questions import answer, parse_patches, questions_of
     from smoothcert.workers.runs.run import open_run
+    from smoothcert.workers.storage.output_file import OutputFile
 
     if not failing and (sort is not None or limit is not None):
         raise RequestError("--sort and --limit are about the images of --failing; add it")
@@ -270,7 +287,8 @@ def query(
         raise RequestError("--by and --failing exclude each other; use one")
     if as_json and format is not None:
         raise RequestError("--json and --format exclude each other; use one")
-    opened = open_run(run, storage_of(storage or ()))
+    settings = storage_of(storage or ())
+    opened = open_run(run, settings)
     questions = questions_of(
         opened.job,
         patches=parse_patches(patch or ()),
@@ -286,7 +304,7 @@ def query(
     if parquet is None:
         found = answer(opened, questions, by_class=by is not None, per_image=hear)
     else:
-        with AnswersFile(parquet) as file:
+        with AnswersFile(OutputFile(parquet, "--parquet", overwrite, settings)) as file:
             found = answer(opened, questions, by_class=by is not None, per_image=[file, *hear])
             file.describe(found)
     form = "json" if as_json else "table" if format is None else format.value
@@ -318,17 +336,19 @@ def compare(
     ] = None,
     allow: Annotated[list[Reason] | None, typer.Option(help="Compare runs that differ so; repeatable.")] = None,
     markdown: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write the comparison as Markdown to this file.")
+        str | None, typer.Option(metavar="OUT", help="Write the comparison as Markdown to this file.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write a page to this file, with the votes of lost images.")
+        str | None, typer.Option(metavar="OUT", help="Write a page to this file, with the votes of lost images.")
     ] = None,
     names: ClassNames = None,
     parquet: Annotated[
-        Path | None, typer.Option(metavar="OUT", help="Write every image that changed to this file.")
+        str | None, typer.Option(metavar="OUT", help="Write every image that changed to this file.")
     ] = None,
+    overwrite: Overwrite = False,
     storage: StorageSettings = None,
     as_json: AsJson = False,
+    format: Annotated[Markdown | None, typer.Option(help="Markdown on stdout.")] = None,
 ) -> int:
     """Compare two runs image by image: what the new one lost and gained. With gates, fail if it lost too much."""
     from datetime import UTC, datetime
@@ -340,30 +360,37 @@ def compare(
     from smoothcert.pipeline.pages.class_names import class_names
     from smoothcert.pipeline.query.questions import parse_patches
     from smoothcert.workers.runs.run import open_run
-    from smoothcert.workers.storage.aside import check_new
+    from smoothcert.workers.storage.output_file import OutputFile
 
     if names is not None and html is None:
         raise RequestError("--names: the names stand on the page alone; add --html OUT")
-    for option, path in (("--html", html), ("--markdown", markdown), ("--parquet", parquet)):
-        if path is not None:
-            check_new(path, option)
+    if as_json and format is not None:
+        raise RequestError("--json and --format exclude each other; use one")
     settings = storage_of(storage or ())
+    named = {"--html": html, "--markdown": markdown, "--parquet": parquet}
+    outputs = {
+        option: OutputFile(place, option, overwrite, settings) for option, place in named.items() if place is not None
+    }
+    for output in outputs.values():
+        output.check()
     gates = None if gate is None else load_gates(gate)
     patches = parse_patches(patch or ())
     runs = open_run(base, settings), open_run(new, settings)
     called = class_names(names, runs[1])
     found = compare_runs(*runs, patches=patches, tolerance=tolerance, allow=allow or ())
     judged = None if gates is None else evaluate(found, gates, datetime.now(UTC).date(), file=gate)
-    if html is not None:
+    if "--html" in outputs:
         from smoothcert.pipeline.compare.page import html_of  # takes seconds: it decodes images
 
-        record.write_text(html_of(found, judged, called), html, "--html")
-    if parquet is not None:
-        record.write_changes(found, parquet)
-    if markdown is not None:
-        record.write_text(verdict.as_markdown(found, judged), markdown, "--markdown")
+        record.write_text(html_of(found, judged, called), outputs["--html"])
+    if "--parquet" in outputs:
+        record.write_changes(found, outputs["--parquet"])
+    if "--markdown" in outputs:
+        record.write_text(verdict.as_markdown(found, judged), outputs["--markdown"])
     if as_json:
         print(json.dumps(record.as_json(found, judged)))
+    elif format is not None:
+        print(verdict.as_markdown(found, judged), end="")
     else:
         verdict.show_comparison(found, judged, console_of())
     return 0 if judged is None or judged.passed else 1
@@ -376,29 +403,36 @@ def sql(
         list[str],
         typer.Argument(metavar='RUN... "SELECT ..."', help="Folders of runs, then a query.", show_default=False),
     ],
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV on stdout.")] = False,
-    parquet: Annotated[Path | None, typer.Option(metavar="OUT", help="Write the answer to this file.")] = None,
+    parquet: Annotated[str | None, typer.Option(metavar="OUT", help="Write the answer to this file.")] = None,
+    overwrite: Overwrite = False,
     storage: StorageSettings = None,
     as_json: AsJson = False,
+    format: Annotated[Format | None, typer.Option(help="CSV or Markdown on stdout.")] = None,
 ) -> None:
     """Ask the files of one or several runs in SQL. Tables: images, certified, classes, ablations, runs."""
     from smoothcert.pipeline.sql import answers
     from smoothcert.pipeline.sql.relations import connect
     from smoothcert.workers.runs.run import open_run
+    from smoothcert.workers.storage.output_file import OutputFile
 
     *folders, statement = runs_and_statement
     if not folders:
         raise RequestError('name a run, then the query in quotes: smoothcert sql RUN "select count(*) from images"')
-    if as_csv + as_json + (parquet is not None) > 1:
-        raise RequestError("--csv, --json and --parquet exclude each other; use one")
+    if (format is not None) + as_json + (parquet is not None) > 1:
+        raise RequestError("--format, --json and --parquet exclude each other; use one")
     settings = storage_of(storage or ())
+    output = None if parquet is None else OutputFile(parquet, "--parquet", overwrite, settings)
+    if output is not None:
+        output.check()
     answer = answers.ask(connect([open_run(_place(run), settings) for run in folders], settings), statement)
-    if parquet is not None:
-        answers.write_parquet(answer, parquet)
+    if output is not None:
+        answers.write_parquet(answer, output)
     elif as_json:
         answers.write_json(answer, sys.stdout)
-    elif as_csv:
+    elif format is Format.csv:
         answers.write_csv(answer, sys.stdout)
+    elif format is Format.markdown:
+        answers.write_markdown(answer, sys.stdout)
     else:
         answers.show_answer(answer, console_of())
 
@@ -420,10 +454,12 @@ def report(
     seed: Annotated[int, typer.Option(min=0, help="Seed of this choice.")] = 0,
     of_class: Annotated[int | None, typer.Option("--class", min=0, help="Choose only images of this class.")] = None,
     storage: StorageSettings = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write report.html, report.md and report.json about a run: figures, classes, weak places, images."""
     from smoothcert.pipeline.pages.class_names import class_names
     from smoothcert.pipeline.report.page import headline_of
+    from smoothcert.pipeline.report.record import headline_as_json
     from smoothcert.pipeline.report.report import report_of, write_report
     from smoothcert.workers.runs.run import open_run
 
@@ -432,11 +468,12 @@ def report(
     opened = open_run(run, storage_of(storage or ()))
     called = class_names(names, opened)
     found = report_of(opened, side=patch, sample=sample, seed=seed, of_class=of_class)
-    console = console_of()
-    for sentence in headline_of(found):
-        say(console, sentence)
-    for path in write_report(found, output or Path(f"report-{opened.run_id}"), called):
-        say(console, str(path))
+    paths = write_report(found, output or Path(f"report-{opened.run_id}"), called)
+    if as_json:
+        print(json.dumps(headline_as_json(found) | {"files": [str(path) for path in paths]}))
+    else:
+        for line in [*headline_of(found), *map(str, paths)]:
+            say(console_of(), line)
 
 
 @app.command()
@@ -513,33 +550,43 @@ def verify(
 
 @app.command()
 @ends_with_exit_code
-def status(run: RunFolder, storage: StorageSettings = None) -> None:
+def status(run: RunFolder, storage: StorageSettings = None, as_json: AsJson = False) -> None:
     """Show the progress of a run, from any machine; reads only storage."""
     from smoothcert.pipeline.overview.status import status_of
     from smoothcert.pipeline.overview.tables import status_table
     from smoothcert.workers.runs.run import open_run
 
-    opened = open_run(run, storage_of(storage or ()))
-    console = console_of()
-    show(console, status_table(status_of(opened)))
-    say(console, opened.url)
+    found = status_of(open_run(run, storage_of(storage or ())))
+    if as_json:
+        print(json.dumps(found.as_json()))
+    else:
+        console = console_of()
+        show(console, status_table(found))
+        say(console, found.run.url)
 
 
 @app.command()
 @ends_with_exit_code
-def repair(run: RunFolder, storage: StorageSettings = None) -> None:
+def repair(run: RunFolder, storage: StorageSettings = None, as_json: AsJson = False) -> None:
     """Move damaged files and a stale _SUCCESS to quarantine/; then run the same certify command again."""
+    from smoothcert.pipeline.overview.runs_list import run_as_json
     from smoothcert.pipeline.verify.processes import count_cores
     from smoothcert.pipeline.verify.repair import repair as repair_run
     from smoothcert.workers.runs.run import open_run
 
     settings = storage_of(storage or ())
-    console, moved = console_of(), repair_run(run, settings, count_cores())
-    for line in moved:
-        say(console, line)
+    moved, opened = repair_run(run, settings, count_cores()), open_run(run, settings)
+    complete = opened.complete()
+    if as_json:
+        described = run_as_json(opened, complete=complete, published=len(opened.published_tasks()))
+        print(json.dumps(described | {"moved": [one._asdict() for one in moved]}))
+        return
+    console = console_of()
+    for one in moved:
+        say(console, f"{one.file} is now {one.to}")
     if moved:
         say(console, "run the command that made the run again: it replaces these files")
-    elif open_run(run, settings).complete():
+    elif complete:
         say(console, "nothing to repair")
     else:
         say(console, "nothing to repair; the run is UNFINISHED: run the command that made it again to continue")
@@ -626,11 +673,16 @@ def import_checkpoint(
         str | None,
         typer.Option(help="State dict to take if there are several; default: the usual one.", show_default=False),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Convert a pickled or split checkpoint to one safetensors file, without running anything in it."""
     from smoothcert.pipeline.import_checkpoint import import_checkpoint
 
-    say(console_of(), import_checkpoint(file, output, key))
+    imported = import_checkpoint(file, output, key)
+    if as_json:
+        print(json.dumps(imported.as_json()))
+    else:
+        say(console_of(), imported.line)
 
 
 @app.command()
@@ -641,12 +693,14 @@ def finetune(
     local: Annotated[
         bool, typer.Option("--local", help="Train in this process, without Ray, whatever the file says.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a classifier whose smoothed form can be certified; run the same command again to continue."""
     from smoothcert.pipeline.finetune import finetune as finetune_network
     from smoothcert.workers.networks.described_jobs import load_training
 
-    finetune_network(load_training(training, [*(overrides or []), *(["execution.workers=1"] if local else [])]))
+    loaded = load_training(training, [*(overrides or []), *(["execution.workers=1"] if local else [])])
+    finetune_network(loaded, json_to=stdout_alone() if as_json else None)
 
 
 @app.command()

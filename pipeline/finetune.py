@@ -4,12 +4,13 @@ Both show the same: a bar on a terminal, and a line after each epoch.
 Not covered: the training itself (workers/training/loop.py).
 """
 
+import json
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -35,14 +36,17 @@ _END = None  # follows the last event of a training
 _LINE_EVERY_S = 60.0  # if no bar can be drawn
 
 
-def finetune(training: Training) -> None:
+def finetune(training: Training, *, json_to: TextIO | None = None) -> None:
     """Train until the weights are published, and say where they are.
 
+    Args:
+        training: what to do.
+        json_to: write one JSON object there; messages for people go to stderr.
     Raises:
         RequestError: the training file does not fit the model, the images, the output or this installation.
         RunError: the training cannot go on.
     """
-    console = console_of()
+    console = console_of(stderr=json_to is not None)
     training = _with_label_names(training)
     store, checkpoint = AnyStore(training.storage), training.model.checkpoint
     for images in [training.images, *([training.validation.images] if training.validation else [])]:
@@ -54,10 +58,15 @@ def finetune(training: Training) -> None:
     if training.execution.workers == 1:
         from smoothcert.workers.training.loop import train
 
-        _show(train(training), training, console)
+        figures = _show(train(training), training, console)
     else:
-        _train_under_ray(training, console)
-    say(console, f"{training.url}/weights.safetensors")
+        figures = _train_under_ray(training, console)
+    weights = f"{training.url}/weights.safetensors"
+    if json_to is not None:
+        last = None if figures is None else figures.as_json()
+        found = {"training": training.name, "path": training.url, "weights": weights, "figures": last}
+        print(json.dumps(found), file=json_to)
+    say(console, weights)
 
 
 def _with_label_names(training: Training) -> Training:
@@ -70,7 +79,8 @@ def _with_label_names(training: Training) -> Training:
     return training.model_copy(update=update)
 
 
-def _show(events: "Iterable[Event]", training: Training, console: Console) -> None:
+def _show(events: "Iterable[Event]", training: Training, console: Console) -> "Figures | None":
+    """Show the events; return the figures of the last epoch."""
     from smoothcert.workers.training.curves import Figures
     from smoothcert.workers.training.validation import Validated
 
@@ -83,12 +93,13 @@ def _show(events: "Iterable[Event]", training: Training, console: Console) -> No
     )
     # Each of several processes votes on its own part of the held-out images.
     held_out = "held-out images" if training.execution.workers == 1 else "held-out images of the first process"
+    last: Figures | None = None
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar, shown = progress.add_task("", total=None, epoch=f"1/{training.epochs}", what=""), time.monotonic()
         for event in events:
             epoch = f"{event.epoch}/{training.epochs}"
             if isinstance(event, Figures):
-                line = event.line(training.epochs)
+                last, line = event, event.line(training.epochs)
             else:
                 what = held_out if isinstance(event, Validated) else f"images, loss {event.loss:.3f}"
                 if progress.finished:
@@ -99,11 +110,14 @@ def _show(events: "Iterable[Event]", training: Training, console: Console) -> No
                 line = f"[{epoch}] {event.images:,} of {event.total:,} {what}"
             say(console, line)
             shown = time.monotonic()
+    return last
 
 
-def _train_under_ray(training: Training, console: Console) -> None:
+def _train_under_ray(training: Training, console: Console) -> "Figures | None":
     """Train in several processes. If one is lost, all restart from the newest checkpoint.
 
+    Returns:
+        The figures of the last epoch.
     Raises:
         RequestError: Ray Train is not installed, or the cluster has no room.
         RunError: processes were lost more often than `execution.max_failures`.
@@ -132,6 +146,7 @@ def _train_under_ray(training: Training, console: Console) -> None:
         finally:
             queue.put(_END)
             shown.result()
+    return shown.result()
 
 
 def _require_ray_train() -> None:

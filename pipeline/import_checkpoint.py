@@ -10,6 +10,7 @@ Not covered: whether the weights fit a network (workers/networks/classifiers.py,
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.names import printable
 from smoothcert.manifests.shards import instead_of
+from smoothcert.pipeline.console.looks import number_of
 from smoothcert.workers.networks.checkpoint_files import INDEX_SUFFIX, in_folder, is_index, what_it_is
 from smoothcert.workers.networks.checkpoints import choose_key, duplicates, looks_like_safetensors
 from smoothcert.workers.networks.inert_pickle import ITEM_BYTES, CallRefusedError, StoredTensor
@@ -32,7 +34,44 @@ from smoothcert.workers.storage.folder_store import FolderStore
 _MAX_GROWTH = 4  # times the file's size; more only if tensors share nearly all of their numbers
 
 
-def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) -> str:
+@dataclass(frozen=True)
+class Imported:
+    """The new file.
+
+    Attributes:
+        path: of the file.
+        tensors, parameters: numbers of them.
+        checkpoint_key: the state dict that was taken if the torch file holds several.
+        files: number of files that were joined; 1 without an index.
+        copies: tensors that were left out because they are the same as others.
+        left_out: names of what else was left out.
+    """
+
+    path: str
+    tensors: int
+    parameters: int
+    checkpoint_key: str | None = None
+    files: int = 1
+    copies: int = 0
+    left_out: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def line(self) -> str:
+        """The same for people."""
+        holds = f"{self.path}: {self.tensors:,} tensors with {self.parameters:,} parameters"
+        if self.files > 1:
+            return f"{holds} of {number_of(self.files, 'file')}, names as they were"
+        left_out = [*([f"{self.copies:,} copies"] if self.copies else []), *self.left_out]
+        return (
+            f"{holds} of {_describe(self.checkpoint_key)}, names as they were; "
+            f"left out: {', '.join(left_out) or 'nothing'}"
+        )
+
+
+def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) -> Imported:
     """Write a state dict of a torch file as safetensors.
 
     Args:
@@ -40,7 +79,7 @@ def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) ->
         output: the file to write; None: beside the checkpoint.
         key: which of several state dicts; None: the one that a job without `checkpoint_key` would take.
     Returns:
-        What the new file holds and what was left out, in one line.
+        What the new file holds and what was left out.
     Raises:
         RequestError: the checkpoint is not a torch file, or calls a function; or the output exists.
     """
@@ -54,7 +93,7 @@ def import_checkpoint(checkpoint: Path, output: Path | None, key: str | None) ->
     return _convert(checkpoint, output or checkpoint.with_suffix(".safetensors"), key)
 
 
-def _convert(checkpoint: Path, output: Path, key: str | None) -> str:
+def _convert(checkpoint: Path, output: Path, key: str | None) -> Imported:
     """Write the tensors of one state dict; objects beside them and second copies are left out."""
     content = _content(checkpoint)
     key = choose_key(content, key, str(checkpoint))
@@ -69,11 +108,13 @@ def _convert(checkpoint: Path, output: Path, key: str | None) -> str:
     _write_new(output, _numbers(checkpoint, kept))
     others = [name for name in state_dict if name not in stored]
     others += [] if key is None else [name for name in content if name != key]
-    left_out = [*([f"{len(copies):,} copies"] if copies else []), *sorted(map(printable, others))]
-    parameters = sum(math.prod(tensor.shape) for tensor in kept.values())
-    return (
-        f"{output}: {len(kept):,} tensors with {parameters:,} parameters of {_describe(key)}, names as they were; "
-        f"left out: {', '.join(left_out) or 'nothing'}"
+    return Imported(
+        str(output),
+        tensors=len(kept),
+        parameters=sum(math.prod(tensor.shape) for tensor in kept.values()),
+        checkpoint_key=key,
+        copies=len(copies),
+        left_out=tuple(sorted(map(printable, others))),
     )
 
 
@@ -91,7 +132,7 @@ def _require_file(checkpoint: Path) -> None:
         raise RequestError(f"{checkpoint} cannot be read ({reason_of(error)}); make it readable") from None
 
 
-def _join(index: Path, output: Path | None) -> str:
+def _join(index: Path, output: Path | None) -> Imported:
     """Write the tensors of all files that an index names as one file."""
     output = output or index.with_name(index.name.removesuffix(INDEX_SUFFIX)).with_suffix(".safetensors")
     parts: dict[str, list[str]] = {}
@@ -114,9 +155,7 @@ def _join(index: Path, output: Path | None) -> str:
         tensors |= {name: found[name] for name in names}
     _write_new(output, tensors)
     parameters = sum(tensor.numel() for tensor in tensors.values())
-    return (
-        f"{output}: {len(tensors):,} tensors with {parameters:,} parameters of {len(parts)} files, names as they were"
-    )
+    return Imported(str(output), tensors=len(tensors), parameters=parameters, files=len(parts))
 
 
 def _read_part(part: Path) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ A product of an n x a by an a x b matrix counts 2 n a b operations.
 """
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rich.table import Table
@@ -19,6 +19,8 @@ from smoothcert.pipeline.certify.image_counts import expect
 from smoothcert.pipeline.certify.plan import Plan, make_plan
 from smoothcert.pipeline.console.looks import facts, flop_text, plain, span
 from smoothcert.pipeline.overview.notices import left_out_notices
+from smoothcert.pipeline.overview.runs_list import run_as_json
+from smoothcert.pipeline.overview.status import FailedShard
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.ablations.tokens import token_groups
@@ -35,19 +37,70 @@ class Costs(NamedTuple):
     """What `smoothcert plan` prints.
 
     Attributes:
-        table: the figures.
+        plan: shards, checkpoint, and the run that is there or would be.
+        num_ablations: of an image.
+        tokens_per_image: None for a network without tokens.
+        flop_per_image: operations; None if torch cannot count them.
+        images: of the job; None if unknown.
+        tflops: the speed that is assumed, in 10^12 operations a second.
         notices: what else to know, a line each.
-        failures: shards that would fail, a line each.
-        run_url: where the run is, or would be.
+        failures: the shards that would fail.
     """
 
-    table: Table
+    plan: Plan
+    num_ablations: int
+    tokens_per_image: int | None
+    flop_per_image: int | None
+    images: int | None
+    tflops: float
     notices: list[str]
-    failures: list[str]
-    run_url: str
+    failures: list[FailedShard]
+
+    @property
+    def flop(self) -> int | None:
+        """Operations of all images, those that are done included."""
+        return None if self.images is None or self.flop_per_image is None else self.images * self.flop_per_image
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the shards that are still to do: their share of the bytes of all tars."""
+        if self.flop is None:
+            return None
+        todo, all_bytes = (sum(task.shard.size for task in tasks) for tasks in (self.plan.todo, self.plan.tasks))
+        return todo / max(1, all_bytes) * self.flop / 1e12 / self.tflops
+
+    @property
+    def bytes_out(self) -> int | None:
+        """About how many bytes the files of votes have."""
+        return None if self.images is None else self.images * (self.num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW)
+
+    @property
+    def table(self) -> Table:
+        """The figures for people."""
+        return _table_of(self)
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as numbers; null where they are unknown."""
+        plan = self.plan
+        published = len(plan.tasks) - len(plan.todo)
+        return {
+            **run_as_json(plan.run, complete=not plan.todo and plan.run.success() is not None, published=published),
+            "images": self.images,
+            "index_classes": plan.packed_classes,
+            "checkpoint_layout": plan.checkpoint_layout,
+            "ablations_per_image": self.num_ablations,
+            "tokens_per_image": self.tokens_per_image,
+            "operations_per_image": self.flop_per_image,
+            "operations": self.flop,
+            "tflops": self.tflops,
+            "seconds_left": self.seconds_left,
+            "bytes_out": self.bytes_out,
+            "notices": self.notices,
+            "failures": [failure._asdict() for failure in self.failures],
+        }
 
 
-def plan_table(job: Job, tflops: float, *, allow_code: bool = False) -> Costs:
+def costs_of(job: Job, tflops: float, *, allow_code: bool = False) -> Costs:
     """Estimate what a job costs, and find the shards that would fail.
 
     Args:
@@ -66,12 +119,21 @@ def plan_table(job: Job, tflops: float, *, allow_code: bool = False) -> Costs:
     _refuse_misfit(job, network, ablations)
     images = _count_images(plan)
     notices = [*plan.notices, *images.notices, *filter(None, [preprocess_notice(job)])]
-    table = _table_of(plan, ablations.num_ablations, work, images.total, tflops)
-    return Costs(table, notices, images.failures, plan.run.url)
+    return Costs(
+        plan,
+        num_ablations=ablations.num_ablations,
+        tokens_per_image=work.tokens,
+        flop_per_image=work.flop,
+        images=images.total,
+        tflops=tflops,
+        notices=notices,
+        failures=images.failures,
+    )
 
 
-def _table_of(plan: Plan, num_ablations: int, work: "_ImageWork", images: int | None, tflops: float) -> Table:
-    table, (tokens, operations) = facts(plan.job.name), work
+def _table_of(costs: Costs) -> Table:
+    plan, images, tokens, operations = costs.plan, costs.images, costs.tokens_per_image, costs.flop_per_image
+    table = facts(plan.job.name)
     table.add_row("run id", plan.run.run_id)
     table.add_row("shards", f"{len(plan.tasks):,}")
     table.add_row("  still to do", f"{len(plan.todo):,}")
@@ -79,18 +141,16 @@ def _table_of(plan: Plan, num_ablations: int, work: "_ImageWork", images: int | 
     if plan.packed_classes:
         table.add_row("classes by the index", f"{plan.packed_classes:,}")
     table.add_row("checkpoint", plain(plan.checkpoint_layout))
-    table.add_row("ablations an image", f"{num_ablations:,}")
+    table.add_row("ablations an image", f"{costs.num_ablations:,}")
     if tokens is not None:
-        table.add_row("tokens an ablation", f"{tokens / num_ablations:.2f}")
+        table.add_row("tokens an ablation", f"{tokens / costs.num_ablations:.2f}")
         table.add_row("tokens an image", f"{tokens:,}")
     table.add_row("operations an image", "unknown" if operations is None else flop_text(operations))
-    if images is not None:
-        share = sum(task.shard.size for task in plan.todo) / max(1, sum(task.shard.size for task in plan.tasks))
-        if operations is not None:
-            table.add_row("operations", flop_text(images * operations))
-            seconds = share * images * operations / 1e12 / tflops
-            table.add_row(f"time left at {tflops:g} TFLOP/s", span(seconds))
-        table.add_row("bytes out, about", f"{images * (num_ablations * _BYTES_A_VOTE + _BYTES_A_ROW):,}")
+    if costs.flop is not None and costs.seconds_left is not None:
+        table.add_row("operations", flop_text(costs.flop))
+        table.add_row(f"time left at {costs.tflops:g} TFLOP/s", span(costs.seconds_left))
+    if costs.bytes_out is not None:
+        table.add_row("bytes out, about", f"{costs.bytes_out:,}")
     return table
 
 
@@ -157,7 +217,7 @@ class _Images(NamedTuple):
 
     total: int | None
     notices: list[str]
-    failures: list[str]
+    failures: list[FailedShard]
 
 
 def _count_images(plan: Plan) -> _Images:
@@ -170,7 +230,7 @@ def _count_images(plan: Plan) -> _Images:
             counts.append(expected.images)
             left_out += expected.left_out
         except RunError as error:  # the tar is bad, or its disk
-            failures.append(f"shard {task.shard.name}: {error}")
+            failures.append(FailedShard(task.shard.name, f"shard {task.shard.name}: {error}"))
     unknown = None in counts
     notices = (
         ["only the tars say how many images there are; an index file beside them would list the number"]

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from smoothcert.pipeline.certify.events import Event, Failure, FoundPublished, Requeued
+from smoothcert.pipeline.overview.status import FailedShard
 from smoothcert.workers.runs.layout import DRIVERS
 from smoothcert.workers.runs.records import AttemptRecord, DriverRecord
 from smoothcert.workers.runs.run import Run
@@ -36,7 +37,7 @@ class Diary:
 
         self._run, self._began, self._start = run, datetime.now(UTC), time.monotonic()
         self.rows = 0
-        self.failures: list[str] = []
+        self.failures: list[FailedShard] = []
         self._lines = io.BytesIO()  # lines take a fifth of the memory of records
         self._images = Counter("smoothcert_images_total", "Images whose shard is published.")
         self._shards = Counter("smoothcert_shards_total", "Shards by what became of them.", tag_keys=("outcome",))
@@ -58,7 +59,7 @@ class Diary:
             case Requeued():
                 self._add("requeued", event, reason=event.reason)
             case Failure():
-                self.failures.append(event.reason)
+                self.failures.append(FailedShard(event.task.shard.name, event.reason))
                 self._add("failed", event, reason=event.reason)
 
     def publish(self) -> None:

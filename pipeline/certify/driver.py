@@ -23,9 +23,11 @@ from smoothcert.pipeline.certify.plan import Plan, make_plan
 from smoothcert.pipeline.certify.progress import progress_of
 from smoothcert.pipeline.console.looks import console_of, number_of, say, show
 from smoothcert.pipeline.overview.notices import faults_of, notices_of
+from smoothcert.pipeline.overview.runs_list import run_as_json
+from smoothcert.pipeline.overview.status import FailedShard
 from smoothcert.pipeline.overview.summary import Summary, summarise
 from smoothcert.pipeline.overview.tables import summary_table
-from smoothcert.workers.runs.layout import SUCCESS
+from smoothcert.workers.runs.layout import SUCCESS, VOTES
 from smoothcert.workers.runs.records import SuccessRecord
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import Introduction, ShardTask
@@ -87,29 +89,32 @@ def certify(
     plan = make_plan(job, allow_code=allow_code)
     for notice in plan.notices:
         say(console, f"notice: {notice}")
-    rate, failures = _certify_missing(plan, console, strict=strict_versions, unsafe_overwrite=unsafe_overwrite)
+    done = _certify_missing(plan, console, strict=strict_versions, unsafe_overwrite=unsafe_overwrite)
     summary = summarise(plan.run, job)
     complete = len(summary.files) == len(plan.tasks)
     if complete:
         _finish(plan, summary)
-    if json_to is not None:
-        print(json.dumps(_as_json(plan, summary, rate, complete=complete)), file=json_to)
     faults = list(faults_of(summary, job))
-    show(console, summary_table(summary, job, _title(plan, complete=complete), rate))
-    for line in [*(f"failed: {reason}" for reason in [*failures, *faults]), *_remarks(plan, summary)]:
+    if json_to is not None:
+        print(json.dumps(_as_json(plan, summary, done, faults, complete=complete)), file=json_to)
+    show(console, summary_table(summary, job, _title(plan, complete=complete), done.images_per_second))
+    reasons = [*(failure.reason for failure in done.failures), *faults]
+    for line in [*(f"failed: {reason}" for reason in reasons), *_remarks(plan, summary)]:
         say(console, line)
+    if summary.files:
+        say(console, f"rows, as Parquet: {plan.run.url}/{VOTES}")
     say(console, plan.run.url)
     if complete:
         return Ended(plan.run, faults)
     missing = f"{len(plan.tasks) - len(summary.files):,} of {len(plan.tasks):,} shards are missing"
-    return Ended(plan.run, [missing, *failures, *faults])
+    return Ended(plan.run, [missing, *reasons])
 
 
 class _Outcome(NamedTuple):
-    """What this driver did: images a second, None if there was nothing to do; and a line per shard that failed."""
+    """What this driver did: images a second, None if there was nothing to do; and the shards that failed."""
 
     images_per_second: float | None
-    failures: list[str]
+    failures: list[FailedShard]
 
 
 def _certify_missing(plan: Plan, console: Console, *, strict: bool, unsafe_overwrite: bool) -> _Outcome:
@@ -194,14 +199,14 @@ def _finish(plan: Plan, summary: Summary) -> None:
         )
 
 
-def _as_json(plan: Plan, summary: Summary, rate: float | None, *, complete: bool) -> dict[str, Any]:
+def _as_json(plan: Plan, summary: Summary, done: _Outcome, faults: Sequence[str], *, complete: bool) -> dict[str, Any]:
+    """The figures of the run, the shards that failed now, and why else the exit code is 1."""
     return {
-        "run_id": plan.run.run_id,
-        "path": plan.run.url,
-        "complete": complete,
-        "partial": plan.run.partial,
+        **run_as_json(plan.run, complete=complete, published=len(summary.files)),
         **summary.figures().as_json(),
-        "images_per_second": rate,
+        "images_per_second": done.images_per_second,
+        "failures": [failure._asdict() for failure in done.failures],
+        "faults": list(faults),
     }
 
 

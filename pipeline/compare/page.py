@@ -55,7 +55,7 @@ def html_of(comparison: Comparison, gates: GateResults | None = None, names: Seq
         "tables": [
             {"id": change, "title": title, "table": _table(rows)}
             for change in (LOST, GAINED)
-            for title, rows in image_table(comparison, change, MAX_ROWS)
+            for title, rows in image_table(comparison, change, MAX_ROWS, names)
         ],
         "runs": [(role, plain(text)) for role, text in runs_of(comparison)],
         "notices": list(notices_of(comparison)),

@@ -30,7 +30,7 @@ from smoothcert.pipeline.compare.measures import (
 )
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
-from smoothcert.workers.runs.votes_table import matrix_of, numbers_of
+from smoothcert.workers.runs.votes_table import column, matrix_of, numbers_of
 
 LOST, GAINED, KEPT_OTHER_CLASS = "lost", "gained", "kept_other_class"
 
@@ -40,21 +40,39 @@ _COLUMNS = [
 ]
 _REPEATED = pa.dictionary(pa.int8(), pa.string())
 _WHICH = pa.schema([("shard", pa.string()), ("key", pa.string()), ("label", pa.int32())])
+_SLACK = "Votes by which the certificate holds (0 or more) or fails in the {}; null without votes."
+_PLACE = "{} pixel of the weakest place of the patch, in the run that lacks the certificate; null without votes there."
 _DIFFERENCES = pa.schema(
     [
         *(("votes_changed", pa.int32()), ("votes_within_tolerance", pa.int32()), ("margin", pa.float32())),
         *(("within_tolerance", pa.bool_()), ("clean_within_tolerance", pa.bool_())),
     ]
 )
-_CHANGES = pa.schema(
+CHANGES = pa.schema(
     [
-        *_WHICH,
-        *(("patch_height", pa.int32()), ("patch_width", pa.int32()), ("rule", _REPEATED), ("change", _REPEATED)),
-        *(("base_prediction", pa.int32()), ("new_prediction", pa.int32())),
-        *(("base_slack", pa.int32()), ("new_slack", pa.int32()), ("top", pa.int32()), ("left", pa.int32())),
-        *(("votes_changed", pa.int32()), ("margin", pa.float32()), ("within_tolerance", pa.bool_())),
+        column("shard", pa.string(), "Base name of the tar."),
+        column("key", pa.string(), "The sample's key in the tar."),
+        column("label", pa.int32(), "Class of the image in the base; -1: none."),
+        column("patch_height", pa.int32(), "Height of the patch in pixels."),
+        column("patch_width", pa.int32(), "Width of the patch in pixels."),
+        column("rule", _REPEATED, "exact or margin."),
+        column(
+            "change", _REPEATED, "lost, gained or kept_other_class (certified in both runs, for different classes)."
+        ),
+        column("base_prediction", pa.int32(), "Prediction of the base; -1: none."),
+        column("new_prediction", pa.int32(), "Prediction of the new run; -1: none."),
+        column("base_slack", pa.int32(), _SLACK.format("base"), nullable=True),
+        column("new_slack", pa.int32(), _SLACK.format("new run"), nullable=True),
+        column("top", pa.int32(), _PLACE.format("Top"), nullable=True),
+        column("left", pa.int32(), _PLACE.format("Left"), nullable=True),
+        column("votes_changed", pa.int32(), "Ablations whose vote differs; null if unknown.", nullable=True),
+        column("margin", pa.float32(), "Largest margin of a changed vote; null without one.", nullable=True),
+        column(
+            "within_tolerance", pa.bool_(), "Whether rounding explains it: all changed votes are within the tolerance."
+        ),
     ]
 )
+"""A certificate of an image that was lost or gained, or holds for another class."""
 Columns = dict[str, Any]
 Ints = NDArray[np.int64]
 
@@ -165,7 +183,7 @@ def pair(base: Run, new: Run, measures: Sequence[Certified], tolerance: float = 
         other_labels += int((labelled & _other_label(shard)).sum())
     return Pairs(
         images=_joined(tables.images, _images_schema(one, two)),
-        changes=_joined(tables.changes, _CHANGES),
+        changes=_joined(tables.changes, CHANGES),
         only_base=_joined(tables.only_base, _alone_schema(one)),
         only_new=_joined(tables.only_new, _alone_schema(two)),
         labelled=labelled,
@@ -298,7 +316,7 @@ def _changes(shard: _Shard, one: _Side, two: _Side, judged: Columns, differences
         if there.any():
             columns = {name: pa.array(column).filter(pa.array(there)) for name, column in own.items()}
             columns |= _described(measure, change, base, new, there[any_change])
-            yield _table(_CHANGES, shard.name, shard.base.filter(there), columns)
+            yield _table(CHANGES, shard.name, shard.base.filter(there), columns)
 
 
 def _kept(shard: _Shard, one: _Side, two: _Side, other_class: Bools) -> dict[Certified, Bools]:

@@ -3,7 +3,6 @@
 Not covered: what people read (verdict.py).
 """
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -11,9 +10,9 @@ import pyarrow.parquet as pq
 from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison
 from smoothcert.pipeline.compare.gates import GateResults
 from smoothcert.workers.runs.run import Run
-from smoothcert.workers.storage.aside import new_file
+from smoothcert.workers.storage.output_file import OutputFile
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when a key of the JSON changes its meaning or goes."""
 
 
@@ -60,7 +59,7 @@ def as_json(comparison: Comparison, gates: GateResults | None = None) -> dict[st
 
 
 def _run(run: Run, *, complete: bool) -> dict[str, Any]:
-    return {"run_id": run.run_id, "path": run.url, "name": run.name, "complete": complete}
+    return {"run_id": run.run_id, "job": run.name, "path": run.url, "complete": complete}
 
 
 def _changed(name: str, changed: Changed | None) -> dict[str, int | None]:
@@ -92,17 +91,17 @@ def _gates(gates: GateResults) -> dict[str, Any]:
     }
 
 
-def write_changes(comparison: Comparison, path: Path) -> None:
+def write_changes(comparison: Comparison, output: OutputFile) -> None:
     """Write a row for each image and certificate that was lost or gained, or holds for another class.
 
     Raises:
         RequestError: the file exists, or cannot be written.
     """
-    with new_file(path, "--parquet") as file:
+    with output.opened() as file:
         pq.write_table(comparison.pairs.changes, file, compression="zstd")
 
 
-def write_text(text: str, path: Path, option: str) -> None:
+def write_text(text: str, output: OutputFile) -> None:
     """Write a text; errors as for `write_changes`."""
-    with new_file(path, option) as file:
+    with output.opened() as file:
         file.write(text.encode(errors="surrogateescape"))

@@ -6,6 +6,7 @@ Not covered: the figures (comparison.py), the gates (gates.py), JSON (record.py)
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa
 from rich import box
@@ -27,6 +28,8 @@ from smoothcert.pipeline.console.looks import (
     show,
 )
 from smoothcert.pipeline.overview.runs_list import run_in_words
+from smoothcert.pipeline.pages.class_names import name_of
+from smoothcert.workers.runs.votes_table import ABSENT
 
 MAX_IMAGES = 20
 """Images that the terminal and Markdown show."""
@@ -186,14 +189,16 @@ def _changed(name: str, counts: Changed) -> str:
 
 def image_tables(comparison: Comparison) -> Iterator[tuple[str, list[Row]]]:
     """A title and rows of cells: first the images that lost a certificate, then those that gained one."""
-    left = MAX_IMAGES
+    left, names = MAX_IMAGES, comparison.new.class_names
     for change in (LOST, GAINED):
-        for title, rows in image_table(comparison, change, left):
+        for title, rows in image_table(comparison, change, left, names):
             left -= len(rows)
             yield title, rows
 
 
-def image_table(comparison: Comparison, change: str, most: int) -> Iterator[tuple[str, list[Row]]]:
+def image_table(
+    comparison: Comparison, change: str, most: int, names: Sequence[str]
+) -> Iterator[tuple[str, list[Row]]]:
     """The images that lost, or gained, a certificate, if there are any: a title, and rows of cells of the first."""
     if not comparison.certified:
         return
@@ -203,17 +208,17 @@ def image_table(comparison: Comparison, change: str, most: int) -> Iterator[tupl
         more = f" (the first {len(shown)}; --parquet writes all)" if len(shown) < len(images) else ""
         rule = comparison.certified[0].measure.rule
         title = f"{number_of(len(images), 'image')} {change} a certificate of the {rule} rule{more}"
-        yield title, [*map(_cells, shown.to_pylist())]
+        yield title, [_cells(one, names) for one in shown.to_pylist()]
 
 
-def _cells(change: dict[str, object]) -> Row:
+def _cells(change: dict[str, Any], names: Sequence[str]) -> Row:
     place = DASH if change["top"] is None else f"{change['top']}, {change['left']}"
     margin = DASH if change["margin"] is None else f"{change['margin']:.3g}"
     return {
         "shard": str(change["shard"]),
         "key": str(change["key"]),
-        "label": _class(change["label"]),
-        "prediction": f"{_class(change['base_prediction'])} -> {_class(change['new_prediction'])}",
+        "label": _class(change["label"], names),
+        "prediction": " -> ".join(_class(change[f"{role}_prediction"], names) for role in ("base", "new")),
         "patch": f"{change['patch_height']} x {change['patch_width']}",
         "slack": f"{_number(change['base_slack'])} -> {_number(change['new_slack'])}",
         "weakest place": place,
@@ -221,8 +226,8 @@ def _cells(change: dict[str, object]) -> Row:
     }
 
 
-def _class(number: object) -> str:
-    return DASH if number == -1 else str(number)
+def _class(number: int, names: Sequence[str]) -> str:
+    return DASH if number == ABSENT else name_of(number, names)
 
 
 def _number(value: object) -> str:

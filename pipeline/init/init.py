@@ -16,12 +16,13 @@ from smoothcert.pipeline.init.images import Labels, Looked, labels_of, look_at
 from smoothcert.pipeline.init.job_file import text_of
 from smoothcert.pipeline.init.network import Described, describe
 from smoothcert.workers.networks.described_jobs import load_job
-from smoothcert.workers.storage.aside import check_new, written_aside
+from smoothcert.workers.storage.aside import written_aside
+from smoothcert.workers.storage.output_file import OutputFile
 from smoothcert.workers.storage.store import AnyStore
 
 _HEAD = (
     "Written by `smoothcert init`. Check what the comments say, then run `smoothcert plan {name}`. "
-    "manifests/job.py explains every key."
+    "docs/reference/job.md explains every key."
 )
 _SHARES = (0.01, 0.02, 0.03)  # of the image's area; the patches that papers report
 
@@ -41,7 +42,7 @@ class Written(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
-        return {"job_file": str(self.path), "summary": self.summary, "notices": self.notices}
+        return {"path": str(self.path), "summary": self.summary, "notices": self.notices}
 
 
 def init(model: str, data: str, output: Path, overrides: Sequence[str]) -> Written:
@@ -55,7 +56,7 @@ def init(model: str, data: str, output: Path, overrides: Sequence[str]) -> Writt
     Raises:
         RequestError: network or images do not say enough of themselves, or the file exists.
     """
-    check_new(output, "--output")
+    OutputFile(str(output), "--output").check()
     written = content_of(Job, overrides)
     store = AnyStore(storage_of([one.removeprefix("storage.") for one in overrides if one.startswith("storage.")]))
     looked = look_at(data, store)

@@ -1,43 +1,68 @@
-"""`smoothcert runs`: a line about each run of an output. Reads storage alone, so it works on any machine.
+"""`smoothcert runs`: the runs of an output in short. Reads storage alone, so it works on any machine.
 
-Not covered: how the list looks (tables.py).
+Also which run it is, in words and in the keys that the JSON of all commands uses. Not covered: how the list looks
+(tables.py).
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from smoothcert.manifests.errors import RequestError, SmoothcertError
 from smoothcert.manifests.job import Ablation, Storage
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.shards import instead_of
-from smoothcert.pipeline.console.looks import DASH, checkpoint, percent, plain, short_hash
+from smoothcert.pipeline.console.looks import checkpoint
 from smoothcert.workers.runs.layout import RUN_JSON
+from smoothcert.workers.runs.records import SuccessRecord
 from smoothcert.workers.runs.run import Run, find_run
 from smoothcert.workers.storage.store import AnyStore
 
 _MAX_SEARCHED_NAMES = 1000
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-class RunInShort(NamedTuple):
-    """A run as text, the columns of `smoothcert runs`.
+@dataclass(frozen=True)
+class RunInShort:
+    """A run without its rows.
 
-    Accuracies are those of _SUCCESS: a dash without it, or without labels.
+    Attributes:
+        run: the run.
+        published: number of shards with a file of votes.
+        success: the figures of _SUCCESS; None without it.
     """
 
-    run: str
-    begun: str
-    job: str
-    architecture: str
-    checkpoint: str
-    sha256: str
-    ablation: str
-    limit: str
-    shards: str
-    images: str
-    clean: str
-    smoothed: str
-    state: str
+    run: Run
+    published: int
+    success: SuccessRecord | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether _SUCCESS and all files are there."""
+        return self.success is not None and self.published == len(self.run.tasks)
+
+    @property
+    def begun(self) -> datetime | None:
+        """When the run began, in UTC; None if run.json, which may have been written by hand, does not say it."""
+        try:
+            return datetime.fromisoformat(self.run.record.created or "").astimezone(UTC)
+        except ValueError:
+            return None
+
+    def as_json(self) -> dict[str, Any]:
+        """The run in keys that all commands use; figures are those of _SUCCESS, null without it."""
+        job, success = self.run.job, self.success
+        return {
+            **run_as_json(self.run, complete=self.complete, published=self.published),
+            "begun": None if self.begun is None else self.begun.isoformat(timespec="seconds"),
+            "architecture": job.model.architecture,
+            "ablation": job.ablation.model_dump(),
+            "limit": job.images.limit if self.run.partial else None,
+            "images": None if success is None else success.rows,
+            "clean_accuracy": None if success is None else success.clean_accuracy,
+            "smoothed_accuracy": None if success is None else success.smoothed_accuracy,
+        }
 
 
 class RunsOfOutput(NamedTuple):
@@ -66,7 +91,7 @@ def runs_of(output: str, storage: Storage = Storage()) -> RunsOfOutput:  # noqa:
             damaged.append(str(error))
     if not runs and not damaged:
         raise RequestError(f"{output} {_without_runs(output, store)}")
-    return RunsOfOutput(sorted(runs, key=lambda run: (run.begun, run.run)), damaged)
+    return RunsOfOutput(sorted(runs, key=lambda one: (one.begun or _LONG_AGO, one.run.run_id)), damaged)
 
 
 def _without_runs(output: str, store: AnyStore) -> str:
@@ -83,32 +108,30 @@ def _without_runs(output: str, store: AnyStore) -> str:
 
 
 def _in_short(run: Run) -> RunInShort:
-    job, success, total = run.job, run.success(), len(run.tasks)
-    published = total - len(run.missing())
-    complete = success is not None and published == total
-    return RunInShort(
-        run=run.run_id,
-        begun=_minute(run.record.created),
-        job=plain(run.name),
-        architecture=job.model.architecture,
-        checkpoint=plain(PurePosixPath(job.model.checkpoint).name),
-        sha256=short_hash(run.checkpoint_sha256),
-        ablation=ablation_in_words(job.ablation),
-        limit=f"{job.images.limit:,}" if run.partial else "",
-        shards=f"{published:,}/{total:,}",
-        images="" if success is None else f"{success.rows:,}",
-        clean=DASH if success is None else percent(success.clean_accuracy),
-        smoothed=DASH if success is None else percent(success.smoothed_accuracy),
-        state=("complete" if complete else "incomplete") + (" PARTIAL" if run.partial else ""),
-    )
+    success = run.success()
+    _ = run.job  # a damaged job is an error here, not where it is shown
+    return RunInShort(run, len(run.tasks) - len(run.missing()), success)
 
 
-def _minute(created: str | None) -> str:
-    """When a run began, in UTC; run.json may have been written by hand."""
-    try:
-        return f"{datetime.fromisoformat(created or '').astimezone(UTC):%Y-%m-%d %H:%M}"
-    except ValueError:
-        return DASH
+def run_as_json(run: Run, *, complete: bool, published: int) -> dict[str, Any]:
+    """Which run it is and how far it has come, in the keys that the JSON of all commands uses.
+
+    Args:
+        run: the run.
+        complete: whether _SUCCESS and all files are there.
+        published: number of shards with a file of votes.
+    """
+    return {
+        "run_id": run.run_id,
+        "job": run.name,
+        "path": run.url,
+        "checkpoint": run.record.checkpoint.url,
+        "checkpoint_sha256": run.checkpoint_sha256,
+        "complete": complete,
+        "partial": run.partial,
+        "shards": len(run.tasks),
+        "published": published,
+    }
 
 
 def run_in_words(run: Run) -> str:

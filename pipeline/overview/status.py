@@ -5,8 +5,11 @@ Not covered: how it looks (tables.py).
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from smoothcert.manifests.errors import RunError
+from smoothcert.pipeline.overview.runs_list import run_as_json
 from smoothcert.workers.runs.json_file import parse
 from smoothcert.workers.runs.layout import DRIVERS, VOTES
 from smoothcert.workers.runs.published import read_published
@@ -14,6 +17,13 @@ from smoothcert.workers.runs.records import AttemptRecord, DriverRecord
 from smoothcert.workers.runs.run import Run
 
 _RECENT_SHARDS = 20  # the rate is measured over their publication
+
+
+class FailedShard(NamedTuple):
+    """A shard that failed, or would fail: the name of its tar, and why, on one line that names it, too."""
+
+    shard: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -24,13 +34,21 @@ class LastDriver:
         url: of its diary.
         node: name of its machine; None if the diary cannot be read.
         outcomes: number of attempts at shards by what became of them.
-        failures: why shards failed.
+        failures: the shards that failed.
     """
 
     url: str
     node: str | None = None
     outcomes: tuple[tuple[str, int], ...] = ()
-    failures: tuple[str, ...] = ()
+    failures: tuple[FailedShard, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "path": self.url,
+            "node": self.node,
+            "outcomes": dict(self.outcomes),
+            "failures": [failure._asdict() for failure in self.failures],
+        }
 
 
 @dataclass(frozen=True)
@@ -59,6 +77,28 @@ class Status:
     def missing(self) -> int:
         """Number of shards without a file of votes."""
         return len(self.run.tasks) - self.published
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the missing shards take at the rate of the last ones; None if that cannot be told."""
+        return None if self.seconds_per_shard is None else self.missing * self.seconds_per_shard
+
+    def as_json(self) -> dict[str, Any]:
+        """What the table of `smoothcert status` says; times are ISO 8601 in UTC."""
+        last_s = self.last_published_s
+        return {
+            **run_as_json(self.run, complete=self.complete, published=self.published),
+            "ablation": self.run.job.ablation.model_dump(),
+            "limit": self.run.job.images.limit if self.run.partial else None,
+            "images": sum(self.rows.values()),
+            "status": self.rows,
+            "last_published": None
+            if last_s is None
+            else datetime.fromtimestamp(last_s, UTC).isoformat(timespec="seconds"),
+            "seconds_per_shard": self.seconds_per_shard,
+            "seconds_left": self.seconds_left,
+            "last_driver": None if self.last_driver is None else self.last_driver.as_json(),
+        }
 
 
 def status_of(run: Run) -> Status:
@@ -104,5 +144,7 @@ def _last_driver(run: Run) -> LastDriver | None:
     except RunError:  # a diary is a log: the figures of the run do not depend on it
         return LastDriver(url)
     outcomes = Counter(attempt.outcome for attempt in attempts)
-    failures = tuple(attempt.reason or "" for attempt in attempts if attempt.outcome == "failed")
+    failures = tuple(
+        FailedShard(attempt.shard, attempt.reason or "") for attempt in attempts if attempt.outcome == "failed"
+    )
     return LastDriver(url, driver.node, tuple(sorted(outcomes.items())), failures)

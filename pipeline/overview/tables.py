@@ -6,13 +6,26 @@ Not covered: where the figures come from (summary.py, status.py, runs_list.py).
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 
 from rich import box
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from smoothcert.manifests.job import Job
-from smoothcert.pipeline.console.looks import checkpoint, digits, facts, fits, percent, plain, say, show, span
+from smoothcert.pipeline.console.looks import (
+    DASH,
+    checkpoint,
+    digits,
+    facts,
+    fits,
+    percent,
+    plain,
+    say,
+    short_hash,
+    show,
+    span,
+)
 from smoothcert.pipeline.overview.runs_list import RunInShort, ablation_in_words
 from smoothcert.pipeline.overview.status import LastDriver, Status
 from smoothcert.pipeline.overview.summary import Summary
@@ -86,9 +99,9 @@ def _times(status: Status) -> Iterator[tuple[str, str]]:
         return
     ago = span(max(0.0, time.time() - last_s))
     yield "last shard", f"{datetime.fromtimestamp(last_s, UTC):%Y-%m-%d %H:%M:%S} UTC, {ago} ago"
-    if status.missing and status.seconds_per_shard is not None:
+    if status.missing and status.seconds_per_shard is not None and status.seconds_left is not None:
         yield "a shard takes", span(status.seconds_per_shard)
-        yield "left, at that rate", span(status.missing * status.seconds_per_shard)
+        yield "left, at that rate", span(status.seconds_left)
 
 
 def _last_driver(driver: LastDriver | None) -> Iterator[tuple[str, str]]:
@@ -99,7 +112,7 @@ def _last_driver(driver: LastDriver | None) -> Iterator[tuple[str, str]]:
         return
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in driver.outcomes)
     yield "last driver", f"on {driver.node}: {outcomes}"
-    yield from (("failed", reason) for reason in driver.failures)
+    yield from (("failed", failure.reason) for failure in driver.failures)
 
 
 def show_runs(runs: Sequence[RunInShort], console: Console) -> None:
@@ -113,22 +126,42 @@ def show_runs(runs: Sequence[RunInShort], console: Console) -> None:
 
 
 def _runs_table(runs: Sequence[RunInShort]) -> Table:
-    columns = [
-        Column(title, no_wrap=True, justify="right" if title in _RIGHT_ALIGNED else "left")
-        for title in RunInShort._fields
-    ]
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, highlight=True)
-    for run in runs:
-        table.add_row(*run)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, highlight=True)
+    rows = [_cells(run) for run in runs]
+    for title in rows[0] if rows else ():
+        table.add_column(title, no_wrap=True, justify="right" if title in _RIGHT_ALIGNED else "left")
+    for row in rows:
+        table.add_row(*row.values())
     return table
 
 
+def _cells(short: RunInShort) -> dict[str, str]:
+    """A run as text; a dash replaces what does not exist, such as an accuracy without labels."""
+    run, success = short.run, short.success
+    return {
+        "run": run.run_id,
+        "begun": DASH if short.begun is None else f"{short.begun:%Y-%m-%d %H:%M}",
+        "job": plain(run.name),
+        "architecture": run.job.model.architecture,
+        "checkpoint": plain(PurePosixPath(run.job.model.checkpoint).name),
+        "sha256": short_hash(run.checkpoint_sha256),
+        "ablation": ablation_in_words(run.job.ablation),
+        "limit": f"{run.job.images.limit:,}" if run.partial else "",
+        "shards": f"{short.published:,}/{len(run.tasks):,}",
+        "images": "" if success is None else f"{success.rows:,}",
+        "clean": DASH if success is None else percent(success.clean_accuracy),
+        "smoothed": DASH if success is None else percent(success.smoothed_accuracy),
+        "state": ("complete" if short.complete else "incomplete") + (" PARTIAL" if run.partial else ""),
+    }
+
+
 def _lines_of(run: RunInShort) -> list[str]:
-    limit = f", limit {run.limit}" if run.limit else ""
-    images = f", {run.images} images" if run.images else ""
+    cells = _cells(run)
+    limit = f", limit {cells['limit']}" if cells["limit"] else ""
+    images = f", {cells['images']} images" if cells["images"] else ""
     return [
-        f"{run.run}  {run.begun}  {run.state}, {run.shards} shards{images}",
-        f"  {run.job}",
-        f"  {run.ablation}{limit}, clean accuracy {run.clean}, smoothed {run.smoothed}",
-        f"  {run.architecture}, {run.checkpoint} {run.sha256}",
+        f"{cells['run']}  {cells['begun']}  {cells['state']}, {cells['shards']} shards{images}",
+        f"  {cells['job']}",
+        f"  {cells['ablation']}{limit}, clean accuracy {cells['clean']}, smoothed {cells['smoothed']}",
+        f"  {cells['architecture']}, {cells['checkpoint']} {cells['sha256']}",
     ]

@@ -20,30 +20,28 @@ _FROM_LIST = Field(strict=False)  # JSON has lists where a record has tuples
 
 
 class PackRequest(Record):
-    """What determines the tars, byte by byte.
-
-    Attributes:
-        source: where the images are; it may move.
-        images: how many the source lists.
-        fingerprint: of their names, sizes, times and labels.
-        seed: of the order; None for the order of the source.
-        shard_images, shard_bytes: the most that a tar holds; None for any number.
-        names: of the tars.
-        classes_sha256: of class numbers and names.
-    """
+    """What determines the tars, byte by byte."""
 
     error = RequestError
     remedy = "name another folder"
     json_style = {"indent": 1}  # noqa: RUF012  a ClassVar of Record
 
     source: str
+    """Where the images were; they may move."""
     images: int
+    """How many images the source lists."""
     fingerprint: str
+    """Hash of their names, sizes, times and labels."""
     seed: int | None
+    """Seed of the order; null for the order of the source."""
     shard_images: int | None
+    """Most images in a tar; null for any number."""
     shard_bytes: int | None
+    """Most bytes in a tar; null for any number."""
     names: str
+    """Pattern of the names of the tars."""
     classes_sha256: str
+    """SHA-256 of class numbers and names, in hex."""
 
 
 class ShardEntry(Record):
@@ -72,28 +70,27 @@ class ShardEntry(Record):
 
 
 class PackIndex(Record):
-    """index.json.
-
-    Attributes:
-        packed: the request; its presence says that smoothcert wrote the file.
-        images, unlabelled: in all tars; without label.
-        classes: names of the classes 0, 1, ...; None if only numbers are known.
-        images_of_class: by number.
-        suffixes: of the images.
-        left_out: how many, by reason.
-        shardlist: `url`, `nsamples`, `filesize` and `sha256` of each tar, as wids has it.
-    """
+    """index.json."""
 
     error = RequestError
     remedy = "restore it, or pack into another folder"
     json_style = {"indent": 1}  # noqa: RUF012
 
     wids_version: int = 1
+    """Version of the format of the index, as wids has it."""
     packed: PackRequest
+    """What was asked for; its presence says that smoothcert wrote the file."""
     images: int
+    """Images in all tars."""
     unlabelled: int
+    """Those of them without label."""
     classes: Texts | None
+    """Names of the classes 0, 1, ...; null if only numbers are known."""
     images_of_class: Counts
+    """Images of each class, by number."""
     suffixes: Texts
+    """Suffixes of the images."""
     left_out: dict[str, int]
+    """Number of things in the source that were left out, by reason."""
     shardlist: Annotated[tuple[dict[str, Any], ...], _FROM_LIST]
+    """`url`, `nsamples`, `filesize` (bytes) and `sha256` of each tar, as wids has it."""

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,8 +20,8 @@ from smoothcert.pipeline.pages.class_names import name_of
 from smoothcert.pipeline.query.questions import Answered, Answers, Counts, Question, Result, answer
 from smoothcert.workers.ablations.touched import MAX_LISTED
 from smoothcert.workers.notebook import html_table
-from smoothcert.workers.runs.votes_table import METADATA_KEY, spread
-from smoothcert.workers.storage.aside import new_file
+from smoothcert.workers.runs.votes_table import METADATA_KEY, column, spread
+from smoothcert.workers.storage.output_file import OutputFile
 
 Row = dict[str, str]
 """Cells by the titles of their columns."""
@@ -30,20 +29,30 @@ Row = dict[str, str]
 
 SCHEMA = pa.schema(
     [
-        ("shard", pa.string()),
-        ("key", pa.string()),
-        ("patch_height", pa.int32()),
-        ("patch_width", pa.int32()),
-        ("patches", pa.int32()),
-        ("stride", pa.int32()),
-        ("tolerance", pa.float64()),
-        ("rule", pa.string()),
-        ("label", pa.int32()),
-        ("prediction", pa.int32()),
-        ("certified", pa.bool_()),
-        ("slack", pa.int32()),
-        ("is_bound", pa.bool_()),
-        ("weakest", pa.list_(pa.list_(pa.int32(), 2))),
+        column("shard", pa.string(), "Base name of the tar."),
+        column("key", pa.string(), "The sample's key in the tar."),
+        column("patch_height", pa.int32(), "Of the question: height of the patch in pixels."),
+        column("patch_width", pa.int32(), "Of the question: width of the patch in pixels."),
+        column("patches", pa.int32(), "Of the question: number of patches at once."),
+        column("stride", pa.int32(), "Of the question: distance between the ablations that vote, in pixels."),
+        column("tolerance", pa.float64(), "Of the question: votes with smaller margins count as the attacker's."),
+        column("rule", pa.string(), "Of the question: exact or margin."),
+        column("label", pa.int32(), "Class of the image; null without a usable label.", nullable=True),
+        column("prediction", pa.int32(), "Class with the most votes; null without votes.", nullable=True),
+        column("certified", pa.bool_(), "Whether no such patches change the prediction; false without votes."),
+        column(
+            "slack",
+            pa.int32(),
+            "Votes by which the certificate holds, 0 or more, or fails, below 0; null without votes.",
+            nullable=True,
+        ),
+        column("is_bound", pa.bool_(), "Whether `certified` and `slack` are sound bounds, not exact."),
+        column(
+            "weakest",
+            pa.list_(pa.list_(pa.int32(), 2)),
+            "Top and left pixel of each patch where the slack is smallest; null for bounds and without votes.",
+            nullable=True,
+        ),
     ]
 )
 """The answer to a question for one image: the columns of AnswersFile."""
@@ -56,9 +65,9 @@ class AnswersFile:
     `smoothcert` which run was asked, and how much of it was published.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, output: OutputFile) -> None:
         self._opened = ExitStack()
-        file = self._opened.enter_context(new_file(path, "--parquet"))
+        file = self._opened.enter_context(output.opened())
         self._writer = self._opened.enter_context(pq.ParquetWriter(file, SCHEMA, compression="zstd"))
 
     def __enter__(self) -> Self:
@@ -114,6 +123,7 @@ def html_of(answers: Answers) -> str:
 
 
 def describe_run(answers: Answers) -> dict[str, Any]:
+    """Which run was asked, and how much of it was there."""
     run = answers.run
     return {
         "run_id": run.run_id,
@@ -121,7 +131,8 @@ def describe_run(answers: Answers) -> dict[str, Any]:
         "checkpoint_sha256": run.checkpoint_sha256,
         "complete": answers.complete,
         "partial": run.partial,
-        "shards": [answers.shards, len(run.tasks)],
+        "shards": len(run.tasks),
+        "published": answers.shards,
     }
 
 
@@ -243,7 +254,7 @@ def as_json(answers: Answers) -> list[dict[str, Any]]:
 
 
 CSV_COLUMNS = [
-    *("run_id", "job", "checkpoint_sha256", "complete", "partial"),
+    *("run_id", "job", "checkpoint_sha256", "complete", "partial", "shards", "published"),
     *("patch_height", "patch_width", "patches", "stride", "tolerance", "rule", "class", "class_name"),
     *("images", "certified", "correct", "certified_correct", "is_bound"),
 ]

@@ -11,8 +11,39 @@ from smoothcert.pipeline.report.gallery import Entry
 from smoothcert.pipeline.report.report import Report
 from smoothcert.pipeline.report.sample import SampleFigures
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when a key of the JSON changes its meaning or goes."""
+
+
+KEYS = {
+    "schema": "Raised when a key changes its meaning or goes.",
+    "run_id": "The run.",
+    "job": "Name of the job.",
+    "path": "Folder or URL of the run.",
+    "checkpoint_sha256": "SHA-256 of the weights, in hex.",
+    "complete": "Whether `_SUCCESS` and the files of all shards are there.",
+    "partial": "Whether images.limit leaves images out.",
+    "identity": "What determines the votes, as in run.json.",
+    "images": "Number of rows.",
+    "labelled": "Whether the job has labels; otherwise certificates count whatever the class.",
+    "status": "Number of rows of each status.",
+    "clean": "Images whose whole is classified as their label says: a share, or null.",
+    "smoothed": "Images whose prediction is the label: a share, or null.",
+    "certified": "`patch: [h, w]` in pixels, `rule`, and a share, for each square and rule.",
+    "classes": "`number`, `images`, `clean`, `smoothed`, `certified` (numbers of images; exact rule), `falls_to` (the "
+    "class that its other images are predicted as most often) and `fallen` (how many) of each class.",
+    "errors": "`status`, `error` and number of `images`, the most frequent first.",
+    "votes": "Number of votes.",
+    "fragile": "`margin_below`, and the number of `votes` with smaller margins.",
+    "sample": "What needs a look at every vote, of a random sample: certified shares of rectangles, against one and "
+    "two patches, and the mean slack by place; null if no image has votes.",
+    "fragile_images": "The right predictions that are closest to a change.",
+    "sturdy_images": "The right predictions that are furthest from a change.",
+    "environments": "Number of files of votes from each environment (versions, decoder, device).",
+    "seconds": "Seconds of work on shards, all together.",
+}
+"""What report.json holds. A share is an object with `count`, `images`, `share` (from 0 to 1) and its exact 95 %
+`interval`."""
 
 
 def json_of(report: Report) -> str:
@@ -26,7 +57,7 @@ def as_json(report: Report) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run_id": run.run_id,
-        "name": run.name,
+        "job": run.name,
         "path": run.url,
         "checkpoint_sha256": run.checkpoint_sha256,
         "complete": report.complete,
@@ -54,6 +85,15 @@ def as_json(report: Report) -> dict[str, Any]:
         "environments": figures.environments,
         "seconds": figures.seconds,
     }
+
+
+def headline_as_json(report: Report) -> dict[str, Any]:
+    """What the headline says, in keys of the whole."""
+    whole = as_json(report)
+    names = ("run_id", "job", "path", "checkpoint_sha256", "complete", "partial", "images", "clean", "smoothed")
+    side = report.figures.side
+    certified = [one for one in whole["certified"] if one["patch"] == [side, side]]
+    return {name: whole[name] for name in names} | {"certified": certified}
 
 
 def _share(share: Share | None) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, TextIO
 
 import duckdb
@@ -21,9 +20,9 @@ from rich.table import Column, Table
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.names import one_line
-from smoothcert.pipeline.console.looks import cell_text, number_of, say, show
+from smoothcert.pipeline.console.looks import cell_text, markdown_text, number_of, say, show
 from smoothcert.pipeline.sql.relations import FILES_OF_A_RUN, TABLES, unreadable
-from smoothcert.workers.storage.aside import new_file
+from smoothcert.workers.storage.output_file import OutputFile
 
 MAX_ROWS = 40
 """Rows that the terminal shows."""
@@ -99,7 +98,7 @@ def show_answer(answer: Answer, console: Console) -> None:
         table.add_row(*("null" if value is None else cell_text(str(value)) for value in row.values()))
     show(console, table)
     if more := count - len(rows):
-        say(console, f"and {number_of(more, 'more row')}; --csv, --json or --parquet gives all")
+        say(console, f"and {number_of(more, 'more row')}; --format, --json or --parquet gives all")
 
 
 def write_json(answer: Answer, out: TextIO) -> None:
@@ -118,9 +117,18 @@ def write_csv(answer: Answer, out: TextIO) -> None:
     writer.writerows(row.values() for row in answer.rows())
 
 
-def write_parquet(answer: Answer, path: Path) -> None:
-    """Write a new file that appears when it is complete."""
-    with new_file(path, "--parquet") as file, pq.ParquetWriter(file, answer.schema, compression="zstd") as writer:
+def write_markdown(answer: Answer, out: TextIO) -> None:
+    """Write a table with a line per row."""
+    names = answer.schema.names
+    out.write(f"| {' | '.join(map(markdown_text, names))} |\n{'| --- ' * len(names)}|\n")
+    for row in answer.rows():
+        cells = ("null" if value is None else str(value) for value in row.values())
+        out.write(f"| {' | '.join(map(markdown_text, cells))} |\n")
+
+
+def write_parquet(answer: Answer, output: OutputFile) -> None:
+    """Write a file that appears when it is complete."""
+    with output.opened() as file, pq.ParquetWriter(file, answer.schema, compression="zstd") as writer:
         for batch in answer.batches():
             writer.write_batch(batch)
 

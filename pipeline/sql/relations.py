@@ -4,7 +4,7 @@
     certified   a row per image, square patch and rule: whether the prediction is certified, and is the label
     classes     a row per run and class: images, clean, smoothed, and the class that it is mistaken for most often
     ablations   a row per image and ablation: its place, vote and margin
-    runs        a row per run: its name, where it lies, model, ablation and size of the images
+    runs        a row per run: its job, where it lies, model, ablation and size of the images
 
 Files are read in place, and only the columns that a question needs. DuckDB reads them through Arrow: its own reader of
 S3 is an extension that must be downloaded. Hashes of files are not compared; `smoothcert verify` does that.
@@ -42,6 +42,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
     "python_enable_replacements": False,  # else the names of our variables would be tables
 }
+_NAMES = pa.schema([("run_id", pa.string()), ("class", pa.int32()), ("class_name", pa.string())])
 _CERTIFIED = """
 CREATE VIEW certified AS
 SELECT run_id, shard, key, label, prediction, side, rule,
@@ -52,12 +53,15 @@ FROM images JOIN _sides USING (run_id) JOIN runs USING (run_id)
 """
 _CLASSES = """
 CREATE VIEW classes AS
-SELECT run_id, CASE WHEN labelled THEN label ELSE prediction END AS class, count(*) AS images,
-       CASE WHEN any_value(labelled AND classified_whole) THEN count(*) FILTER (clean_prediction = label) END AS clean,
-       CASE WHEN any_value(labelled) THEN count(*) FILTER (prediction = label) END AS smoothed,
-       mode(prediction) FILTER (prediction <> label) AS mistaken_for
-FROM images JOIN runs USING (run_id)
-GROUP BY run_id, class
+SELECT run_id, class, class_name, images, clean, smoothed, mistaken_for
+FROM (SELECT run_id, CASE WHEN labelled THEN label ELSE prediction END AS class, count(*) AS images,
+             CASE WHEN any_value(labelled AND classified_whole) THEN count(*) FILTER (clean_prediction = label) END
+                 AS clean,
+             CASE WHEN any_value(labelled) THEN count(*) FILTER (prediction = label) END AS smoothed,
+             mode(prediction) FILTER (prediction <> label) AS mistaken_for
+      FROM images JOIN runs USING (run_id)
+      GROUP BY run_id, class)
+LEFT JOIN _class_names USING (run_id, class)
 """
 _ABLATIONS = """
 CREATE VIEW ablations AS
@@ -93,6 +97,7 @@ def connect(runs: Sequence[Run], storage: Storage) -> duckdb.DuckDBPyConnection:
         parts.append(f"SELECT {_text(run.run_id)} AS run_id, {_columns(files.schema)} FROM {name}")  # noqa: S608
     database.register("runs", pa.Table.from_pylist([_described(run) for run in runs]))
     database.register("_sides", pa.Table.from_pylist([row for run in runs for row in _sides(run)]))
+    database.register("_class_names", pa.Table.from_pylist([row for run in runs for row in _names(run)], _NAMES))
     database.register("_offsets", pa.concat_tables([_offsets(run) for run in runs]))
     database.execute(f"CREATE VIEW images AS {' UNION ALL BY NAME '.join(parts)}")
     for view in (_CERTIFIED, _CLASSES, _ABLATIONS):
@@ -131,7 +136,7 @@ def _described(run: Run) -> dict[str, Any]:
     job = run.job
     return {
         "run_id": run.run_id,
-        "name": run.name,
+        "job": run.name,
         "path": run.url,
         "checkpoint_sha256": run.checkpoint_sha256,
         "architecture": job.model.architecture,
@@ -151,6 +156,10 @@ def _described(run: Run) -> dict[str, Any]:
 def _sides(run: Run) -> list[dict[str, Any]]:
     sides = range(1, run.job.preprocess.crop + 1)
     return [{"run_id": run.run_id, "side": side, "rule": rule.value} for side in sides for rule in RuleName]
+
+
+def _names(run: Run) -> list[dict[str, Any]]:
+    return [{"run_id": run.run_id, "class": number, "class_name": name} for number, name in enumerate(run.class_names)]
 
 
 def _offsets(run: Run) -> pa.Table:

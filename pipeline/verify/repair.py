@@ -6,6 +6,7 @@ is deleted.
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.job import Storage
@@ -16,7 +17,14 @@ from smoothcert.workers.runs.layout import QUARANTINE
 from smoothcert.workers.storage.store import AnyStore
 
 
-def repair(url: str, storage: Storage = Storage(), processes: int = 1) -> list[str]:  # noqa: B008  frozen
+class Moved(NamedTuple):
+    """A file that was moved, and where it is now; both relative to the run."""
+
+    file: str
+    to: str
+
+
+def repair(url: str, storage: Storage = Storage(), processes: int = 1) -> list[Moved]:  # noqa: B008  frozen
     """Quarantine the files of a run that have problems.
 
     Args:
@@ -24,7 +32,7 @@ def repair(url: str, storage: Storage = Storage(), processes: int = 1) -> list[s
         storage: how to reach it.
         processes: number of processes that check files, as for `verify`.
     Returns:
-        A line for each file that was moved; none if nothing is wrong.
+        The files that were moved; none if nothing is wrong.
     Raises:
         RequestError: run.json is missing or damaged.
         RunError: a problem lies in a file that cannot be made again.
@@ -34,11 +42,11 @@ def repair(url: str, storage: Storage = Storage(), processes: int = 1) -> list[s
     if wrong:
         wrong.add(SUCCESS)  # it names their hashes
     store, quarantine = AnyStore(storage), f"{QUARANTINE}/{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    moved = []
+    moved = list[Moved]()
     for name in sorted(wrong):
         if store.find(f"{url}/{name}") is not None:
             store.move(f"{url}/{name}", f"{url}/{quarantine}/{name}")
-            moved.append(f"{name} is now {quarantine}/{name}")
+            moved.append(Moved(name, f"{quarantine}/{name}"))
     return moved
 
 

@@ -148,7 +148,10 @@ def _proof(replay: "Evidence") -> str:
     return proof if fewest == replay.one_percent else f"{proof}, if {fewest:,} were, with at least 95 %"
 
 
+_KEYS = {"findings": "problems", "files": "published", "rows": "images"}  # as the JSON of all commands names them
+
+
 def as_json(report: Report) -> dict[str, Any]:
     """The report as `--json` prints it; each finding is a line of `problems`."""
     fields = asdict(report) | {"findings": list(report.problems)}
-    return {"problems" if name == "findings" else name: value for name, value in fields.items()}
+    return {_KEYS.get(name, name): value for name, value in fields.items()}

@@ -14,7 +14,7 @@ PAGES = [
     README,
     HOUSE / "CONTRIBUTING.md",
     HOUSE / "CHANGELOG.md",
-    *sorted((HOUSE / "docs").glob("*.md")),
+    *sorted((HOUSE / "docs").rglob("*.md")),
     *sorted(EXAMPLES.glob("*.md")),
 ]
 _FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -31,21 +31,22 @@ def _run(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 # Arguments, then options, of each command. A name here may be added to, and none may go.
 OPTIONS = {
     "certify": "job --allow-code --json --limit --set --strict-versions --unsafe-overwrite",
-    "compare": "base new --allow --gate --html --json --markdown --names --parquet --patch --storage --tolerance",
+    "compare": "base new --allow --format --gate --html --json --markdown --names --overwrite --parquet --patch "
+    "--storage --tolerance",
     "demo": "--folder --json",
-    "finetune": "training --local --set",
-    "import-checkpoint": "file --key --output",
+    "finetune": "training --json --local --set",
+    "import-checkpoint": "file --json --key --output",
     "init": "model data --json --output -o --set",
     "pack": "source output --classes --image --in-order --json --label --names --no-labels --seed --shard-bytes "
     "--shard-images --split",
-    "plan": "job --allow-code --limit --set --tflops",
-    "query": "run --by --failing --format --json --limit --parquet --patch --patches --rule --sort --storage --stride "
-    "--tolerance",
-    "repair": "run --storage",
-    "report": "run --class --names --output -o --patch --sample --seed --storage",
-    "runs": "output --storage",
-    "sql": "runs_and_statement --csv --json --parquet --storage",
-    "status": "run --storage",
+    "plan": "job --allow-code --json --limit --set --tflops",
+    "query": "run --by --failing --format --json --limit --overwrite --parquet --patch --patches --rule --sort "
+    "--storage --stride --tolerance",
+    "repair": "run --json --storage",
+    "report": "run --class --json --names --output -o --patch --sample --seed --storage",
+    "runs": "output --json --storage",
+    "sql": "runs_and_statement --format --json --overwrite --parquet --storage",
+    "status": "run --json --storage",
     "verify": "run --allow-code --allow-incomplete --checkpoint --images --json --replay --seed --storage",
 }
 

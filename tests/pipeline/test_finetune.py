@@ -1,5 +1,6 @@
 """`smoothcert finetune`: what it prints, what it leaves, how it ends."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import yaml
 from typer.testing import CliRunner
 
 from smoothcert.manifests.job import load_job
+from smoothcert.manifests.training import load_training
 from smoothcert.pipeline.cli import app
+from smoothcert.pipeline.finetune import finetune
 from smoothcert.workers.networks.classifiers import load_classifier
 from tests.helpers.faults import injection, once
 from tests.helpers.house import HOUSE
@@ -35,6 +38,22 @@ def test_a_line_an_epoch_and_weights_that_a_job_takes(tmp_path):
     (tmp_path / "job.yaml").write_text(yaml.safe_dump(keys | {"model": model}))
     job = load_job(tmp_path / "job.yaml")
     load_classifier(job.model, job.preprocess, Path(job.model.checkpoint), None)
+
+
+def test_json_gives_the_weights_and_the_last_figures(tmp_path, capsys):
+    """One object on stdout, the lines of the epochs on stderr; a repeat says the same."""
+    training = load_training(write_training(tmp_path))
+    finetune(training, json_to=sys.stdout)
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    folder = tmp_path / "trained" / "small"
+    assert (found["training"], found["path"]) == ("small", str(folder))
+    assert found["weights"] == str(folder / "weights.safetensors")
+    assert found["figures"]["epoch"] == 2
+    loss = f"loss {found['figures']['train_loss']:.3f}"
+    assert [line.split(",")[0] for line in err.splitlines() if line.startswith("[2/2]")] == [f"[2/2] {loss}"]
+    finetune(training, json_to=sys.stdout)
+    assert json.loads(capsys.readouterr().out) == found
 
 
 def test_labels_of_a_training_may_be_names(tmp_path):

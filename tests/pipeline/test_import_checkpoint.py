@@ -371,3 +371,18 @@ def _line(file: Path) -> str:
 
 def _cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
+
+
+def test_json_counts_what_the_line_says(tmp_path: Path) -> None:
+    """For a torch file and for a network in parts."""
+    file = reference.save(_network(), tmp_path / "checkpoint.pt.best", best=np.float64(57.5))
+    index, weights = _in_parts(tmp_path, "bin")
+    parts = len(set(json.loads(index.read_text())["weight_map"].values()))
+    found, joined = (
+        json.loads(CliRunner().invoke(app, ["import-checkpoint", str(path), "--json"]).stdout) for path in (file, index)
+    )
+    written = safetensors.torch.load_file(found["path"])
+    assert (found["tensors"], found["parameters"]) == (len(written), sum(one.numel() for one in written.values()))
+    assert (found["checkpoint_key"], found["files"], found["copies"]) == ("model", 1, len(_network().state_dict()))
+    assert found["left_out"] == ["amp", "args", "best", "epoch", "optimizer", "schedule", "types"]
+    assert (joined["tensors"], joined["files"], joined["left_out"]) == (len(weights), parts, [])

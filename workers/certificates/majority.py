@@ -22,9 +22,13 @@ class Prediction:
     """Columns of an image: the result of the vote."""
 
     prediction: int
+    """Class with the most votes; the lowest of equal ones."""
     count: int
+    """Number of its votes."""
     runner_up: int
+    """Class with the most votes but for the prediction; the lowest of equal ones, also if it has no votes."""
     runner_up_count: int
+    """Number of its votes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,9 @@ class LargestPatches:
     """Columns of an image: the side of the largest certified square by each rule."""
 
     max_certified_patch: int
+    """Side in pixels of the largest square that the exact rule certifies; 0: none."""
     max_margin_certified_patch: int
+    """Side in pixels of the largest square that the margin rule certifies; 0: none."""
 
 
 LARGEST_SQUARES = {RuleName.exact: "max_certified_patch", RuleName.margin: "max_margin_certified_patch"}

@@ -135,8 +135,8 @@ def _read_rows(data: bytes, url: str, columns: Sequence[str], expected: pa.Schem
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         if (file.schema_arrow.names, file.schema_arrow.types) != (expected.names, expected.types):
             raise ValueError("its columns are not those of the job in run.json")
-        # Neither use_threads nor a file object of Python (io.BytesIO): both start threads of Arrow. One that lets go
-        # of a Python object while the process ends aborts it.
+        # Neither use_threads nor a file object of Python (io.BytesIO): both start threads of Arrow. A thread that lets
+        # go of a Python object while the process ends aborts it.
         return file.read(list(columns), use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:  # what Arrow raises for damage
         raise RunError(damaged(url, error)) from None

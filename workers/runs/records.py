@@ -54,28 +54,31 @@ def _recorded_job(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class CheckpointRecord(Record):
-    """The weights that vote.
-
-    Attributes:
-        url: where the driver found the file.
-        sha256: of the file, in hex.
-        key: the state dict to use if the file holds several.
-    """
+    """The weights that vote."""
 
     url: str | None = None
+    """Where the driver found the file."""
     sha256: str
+    """SHA-256 of the file, in hex."""
     key: str | None
+    """The state dict to use; null if the file holds only one."""
 
 
 class ShardRecord(Record):
-    """A shard of a run: the fields of Shard, and the number of its images that are in the run (None: all)."""
+    """A shard of a run: the fields of Shard, and the number of its images that are in the run."""
 
     name: str
+    """Base name of the tar."""
     url: str
+    """Where the tar was when the run began."""
     size: int
+    """Size of the tar, in bytes."""
     fingerprint: str
+    """Changes when the content may have changed: an ETag, or path and modification time."""
     images: int | None
+    """Number of its images by an index file; null if none says it."""
     limit: int | None
+    """Number of its images that are in the run; null: all."""
 
     @classmethod
     def of(cls, shard: Shard, limit: int | None) -> Self:
@@ -87,39 +90,36 @@ class ShardRecord(Record):
 
 
 class RunRecord(Record):
-    """run.json: what a run is made from.
-
-    Attributes:
-        run_id: follows from `identity`.
-        name: of the job.
-        partial: whether images.limit leaves images out.
-        created: when the run began, ISO 8601.
-        identity: what determines the votes (manifests/identity.py).
-        votes_version: of the code that began the run.
-        job: the job file with all defaults. Plain JSON, because the keys of a job change between versions.
-        checkpoint: the weights.
-        shards: all tars of the job in order.
-        versions: of Python and the libraries on the driver's machine.
-        unsafe_overwrite: whether the storage may overwrite published files.
-        class_names: of the classes 0, 1, ... if the job or the index of the tars says them.
-    """
+    """run.json: what a run is made from."""
 
     error = RequestError
     remedy = "move the run away and start again"
     json_style = _INDENTED_SORTED
 
     run_id: str
+    """Follows from `identity`; the name of the run's folder."""
     name: str
+    """Name of the job."""
     partial: bool
+    """Whether images.limit leaves images out."""
     created: str | None = None
+    """When the run began, ISO 8601."""
     identity: dict[str, Any]
+    """What determines the votes (manifests/identity.py)."""
     votes_version: int | None = None
+    """Of the code that began the run; raised when other code would cast other votes."""
     job: dict[str, Any]
+    """The job file with all defaults. Plain JSON, because the keys of a job change between versions."""
     checkpoint: CheckpointRecord
+    """The weights that vote."""
     shards: Annotated[tuple[ShardRecord, ...], _FROM_LIST]
+    """All tars of the job, in order."""
     versions: dict[str, str] = Field(default={})
+    """Versions of Python, smoothcert and the libraries on the driver's machine."""
     unsafe_overwrite: bool = False
+    """Whether the storage may overwrite published files."""
     class_names: Texts = ()
+    """Names of the classes 0, 1, ... if the job or the index of the tars says them."""
 
     def as_json(self) -> dict[str, Any]:
         """The keys of the file. Runs are given to others, so URLs lose the keys that they may hold."""
@@ -136,160 +136,156 @@ class CertifiedRecord(Record):
 
     In a job with labels an image counts as certified only if its prediction is right. A share is None if no label can
     be used.
-
-    Attributes:
-        patch: height and width in pixels.
-        exact, margin: shares from 0 to 1, by rule.
     """
 
     patch: Annotated[tuple[int, int], _FROM_LIST]
+    """Height and width in pixels."""
     exact: float | None
+    """Share from 0 to 1 that the exact rule certifies; with labels, only right predictions count."""
     margin: float | None
+    """The same by the margin rule."""
 
 
 class FiguresRecord(Record):
-    """The figures of a run, as `certify --json` and _SUCCESS give them; an accuracy is a share of all images.
-
-    Attributes:
-        images: number of rows.
-        status: number of rows of each status.
-        clean_accuracy, smoothed_accuracy: shares from 0 to 1; None without usable labels.
-        bad_labels: images whose label is an error.
-        first_bad_label: key and reason of the first of these.
-        rotated_images: images whose EXIF orientation says that the stored pixels are not upright.
-        system_members, samples_without_image, suffixes_without_image: as in LeftOut.
-        certified: shares by patch.
-    """
+    """The figures of a run, as `certify --json` and _SUCCESS give them; an accuracy is a share of all images."""
 
     images: int = 0
+    """Number of rows."""
     status: dict[str, int] = Field(default={})
+    """Number of rows of each status."""
     clean_accuracy: float | None = None
+    """Share from 0 to 1 whose whole image is classified as its label says; null without usable labels, or if the job
+    has `clean: false`."""
     smoothed_accuracy: float | None = None
+    """Share from 0 to 1 whose prediction is the label; null without usable labels."""
     bad_labels: int = 0
+    """Images whose label is an error."""
     first_bad_label: str | None = None
+    """Key and reason of the first of these; null if there are none."""
     rotated_images: int = 0
+    """Images whose EXIF orientation says that the stored pixels are not upright."""
     system_members: int = 0
+    """Files in the tars that operating systems added."""
     samples_without_image: int = 0
+    """Samples with a label or another image suffix, but without an image that `images.image` names."""
     suffixes_without_image: Texts = ()
+    """Suffixes of the members of these samples."""
     certified: Annotated[tuple[CertifiedRecord, ...], _FROM_LIST] = ()
+    """Shares by patch."""
 
 
 class SuccessRecord(FiguresRecord):
-    """_SUCCESS: the figures of a complete run.
-
-    Attributes:
-        rows: number of rows, equal to `images`.
-        shards: number of files.
-        files: SHA-256 of each file of votes, in hex, by the file's name.
-    """
+    """_SUCCESS: the figures of a complete run."""
 
     json_style = _INDENTED_SORTED
 
     rows: int
+    """Number of rows, equal to `images`."""
     shards: int | None = None
+    """Number of files of votes."""
     files: dict[str, str]
+    """SHA-256 of each file of votes, in hex, by the file's name."""
 
 
 class IntroductionRecord(Record):
-    """introduction.json: what the run's first actor says about itself.
-
-    Attributes:
-        node: name of its machine.
-        environment: versions, decoder and device.
-        votes_version: of its code.
-        logits: of an image that is the same everywhere, one per class.
-    """
+    """introduction.json: what the run's first actor says about itself."""
 
     remedy = "move it away and run the same command again"
 
     node: str
+    """Name of its machine."""
     environment: dict[str, Any]
+    """Versions, decoder and device."""
     votes_version: int
+    """Version of its code."""
     logits: Numbers
+    """Logits of an image that is the same everywhere, one per class."""
 
 
 class AttemptRecord(Record):
-    """A line of drivers/*.jsonl: the outcome of an attempt at a shard.
-
-    Attributes:
-        shard: name of the tar.
-        outcome: published, found (another driver published the shard), requeued or failed.
-        at_s: when, in seconds since the driver began.
-        statuses, seconds, turn_seconds, decode_wait_seconds, node: of a finished shard, as in ShardReport.
-        reason: of a shard that was requeued or failed.
-    """
+    """A line of drivers/*.jsonl: the outcome of an attempt at a shard."""
 
     shard: str
+    """Name of the tar."""
     outcome: str
+    """published; found (another driver published the shard); requeued; failed."""
     at_s: float | None = None
+    """When, in seconds since the driver began."""
     statuses: dict[str, int] = Field(default={})
+    """Of a finished shard: number of rows of each status."""
     seconds: float | None = None
+    """Of a finished shard: seconds from fetching the tar to the published file."""
     turn_seconds: float | None = None
+    """Those of `seconds` in which the model worked for this shard or waited for its images."""
     decode_wait_seconds: float | None = None
+    """Those of `turn_seconds` in which the model waited for decoded images."""
     node: str | None = None
+    """Of a finished shard: name of the machine."""
     reason: str | None = None
+    """Of a shard that was requeued or failed: one line."""
 
 
 class DriverRecord(Record):
-    """The last line of drivers/*.jsonl.
-
-    Attributes:
-        node: name of the driver's machine.
-        began: when the driver began, ISO 8601.
-        seconds: how long it worked.
-        images: rows that its actors finished.
-        images_per_second: since the driver began; None without images.
-    """
+    """The last line of drivers/*.jsonl."""
 
     node: str
+    """Name of the driver's machine."""
     began: str | None = None
+    """When the driver began, ISO 8601."""
     seconds: float | None = None
+    """How long it worked, in seconds."""
     images: int = 0
+    """Rows that its actors finished."""
     images_per_second: float | None = None
+    """Rate since the driver began; null without images."""
 
 
 class ShardFileRecord(Record):
-    """The tar that a file of votes is made from; fields as in Shard."""
+    """The tar that a file of votes is made from."""
 
     name: str
+    """Base name of the tar."""
     size: int | None = None
+    """Size of the tar, in bytes."""
     fingerprint: str | None = None
+    """Changes when the content may have changed: an ETag, or path and modification time."""
 
 
 class FileMetadata(Record):
-    """What a file of votes records about itself.
-
-    Attributes:
-        run_id: of its run.
-        shard: the tar.
-        shard_sha256: of the tar, in hex.
-        votes_version: of the code.
-        geometry: the job's ablation, and its crop in pixels.
-        images_per_batch: number of images that were voted on together.
-        system_members, samples_without_image, suffixes_without_image: as in LeftOut.
-        rotated_images: images whose EXIF orientation says that the stored pixels are not upright.
-        seconds: from fetching the tar to the table.
-        versions, decoder, device: the environment that made the votes.
-        columns_sha256: over the values of the columns (votes_table.py).
-    """
+    """What a file of votes records about itself."""
 
     json_style = _SORTED
 
     run_id: str
+    """The run that the file belongs to."""
     shard: ShardFileRecord | None = None
+    """The tar."""
     shard_sha256: str | None = None
+    """SHA-256 of the tar, in hex."""
     votes_version: int | None = None
+    """Of the code that cast the votes; raised when other code would cast other votes."""
     geometry: dict[str, Any] = Field(default={})
+    """The job's ablation, and its crop in pixels."""
     images_per_batch: int | None = None
+    """Number of images that were voted on together."""
     system_members: int = 0
+    """Files in the tars that operating systems added."""
     samples_without_image: int = 0
+    """Samples with a label or another image suffix, but without an image that `images.image` names."""
     suffixes_without_image: Texts = ()
+    """Suffixes of the members of these samples."""
     rotated_images: int = 0
+    """Images whose EXIF orientation says that the stored pixels are not upright."""
     seconds: float | None = None
+    """Seconds from fetching the tar to the table."""
     versions: dict[str, str] | None = None
+    """Versions of Python, smoothcert and the libraries that cast the votes."""
     decoder: str | None = None
+    """The library that decoded the images."""
     device: str | None = None
+    """The device that computed the votes."""
     columns_sha256: str | None = None
+    """SHA-256 over the values of the columns, in hex (workers/runs/votes_table.py)."""
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -303,21 +299,18 @@ class FileMetadata(Record):
 
 
 class TrainingRecord(Record):
-    """training.json: what a training is made from.
-
-    Attributes:
-        training: the training file with all defaults. Plain JSON, because its keys change between versions.
-        identity: what determines the weights (manifests/training.py).
-        images: number of images of each tar; None if they were not counted.
-    """
+    """training.json: what a training is made from."""
 
     error = RequestError
     remedy = "restore it, or use another name"
     json_style = _INDENTED
 
     training: dict[str, Any]
+    """The training file with all defaults. Plain JSON, because its keys change between versions."""
     identity: dict[str, Any]
+    """What determines the weights (manifests/training.py)."""
     images: Counts | None = None
+    """Number of images of each tar; null if they were not counted."""
 
     def as_json(self) -> dict[str, Any]:
         """The keys of the file, its URLs without the keys that they may hold."""

@@ -46,21 +46,37 @@ class Row:
     """
 
     key: Annotated[str, pa.string()]
+    """The sample's key in the tar. Rows pair across runs by shard and key."""
     shard: Annotated[str, _TEXT]
+    """Base name of the tar."""
     index: Annotated[int, pa.int32()]
+    """Position among the rows of the shard, from 0; rows with errors count."""
     image_offset: Annotated[int, pa.int64()]
+    """Where the bytes of the image begin in the tar, in bytes."""
     image_bytes: Annotated[int, pa.int32()]
+    """Number of these bytes."""
     sha256: Annotated[bytes, pa.binary(32)]
+    """SHA-256 of these bytes."""
     status: Annotated[str, _TEXT]
+    """ok, or the first that applies: too_large, decode_error, size_error, model_error (a logit is not finite),
+    label_error. The votes are null unless it is ok or label_error."""
     error: Annotated[str | None, pa.string()] = None
+    """Why the status is not ok, in words."""
     label: _OptionalInt32 = None
+    """Class of the image, from 0; null where it is missing, malformed or out of range."""
     width: _OptionalInt32 = None
+    """Width of the image before preprocessing, in pixels."""
     height: _OptionalInt32 = None
+    """Height of the image before preprocessing, in pixels."""
     clean_prediction: _OptionalInt32 = None
+    """Class of the whole image; null if the job has `clean: false`."""
     clean_margin: Annotated[float | None, pa.float32()] = None
+    """Difference of its two largest logits."""
     predicted: Record | None = None
     votes: Annotated[NDArray[np.uint16] | None, pa.list_(pa.uint16())] = None
+    """Class of each ablation, in the order of offsets."""
     margins: Annotated[NDArray[np.float32] | None, pa.list_(pa.float32())] = None
+    """Difference of the two largest logits of each ablation."""
     certified: Record | None = None
 
 
@@ -118,6 +134,11 @@ def _column_of(record: str, name: str) -> _Column:
         return None if there is None else getattr(there, name)
 
     return _Column(pa.field(name, pa.int32()), value_of)
+
+
+def column(name: str, kind: pa.DataType, meaning: str, *, nullable: bool = False) -> pa.Field:
+    """A column of a file that is no file of votes; its meaning goes into the file."""
+    return pa.field(name, kind, nullable, {"meaning": meaning})
 
 
 def matrix_of(column: pa.ChunkedArray) -> NDArray[Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.files import FileEntry, Listing
+from smoothcert.workers.storage.aside import written_aside
 from smoothcert.workers.storage.disk import reason_of, remedy_for
 
 _TEMPORARY = ".incoming"
@@ -95,6 +96,10 @@ class FolderStore:
             remedy = remedy_for(error, run_url, "choose another output")
             raise RequestError(f"output: cannot write {target}: {reason_of(error)}; {remedy}") from None
         return True
+
+    def replace(self, url: str, data: bytes) -> None:
+        with _explained(url), written_aside(Path(url)) as aside:
+            aside.write_bytes(data)
 
     def move(self, url: str, to: str) -> None:
         with _explained(url):

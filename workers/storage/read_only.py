@@ -14,6 +14,9 @@ class ReadOnly:
     def publish(self, run_url: str, name: str, data: bytes) -> bool:  # noqa: ARG002
         refuse_to_write(run_url)
 
+    def replace(self, url: str, data: bytes) -> None:  # noqa: ARG002
+        refuse_to_write(url)
+
     def move(self, url: str, to: str) -> None:  # noqa: ARG002
         refuse_to_write(url)
 

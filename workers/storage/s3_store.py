@@ -163,6 +163,11 @@ class S3Store:
                         raise
         raise RunError(f"{run_url}/{name}: other writers kept it busy through {_ATTEMPTS} attempts; try again")
 
+    def replace(self, url: str, data: bytes) -> None:
+        place = _place_of(url)
+        with explained(url):
+            self._client.put_object(Bucket=place.bucket, Key=place.key, Body=data)
+
     def move(self, url: str, to: str) -> None:
         place, target = _place_of(url), _place_of(to)
         with explained(url):

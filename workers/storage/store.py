@@ -54,6 +54,9 @@ class Store(Protocol):
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
         """Write RUN/NAME whole; if it exists already, write nothing and return False."""
 
+    def replace(self, url: str, data: bytes) -> None:
+        """Write a file whole, in place of one that may be there. Never for files of a run."""
+
     def move(self, url: str, to: str) -> None:
         """Give a file another URL in the same store."""
 
@@ -102,6 +105,9 @@ class AnyStore:
 
     def publish(self, run_url: str, name: str, data: bytes) -> bool:
         return self._of(run_url).publish(run_url, name, data)
+
+    def replace(self, url: str, data: bytes) -> None:
+        self._of(url).replace(url, data)
 
     def move(self, url: str, to: str) -> None:
         self._of(url).move(url, to)

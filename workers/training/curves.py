@@ -8,30 +8,28 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known after an epoch; accuracies are shares from 0 to 1, None if nothing was measured.
-
-    Attributes:
-        epoch: epochs done.
-        lr: learning rate of the last step.
-        train_loss, train_accuracy: of the epoch's images as the network saw them; mixed images have no accuracy.
-        images: number of images of the epoch.
-        left_out: images that cannot be used.
-        seconds: of the epoch, without validation.
-        ablation_accuracy: share of the votes on held-out images that are right.
-        smoothed_accuracy: share of held-out images whose most frequent vote is right.
-        certified_accuracy: share of held-out images that stay right under any square patch, by its side in pixels.
-    """
+    """What is known after an epoch; accuracies are shares from 0 to 1, None if nothing was measured."""
 
     epoch: int
+    """Epochs done."""
     lr: float
+    """Learning rate of the last step."""
     train_loss: float
+    """Mean loss of the epoch's images as the network saw them."""
     train_accuracy: float | None
+    """Share from 0 to 1 of these that is right; null for mixed images."""
     images: int
+    """Number of images of the epoch."""
     left_out: int
+    """Images that cannot be used."""
     seconds: float
+    """Seconds of the epoch, without validation."""
     ablation_accuracy: float | None = None
+    """Share from 0 to 1 of the votes on held-out images that is right; null without validation."""
     smoothed_accuracy: float | None = None
+    """Share from 0 to 1 of held-out images whose most frequent vote is right; null without validation."""
     certified_accuracy: dict[str, float] = field(default_factory=dict)
+    """Share from 0 to 1 of held-out images that stay right under any square patch, by its side in pixels."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,5 +1,6 @@
 """`smoothcert plan`: its estimates, and what it says about the model."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_a_resnet_is_counted_as_a_table_says() -> None:
 
 def _rows(folder: Path, **changes: object) -> dict[str, str]:
     jobs.write_shards(folder, shards=2, images=3)
-    table = costs.plan_table(load_job(jobs.write_job(folder, **changes)), 1.0).table
+    table = costs.costs_of(load_job(jobs.write_job(folder, **changes)), 1.0).table
     return _cells(table)
 
 
@@ -121,13 +122,36 @@ def test_every_shard_that_would_fail_is_named(tmp_path: Path) -> None:
     assert (result.exit_code, "failed" in result.output) == (0, False)
 
 
+def test_json_holds_the_figures_of_the_table(tmp_path: Path) -> None:
+    """As numbers; notices and failures are in it and on stderr, and the exit code stays."""
+    jobs.write_shards(tmp_path, shards=2, images=3)
+    job = jobs.write_job(tmp_path)
+    printed = CliRunner().invoke(app, ["plan", str(job), "--json", "--tflops", "2"])
+    found, rows = json.loads(printed.stdout), _cells(costs.costs_of(load_job(job), 2.0).table)
+    assert (printed.exit_code, printed.stderr) == (0, "".join(f"notice: {line}\n" for line in found["notices"]))
+    assert (found["run_id"], found["complete"], found["shards"], found["published"]) == (rows["run id"], False, 2, 0)
+    for name, key in (("images", "images"), ("ablations an image", "ablations_per_image")):
+        assert rows[name] == f"{found[key]:,}"
+    assert rows["tokens an image"] == f"{found['tokens_per_image']:,}"
+    assert rows["bytes out, about"] == f"{found['bytes_out']:,}"
+    assert found["operations"] == 6 * found["operations_per_image"]
+    assert found["seconds_left"] == pytest.approx(found["operations"] / 2e12)
+    write_tar(tmp_path / "tars", b"", "02.tar")
+    printed = CliRunner().invoke(app, ["plan", str(job), "--json"])
+    found = json.loads(printed.stdout)
+    assert (printed.exit_code, found["images"], found["operations"], found["bytes_out"]) == (1, None, None, None)
+    (failure,) = found["failures"]
+    assert failure["shard"] == "02.tar"
+    assert f"failed: {failure['reason']}" in printed.stderr
+
+
 def test_the_plan_counts_what_the_tars_hold_besides_images(tmp_path: Path) -> None:
     """In the words of `certify`, once for all tars."""
     jobs.write_shards(tmp_path, shards=1)
     besides = [("x.bmp", b"x"), ("x.cls", b"1"), ("y.TIFF", b"x"), ("._a.png", b"x"), ("readme.txt", b"x")]
     for number in (1, 2):
         write_tar(tmp_path / "tars", tar_of([*jobs.samples(10 * number, 2), *besides]), f"0{number}.tar")
-    costs_of_job = costs.plan_table(load_job(jobs.write_job(tmp_path)), 1.0)
+    costs_of_job = costs.costs_of(load_job(jobs.write_job(tmp_path)), 1.0)
     assert _cells(costs_of_job.table)["images"] == "9"
     assert costs_of_job.notices[:2] == [
         "2 files that operating systems add to folders, such as ._NAME or .DS_Store, were skipped in the tars",

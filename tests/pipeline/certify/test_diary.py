@@ -10,6 +10,7 @@ from smoothcert.manifests.job import Storage
 from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.certify.diary import Diary
 from smoothcert.pipeline.certify.events import Beat, Failure, FoundPublished, Requeued
+from smoothcert.pipeline.overview.status import FailedShard
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
 from smoothcert.workers.storage.store import AnyStore
@@ -53,7 +54,7 @@ def test_each_end_of_an_attempt_is_a_line(run: Run) -> None:
     assert list(driver) == ["node", "began", "seconds", "images", "images_per_second"]
     assert (driver["node"], driver["images"]) == (platform.node(), 7)
     assert driver["images_per_second"] > 0
-    assert diary.failures == ["shard a.tar: it is not whole"]
+    assert diary.failures == [FailedShard("a.tar", "shard a.tar: it is not whole")]
 
 
 def test_a_driver_without_images_has_no_rate(run: Run) -> None:

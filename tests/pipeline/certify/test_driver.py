@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -276,6 +277,39 @@ def test_a_bad_shard_fails_by_name_and_the_rest_goes_on(tmp_path, capsys):
     path = Path(lines[-1])
     assert [file.name for file in (path / "votes").iterdir()] == ["00000-00.parquet"]
     assert not (path / "_SUCCESS").exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_pandas_reads_the_folder_that_is_printed(tmp_path, capsys):
+    """All rows of all shards; a run without files names no folder."""
+    jobs.write_shards(tmp_path)
+    (tmp_path / "empty").mkdir()
+    tars.write_tar(tmp_path / "empty", b"", "00.tar")
+    assert certify_all(load_job(jobs.write_job(tmp_path))) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("rows, as Parquet: ")]
+    frame = pd.read_parquet(line.removeprefix("rows, as Parquet: "))
+    assert [*zip(frame["shard"], frame["key"], strict=True)] == [
+        (f"{number // 5:02d}.tar", f"{number:04d}") for number in range(15)
+    ]
+    assert certify_all(load_job(jobs.write_job(tmp_path), [f"images.shards={tmp_path}/empty"])) == 1
+    assert "rows, as Parquet" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_process")
+def test_json_names_the_shards_that_failed(tmp_path, capsys):
+    """With the reasons that the lines `failed:` give; a run whose shards are all done has none."""
+    jobs.write_shards(tmp_path, shards=1)
+    tars.write_tar(tmp_path / "tars", b"", "empty.tar")
+    code = certify_all(load_job(jobs.write_job(tmp_path)), json_to=sys.stdout)
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert (code, result["complete"], result["shards"], result["published"]) == (1, False, 2, 1)
+    (failure,) = result["failures"]
+    assert failure["shard"] == "empty.tar"
+    assert f"failed: {failure['reason']}\n" in err
+    assert result["faults"] == []
+    code, result = run(jobs.write_job(tmp_path), f"images.shards={tmp_path}/tars/00.tar", capsys=capsys)
+    assert (code, result["failures"], result["complete"]) == (0, [], True)
 
 
 def _cpu_seconds() -> float:

@@ -12,6 +12,7 @@ from smoothcert.pipeline.compare.comparison import compare
 from smoothcert.pipeline.compare.gates import evaluate
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.compare.record import as_json, write_changes, write_text
+from smoothcert.workers.storage.output_file import OutputFile
 from tests.pipeline.compare.conftest import TwoRuns
 from tests.pipeline.compare.test_gates import TODAY
 
@@ -20,11 +21,11 @@ def test_json_has_the_keys_that_programs_read(two_runs: TwoRuns) -> None:
     """It survives a round trip, and names both runs."""
     found = compare(*two_runs, patches=[(2, 2)], tolerance=0.6, allow=[Reason.images])
     content = json.loads(json.dumps(as_json(found)))
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     assert content["base"] == {
         "run_id": two_runs.base.run_id,
         "path": two_runs.base.url,
-        "name": "judged",
+        "job": "judged",
         "complete": True,
     }
     assert (content["paired"], content["only_base"], content["only_new"]) == (7, 3, 3)
@@ -55,9 +56,10 @@ def test_every_change_is_a_row_of_a_file(two_runs: TwoRuns, tmp_path: Path) -> N
     """The file is new, and appears when it is complete."""
     found = compare(*two_runs, patches=[(2, 2)], allow=[Reason.images])
     out = tmp_path / "changes.parquet"
-    write_changes(found, out)
+    output = OutputFile(str(out), "--parquet")
+    write_changes(found, output)
     assert pq.read_table(out).equals(found.pairs.changes)
     with pytest.raises(RequestError, match=r"--parquet .*changes\.parquet: is there already; name a new file"):
-        write_changes(found, out)
+        write_changes(found, output)
     with pytest.raises(RequestError, match=r"--markdown .*: cannot be written \(No such file or directory\)"):
-        write_text("text", tmp_path / "none" / "out.md", "--markdown")
+        write_text("text", OutputFile(str(tmp_path / "none" / "out.md"), "--markdown"))

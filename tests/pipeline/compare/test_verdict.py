@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import boto3
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -15,7 +16,8 @@ from smoothcert.pipeline.compare.comparison import Comparison, compare
 from smoothcert.pipeline.compare.gates import evaluate
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.compare.verdict import as_markdown, image_tables, notices_of, show_comparison, verdict_of
-from tests.helpers.finished_runs import upload
+from smoothcert.workers.runs.run import open_run
+from tests.helpers.finished_runs import edit_json, upload
 from tests.helpers.judged_runs import image, judged_run
 from tests.pipeline.compare.conftest import CLOSE, SURE, TwoRuns
 from tests.pipeline.compare.test_gates import TODAY
@@ -121,6 +123,17 @@ def test_at_most_twenty_images_are_shown(tmp_path: Path) -> None:
     assert [row["key"] for row in rows] == keys[:20]
 
 
+def test_classes_have_the_names_that_the_new_run_knows(two_runs: TwoRuns) -> None:
+    """In the tables of the terminal and of Markdown."""
+    base, new = two_runs
+    edit_json(Path(new.url, "run.json"), lambda record: record.update(class_names=["cat", "dog", "owl", "elk"]))
+    found = compare(base, open_run(new.url), patches=[(2, 2)], allow=[Reason.images])
+    (_, rows), _ = image_tables(found)
+    row = next(row for row in rows if row["key"] == "lost")
+    assert (row["label"], row["prediction"]) == ("0 (cat)", "0 (cat) -> 0 (cat)")
+    assert "0 (cat) -&gt; 0 (cat)" in as_markdown(found)
+
+
 def test_the_first_line_is_the_verdict(found: Comparison) -> None:
     lines = printed(lambda console: show_comparison(found, None, console))
     assert lines[0] == verdict_of(found)
@@ -178,6 +191,25 @@ def test_runs_in_a_bucket_are_compared(before_and_after: tuple[Path, Path], buck
     assert json.loads(texts[1]) == json.loads(texts[0])
     assert CliRunner().invoke(app, ["compare", *there, "--html", str(tmp_path / "page")]).exit_code == 0
     assert "Votes of what was lost" in (tmp_path / "page").read_text()
+
+
+def test_the_command_prints_the_markdown_that_it_writes(two_runs: TwoRuns, tmp_path: Path) -> None:
+    command = ["compare", *(run.url for run in two_runs), "--patch", "2", "--allow", "images"]
+    result = CliRunner().invoke(app, [*command, "--format", "markdown", "--markdown", str(tmp_path / "out")])
+    assert (result.exit_code, result.stdout) == (0, (tmp_path / "out").read_text())
+    result = CliRunner().invoke(app, [*command, "--format", "markdown", "--json"])
+    assert (result.exit_code, "exclude each other" in result.stderr) == (2, True)
+
+
+def test_the_files_of_the_command_may_be_in_a_bucket(two_runs: TwoRuns, bucket: str) -> None:
+    """All three; a second time only with --overwrite."""
+    outputs = {option: f"s3://{bucket}/{option}" for option in ("--markdown", "--parquet", "--html")}
+    written = [text for option, place in outputs.items() for text in (option, place)]
+    command = ["compare", *(run.url for run in two_runs), "--patch", "2", "--allow", "images", *written]
+    codes = [CliRunner().invoke(app, [*command, *more]).exit_code for more in ([], [], ["--overwrite"])]
+    assert codes == [0, 2, 0]
+    there = boto3.client("s3").list_objects_v2(Bucket=bucket)["Contents"]
+    assert sorted(one["Key"] for one in there) == sorted(outputs)
 
 
 def test_the_command_writes_new_files(two_runs: TwoRuns, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_json_names_the_file_and_the_notices(tars: Path, tmp_path: Path) -> None
     weights, job = jobs.write_weights(tmp_path / "weights.pt"), tmp_path / "job.yaml"
     done = CliRunner().invoke(app, ["init", str(weights), str(tars), "-o", str(job), "--json"])
     answer = json.loads(done.stdout)
-    assert answer["job_file"] == str(job)
+    assert answer["path"] == str(job)
     assert len(answer["notices"]) == 1
 
 

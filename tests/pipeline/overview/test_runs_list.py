@@ -47,21 +47,38 @@ def test_a_complete_run_in_short(run: Path) -> None:
     edit_json(run / "_SUCCESS", lambda success: success.update(clean_accuracy=0.5, smoothed_accuracy=None))
     [found], damaged = runs_of(str(run.parent))
     assert damaged == []
-    assert found == (
-        run.name,
-        record["created"][:16].replace("T", " "),
-        "small",
-        "vit_tiny_patch16_224",
-        "weights.pt",
-        record["checkpoint"]["sha256"][:12],
-        "column 4 stride 3",
-        "",
-        "2/2",
-        "13",
-        "50.00 %",
-        "-",
-        "complete",
-    )
+    assert found.as_json() == {
+        "run_id": run.name,
+        "job": "small",
+        "path": str(run),
+        "checkpoint": record["checkpoint"]["url"],
+        "checkpoint_sha256": record["checkpoint"]["sha256"],
+        "complete": True,
+        "partial": False,
+        "shards": 2,
+        "published": 2,
+        "begun": record["created"],
+        "architecture": "vit_tiny_patch16_224",
+        "ablation": record["job"]["ablation"],
+        "limit": None,
+        "images": 13,
+        "clean_accuracy": 0.5,
+        "smoothed_accuracy": None,
+    }
+
+
+def test_json_lists_the_same_runs(run: Path, finished_partial: Path) -> None:
+    """A list of objects on stdout; a damaged run is a line on stderr, and the exit code stays 1."""
+    shutil.copytree(finished_partial, run.parent / finished_partial.name)
+    (run.parent / "0123456789abcdef").mkdir()
+    (run.parent / "0123456789abcdef" / "run.json").write_text("{")
+    result = CliRunner().invoke(app, ["runs", str(run.parent), "--json"])
+    assert result.exit_code == 1
+    assert {one["run_id"]: one["limit"] for one in json.loads(result.stdout)} == {
+        run.name: None,
+        finished_partial.name: 9,
+    }
+    assert "0123456789abcdef/run.json is damaged" in result.stderr
 
 
 def test_an_unfinished_run_in_short(run: Path) -> None:
@@ -69,34 +86,37 @@ def test_an_unfinished_run_in_short(run: Path) -> None:
     (run / "_SUCCESS").unlink()
     file_of(run).unlink()
     [found], _ = runs_of(str(run.parent))
-    assert (found.shards, found.images, found.clean, found.smoothed) == ("1/2", "", "-", "-")
-    assert found.state == "incomplete"
+    described = found.as_json()
+    assert (described["published"], described["shards"], described["complete"]) == (1, 2, False)
+    assert {described[name] for name in ("images", "clean_accuracy", "smoothed_accuracy")} == {None}
 
 
 def test_a_file_that_is_missing_makes_a_run_incomplete(run: Path) -> None:
     """Whatever _SUCCESS says."""
     file_of(run).unlink()
-    assert runs_of(str(run.parent)).runs[0].state == "incomplete"
+    assert not runs_of(str(run.parent)).runs[0].complete
 
 
 def test_a_run_with_a_limit_is_partial(finished_partial: Path) -> None:
     """Its limit stands beside it."""
     [found], _ = runs_of(str(finished_partial.parent))
-    assert (found.limit, found.state) == ("9", "complete PARTIAL")
+    described = found.as_json()
+    assert (described["limit"], described["complete"], described["partial"]) == (9, True, True)
 
 
 @pytest.mark.parametrize(
     ("created", "shown"),
-    [("2026-01-02T03:04:05+02:00", "2026-01-02 01:04"), ("yesterday", "-"), (None, "-")],
+    [("2026-01-02T03:04:05+02:00", "2026-01-02T01:04:05+00:00"), ("yesterday", None), (None, None)],
 )
-def test_the_oldest_run_comes_first(run: Path, tmp_path: Path, created: str | None, shown: str) -> None:
-    """By the minute in UTC; a run.json that was written by hand may lack it."""
+def test_the_oldest_run_comes_first(run: Path, tmp_path: Path, created: str | None, shown: str | None) -> None:
+    """In UTC; a run.json that was written by hand may lack it."""
     newer = Path(shutil.copytree(run, tmp_path / "newer"))
     edit_json(newer / "run.json", lambda record: record.update(created="2030-01-01T00:00:00+00:00"))
     edit_json(run / "run.json", lambda record: record.pop("created"))
     if created is not None:
         edit_json(run / "run.json", lambda record: record.update(created=created))
-    assert [found.begun for found in runs_of(str(tmp_path)).runs] == sorted([shown, "2030-01-01 00:00"])
+    begun = [found.as_json()["begun"] for found in runs_of(str(tmp_path)).runs]
+    assert begun == [shown, "2030-01-01T00:00:00+00:00"]
 
 
 def test_an_ablation_in_words_says_what_is_unusual() -> None:

@@ -5,13 +5,14 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RunError
 from smoothcert.pipeline.cli import app
-from smoothcert.pipeline.overview.status import LastDriver, status_of
+from smoothcert.pipeline.overview.status import FailedShard, LastDriver, status_of
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.finished_runs import file_of
 
@@ -86,7 +87,7 @@ def test_the_diary_that_ended_last_counts(run: Path) -> None:
     attempts = [attempt("published"), attempt("failed", reason="shard x: why"), attempt("published")]
     write_diary(run, "a.jsonl", *attempts, {"node": "later", "more": 1}, modified_s=2)
     outcomes = (("failed", 1), ("published", 2))
-    expected = LastDriver(str(run / "drivers" / "a.jsonl"), "later", outcomes, ("shard x: why",))
+    expected = LastDriver(str(run / "drivers" / "a.jsonl"), "later", outcomes, (FailedShard("a.tar", "shard x: why"),))
     assert status_of(open_run(str(run))).last_driver == expected
 
 
@@ -129,3 +130,38 @@ def test_the_command_tells_how_far_a_run_is(run: Path) -> None:
     assert "1 of 2" in part
     assert "incomplete" in part
     assert re.search(r"images\W+6\b", part)
+
+
+def test_json_says_what_the_table_says(run: Path) -> None:
+    """Numbers, and times in UTC; failed shards of the last driver with their reasons."""
+    assert _status_as_json(run)["last_driver"] is None
+    (run / "_SUCCESS").unlink()
+    for number, time_s in enumerate((1_700_000_000, 1_700_000_060)):
+        os.utime(file_of(run, number), (time_s, time_s))
+    write_diary(run, "a.jsonl", attempt("failed", reason="shard a.tar: why"), {"node": "node"})
+    found = _status_as_json(run)
+    expected = {
+        "run_id": run.name,
+        "job": "small",
+        "path": str(run),
+        "complete": False,
+        "partial": False,
+        "limit": None,
+    }
+    expected |= {"shards": 2, "published": 2, "images": 13, "seconds_per_shard": 60.0, "seconds_left": 0.0}
+    expected |= {"status": {"ok": 10, "decode_error": 1, "size_error": 1, "label_error": 1}}
+    expected |= {"last_published": "2023-11-14T22:14:20+00:00"}
+    assert {name: found[name] for name in expected} == expected
+    assert found["last_driver"] == {
+        "path": str(run / "drivers" / "a.jsonl"),
+        "node": "node",
+        "outcomes": {"failed": 1},
+        "failures": [{"shard": "a.tar", "reason": "shard a.tar: why"}],
+    }
+
+
+def _status_as_json(run: Path) -> dict[str, Any]:
+    result = CliRunner().invoke(app, ["status", str(run), "--json"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found

@@ -15,16 +15,13 @@ from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.console.looks import show
 from smoothcert.pipeline.overview.runs_list import RunInShort
-from smoothcert.pipeline.overview.status import LastDriver, Status
+from smoothcert.pipeline.overview.status import FailedShard, LastDriver, Status
 from smoothcert.pipeline.overview.summary import summarise
 from smoothcert.pipeline.overview.tables import show_runs, status_table, summary_table
 from smoothcert.workers.runs.run import Run, open_run
 from tests.helpers import jobs
+from tests.helpers.finished_runs import edit_json
 from tests.helpers.tars import tar_of, write_tar
-
-IN_SHORT = RunInShort(
-    "id", "-", "small", "vit", "weights.pt", "0123", "row 3", "9", "1/2", "13", "-", "50 %", "complete"
-)
 
 
 def printed(table: Table, width: int = 300) -> str:
@@ -73,7 +70,7 @@ def status_of_part(run: Run, **changes: object) -> Status:
 
 def test_the_status_of_an_unfinished_run(run: Path) -> None:
     """Shards, images, errors by name, and how long the rest takes at the rate of the last shards."""
-    driver = LastDriver("any", "node", (("failed", 1), ("published", 2)), ("shard x: why",))
+    driver = LastDriver("any", "node", (("failed", 1), ("published", 2)), (FailedShard("x", "shard x: why"),))
     found = cells(printed(status_table(status_of_part(open_run(str(run)), last_driver=driver))))
     assert found["run id"] == [run.name]
     assert found["state"] == ["incomplete"]
@@ -105,18 +102,29 @@ def test_a_partial_run_says_its_limit(finished_partial: Path) -> None:
     assert state == ["complete PARTIAL: images.limit is 9"]
 
 
-def test_a_run_is_a_line_where_it_fits() -> None:
-    """Otherwise four lines, with the same content."""
-    texts = {}
-    for width in (300, 60):
-        console = Console(width=width)
-        with console.capture() as capture:
-            show_runs([IN_SHORT], console)
-        texts[width] = capture.get()
-    assert len(texts[300].splitlines()) == 3
-    assert texts[60].splitlines()[:2] == ["id  -  complete, 1/2 shards, 13 images", "  small"]
-    for value in IN_SHORT:
-        assert all(value in text for text in texts.values())
+def test_a_run_is_a_line_where_it_fits(run: Path, finished_partial: Path) -> None:
+    """Otherwise four lines, with the same content. Figures are those of _SUCCESS."""
+    edit_json(run / "_SUCCESS", lambda success: success.update(clean_accuracy=0.5, smoothed_accuracy=None))
+    for path, values in (
+        (run, ["small", "weights.pt", "column 4 stride 3", "2/2", "13", "50.00 %", " -", "complete"]),
+        (finished_partial, ["small", "column 4 stride 3", "9", "2/2", "complete PARTIAL"]),
+    ):
+        opened = open_run(str(path))
+        in_short = RunInShort(opened, 2, opened.success())
+        texts = {}
+        for width in (300, 90):
+            console = Console(width=width)
+            with console.capture() as capture:
+                show_runs([in_short], console)
+            texts[width] = capture.get()
+        assert len(texts[300].splitlines()) == 3
+        first, second = texts[90].splitlines()[:2]
+        begun = f"{opened.record.created}"[:16].replace("T", " ")
+        state = "complete PARTIAL" if opened.partial else "complete"
+        assert first == f"{path.name}  {begun}  {state}, 2/2 shards, {opened.success().rows} images"  # type: ignore[union-attr]
+        assert second == "  small"
+        for value in [*values, opened.checkpoint_sha256[:12]]:
+            assert all(value in text for text in texts.values())
 
 
 def test_names_are_printed_as_they_are(tmp_path: Path) -> None:

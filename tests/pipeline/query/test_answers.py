@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import boto3
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +13,7 @@ from smoothcert.manifests.errors import RunError
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.query.answers import AnswersFile
 from smoothcert.workers.ablations import touched
+from smoothcert.workers.storage.output_file import OutputFile
 from tests.helpers.known_votes import CROP, ask, holds, known_votes, write_run
 from tests.helpers.rows import file_of
 
@@ -22,7 +24,7 @@ def test_answers_for_each_image(tmp_path):
     answers = ask(run, "--patch=1", "--patch=2", f"--parquet={out}")
     file = pq.ParquetFile(out)
     said = {"run_id": run.name, "job": "known votes", "checkpoint_sha256": "0" * 64}
-    said |= {"complete": False, "partial": False, "shards": [2, 3]}
+    said |= {"complete": False, "partial": False, "shards": 3, "published": 2}
     assert json.loads(file.metadata.metadata[b"smoothcert"]) == said
     assert all(said.items() <= answer.items() for answer in answers)
     rows = file.read().to_pylist()
@@ -130,11 +132,23 @@ def test_weakest_places_are_where_the_slack_is(tmp_path):
         assert holds(cast, lefts, 2, set(), 1) == row["certified"]
 
 
+def test_the_file_of_the_answers_may_be_in_a_bucket(tmp_path: Path, bucket: str) -> None:
+    """With the rows of the file on this machine; a second time only with --overwrite."""
+    run, place = str(write_run(tmp_path)), f"s3://{bucket}/answers.parquet"
+    codes = [
+        CliRunner().invoke(app, ["query", run, "--patch=1", "--parquet", *options]).exit_code
+        for options in ([place], [place], [place, "--overwrite"], [str(tmp_path / "here")])
+    ]
+    assert codes == [0, 2, 0, 0]
+    boto3.client("s3").download_file(bucket, "answers.parquet", str(tmp_path / "there"))
+    assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
+
+
 @pytest.mark.parametrize("fault", [None, RuntimeError("within")])
 def test_an_answers_file_leaves_nothing_on_a_full_disk(tmp_path, fault):
     """Closed and removed in every case, also where only the last bytes find no room."""
     (tmp_path / ".x.parquet.part").symlink_to("/dev/full")
-    file = AnswersFile(tmp_path / "x.parquet")
+    file = AnswersFile(OutputFile(str(tmp_path / "x.parquet"), "--parquet"))
     with pytest.raises(RunError, match=r"is full \(No space left on device\); .* name another"), file:
         if fault is not None:
             raise fault

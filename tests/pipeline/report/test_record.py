@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from smoothcert.pipeline.report.record import as_json, json_of
+from smoothcert.pipeline.report.record import KEYS, as_json, json_of
 from smoothcert.pipeline.report.report import report_of
 from smoothcert.workers.runs.run import open_run
 
@@ -13,7 +13,8 @@ def test_json_holds_all_figures(finished: Path) -> None:
     report = report_of(open_run(str(finished)), side=2, sample=5, seed=3, exhibits=2)
     content = json.loads(json_of(report))
     assert content == json.loads(json.dumps(as_json(report)))
-    assert content["schema"] == 1
+    assert content["schema"] == 2
+    assert list(content) == list(KEYS)
     assert content["run_id"] == finished.name
     exact = [one for one in content["certified"] if one["rule"] == "exact"]
     assert [one["patch"] for one in exact] == [[side, side] for side in range(1, 17)]

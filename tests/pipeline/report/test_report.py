@@ -90,6 +90,18 @@ def test_the_command_prints_headline_and_paths(
     assert command in (folder / "report.html").read_text()
 
 
+def test_the_command_prints_the_headline_as_json(report: Callable[..., tuple[int, str, Path]], finished: Path) -> None:
+    """The figures of report.json that the headline is about, and the files."""
+    code, text, folder = report("--patch", "2", "--json")
+    found, whole = json.loads(text), json.loads((folder / "report.json").read_text())
+    assert code == 0
+    assert found.pop("files") == [str(folder / f"report.{kind}") for kind in ("html", "md", "json")]
+    assert [(one["patch"], one["rule"]) for one in found["certified"]] == [([2, 2], "exact"), ([2, 2], "margin")]
+    assert all(one in whole["certified"] for one in found.pop("certified"))
+    assert (found["run_id"], found["job"], found["path"]) == (finished.name, "small", str(finished))
+    assert found == {name: whole[name] for name in found}
+
+
 def test_a_patch_must_fit(report: Callable[..., tuple[int, str, Path]]) -> None:
     code, text, _ = report("--patch", "17")
     assert (code, "--patch 17: must be 1 to 16" in text) == (2, True)

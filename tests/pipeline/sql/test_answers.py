@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+import boto3
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
@@ -31,7 +32,7 @@ def test_a_table_shows_the_first_rows_and_counts_the_others(run: str) -> None:
     result = sql(run, "select key, label from images order by key")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0].split() == ["key", "label"]
-    assert result.stdout.splitlines()[-1] == "and 60 more rows; --csv, --json or --parquet gives all"
+    assert result.stdout.splitlines()[-1] == "and 60 more rows; --format, --json or --parquet gives all"
     assert len(result.stdout.splitlines()) == 2 + MAX_ROWS + 1
     assert "[red]x[/red]" in sql(run, "select key from images where key > '99'").stdout
 
@@ -64,10 +65,31 @@ def test_a_cell_of_a_table_is_one_printable_line(run: str) -> None:
 
 
 def test_csv_has_a_header_and_every_row(run: str) -> None:
-    rows = list(csv.reader(io.StringIO(sql(run, "select key, error from images order by key", "--csv").stdout)))
+    rows = list(csv.reader(io.StringIO(sql(run, "select key, error from images order by key", "--format=csv").stdout)))
     assert rows[:2] == [["key", "error"], ["00", ""]]
     assert rows[-1] == ["[red]x[/red],\"'", ""]
     assert len(rows) == 101
+
+
+def test_markdown_has_every_row_and_no_markup(run: str) -> None:
+    """Nothing is left out, null is named, and what a name holds stays in its cell."""
+    lines = sql(run, "select key, error from images order by key", "--format=markdown").stdout.splitlines()
+    assert lines[:3] == ["| key | error |", "| --- | --- |", "| 00 | null |"]
+    assert len(lines) == 102
+    (line,) = sql(run, "select '<b>|x' || chr(10) || '*y*' as z", "--format=markdown").stdout.splitlines()[2:]
+    assert line == r"| &lt;b&gt;&#124;x\\n\*y\* |"
+
+
+def test_parquet_may_replace_a_file_and_go_to_a_bucket(run: str, bucket: str, tmp_path: Path) -> None:
+    """With --overwrite; a file of a run is refused before the question is asked."""
+    (tmp_path / "out").write_text("old")
+    assert sql(run, "select key from images", "--parquet", str(tmp_path / "out"), "--overwrite").exit_code == 0
+    assert sql(run, "select key from images", "--parquet", f"s3://{bucket}/a/out").exit_code == 0
+    boto3.client("s3").download_file(bucket, "a/out", str(tmp_path / "there"))
+    assert pq.read_table(tmp_path / "there").equals(pq.read_table(tmp_path / "out"))
+    (votes,) = Path(run, "votes").iterdir()
+    refused = sql(run, "selec 1", "--parquet", str(votes), "--overwrite")
+    assert (refused.exit_code, "of which no file is replaced" in refused.stderr) == (2, True)
 
 
 def test_parquet_is_a_new_file(run: str, tmp_path: Path) -> None:
@@ -116,5 +138,5 @@ def test_a_damaged_file_is_named_as_such(run: str) -> None:
 def test_the_command_needs_runs_and_one_form(run: str) -> None:
     result = sql("select 1")
     assert (result.exit_code, "name a run, then the query in quotes" in result.stderr) == (2, True)
-    result = sql(run, "select 1", "--csv", "--json")
+    result = sql(run, "select 1", "--format=csv", "--json")
     assert (result.exit_code, "exclude each other" in result.stderr) == (2, True)

@@ -15,7 +15,7 @@ from smoothcert.pipeline.sql.relations import TABLES, connect, s3_system
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, open_run
-from tests.helpers.finished_runs import upload
+from tests.helpers.finished_runs import edit_json, upload
 from tests.helpers.judged_runs import CROP, image, judged_run
 
 SURE, CLOSE = [0] * 12, [0] * 7 + [1] * 5
@@ -67,6 +67,16 @@ def test_classes_count_their_images(run: Run) -> None:
     """With the class that each is mistaken for most often."""
     rows = asked([run], "select class, images, clean, smoothed, mistaken_for from classes order by class")
     assert rows == [(0, 4, 3, 2, 2), (3, 1, 0, 1, None)]
+
+
+def test_classes_have_the_names_that_the_run_knows(run: Run, tmp_path: Path) -> None:
+    """Of several runs each has its own; a run without names has null."""
+    assert asked([run], "select class, class_name from classes order by class") == [(0, None), (3, None)]
+    other = judged_run(tmp_path / "other", {"a.tar": [image("0", SURE), image("1", SURE, label=1)]}, weights="1")
+    edit_json(Path(other.url, "run.json"), lambda record: record.update(class_names=["cat", "dog", "owl", "elk"]))
+    question = f"select class, class_name, images from classes order by run_id = '{run.run_id}', class"
+    rows = asked([run, open_run(other.url)], question)
+    assert rows == [(0, "cat", 1), (1, "dog", 1), (0, None, 4), (3, None, 1)]
 
 
 def test_without_labels_a_class_is_a_prediction(tmp_path: Path) -> None:

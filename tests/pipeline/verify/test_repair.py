@@ -76,7 +76,7 @@ def test_repair_leaves_a_run_that_can_go_on(run, damage):
     damage(run)
     damaged = {path.relative_to(run): path.read_bytes() for path in run.rglob("*") if path.is_file()}
     moved = repair(str(run))
-    assert any(line.startswith("_SUCCESS is now quarantine/") for line in moved)
+    assert any(file == "_SUCCESS" and to.startswith("quarantine/") for file, to in moved)
     report = verify(str(run))
     assert report.problems == ()
     assert report.notices[0].startswith("unfinished")
@@ -118,6 +118,17 @@ def test_repair_prints_what_it_moved(run):
     assert lines[-1] == "run the command that made the run again: it replaces these files"
 
 
+def test_repair_says_in_json_what_it_moved(run):
+    """One object: the run as it is now, and each file with its new place."""
+    nothing = json.loads(CliRunner().invoke(app, ["repair", str(run), "--json"]).stdout)
+    assert (nothing["run_id"], nothing["complete"], nothing["published"], nothing["moved"]) == (run.name, True, 3, [])
+    cut(run)
+    found = json.loads(CliRunner().invoke(app, ["repair", str(run), "--json"]).stdout)
+    assert (found["complete"], found["shards"], found["published"]) == (False, 3, 2)
+    assert [one["file"] for one in found["moved"]] == ["_SUCCESS", "votes/00001-01.parquet"]
+    assert all((run / one["to"]).is_file() for one in found["moved"])
+
+
 def test_an_unfinished_run_has_nothing_to_repair(run):
     """That files are missing is no damage: nothing moves, and the line says UNFINISHED."""
     (run / "_SUCCESS").unlink()
@@ -141,5 +152,5 @@ def test_names_with_spaces_can_be_repaired(tmp_path: Path) -> None:
     for file in (run / "votes").iterdir():
         file.write_bytes(file.read_bytes()[:-100])
     moved = repair(str(run))
-    assert [line.split(" is now ")[0] for line in moved] == sorted(task.file_name for task in plan.tasks)
+    assert [one.file for one in moved] == sorted(task.file_name for task in plan.tasks)
     assert not list((run / "votes").iterdir())

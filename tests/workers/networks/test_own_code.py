@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job, Model, load_job
 from smoothcert.pipeline.certify.begin import begin
-from smoothcert.pipeline.certify.costs import plan_table
+from smoothcert.pipeline.certify.costs import costs_of
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.cli import app
@@ -124,7 +124,7 @@ def test_code_does_not_run_unless_it_is_allowed(package: Path, tmp_path: Path) -
     jobs.write_shards(tmp_path, shards=1, images=1)
     path = jobs.write_job(tmp_path, model=_model("vit"))
     job = load_job(path)
-    for call in (lambda: make_plan(job), lambda: plan_table(job, 1.0), lambda: build_classifier(job.model, 16)):
+    for call in (lambda: make_plan(job), lambda: costs_of(job, 1.0), lambda: build_classifier(job.model, 16)):
         with pytest.raises(RequestError, match=r"^model\.architecture: python:mine:vit runs code .* --allow-code"):
             call()
     for command in ("plan", "certify"):

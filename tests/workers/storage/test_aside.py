@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from smoothcert.manifests.errors import RequestError
-from smoothcert.workers.storage.aside import check_new, new_file, written_aside
+from smoothcert.workers.storage.aside import written_aside
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
@@ -46,38 +45,3 @@ def test_a_folder_that_does_not_exist_is_the_error_of_the_system(tmp_path: Path)
     """And the clean-up does not hide it."""
     with pytest.raises(FileNotFoundError), written_aside(tmp_path / "nowhere" / "a") as aside:
         aside.write_text("new")
-
-
-def test_a_file_of_an_option_is_new(tmp_path: Path) -> None:
-    """The error names the option; a file that exists stays as it is."""
-    path = tmp_path / "a"
-    with new_file(path, "--out") as file:
-        file.write(b"whole")
-        assert not path.exists()
-    assert path.read_bytes() == b"whole"
-    with pytest.raises(RequestError, match=r"^--out .*a: is there already; name a new file$"), new_file(path, "--out"):
-        pass
-    with (
-        pytest.raises(RequestError, match=r"^--out .*: cannot be written \(No such file or directory\)"),
-        new_file(tmp_path / "nowhere" / "a", "--out"),
-    ):
-        pass
-    with (
-        pytest.raises(RequestError, match=r"^--out x+: cannot be written \(File name too long\)"),
-        new_file(Path("x" * 300), "--out"),
-    ):
-        pass
-    assert path.read_bytes() == b"whole"
-
-
-def test_a_path_is_refused_before_long_work(tmp_path: Path) -> None:
-    """For the reasons for which new_file refuses it; nothing is written."""
-    (tmp_path / "a").write_text("old")
-    for path in (tmp_path / "a", tmp_path / "nowhere" / "a", Path()):
-        with pytest.raises(RequestError) as later, new_file(path, "--out"):
-            pass
-        with pytest.raises(RequestError) as before:
-            check_new(path, "--out")
-        assert str(before.value) == str(later.value)
-    check_new(tmp_path / "b", "--out")
-    assert [file.name for file in tmp_path.iterdir()] == ["a"]

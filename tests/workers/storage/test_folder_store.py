@@ -158,6 +158,14 @@ def test_a_listing_has_the_files_of_a_folder_by_name(tmp_path: Path) -> None:
     assert store.find(str(tmp_path / "folder")) is None
 
 
+def test_replace_writes_a_file_whole(tmp_path: Path) -> None:
+    """In place of an old one, or anew; nothing else remains."""
+    store, url = FolderStore(), str(tmp_path / "a")
+    for content in (b"old", b"new"):
+        store.replace(url, content)
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [content]
+
+
 def test_remove_takes_one_file_away(tmp_path: Path) -> None:
     """Its neighbours stay, and a file that is missing is no error."""
     store, run = FolderStore(), str(tmp_path / "run")
