@@ -91,6 +91,11 @@ class OutputFile:
             yield file
 
     def _check_in_store(self) -> None:
+        if not self.place.startswith("s3://"):
+            scheme = self.place.partition("://")[0]
+            raise RequestError(
+                f"{self.option} {self.place}: {scheme}:// is not written to; name a file of this machine, or s3://BUCKET/KEY"
+            )
         store, (folder, name) = AnyStore(self.storage), self.place.rsplit("/", 1)
         if not name or folder.endswith(":/"):
             raise RequestError(f"{self.option} {self.place}: names no file; write s3://BUCKET/KEY")

@@ -114,7 +114,10 @@ def test_classes_add_up_to_all_images(tmp_path, labelled):
         (["--patch=1", "--parquet=/nowhere/x.parquet"], "cannot be written"),
         (["--patch=1", "--parquet=/"], "is there already"),
         (["--patch=1", "--parquet=."], "is there already"),
-        (["--patch=1", "--parquet=gs://bucket/x.parquet"], "gs:// is not supported; use a folder or s3://BUCKET/KEY"),
+        (
+            ["--patch=1", "--parquet=gs://bucket/x.parquet"],
+            "gs:// is not written to; name a file of this machine, or s3://BUCKET/KEY",
+        ),
         (["--patch=1", "--tolerance=inf"], "finite number"),
         (["--patch=" + "9" * 5000], "expected a side such as 32"),
         (["--patch=1", "--patches=145"], "must be 1 to 144"),

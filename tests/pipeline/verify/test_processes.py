@@ -70,8 +70,8 @@ def test_few_files_start_no_processes(run: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_an_error_in_a_process_is_our_own(run: Path) -> None:
     """What the storage refuses there is said as if it had been refused here."""
-    tasks = [replace(task, run_url="gs://bucket/run") for task in tasks_of(run)]
-    with pytest.raises(RequestError, match="gs:// is not supported"):
+    tasks = [replace(task, run_url="ftp://bucket/run") for task in tasks_of(run)]
+    with pytest.raises(RequestError, match="ftp:// is not supported"):
         list(check_files(tasks, 2))
     assert not multiprocessing.active_children()
 

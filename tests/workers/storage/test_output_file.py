@@ -28,7 +28,7 @@ def test_a_file_of_an_option_is_new(tmp_path: Path) -> None:
         (path, "is there already; name a new file, or add --overwrite$"),
         (tmp_path / "nowhere" / "a", r"cannot be written \(No such file or directory\)"),
         ("x" * 300, r"cannot be written \(File name too long\)"),
-        ("gs://bucket/a", "gs:// is not supported"),
+        ("gs://bucket/a", "gs:// is not written to; name a file of this machine, or s3://BUCKET/KEY"),
     ):
         with pytest.raises(RequestError, match=says):
             write(place, b"other")
