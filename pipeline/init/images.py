@@ -18,7 +18,7 @@ from PIL import Image
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Images
-from smoothcert.manifests.locations import IMAGENET, anchored
+from smoothcert.manifests.locations import IMAGENET, anchored, name_of
 from smoothcert.manifests.names import listed, printable
 from smoothcert.manifests.shards import find_shards_and_classes
 from smoothcert.workers.storage.store import Store
@@ -86,7 +86,8 @@ def look_at(data: str, store: Store) -> Looked:
     shards, notices = anchored(data), list[str]()
     _refuse_unpacked(data, shards)
     found = find_shards_and_classes(Images(shards=shards, label=None), store, notices.append)
-    tars = [found.shards[place * len(found.shards) // _MAX_TARS].url for place in range(_MAX_TARS)]
+    last = len(found.shards) - 1
+    tars = [found.shards[place * last // (_MAX_TARS - 1)].url for place in range(_MAX_TARS)]
     samples = [sample for url in dict.fromkeys(tars) for sample in _samples_of(url, store)]
     with_image = [sample for sample in samples if _image_of(sample) is not None]
     if not with_image:
@@ -95,7 +96,7 @@ def look_at(data: str, store: Store) -> Looked:
     suffixes = Counter(_image_of(sample) for sample in with_image)
     return Looked(
         shards=shards,
-        name=Path(data.rstrip("/")).name,
+        name=name_of(shards.rstrip("/")),
         samples=with_image,
         suffixes=tuple(suffix for suffix, _ in suffixes.most_common() if suffix is not None),
         side=_common_side(with_image[:: max(1, len(with_image) // _MAX_SIZES)]),
@@ -212,6 +213,8 @@ def _numbered(
     if low >= 1 and high == classes:
         return Labels(keys | {"first_label": 1}, f"{comment} So they count from 1.")
     notice = None
+    if low == 1 and not looked.packed_classes:
+        notice = f"0 does not occur among {len(numbers):,} labels; if yours count from 1, set images.first_label: 1"
     if high >= classes:
         notice = (
             f"labels go up to {high}, but the network has {classes:,} classes (0 to {classes - 1}); set images.label: "

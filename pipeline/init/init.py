@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Images, Job, storage_of
+from smoothcert.manifests.names import without_secrets
 from smoothcert.manifests.yaml_file import content_of
 from smoothcert.pipeline.init.images import Labels, Looked, labels_of, look_at
 from smoothcert.pipeline.init.job_file import text_of
 from smoothcert.pipeline.init.network import Described, describe
 from smoothcert.workers.networks.described_jobs import load_job
-from smoothcert.workers.storage.aside import written_aside
 from smoothcert.workers.storage.output_file import OutputFile
 from smoothcert.workers.storage.store import AnyStore
+from smoothcert.workers.storage.temporary import temporary_folder
 
 _HEAD = (
     "Written by `smoothcert init`. Check what the comments say, then run `smoothcert plan {name}`. "
@@ -62,24 +63,31 @@ def init(model: str, data: str, output: Path, overrides: Sequence[str]) -> Writt
     looked = look_at(data, store)
     network = describe(model, written, store)
     labels = labels_of(looked, network.classes, network.class_names)
-    content, comments = _job_of(network, looked, labels)
+    content, comments = _job_of(network, looked, labels, written)
+    job = _checked(content)
     folder = output.absolute().parent
     for section, key in (("images", "shards"), ("model", "checkpoint")):
         content[section][key] = _from(folder, content[section][key])
-    _merge(content, written)
-    with written_aside(output, overwrite=False) as aside:
-        aside.write_text(text_of(content, comments, _HEAD.format(name=output)), encoding="utf-8")
-        try:
-            job = load_job(aside)
-        except RequestError as error:
-            raise RequestError(str(error).replace(f"{aside}: ", "")) from None
+    with OutputFile(str(output), "--output").opened() as file:
+        file.write(text_of(content, comments, _HEAD.format(name=output)).encode())
     ablation = job.ablation
     return Written(
         output,
-        f"{network.name} on {looked.tars:,} {'tar' if looked.tars == 1 else 'tars'} in {data}: "
+        f"{network.name} on {looked.tars:,} {'tar' if looked.tars == 1 else 'tars'} in {without_secrets(data)}: "
         f"{ablation.kind} {ablation.size} of {job.preprocess.crop} pixels",
-        [*looked.notices, *filter(None, [labels.notice, _about_training(network)])],
+        [*looked.notices, *filter(None, [labels.notice, _about_training(network)]), *network.notices],
     )
+
+
+def _checked(content: dict[str, Any]) -> Job:
+    """The job of this content, as the commands read it."""
+    with temporary_folder() as folder:
+        file = folder / "job.yaml"
+        file.write_text(text_of(content, {}, "For a check."), encoding="utf-8")
+        try:
+            return load_job(file)
+        except RequestError as error:
+            raise RequestError(str(error).replace(f"{file}: ", "")) from None
 
 
 def column_of(crop: int) -> int:
@@ -90,11 +98,18 @@ def column_of(crop: int) -> int:
     return max(1, round(4 + (crop - 32) * (19 - 4) / (224 - 32)))
 
 
-def _job_of(network: Described, looked: Looked, labels: Labels) -> tuple[dict[str, Any], dict[str, str]]:
-    """The content of the job file, and its comments by key path."""
-    preprocess, about_pixels = _pixels_of(network, looked.side)
-    crop = preprocess.get("crop", network.side)
+def _job_of(
+    network: Described, looked: Looked, labels: Labels, written: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The content of the job file, and its comments by key path; what the user wrote needs no comment."""
+    of_user = written.get("preprocess", {})
+    changed = {"resize", "crop", "upsample"} & of_user.keys()
+    preprocess, about_pixels = _pixels_of(network, None if changed else looked.side)
+    preprocess = preprocess | of_user
+    crop = preprocess.get("crop", network.side)  # a transformers network has its own
     ablation = network.ablation or {"kind": "column", "size": column_of(crop)}
+    if "kind" in written.get("ablation", {}):
+        ablation = {}  # the rest belongs to another kind
     default_suffixes = Images.model_fields["image"].default
     images: dict[str, Any] = {"shards": looked.shards}
     if not {*looked.suffixes} <= {*default_suffixes}:
@@ -116,7 +131,12 @@ def _job_of(network: Described, looked: Looked, labels: Labels) -> tuple[dict[st
         "patches": "Squares that cover 1, 2 and 3 % of the image; `smoothcert query` answers any other patch later.",
         "output": "A folder or s3://BUCKET/FOLDER.",
     }
-    return content, comments | ({"preprocess": about_pixels} if about_pixels else {})
+    comments |= {"preprocess": about_pixels} if about_pixels else {}
+    for key, value in written.items():
+        content[key] = content[key] | value if isinstance(content.get(key), dict) else value
+        if key not in ("images", "model"):
+            comments.pop(key, None)
+    return content, comments
 
 
 def _pixels_of(network: Described, side: int | None) -> tuple[dict[str, Any], str | None]:
@@ -150,12 +170,3 @@ def _about_training(network: Described) -> str | None:
 def _from(folder: Path, path: str) -> str:
     """A path below the job file's folder as seen from there; any other, and every URL, as it is."""
     return os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else path
-
-
-def _merge(content: dict[str, Any], written: Mapping[str, Any]) -> None:
-    """Put what the user gave into the content, key by key."""
-    for key, value in written.items():
-        if isinstance(value, dict) and isinstance(content.get(key), dict) and key != "ablation":
-            content[key] |= value
-        else:
-            content[key] = value

@@ -19,8 +19,8 @@ import torch
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Network
-from smoothcert.manifests.locations import Anchored
-from smoothcert.manifests.names import listed
+from smoothcert.manifests.locations import Anchored, name_of
+from smoothcert.manifests.names import listed, one_line
 from smoothcert.workers.networks.checkpoint_files import require_checkpoint
 from smoothcert.workers.networks.checkpoints import recognise
 from smoothcert.workers.networks.classifiers import build_classifier, has_tokens
@@ -59,6 +59,7 @@ class Described:
         trained: a sentence about its training.
         ablation: with which it was trained; None if that is unknown.
         comments: sentences by key path.
+        notices: what the user must check.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Described:
     trained: str = _NOT_TRAINED
     ablation: Content | None = None
     comments: dict[str, str] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
 
 
 def describe(source: str, written: Mapping[str, Any], store: Store) -> Described:
@@ -83,7 +85,12 @@ def describe(source: str, written: Mapping[str, Any], store: Store) -> Described
         RequestError: there is no such network, it does not classify, or it does not say enough of itself.
     """
     if _is_of_timm(source):
-        return _with_tokens_kept(_of_timm(asdict(timm.get_pretrained_cfg(source)), source))
+        try:
+            of_timm = asdict(timm.get_pretrained_cfg(source))
+        except RuntimeError:  # no such tag
+            known = timm.list_pretrained(source.partition(".")[0])
+            raise RequestError(f"MODEL: timm has no {source}; it has {listed(known) or 'no weights'}") from None
+        return _with_tokens_kept(_of_timm(of_timm, source))
     _refuse_unknown(source)
     checkpoint = Anchored(from_hub=True).anchor(source, Path.cwd())
     if "architecture" in written.get("model", {}):
@@ -92,7 +99,13 @@ def describe(source: str, written: Mapping[str, Any], store: Store) -> Described
     if config is None:
         return _with_tokens_kept(_of_weights(checkpoint, {}, store))
     if "architecture" in config:
-        return _with_tokens_kept(_of_timm_config(config, weights_of(checkpoint)))
+        try:
+            found = _of_timm_config(config, weights_of(checkpoint))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RequestError(
+                f"MODEL: config.json of {source} is damaged ({one_line(error)}); fetch it again"
+            ) from None
+        return _with_tokens_kept(found)
     return _of_transformers(checkpoint, written)
 
 
@@ -150,7 +163,7 @@ def _of_timm_config(config: Content, checkpoint: str) -> Described:
 
 
 def _name_of(checkpoint: str) -> str:
-    return checkpoint if is_hub_name(checkpoint) else Path(checkpoint).name
+    return checkpoint if is_hub_name(checkpoint) else name_of(checkpoint)
 
 
 def _side_of(pretrained: Mapping[str, Any]) -> int:
@@ -219,27 +232,37 @@ def _of_weights(checkpoint: str, written: Mapping[str, Any], store: Store) -> De
     if config is None:
         raise RequestError(f"model.architecture: timm knows no {architecture!r}; see timm.list_models()")
     of_timm = asdict(config)
-    own = likely if likely is not None and "architecture" not in written else None
+    own = likely if likely is not None and likely.architecture == architecture else None
     classes = written.get("classes") or (own and own.classes) or _classes_of(tensors, of_timm)
     if classes is None:
         raise RequestError(f"MODEL: {checkpoint} does not show how many classes there are; add --set model.classes=N")
     side = (own and own.side) or _side_of(of_timm)
     pixels = _pixels_of_timm(of_timm | {"input_size": (3, side, side)})
     saved = saved_normaliser(tensors, channels=3)
-    what = "" if own is None else " The shapes of its tensors show the network: check that it is the right one."
+    guess = (
+        ""
+        if "architecture" in written
+        else " The shapes of its tensors show the network: check that it is the right one."
+    )
     return Described(
-        name=Path(checkpoint).name,
+        name=_name_of(checkpoint),
         model={"checkpoint": checkpoint, "architecture": architecture}
         | ({"options": own.options} if own is not None and own.options else {})
         | {"classes": classes},
         preprocess=pixels | saved,
         side=side,
         classes=classes,
-        trained=(_PERHAPS_TRAINED if layout.startswith("reference layout") else _NOT_TRAINED) + what,
+        trained=(_PERHAPS_TRAINED if layout.startswith("reference layout") else _NOT_TRAINED) + guess,
         comments={
             "preprocess": f"{'Mean and std are those in the file; the rest is' if saved else 'This is'} what timm says "
             f"of {architecture}; correct it if the weights were trained otherwise."
         },
+        notices=()
+        if saved
+        else (
+            f"preprocess: mean {pixels['mean']} and std {pixels['std']} are timm's for {architecture}; correct them if "
+            "these weights were trained with others",
+        ),
     )
 
 
@@ -257,7 +280,7 @@ def _of_training(note: TrainedWith, checkpoint: str) -> Described:
     most = max(note.ablation, key=lambda ablation: ablation.weight)
     kinds = [f"{one.kind}s of {one.size} pixels" for one in note.ablation]
     return Described(
-        name=Path(checkpoint).name,
+        name=_name_of(checkpoint),
         model={"checkpoint": checkpoint}
         | {"architecture": note.architecture}
         | ({"options": note.options} if note.options else {})

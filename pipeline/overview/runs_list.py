@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from smoothcert.manifests.errors import RequestError, SmoothcertError
 from smoothcert.manifests.job import Ablation, Storage
+from smoothcert.manifests.locations import recorded_url
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.shards import instead_of
 from smoothcert.pipeline.console.looks import checkpoint
@@ -125,7 +126,7 @@ def run_as_json(run: Run, *, complete: bool, published: int) -> dict[str, Any]:
         "run_id": run.run_id,
         "job": run.name,
         "path": run.url,
-        "checkpoint": run.record.checkpoint.url,
+        "checkpoint": recorded_url(run.record.checkpoint.url or "") or None,
         "checkpoint_sha256": run.checkpoint_sha256,
         "complete": complete,
         "partial": run.partial,

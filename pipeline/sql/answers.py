@@ -63,12 +63,19 @@ def _rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 def ask(database: duckdb.DuckDBPyConnection, statement: str) -> Answer:
     """Run a statement; errors as for `Answer.batches`."""
     with _errors_in_a_line():
+        _refuse_other_statements(statement)
         relation = database.sql(statement)
-        if relation is None:
-            raise RequestError("sql: the statement has no answer; write a query, such as select count(*) from images")
+        assert relation is not None, "it is a query"
         if twice := [name for name in relation.columns if relation.columns.count(name) > 1]:
             raise RequestError(f"sql: two columns are named {twice[0]}; name one of them otherwise, with `as`")
         return Answer(relation.to_arrow_reader(_ROWS_AT_ONCE))
+
+
+def _refuse_other_statements(statement: str) -> None:
+    """Refuse all but one query: COPY ... TO could replace the files of a run."""
+    kinds = [one.type for one in duckdb.extract_statements(statement)]
+    if kinds != [duckdb.StatementType.SELECT]:
+        raise RequestError("sql: only one query is answered; write one, such as select count(*) from images")
 
 
 @contextmanager

@@ -5,12 +5,12 @@ Not covered: what else a training records (workers/training/training_run.py).
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from smoothcert.manifests.job import Preprocess
+from smoothcert.manifests.job import CODE_PREFIX, Preprocess
 from smoothcert.manifests.training import TrainedAblation, Training
 
 _KEY = "smoothcert.training"
@@ -32,7 +32,7 @@ class TrainedWith(BaseModel):
     masked_tokens: Literal["drop", "keep"]
     classes: int
     preprocess: Preprocess
-    ablation: tuple[TrainedAblation, ...]
+    ablation: Annotated[tuple[TrainedAblation, ...], Field(min_length=1)]
 
 
 def metadata_of(training: Training) -> dict[str, str]:
@@ -49,6 +49,7 @@ def trained_with(checkpoint: Path) -> TrainedWith | None:
     """How the weights of a local file were trained; None if the file does not say it."""
     try:
         with safe_open(checkpoint, "numpy") as file:
-            return TrainedWith.model_validate_json((file.metadata() or {})[_KEY])
+            note = TrainedWith.model_validate_json((file.metadata() or {})[_KEY])
     except (SafetensorError, KeyError, ValidationError):  # other weights, or those of a later version
         return None
+    return None if note.architecture.startswith(CODE_PREFIX) else note

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def written_aside(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     Raises:
         FileExistsError: at the end, if there is such a file and it is not to be replaced.
     """
-    aside = path.with_name(f".{path.name}.part")
+    aside = path.with_name(f".{path.name}.{token_hex(4)}.part")  # another process may write the same file
     try:
         yield aside
         if overwrite:

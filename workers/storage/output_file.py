@@ -74,7 +74,7 @@ class OutputFile:
             if there and (path.is_dir() or not self.overwrite):
                 raise self._is_there()
             inside = path.parent.resolve() / path.name
-            if there and (run := _run_among(map(str, inside.parents), lambda place: Path(place).exists())):
+            if run := _run_among(map(str, inside.parents), lambda place: Path(place).exists()):
                 raise self._is_evidence(run)
         except OSError as error:
             raise self._unwritable(error) from None
@@ -83,12 +83,21 @@ class OutputFile:
     def _opened_in_folder(self) -> Iterator[BinaryIO]:
         path = Path(self.place)
         with naming_a_full_disk(path.absolute().parent, f"name another file with {self.option}"), ExitStack() as opened:
+            opened.enter_context(self._refusing_a_late_one())
             try:
-                aside = opened.enter_context(written_aside(path))
+                aside = opened.enter_context(written_aside(path, overwrite=self.overwrite))
                 file = opened.enter_context(aside.open("wb"))  # opened here: Arrow takes some names for URLs
             except OSError as error:
                 raise self._unwritable(error) from None
             yield file
+
+    @contextmanager
+    def _refusing_a_late_one(self) -> Iterator[None]:
+        """Refuse to replace a file that appeared while this one was written."""
+        try:
+            yield
+        except FileExistsError:
+            raise self._is_there() from None
 
     def _check_in_store(self) -> None:
         if not self.place.startswith("s3://"):
@@ -99,9 +108,7 @@ class OutputFile:
         store, (folder, name) = AnyStore(self.storage), self.place.rsplit("/", 1)
         if not name or folder.endswith(":/"):
             raise RequestError(f"{self.option} {self.place}: names no file; write s3://BUCKET/KEY")
-        if store.find(self.place) is None:
-            return
-        if not self.overwrite:
+        if not self.overwrite and store.find(self.place) is not None:
             raise self._is_there()
         parts = folder.split("/")
         folders = ("/".join(parts[:end]) for end in range(len(parts), 2, -1))
@@ -117,6 +124,7 @@ class OutputFile:
                 yield file
             data = path.read_bytes()
         if self.overwrite:
+            self._check_in_store()  # a run may have begun there meanwhile
             store.replace(self.place, data)
         elif not store.publish(folder, name, data) and store.read(self.place) != data:  # the answer may have been lost
             raise self._is_there()
@@ -127,7 +135,7 @@ class OutputFile:
 
     def _is_evidence(self, run: str) -> RequestError:
         return RequestError(
-            f"{self.option} {self.place}: lies in the run {run}, of which no file is replaced; name a file elsewhere"
+            f"{self.option} {self.place}: lies in the run {run}, which no output may change; name a file elsewhere"
         )
 
     def _unwritable(self, error: OSError) -> RequestError:

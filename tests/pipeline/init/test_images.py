@@ -31,7 +31,6 @@ def _labels(folder: Path, member: str, contents: Sequence[str], classes: int = 1
     [
         (range(10), {"label": "cls"}),
         (range(1, 11), {"label": "cls", "first_label": 1}),
-        (range(1, 10), {"label": "cls"}),
         ([3] * 20, {"label": "cls"}),
     ],
 )
@@ -39,6 +38,13 @@ def test_numbers_count_from_0_or_from_1(numbers: Sequence[int], keys: dict[str, 
     """From 1 only if the highest number would be no class otherwise."""
     labels = _labels(tmp_path, "cls", [f"{number}\n" for number in numbers])
     assert (labels.keys, labels.notice) == (keys, None)
+
+
+def test_a_0_that_does_not_occur_is_worth_a_look(tmp_path: Path) -> None:
+    """If the labels count from 1, every one of them would be wrong."""
+    labels = _labels(tmp_path, "cls", [str(number) for number in range(1, 10)])
+    assert labels.keys == {"label": "cls"}
+    assert "0 does not occur among 9 labels; if yours count from 1, set images.first_label: 1" in str(labels.notice)
 
 
 @pytest.mark.parametrize("numbers", [range(11), range(5, 100)])

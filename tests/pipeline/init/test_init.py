@@ -19,6 +19,7 @@ from tests.helpers.checkpoints import network_of
 from tests.helpers.tars import png, tar_of, write_tar
 from tests.helpers.trainings import small_training
 from tests.helpers.transformers_folders import save
+from tests.helpers.web_server import web_server
 
 
 def _init(folder: Path, *arguments: object) -> str:
@@ -123,18 +124,53 @@ def test_what_the_user_sets_wins(tars: Path, tmp_path: Path) -> None:
     assert (job.preprocess.mean, job.execution.actors) == ((0.1, 0.2, 0.3), 1)
 
 
+def test_what_follows_from_a_setting_follows_from_the_users(tars: Path, tmp_path: Path) -> None:
+    """Another crop gives another column and other patches; a comment about a section that the user wrote is gone."""
+    weights = jobs.write_weights(tmp_path / "weights.pt")
+    _init(tmp_path, weights, tars, "--set", "ablation.stride=2")
+    job = load_job(tmp_path / "job.yaml")
+    assert (job.ablation.kind, job.ablation.size, job.ablation.stride) == ("column", 3, 2)
+    (tmp_path / "job.yaml").unlink()
+    write_tar(tars, tar_of([("a.png", png(32, 32)), ("a.cls", b"1")]), "00.tar")
+    (tars / "01.tar").unlink()
+    done = CliRunner().invoke(
+        app,
+        ["init", "resnet18", str(tars), "-o", str(tmp_path / "job.yaml"), "--set", "preprocess={crop: 64, resize: 64}"],
+    )
+    assert done.exit_code == 0, done.stderr
+    job = load_job(tmp_path / "job.yaml")
+    assert (job.preprocess.crop, job.preprocess.upsample, job.ablation.size, job.patches) == (64, 1, 6, (7, 10, 12))
+    assert "32 x 32" not in (tmp_path / "job.yaml").read_text()
+
+
+def test_keys_of_urls_stay_in_the_urls(tars: Path, tmp_path: Path) -> None:
+    """The name of the job goes into run.json and tables; the file keeps the URLs, for it must reach the data."""
+    weights = jobs.write_weights(tmp_path / "weights.pt")
+    with web_server() as server:
+        server.files |= {"/w.pt": weights.read_bytes(), "/a.tar": (tars / "00.tar").read_bytes()}
+        url = f"{server.url}/a.tar?sig=SECRET"
+        done = CliRunner().invoke(app, ["init", f"{server.url}/w.pt?sig=SECRET", url, "-o", str(tmp_path / "job.yaml")])
+    assert done.exit_code == 0, done.stderr
+    assert "SECRET" not in done.stdout
+    job = load_job(tmp_path / "job.yaml")
+    assert (job.name, job.images.shards) == ("w.pt on a.tar", url)
+
+
 def test_json_names_the_file_and_the_notices(tars: Path, tmp_path: Path) -> None:
     """On stdout, alone."""
     weights, job = jobs.write_weights(tmp_path / "weights.pt"), tmp_path / "job.yaml"
     done = CliRunner().invoke(app, ["init", str(weights), str(tars), "-o", str(job), "--json"])
     answer = json.loads(done.stdout)
     assert answer["path"] == str(job)
-    assert len(answer["notices"]) == 1
+    training, pixels = answer["notices"]
+    assert "Nothing says that these weights were trained on ablations" in training
+    assert "correct them if these weights were trained with others" in pixels
 
 
 def test_errors_are_one_line_and_leave_no_file(tars: Path, tmp_path: Path) -> None:
     """Each says what to do."""
     weights = jobs.write_weights(tmp_path / "weights.pt")
+    assert "timm has no resnet50.bogus; it has resnet50.a1_in1k, " in _error(tmp_path, "resnet50.bogus", tars)
     assert "did you mean resnet50?" in _error(tmp_path, "resnet5O", tars)
     assert "holds no tars; `smoothcert pack" in _error(tmp_path, weights, tmp_path)
     assert "has no classes" in _error(tmp_path, "vit_small_patch14_dinov2", tars)

@@ -89,7 +89,7 @@ def test_parquet_may_replace_a_file_and_go_to_a_bucket(run: str, bucket: str, tm
     assert pq.read_table(tmp_path / "there").equals(pq.read_table(tmp_path / "out"))
     (votes,) = Path(run, "votes").iterdir()
     refused = sql(run, "selec 1", "--parquet", str(votes), "--overwrite")
-    assert (refused.exit_code, "of which no file is replaced" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "which no output may change" in refused.stderr) == (2, True)
 
 
 def test_parquet_is_a_new_file(run: str, tmp_path: Path) -> None:
@@ -110,7 +110,11 @@ def test_parquet_is_a_new_file(run: str, tmp_path: Path) -> None:
             "select case when key > '98' then error('late') end from images order by key",
             "sql: Invalid Input Error: late",
         ),
-        ("", "sql: the statement has no answer"),
+        ("", "sql: only one query is answered"),
+        ("select 1; select 2", "sql: only one query is answered"),
+        ("copy (select 1) to 'evidence.csv'", "sql: only one query is answered"),
+        ("explain analyze copy (select 1) to 'evidence.csv'", "sql: only one query is answered"),
+        ("set memory_limit = '1GB'", "sql: only one query is answered"),
         ("select key, label as key from images", "sql: two columns are named key; name one of them otherwise"),
         ("select old_run_id from images", "sql: Binder Error: Referenced column"),
         ("select * from statement", "the tables are images, certified, classes, ablations, runs"),

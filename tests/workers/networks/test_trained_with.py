@@ -1,5 +1,6 @@
 """The note in a file of weights: it is read as it was written, and no other file is taken for one."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def test_the_note_has_what_a_job_repeats(tmp_path: Path) -> None:
 def test_other_weights_have_none(metadata: dict[str, str] | None, tmp_path: Path) -> None:
     """Those of a later version, too."""
     save_file({"weight": torch.zeros(1)}, tmp_path / "weights", metadata)
+    assert trained_with(tmp_path / "weights") is None
+
+
+@pytest.mark.parametrize("changes", [{"ablation": []}, {"architecture": "python:somewhere:network"}])
+def test_a_note_that_no_training_writes_is_none(changes: dict[str, object], tmp_path: Path) -> None:
+    """Code above all: a file of weights never names what runs."""
+    ((key, note),) = metadata_of(small_training(tmp_path)).items()
+    save_file({"weight": torch.zeros(1)}, tmp_path / "weights", {key: json.dumps(json.loads(note) | changes)})
     assert trained_with(tmp_path / "weights") is None
 
 

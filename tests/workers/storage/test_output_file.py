@@ -37,6 +37,18 @@ def test_a_file_of_an_option_is_new(tmp_path: Path) -> None:
     assert path.read_bytes() == b"other"
 
 
+def test_a_file_of_this_machine_that_appears_meanwhile_stays(tmp_path: Path) -> None:
+    """Another process may have written it; two that write at once never mix."""
+    with (
+        pytest.raises(RequestError, match="is there already"),
+        OutputFile(str(tmp_path / "a"), "--out").opened() as one,
+    ):
+        one.write(b"fir")
+        write(tmp_path / "a", b"second")
+        one.write(b"st")
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"second"]
+
+
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("old")
     with pytest.raises(ValueError, match="broken"), OutputFile(str(tmp_path / "a"), "--out", True).opened() as file:
@@ -82,8 +94,11 @@ def test_no_file_of_a_run_is_replaced(run: Path, change: Callable[[Path], None])
     before = {path: path.read_bytes() for path in files}
     assert len(files) > 3
     for path in files:
-        with pytest.raises(RequestError, match=r"lies in the run .*, of which no file is replaced"):
+        with pytest.raises(RequestError, match=r"lies in the run .*, which no output may change"):
             write(path, b"x", overwrite=True)
+    for name in ("_SUCCESS.new", "votes/99.parquet"):  # nor is one added
+        with pytest.raises(RequestError, match="which no output may change"):
+            write(run / name, b"x")
     assert before == {path: path.read_bytes() for path in files}
     write(run.parent / "beside", b"x", overwrite=True)
 
@@ -125,7 +140,7 @@ def test_a_file_that_appears_meanwhile_stays(bucket: str) -> None:
 def test_no_file_of_a_run_in_a_bucket_is_replaced(run: Path, bucket: str, tmp_path: Path) -> None:
     there = upload(run, bucket)
     for name in (RUN_JSON, SUCCESS, f"votes/{file_of(run).name}"):
-        with pytest.raises(RequestError, match=f"lies in the run {there}, of which no file is replaced"):
+        with pytest.raises(RequestError, match=f"lies in the run {there}, which no output may change"):
             write(f"{there}/{name}", b"x", overwrite=True)
     client = boto3.client("s3")
     client.download_file(bucket, there.split("/", 3)[3] + f"/{SUCCESS}", str(tmp_path / SUCCESS))
