@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.locations import beside
+from smoothcert.manifests.locations import READ_ONLY, beside
 from smoothcert.manifests.names import printable
 
 PACK_INDEX, PACKING = "index.json", ".packing"
@@ -66,8 +66,8 @@ def read_index(url: str, data: bytes, split: str | None) -> Index:
     except (ValueError, RecursionError):
         raise RequestError(f"images.shards: {url} is no index of tars: {_no_json(data)}; fetch it again") from None
     try:
-        members = [Member(beside(url, name), images, size) for name, images, size in _members(index, split)]
-        all_urls = {beside(url, name) for name in _all_names(index)}
+        members = [Member(_url_of(name, url), images, size) for name, images, size in _members(index, split)]
+        all_urls = {_url_of(name, url) for name in _all_names(index)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         wrong = f"it has no {printable(error.args[0])!r}" if isinstance(error, KeyError) else "its parts do not fit"
         raise RequestError(
@@ -79,6 +79,17 @@ def read_index(url: str, data: bytes, split: str | None) -> Index:
     if not members:
         raise RequestError(f"images.shards: {url} lists no tars")
     return Index(members, all_urls)
+
+
+def _url_of(name: str, index: str) -> str:
+    """The URL of a tar that an index names. One on a server must not lead to files of this machine."""
+    scheme = index.partition("://")[0].lower()
+    if scheme in READ_ONLY and name.lower().startswith(("/", "file:")):
+        raise RequestError(
+            f"shards: {printable(name)} is a path on one machine, and {scheme}:// is read from others; name the tar "
+            "by a URL or relative to the index"
+        )
+    return beside(index, name)
 
 
 def _no_json(data: bytes) -> str:

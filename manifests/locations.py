@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from pydantic import AfterValidator
+
+from smoothcert.manifests.errors import RequestError
 
 HUB_PREFIXES = ("hf-hub:", "timm:")
 """A checkpoint whose name starts with one of these comes from the Hugging Face Hub."""
@@ -26,6 +28,7 @@ READ_ONLY = ("https", "http", "hf", "gs", "az")
 """Schemes of URLs from which files are only read."""
 
 _URL = re.compile(r"[a-z][a-z\d+.-]*://", re.IGNORECASE)
+_NO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,23 @@ def is_web(url: str) -> bool:
     return url[:8].lower().startswith(("https://", "http://"))
 
 
+def split_url(url: str) -> SplitResult:
+    """The parts of a web server's URL.
+
+    Raises:
+        RequestError: it is no URL, such as http://[a/b.
+    """
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise RequestError(f"{url}: is no URL ({error}); correct it") from None
+
+
 def recorded_url(url: str) -> str:
     """The URL as a record keeps it: that of a web server without user and query, which may hold a key."""
     if not is_web(url):
         return url
-    parts = urlsplit(url)
+    parts = split_url(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
@@ -124,8 +139,8 @@ def beside(url: str, name: str) -> str:
         url: of the file that names it.
         name: a path or a URL.
     """
-    if "://" in name:
+    if _URL.match(name):
         return name
     if is_web(url):
-        return posixpath.join(posixpath.dirname(recorded_url(url)), quote(name))
+        return urljoin(recorded_url(url), quote(_NO_ESCAPE.sub("%25", name), safe="/%"))
     return posixpath.join(posixpath.dirname(url), name)

@@ -30,7 +30,7 @@ from smoothcert.manifests.errors import RequestError, SmoothcertError
 from smoothcert.manifests.files import FileEntry, Files, Listing
 from smoothcert.manifests.index_file import PACK_INDEX, PACKING, classes_by_pack, read_index
 from smoothcert.manifests.job import Images
-from smoothcert.manifests.locations import is_web, name_of, recorded_url
+from smoothcert.manifests.locations import is_web, name_of, recorded_url, split_url
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.skipped import (
     closest,
@@ -241,6 +241,11 @@ class _Search:
         if entry is not None:
             yield from self._read_index(url) if url.endswith(".json") else [_as_shard(entry)]
             return
+        if is_web(url) and _seems_a_pattern(url):
+            raise RequestError(
+                f"images.shards: {url} does not exist; on a web server, ? and [ are no wildcards: use braces, such as "
+                "{00..63}"
+            )
         if is_web(url) and name_of(url).endswith((".tar", ".json")):  # it is not searched as a folder
             raise self._missing(url, named_by=named_by)
         listing = self._list(url)
@@ -352,6 +357,12 @@ def instead_of(url: str, files: Files) -> str:
         return f"{place} holds what cannot be read in place; {make_tars_of(unread)}"
     names = closest(name, there)
     return f"{place} holds {listed(names)}; correct the name" if names else "correct the name"
+
+
+def _seems_a_pattern(url: str) -> bool:
+    """Whether a URL of a web server has [ in its path, or a ? that begins no query of KEY=VALUE."""
+    parts = split_url(url)
+    return "[" in parts.path or ("?" in url and "=" not in parts.query)
 
 
 def _would_match(name: str | None, pattern: str) -> bool:

@@ -28,6 +28,7 @@ class WebServer(ThreadingHTTPServer):
             `Retry-After: 1`; `cut` drops the connection in the middle of the body; `to URL` redirects.
         headers: further headers of answers with a file; the value None leaves one out.
         missing: headers of the answer 404.
+        announced: content by path that answers to HEAD speak of, in place of that in `files`.
         ranges, chunked, asks_login: whether ranges are known, the body is sent in chunks without a length, and a user
             `me` with the password `secret` is wanted.
         asked: every request.
@@ -38,6 +39,7 @@ class WebServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
         self.files: dict[str, bytes] = {}
+        self.announced: dict[str, bytes] = {}
         self.faults: dict[tuple[str, str], list[int | str]] = {}
         self.headers: dict[str, str | None] = {}
         self.missing: dict[str, str] = {}
@@ -94,7 +96,12 @@ class _Answers(BaseHTTPRequestHandler):
         elif path not in self.server.files:
             self._say(404, self.server.missing)
         else:
-            self._send(self.server.files[path], wanted if self.server.ranges else None, is_cut=fault == "cut")
+            of_head = self.server.announced if self.command == "HEAD" else {}
+            self._send(
+                of_head.get(path, self.server.files[path]),
+                wanted if self.server.ranges else None,
+                is_cut=fault == "cut",
+            )
 
     do_HEAD = do_GET  # noqa: N815
 

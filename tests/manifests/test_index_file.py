@@ -167,3 +167,12 @@ def test_a_folder_that_is_being_packed_is_refused(folder):
 def test_other_files_have_no_classes(content):
     """Whatever they hold."""
     assert classes_by_pack(content) is None
+
+
+@pytest.mark.parametrize("name", ["/data/x.tar", "//data/x.tar", "file:///data/x.tar", "FILE:/data/x.tar"])
+@pytest.mark.parametrize("index", ["https://h/d/index.json", "HTTP://h/d/index.json", "hf://datasets/o/n/index.json"])
+def test_an_index_on_a_server_leads_to_no_file_of_this_machine(index, name):
+    """Others wrote it, and its paths are those of their machine."""
+    data = json.dumps({"shardlist": [{"url": "a.tar"}, {"url": name}]}).encode()
+    with pytest.raises(RequestError, match=r"images\.shards: \S*data/x\.tar is a path on one machine.*index file: "):
+        read_index(index, data, None)

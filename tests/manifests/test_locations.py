@@ -98,6 +98,11 @@ def test_the_query_of_a_web_server_is_no_part_of_a_name(url: str, recorded: str,
         ("/d/_info.json", "a?.tar", "/d/a?.tar"),
         ("s3://b/d/_info.json", "e/a.tar", "s3://b/d/e/a.tar"),
         ("https://h/d/_info.json?sig=x", "a b#.tar", "https://h/d/a%20b%23.tar"),
+        ("https://h/d/_info.json", "a%20b%2Fc.tar", "https://h/d/a%20b%2Fc.tar"),  # it is quoted already
+        ("https://h/d/_info.json", "100%.tar", "https://h/d/100%25.tar"),
+        ("https://h/d/_info.json", "../e/a.tar", "https://h/e/a.tar"),
+        ("https://h/d/_info.json", "/e/a.tar", "https://h/e/a.tar"),
+        ("https://h/d/_info.json", "timm:a.tar", "https://h/d/timm%3Aa.tar"),
         ("https://h/d/_info.json", "https://i/a.tar?x=y", "https://i/a.tar?x=y"),
     ],
 )

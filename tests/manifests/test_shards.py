@@ -177,6 +177,13 @@ def test_tars_of_a_web_server_are_named_one_by_one_or_by_braces(tars_of_web):
         shards_of_web(f"{url}/v-{{00..02}}.tar?sig=abc")
     with pytest.raises(RequestError, match=r"a web server lists no folders, so \* finds nothing; use braces"):
         shards_of_web(f"{url}/v-*.tar")
+    for pattern in ("v-?.tar", "v-0[01].tar", "v-??.tar"):
+        with pytest.raises(
+            RequestError, match=r"does not exist; on a web server, \? and \[ are no wildcards: use braces"
+        ):
+            shards_of_web(f"{url}/{pattern}")
+    with pytest.raises(RequestError, match=r"http://\[abc/x\.tar: is no URL \(.*\); correct it"):
+        shards_of_web("http://[abc/x.tar")
     with pytest.raises(RequestError, match=r"/d/: a web server lists no folders, and no _info.json or index.json"):
         shards_of_web(f"{url}/")
 

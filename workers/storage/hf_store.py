@@ -112,7 +112,7 @@ class HfStore(ReadOnly):
         entry = self.find(url)
         if entry is None:
             raise RequestError(f"{url}: does not exist; correct the path")
-        with copied(self._client, self._source(url)) as path:
+        with copied(self._client, self._source(url)) as (path, _):
             if not _has_bytes_of(path, entry):
                 raise RunError(f"{url}: what was sent is not the file that the hub lists; try again")
             yield path

@@ -3,8 +3,9 @@
 This uses urllib3, which boto3 brings, and not the file system for HTTP of fsspec: that one neither repeats a request,
 nor waits as Retry-After says, nor goes on after a cut, nor checks that all parts are of one version of the file.
 
-An answer must have the ETag of the first one (or else its Last-Modified, and its size), so a file that is replaced
-meanwhile is never put together from two versions. What is sent must be the bytes of the file: no compression.
+A download goes on only with a strong ETag, which promises the same bytes; with a weak one, or a date alone, it begins
+again. So a file that is replaced meanwhile is never put together from two versions. What is sent must be the bytes of
+the file: no compression.
 
 Not covered: the texts of errors (http_errors.py), which URLs there are (http_store.py, hf_store.py).
 """
@@ -14,6 +15,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,12 +69,14 @@ class Facts(NamedTuple):
     Attributes:
         size: in bytes; None if it is not said.
         fingerprint: its ETag, or else its Last-Modified; "" if neither is said.
+        strong_etag: its ETag as sent, if equal ETags mean equal bytes; otherwise "".
         modified: seconds since 1970; 0 if that is not said.
         is_page: whether it is a web page.
     """
 
     size: int | None
     fingerprint: str
+    strong_etag: str
     modified: float
     is_page: bool
 
@@ -112,7 +116,8 @@ class HttpClient:
         """Some bytes of a file; fewer if it ends before. Of a server without ranges, the file is read once, whole."""
         wanted = {"Range": f"bytes={start}-{start + max(1, length) - 1}"}  # an empty range would be no range
         with explained(source.name):
-            for _ in range(_ATTEMPTS):
+            for failed in range(_ATTEMPTS):
+                _wait_after(failed)
                 with self._answer("GET", source, wanted) as answer:
                     if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                         return b""
@@ -122,10 +127,14 @@ class HttpClient:
                     if _start_of(answer) != start:
                         raise _other_bytes(source)
                     with suppress(*_CUT_SHORT):
-                        return answer.read()[:length]
+                        data = answer.read()[:length]
+                        if facts.size is not None and len(data) < min(length, facts.size - start):
+                            raise _other_bytes(source)
+                        return data
             else:
                 raise _broken(source)
-            return os.pread(self._copy_of(source, facts).fileno(), length, start)
+            copy = self._copy_of(source, facts)  # held until it is read: another thread may put a new one in its place
+            return os.pread(copy.fileno(), length, start)
 
     def download(self, source: Source, target: IO[bytes]) -> Facts:
         """Write the whole file to an empty target.
@@ -134,11 +143,13 @@ class HttpClient:
             RunError: the file changed meanwhile, or the connection broke off in several attempts.
         """
         begun: Facts | None = None
-        failed = 0
+        failed = longest = 0
         with explained(source.name):
             while failed < _ATTEMPTS:
-                at = target.tell() if begun is not None and begun.fingerprint else 0
-                with self._answer("GET", source, {"Range": f"bytes={at}-"} if at else {}) as answer:
+                _wait_after(failed)
+                at = target.tell() if begun is not None and begun.strong_etag else 0
+                rest = {"Range": f"bytes={at}-", "If-Range": begun.strong_etag} if begun is not None and at else {}
+                with self._answer("GET", source, rest) as answer:
                     if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                         raise _changed(source)
                     facts = _facts_of(_checked(answer, source))
@@ -157,7 +168,9 @@ class HttpClient:
                         if facts.size in (None, target.tell()):
                             target.flush()
                             return facts
-                failed = 1 if target.tell() - at >= _CHUNK else failed + 1  # a slow line may break off often
+                # A slow line may break off often, but each time the file must have become longer than ever before.
+                failed = 1 if target.tell() - longest >= _CHUNK else failed + 1
+                longest = max(longest, target.tell())
         raise _broken(source)
 
     def _copy_of(self, source: Source, facts: Facts) -> IO[bytes]:
@@ -240,15 +253,23 @@ def _facts_of(answer: BaseHTTPResponse) -> Facts:
     found = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     size = found[2] if found else answer.headers.get("Content-Length", "")
     changed = answer.headers.get("Last-Modified", "")
+    etag = answer.headers.get("ETag", "")
     modified = 0.0
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         modified = parsedate_to_datetime(changed).timestamp()
     return Facts(
         int(size) if size.isdecimal() else None,
-        answer.headers.get("ETag", "").strip('"') or changed,
+        etag.strip('"') or changed,
+        etag if etag.startswith('"') else "",
         modified,
         answer.headers.get("Content-Type", "").lower().startswith("text/html"),
     )
+
+
+def _wait_after(failed: int) -> None:
+    """Give a server or a line time to recover, longer after each attempt that failed."""
+    if failed:
+        time.sleep(_BACKOFF_S * 2 ** (failed - 1))
 
 
 def _same_file(one: Facts, other: Facts) -> bool:

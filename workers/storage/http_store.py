@@ -6,20 +6,18 @@ is an index of tars.
 Not covered: requests and their repetition (http_client.py).
 """
 
+import base64
 import netrc
 import os
 import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import urllib3
-
-from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.files import FileEntry, Listing
 from smoothcert.manifests.index_file import PACK_INDEX
-from smoothcert.manifests.locations import name_of
+from smoothcert.manifests.locations import name_of, split_url
 from smoothcert.manifests.names import one_line
 from smoothcert.workers.storage.disk import naming_a_full_disk
 from smoothcert.workers.storage.http_client import Facts, HttpClient, Source
@@ -79,21 +77,30 @@ class HttpStore(ReadOnly):
     @contextmanager
     def local(self, url: str) -> Iterator[Path]:
         """A temporary copy on this machine, removed at the end."""
-        with copied(self._client, _source(url)) as path:
+        source = _source(url)
+        said = self._client.facts(source)
+        with copied(self._client, source) as (path, sent):
+            if said is not None and (
+                said.fingerprint not in ("", sent.fingerprint) or said.size not in (None, path.stat().st_size)
+            ):
+                raise RunError(
+                    f"{url}: the server sends another file than it announces (it may have changed just now, or a cache "
+                    "is out of date); run the command again, or copy the file to a folder or to S3, and name that"
+                )
             yield path
 
 
 @contextmanager
-def copied(client: HttpClient, source: Source) -> Iterator[Path]:
-    """A temporary copy of a file, removed at the end."""
+def copied(client: HttpClient, source: Source) -> Iterator[tuple[Path, Facts]]:
+    """A temporary copy of a file, removed at the end, and what the server says about what it sent."""
     with temporary_folder() as folder:
-        path = folder / (name_of(source.url)[-60:] or "file")  # names may be longer than those of files
+        path = folder / "file"  # a name in a URL may be none that a file can have
         with (
             naming_a_full_disk(folder.parent, f"set TMPDIR to a folder with room for {source.name}"),
             path.open("w+b") as file,
         ):
-            client.download(source, file)
-        yield path
+            sent = client.download(source, file)
+        yield path, sent
 
 
 def entry_of(url: str, facts: Facts) -> FileEntry:
@@ -112,7 +119,7 @@ def entry_of(url: str, facts: Facts) -> FileEntry:
 
 
 def _source(url: str) -> Source:
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.hostname is None:
         raise RequestError(f"{url}: names no server; correct the URL")
     if parts.username is not None:
@@ -127,6 +134,15 @@ def _login(host: str) -> dict[str, str]:
         found = netrc.netrc(os.environ.get("NETRC")).authenticators(host)
     except OSError:
         return {}
-    except netrc.NetrcParseError as error:
-        raise RequestError(f"~/.netrc cannot be read: {one_line(error)}; correct it") from None
-    return {} if found is None else urllib3.make_headers(basic_auth=f"{found[0]}:{found[2]}")
+    except netrc.NetrcParseError as error:  # its text may hold a part of a password
+        where = one_line(error.msg) if error.lineno is None else f"not understood near line {error.lineno}"
+        raise RequestError(f"{_netrc_file()} cannot be read: {where}; correct it") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{_netrc_file()} cannot be read: it is not in UTF-8; save it in UTF-8") from None
+    if found is None:
+        return {}
+    return {"authorization": "Basic " + base64.b64encode(f"{found[0]}:{found[2]}".encode()).decode()}
+
+
+def _netrc_file() -> str:
+    return os.environ.get("NETRC") or "~/.netrc"

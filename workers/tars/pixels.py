@@ -106,6 +106,8 @@ class PixelReader:
         """
         self._require_unchanged(shard)
         with self.store.local(shard.url) as tar:
+            if tar.stat().st_size != shard.size:
+                raise _changed(shard, tar.stat().st_size)
             yield OpenShard(self, tar, read_tar(tar, self.images), limit)
             self._require_unchanged(shard)
 
@@ -138,10 +140,14 @@ class PixelReader:
         if entry is None:
             raise ShardError(f"{shard.url} is gone, or not on {platform.node()}; restore it")
         if (entry.size, entry.fingerprint) != (shard.size, shard.fingerprint):
-            raise ShardError(
-                f"{shard.url} changed since the run was planned ({shard.size} bytes then, {entry.size} now); "
-                "run the command again (another size makes another run)"
-            )
+            raise _changed(shard, entry.size)
+
+
+def _changed(shard: Shard, size: int) -> ShardError:
+    return ShardError(
+        f"{shard.url} changed since the run was planned ({shard.size} bytes then, {size} now); "
+        "run the command again (another size makes another run)"
+    )
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 import os
 import time
 from io import BytesIO
+from typing import IO
 
 import pytest
 
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.workers.storage import http_client
-from smoothcert.workers.storage.http_client import HttpClient, Source
+from smoothcert.workers.storage.http_client import Facts, HttpClient, Source
 from tests.helpers.store_calls import RANGES, RANGES_OF
 from tests.helpers.web_server import WebServer, web_server
 
@@ -50,12 +51,42 @@ def test_a_cut_file_is_continued_where_it_broke_off(web: WebServer) -> None:
     assert web.gets(PATH) == [None, f"bytes={half}-", f"bytes={half + half // 2}-"]
 
 
-def test_a_file_that_cannot_be_told_from_another_is_begun_again(web: WebServer) -> None:
-    """Without ETag and date, the second part may be of another file."""
-    web.headers = {"ETag": None, "Last-Modified": None}
+@pytest.mark.parametrize("etag", [None, 'W/"same"'])
+@pytest.mark.parametrize("date", [None, "Sun, 09 Sep 2001 01:46:40 GMT"])
+def test_a_file_that_cannot_be_told_from_another_is_begun_again(
+    web: WebServer, etag: str | None, date: str | None
+) -> None:
+    """A date and a weak ETag may stay the same while the bytes change; never are two versions put together."""
+    web.headers = {"ETag": etag, "Last-Modified": date}
     web.happens(PATH, "cut")
-    assert downloaded(web) == BYTES
+
+    class Target(BytesIO):
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            web.files[PATH] = BYTES[::-1]
+            return super().write(data)
+
+    target = Target()
+    HttpClient().download(source(web), target)
+    assert target.getvalue() == BYTES[::-1]
     assert web.gets(PATH) == [None, None]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_that_gets_no_further_ends(web: WebServer, ranges: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy may cut each answer at the same place. More attempts are for a file that becomes longer each time."""
+    waits: list[float] = []
+    monkeypatch.setattr(http_client, "_CHUNK", 64)
+    monkeypatch.setattr(http_client, "_BACKOFF_S", 0.5)
+    monkeypatch.setattr(http_client.time, "sleep", waits.append)
+    web.ranges = ranges
+    web.happens(PATH, *["cut"] * 6)
+    if ranges:
+        assert downloaded(web) == BYTES
+        assert waits == [0.5] * 6
+    else:
+        with pytest.raises(RunError, match="the connection broke off in each of 5 attempts"):
+            downloaded(web)
+        assert waits == [0.5, 1, 2, 4]
 
 
 @pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
@@ -159,6 +190,37 @@ def test_other_bytes_than_asked_for_are_refused(web: WebServer) -> None:
     web.headers = {"Content-Range": "bytes 0-9/10240"}
     with pytest.raises(RequestError, match="the server sends other bytes than were asked for"):
         HttpClient().read_range(source(web), 100, 10)
+
+
+def test_a_part_that_is_shorter_than_asked_for_is_refused(web: WebServer) -> None:
+    """Unless the file ends there."""
+    web.headers = {"Content-Range": "bytes 100-109/20000"}
+    assert HttpClient().read_range(source(web), 100, 10) == BYTES[100:110]
+    web.files[PATH] = BYTES[:105]
+    with pytest.raises(RequestError, match="the server sends other bytes than were asked for"):
+        HttpClient().read_range(source(web), 100, 10)
+
+
+def test_a_copy_is_kept_while_it_is_read(web: WebServer) -> None:
+    """Another thread may have put the copy of another file in its place."""
+    web.ranges = False
+
+    class Busy(HttpClient):
+        def _copy_of(self, source: Source, facts: Facts) -> IO[bytes]:
+            file = super()._copy_of(source, facts)
+            self._copy = None
+            return file
+
+    assert Busy().read_range(source(web), 100, 10) == BYTES[100:110]
+
+
+def test_a_date_that_no_clock_shows_is_left_out(web: WebServer) -> None:
+    """It is not used but to tell how old a file is."""
+    for date in ("Mon, 01 Jan 99999999999 00:00:00 GMT", "Mon, 99 Foo 2020 99:99:99 GMT", "today"):
+        web.headers = {"Last-Modified": date}
+        found = HttpClient().facts(source(web))
+        assert found is not None
+        assert found.modified == 0
 
 
 def test_without_ranges_a_file_is_read_once(web: WebServer) -> None:

@@ -1,5 +1,6 @@
 """Files of a web server: found, read, refused; and the index of a folder that cannot be listed."""
 
+import base64
 import resource
 from pathlib import Path
 
@@ -23,11 +24,11 @@ def store() -> Store:
 def test_a_file_is_found_and_read(
     web: WebServer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whole, in part, and as a temporary file with its name, also if that is long or has odd characters."""
+    """Whole, in part, and as a temporary file, also if no local file can have its name."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     web.headers = {"ETag": '"v1"', "Last-Modified": DATE}
-    for name in ("a.tar", "a%20b%23.tar", "x" * 300 + ".tar"):
+    for name in ("a.tar", "a%20b%23.tar", "x" * 300 + ".tar", "a%00.tar", ".lock"):
         url = f"{web.url}/d/{name}"
         web.files[f"/d/{name}"] = b"0123456789"
         assert store.find(url) == FileEntry(url, 10, "v1", 1e9)
@@ -106,9 +107,49 @@ def test_a_login_comes_from_netrc(
     with pytest.raises(RequestError, match="refuses it") as found:
         store.read(f"{web.url}/a.tar")
     assert "wrong" not in str(found.value)
-    file.write_text("machines\n")
-    with pytest.raises(RequestError, match=r"~/\.netrc cannot be read: .*; correct it"):
-        store.read(f"{web.url}/a.tar")
+    for content, problem in (
+        ("machines\n", "not understood near line"),
+        ("machine 127.0.0.1 login me password correct horse\n", "not understood near line"),
+        ("machine 127.0.0.1 login me password p\xe4w\n", "it is not in UTF-8"),
+    ):
+        file.write_text(content, encoding="latin-1")
+        with pytest.raises(RequestError, match="cannot be read") as found:
+            store.read(f"{web.url}/a.tar")
+        assert str(found.value).startswith(f"{file} cannot be read: {problem}")
+        assert not any(part in str(found.value) for part in ("horse", "correct horse", "login me"))
+
+
+def test_a_login_may_hold_any_character(
+    web: WebServer, store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is sent in UTF-8."""
+    web.files["/a.tar"] = b"1234"
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password p€w\n", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    store.read(f"{web.url}/a.tar")
+    sent = str(web.asked[-1].authorization).removeprefix("Basic ")
+    assert base64.b64decode(sent).decode() == "me:p€w"
+
+
+@pytest.mark.parametrize("announced", [b"A" * 1000, b"A" * 1500])
+def test_a_file_that_is_not_the_announced_one_is_refused(web: WebServer, store: Store, announced: bytes) -> None:
+    """A cache may answer HEAD with an old version; the records would be those of a file that nobody read."""
+    web.files["/a.tar"], web.announced["/a.tar"] = b"B" * 1500, announced
+    with pytest.raises(RunError, match=r"/a\.tar: the server sends another file than it announces"):  # noqa: SIM117
+        with store.local(f"{web.url}/a.tar"):
+            pass
+    web.announced["/a.tar"] = web.files["/a.tar"]
+    with store.local(f"{web.url}/a.tar") as path:
+        assert path.read_bytes() == b"B" * 1500
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_file_without_a_version_or_a_size_is_copied(web: WebServer, store: Store, chunked: bool) -> None:
+    """A checkpoint is known by the hash of its bytes."""
+    web.files["/w.pt"], web.chunked, web.ranges = b"1234", chunked, False
+    web.headers = {"ETag": None, "Last-Modified": None}
+    with store.local(f"{web.url}/w.pt") as path:
+        assert path.read_bytes() == b"1234"
 
 
 def test_a_user_in_the_url_is_refused(web: WebServer, store: Store) -> None:
@@ -120,6 +161,8 @@ def test_a_user_in_the_url_is_refused(web: WebServer, store: Store) -> None:
     assert "hunter2" not in repr(str(found.value))
     with pytest.raises(RequestError, match="names no server"):
         store.find("http:///a.tar")
+    with pytest.raises(RequestError, match=r"http://\[abc/x\.tar: is no URL \(.*\); correct it"):
+        store.find("http://[abc/x.tar")
 
 
 def test_errors_show_no_key_of_a_url(web: WebServer, store: Store) -> None:

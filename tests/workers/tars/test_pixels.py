@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.job import Preprocess, Storage
 from smoothcert.manifests.shards import Shard
+from smoothcert.workers.storage.http_client import Source
+from smoothcert.workers.storage.http_store import HttpStore, copied
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.tars.images import decode
 from smoothcert.workers.tars.pixels import Batch, PixelReader
@@ -146,3 +149,20 @@ def test_readers_of_other_batches_are_refused(changes, keys):
         READER.require_same_batches(replace(READER, **changes))
     assert str(error.value).startswith(keys)
     assert "\n" not in str(error.value)
+
+
+def test_a_tar_that_is_sent_with_another_size_is_refused(web):
+    """Whatever the store: what is read must be what was planned."""
+
+    class Store(HttpStore):
+        @contextmanager
+        def local(self, url):
+            with copied(self._client, Source(url, url, {}, "")) as (path, _):
+                yield path
+
+    web.announced["/a.tar"], web.files["/a.tar"] = tar_of(labelled(10)), tar_of(labelled(5))
+    reader = replace(READER, store=Store())
+    entry = reader.store.find(f"{web.url}/a.tar")
+    shard = Shard("a.tar", entry.url, entry.size, entry.fingerprint)
+    with pytest.raises(ShardError, match=rf"changed since .*\({shard.size} bytes then, .* now\)"), reader.open(shard):
+        pass
