@@ -462,13 +462,16 @@ def report(
     from smoothcert.pipeline.report.record import headline_as_json
     from smoothcert.pipeline.report.report import report_of, write_report
     from smoothcert.workers.runs.run import open_run
+    from smoothcert.workers.storage.output_file import refuse_inside_a_run
 
     if output is not None:
         _refuse_url(output, "--output")
     opened = open_run(run, storage_of(storage or ()))
     called = class_names(names, opened)
+    folder = output or Path(f"report-{opened.run_id}")
+    refuse_inside_a_run(folder, "--output")
     found = report_of(opened, side=patch, sample=sample, seed=seed, of_class=of_class)
-    paths = write_report(found, output or Path(f"report-{opened.run_id}"), called)
+    paths = write_report(found, folder, called)
     if as_json:
         print(json.dumps(headline_as_json(found) | {"files": [str(path) for path in paths]}))
     else:

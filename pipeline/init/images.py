@@ -220,6 +220,11 @@ def _numbered(
             f"labels go up to {high}, but the network has {classes:,} classes (0 to {classes - 1}); set images.label: "
             "null to certify without labels, or pack the images again with --classes FILE, the network's classes"
         )
+    elif looked.packed_classes and len(looked.packed_classes) != classes:
+        notice = (
+            f"the index of {looked.name} has {len(looked.packed_classes):,} classes, the network {classes:,}: labels "
+            "are numbers of the index; pack the images again with --classes FILE, the network's classes in order"
+        )
     elif looked.packed_classes and class_names and [*looked.packed_classes] != [*class_names]:
         notice = (
             f"labels are numbers of the classes {listed(looked.packed_classes, 3)} of {looked.name}'s index, but the "

@@ -75,7 +75,9 @@ def _refuse_other_statements(statement: str) -> None:
     """Refuse all but one query: COPY ... TO could replace the files of a run."""
     kinds = [one.type for one in duckdb.extract_statements(statement)]
     if kinds != [duckdb.StatementType.SELECT]:
-        raise RequestError("sql: only one query is answered; write one, such as select count(*) from images")
+        raise RequestError(
+            "sql: answers one query, and no COPY or other statement; write one, such as select count(*) from images; --parquet writes the answer"
+        )
 
 
 @contextmanager

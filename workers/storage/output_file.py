@@ -145,6 +145,17 @@ class OutputFile:
         )
 
 
+def refuse_inside_a_run(folder: Path, option: str) -> None:
+    """Refuse a folder for files of a user that lies in the folder of a run; it need not exist.
+
+    Raises:
+        RequestError: it does.
+    """
+    inside = folder.resolve()
+    if run := _run_among(map(str, [inside, *inside.parents]), lambda place: Path(place).exists()):
+        raise OutputFile(str(folder), option)._is_evidence(run)
+
+
 def _run_among(folders: Iterable[str], exists: Callable[[str], bool]) -> str | None:
     """The first of these folders that is a run."""
     return next((folder for folder in folders if any(exists(f"{folder}/{name}") for name in EVIDENCE)), None)

@@ -97,6 +97,7 @@ def test_an_index_with_another_order_of_classes_gives_a_notice(tmp_path: Path) -
     looked = look_at(str(tmp_path), STORE)
     assert labels_of(looked, 2, ("bee", "ant")).notice is None
     assert "pack the images again with --classes" in str(labels_of(looked, 2, ("ant", "bee")).notice)
+    assert "has 2 classes, the network 10: labels are numbers of the index" in str(labels_of(looked, 10, ()).notice)
 
 
 @pytest.mark.parametrize(("sizes", "side"), [([(8, 8)] * 3, 8), ([(8, 8), (8, 9)], None), ([(9, 8)], None)])

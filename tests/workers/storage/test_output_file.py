@@ -8,7 +8,7 @@ import pytest
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.workers.runs.layout import RUN_JSON, SUCCESS
-from smoothcert.workers.storage.output_file import EVIDENCE, OutputFile
+from smoothcert.workers.storage.output_file import EVIDENCE, OutputFile, refuse_inside_a_run
 from tests.helpers.finished_runs import file_of, upload
 
 
@@ -101,6 +101,14 @@ def test_no_file_of_a_run_is_replaced(run: Path, change: Callable[[Path], None])
             write(run / name, b"x")
     assert before == {path: path.read_bytes() for path in files}
     write(run.parent / "beside", b"x", overwrite=True)
+
+
+def test_no_folder_in_a_run_is_for_files_of_a_user(run: Path) -> None:
+    """Whether it exists or not; beside the run it is."""
+    for folder in (run, run / "votes", run / "report", run / "votes" / ".." / "report"):
+        with pytest.raises(RequestError, match="which no output may change"):
+            refuse_inside_a_run(folder, "--output")
+    refuse_inside_a_run(run.parent / "report", "--output")
 
 
 def test_a_file_in_a_bucket_is_new(bucket: str, tmp_path: Path) -> None:
