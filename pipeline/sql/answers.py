@@ -76,7 +76,8 @@ def _refuse_other_statements(statement: str) -> None:
     kinds = [one.type for one in duckdb.extract_statements(statement)]
     if kinds != [duckdb.StatementType.SELECT]:
         raise RequestError(
-            "sql: answers one query, and no COPY or other statement; write one, such as select count(*) from images; --parquet writes the answer"
+            "sql: answers one query, and no COPY or other statement; write one, such as select count(*) from images; "
+            "--parquet writes the answer"
         )
 
 
