@@ -1,4 +1,4 @@
-"""`smoothcert ...`: the arguments of each command. Loads neither torch nor ray before a command needs them.
+"""`smoothcert ...`: the arguments of each command. Loads neither torch, ray nor pydantic before a command needs them.
 
 Not covered: exit codes and errors (console/exit_codes.py); the script of a cluster (script.py).
 """
@@ -7,18 +7,19 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Job, storage_of
-from smoothcert.manifests.locations import Anchored, anchored
 from smoothcert.manifests.rules import RuleName
 from smoothcert.manifests.version import __version__
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.exit_codes import ends_with_exit_code, stdout_alone
 from smoothcert.pipeline.console.looks import console_of, say, show
+
+if TYPE_CHECKING:  # pydantic takes longer to load than all else
+    from smoothcert.manifests.job import Job, Storage
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,6 +75,8 @@ ClassNames = Annotated[
 
 def _place(url: str) -> str:
     """Make the path of a run, or of an output, absolute. A name that exists is a path, not a URL."""
+    from smoothcert.manifests.locations import anchored
+
     return anchored(url)
 
 
@@ -83,7 +86,15 @@ def _place_if_given(url: str | None) -> str | None:
 
 def _weights_if_given(url: str | None) -> str | None:
     """As `model.checkpoint` in a job file: a name of the hub stays as it is."""
+    from smoothcert.manifests.locations import Anchored
+
     return None if url is None else str(Anchored(from_hub=True).anchor(url, Path.cwd()))
+
+
+def _storage(settings: list[str] | None) -> "Storage":
+    from smoothcert.manifests.job import storage_of
+
+    return storage_of(settings or ())
 
 
 def _refuse_url(output: Path, what: str) -> None:
@@ -120,7 +131,7 @@ class Markdown(StrEnum):
 EXAMPLES = Path(__file__).resolve().parents[1] / "manifests" / "examples"
 
 
-def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> Job:
+def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> "Job":
     from smoothcert.workers.networks.described_jobs import load_job
 
     return load_job(job_file, [*(overrides or []), *([] if limit is None else [f"images.limit={limit}"])])
@@ -229,7 +240,7 @@ def runs(
     from smoothcert.pipeline.overview.runs_list import runs_of
     from smoothcert.pipeline.overview.tables import show_runs
 
-    found, damaged = runs_of(output, storage_of(storage or ()))
+    found, damaged = runs_of(output, _storage(storage))
     if as_json:
         print(json.dumps([one.as_json() for one in found]))
     else:
@@ -287,7 +298,7 @@ def query(
         raise RequestError("--by and --failing exclude each other; use one")
     if as_json and format is not None:
         raise RequestError("--json and --format exclude each other; use one")
-    settings = storage_of(storage or ())
+    settings = _storage(storage)
     opened = open_run(run, settings)
     questions = questions_of(
         opened.job,
@@ -366,7 +377,7 @@ def compare(
         raise RequestError("--names: the names stand on the page alone; add --html OUT")
     if as_json and format is not None:
         raise RequestError("--json and --format exclude each other; use one")
-    settings = storage_of(storage or ())
+    settings = _storage(storage)
     named = {"--html": html, "--markdown": markdown, "--parquet": parquet}
     outputs = {
         option: OutputFile(place, option, overwrite, settings) for option, place in named.items() if place is not None
@@ -420,7 +431,7 @@ def sql(
         raise RequestError('name a run, then the query in quotes: smoothcert sql RUN "select count(*) from images"')
     if (format is not None) + as_json + (parquet is not None) > 1:
         raise RequestError("--format, --json and --parquet exclude each other; use one")
-    settings = storage_of(storage or ())
+    settings = _storage(storage)
     output = None if parquet is None else OutputFile(parquet, "--parquet", overwrite, settings)
     if output is not None:
         output.check()
@@ -466,7 +477,7 @@ def report(
 
     if output is not None:
         _refuse_url(output, "--output")
-    opened = open_run(run, storage_of(storage or ()))
+    opened = open_run(run, _storage(storage))
     called = class_names(names, opened)
     folder = output or Path(f"report-{opened.run_id}")
     refuse_inside_a_run(folder, "--output")
@@ -526,7 +537,7 @@ def verify(
             if value is not None:
                 raise RequestError(f"{option}: {does} of --replay; name how many, such as --replay 100")
     with counting(console_of(stderr=True)) as hear:
-        settings, processes = storage_of(storage or ()), count_cores()
+        settings, processes = _storage(storage), count_cores()
         report = verify_run(
             run,
             replay=replay,
@@ -559,7 +570,7 @@ def status(run: RunFolder, storage: StorageSettings = None, as_json: AsJson = Fa
     from smoothcert.pipeline.overview.tables import status_table
     from smoothcert.workers.runs.run import open_run
 
-    found = status_of(open_run(run, storage_of(storage or ())))
+    found = status_of(open_run(run, _storage(storage)))
     if as_json:
         print(json.dumps(found.as_json()))
     else:
@@ -577,7 +588,7 @@ def repair(run: RunFolder, storage: StorageSettings = None, as_json: AsJson = Fa
     from smoothcert.pipeline.verify.repair import repair as repair_run
     from smoothcert.workers.runs.run import open_run
 
-    settings = storage_of(storage or ())
+    settings = _storage(storage)
     moved, opened = repair_run(run, settings, count_cores()), open_run(run, settings)
     complete = opened.complete()
     if as_json:
