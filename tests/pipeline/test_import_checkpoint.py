@@ -135,7 +135,7 @@ _HOSTILE: dict[str, Callable[[str], object]] = {
     "builtins.getattr": lambda touched: _call(getattr, "text", "upper"),
     "builtins.__import__": lambda touched: _call(builtins.__import__, "antigravity"),
     "commands.Popen": lambda touched: _call(subprocess.Popen, ["touch", touched]),
-    "pathlib.Path": lambda touched: _call(Path, touched),
+    f"{Path.__module__}.Path": lambda touched: _call(Path, touched),
     "dill._dill._create_code": lambda touched: lambda: Path(touched).touch(),  # a function is made of its code first
     "dill._dill._create_function": lambda touched: _call(dill._dill._create_function, None, {}),
     "argparse.Namespace": lambda touched: _call(Namespace),

@@ -33,7 +33,7 @@ def test_no_more_than_asked_is_done_ahead() -> None:
     with closing(map_ahead(taken.append, count(), threads=2, count=3)) as results:
         for _ in range(5):
             next(results)
-    assert taken == list(range(5 + 3))
+    assert sorted(taken) == list(range(5 + 3))  # two threads take turns as they like
 
 
 def test_an_error_is_raised_in_its_turn() -> None:
