@@ -145,6 +145,10 @@ class Model(Network):
         return self
 
 
+MAX_OF_UNIT = 2.0
+"""No mean or std of pixels from 0 to 1 is larger."""
+
+
 class Preprocess(Part):
     resize: Pixels | None = 256
     """Length of the shorter side after resizing; null: images already have the crop's size."""
@@ -184,6 +188,8 @@ class Preprocess(Part):
     def _gray_or_rgb(cls, value: Channels) -> Channels:
         if len(value) not in (1, 3):
             raise ValueError("must have three numbers for RGB images, or one for gray images")
+        if max(map(abs, value)) > MAX_OF_UNIT:
+            raise ValueError("is for pixels from 0 to 255, but pixels are from 0 to 1 here; divide it by 255")
         return value
 
     @field_validator("std")

@@ -4,7 +4,9 @@ Importing this file loads nothing that makes runs, so that the base install can 
 Not covered: the work itself (driver.py).
 """
 
-from smoothcert.manifests.errors import RunError
+from pathlib import Path
+
+from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Job
 from smoothcert.workers.extras import needs_certify
 from smoothcert.workers.runs.run import Run
@@ -12,12 +14,12 @@ from smoothcert.workers.runs.run import Run
 
 @needs_certify
 def certify(
-    job: Job, *, strict_versions: bool = False, unsafe_overwrite: bool = False, allow_code: bool = False
+    job: Job | str | Path, *, strict_versions: bool = False, unsafe_overwrite: bool = False, allow_code: bool = False
 ) -> Run:
     """Certify every shard of a job that is not certified yet, print the summary, and return the run.
 
     Args:
-        job: from `load_job`.
+        job: from `load_job`, or the path of a job file.
         strict_versions, unsafe_overwrite, allow_code: as the options of the command.
     Raises:
         RequestError: the work cannot begin.
@@ -25,6 +27,11 @@ def certify(
             finished is kept.
     """
     from smoothcert.pipeline.certify import driver
+    from smoothcert.workers.networks.described_jobs import load_job
+
+    if not isinstance(job, Job | str | Path):
+        raise RequestError(f"job: expected a Job, or the path of a job file, not {type(job).__name__}")
+    job = job if isinstance(job, Job) else load_job(job)
 
     ended = driver.certify(
         job, strict_versions=strict_versions, unsafe_overwrite=unsafe_overwrite, allow_code=allow_code

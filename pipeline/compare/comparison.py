@@ -13,12 +13,14 @@ Not covered: gates (gates.py), how a comparison is printed (verdict.py).
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from smoothcert.manifests.arguments import number
 from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.compare.comparable import differing_keys, reasons_against
 from smoothcert.pipeline.compare.measures import Bools, Certified
@@ -26,9 +28,9 @@ from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Ints, Pairs, nam
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.looks import number_of
 from smoothcert.pipeline.statistics import difference_interval, holm, mcnemar
-from smoothcert.workers.ablations.threats import Patch, rectangle
+from smoothcert.workers.ablations.threats import Patch, rectangles
 from smoothcert.workers.certificates.families import family_of
-from smoothcert.workers.runs.run import Run
+from smoothcert.workers.runs.run import Run, run_of
 from smoothcert.workers.runs.votes_table import ABSENT
 
 
@@ -133,24 +135,25 @@ class Comparison:
 
 
 def compare(
-    base: Run,
-    new: Run,
+    base: Run | str | Path,
+    new: Run | str | Path,
     *,
-    patches: Sequence[Patch] = (),
+    patches: Patch | Sequence[Patch] = (),
     tolerance: float = 0.0,
     allow: Collection[Reason] = (),
 ) -> Comparison:
     """Compare two runs image by image.
 
     Args:
-        base, new: the runs.
-        patches: side of a square, or height and width, in pixels; none: the squares of both jobs.
+        base, new: the runs, or their paths or URLs.
+        patches: as for `query`; none: the squares of both jobs.
         tolerance: of margins. Logits that differ by less than half of it explain a change within the tolerance.
         allow: reasons that do not refuse the comparison.
     Raises:
         RequestError: the runs cannot be compared, a patch does not fit the image, or the tolerance is no number.
         RunError: a file is damaged.
     """
+    base, new, tolerance = run_of(base), run_of(new), number("--tolerance", tolerance)
     if not 0 <= tolerance < math.inf:
         raise RequestError(f"--tolerance {tolerance}: must be a finite number from 0 on")
     complete = base.complete(), new.complete()  # before the files are read: _SUCCESS is written after them
@@ -189,17 +192,17 @@ def compare(
     )
 
 
-def _measures(base: Run, new: Run, patches: Sequence[Patch]) -> list[Certified]:
+def _measures(base: Run, new: Run, patches: Patch | Sequence[Patch]) -> list[Certified]:
     """Every patch with every rule that both runs answer."""
     largest = min(base.job.preprocess.crop, new.job.preprocess.crop)
     own = [side for side in (*base.job.patches, *new.job.patches) if side <= largest]
-    rectangles = [*map(rectangle, patches if len(patches) else own)]
-    for height, width in rectangles:
+    sizes = rectangles(patches) or rectangles(own)
+    for height, width in sizes:
         if not (min(height, width) >= 1 and max(height, width) <= largest):
             raise RequestError(f"--patch {height}x{width}: must be 1x1 to {largest}x{largest}, the image")
     in_new = family_of(new.job.ablation).rules
     rules = [rule for rule in family_of(base.job.ablation).rules if rule in in_new]
-    return [Certified(height, width, rule) for height, width in dict.fromkeys(rectangles) for rule in rules]
+    return [Certified(height, width, rule) for height, width in dict.fromkeys(sizes) for rule in rules]
 
 
 def _refuse(reasons: Mapping[Reason, str], allow: Collection[Reason]) -> None:

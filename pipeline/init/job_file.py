@@ -53,4 +53,4 @@ def _comment(sentences: str, depth: int) -> list[str]:
 def _flow(value: Any) -> str:
     """A value on one line of YAML."""
     text = yaml.safe_dump(value, default_flow_style=True, width=10**9, allow_unicode=True, sort_keys=False)
-    return text.removesuffix("...\n").strip()
+    return text.removesuffix("...\n").strip("\n")  # not of other spaces, which are part of a text

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,14 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from smoothcert.manifests.arguments import number, several, whole_number
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Job
 from smoothcert.workers.ablations.kinds import Ablations, ablations_of
-from smoothcert.workers.ablations.threats import Patch, Threat, rectangle
+from smoothcert.workers.ablations.threats import Patch, Threat, rectangles
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.certificates.rules import Answer, Ballots
 from smoothcert.workers.runs.published import read_published
-from smoothcert.workers.runs.run import Run
+from smoothcert.workers.runs.run import Run, run_of
 from smoothcert.workers.runs.votes_table import ABSENT, matrix_of, numbers_of
 
 _COLUMNS = ["key", "shard", "label", "votes", "margins"]
@@ -106,35 +108,40 @@ def _parse_patch(text: str) -> list[tuple[int, int]]:
 def questions_of(
     job: Job,
     *,
-    patches: Sequence[Patch] = (),
-    counts: Sequence[int] = (),
-    strides: Sequence[int] = (),
-    tolerances: Sequence[float] = (),
-    rules: Sequence[str] = (),
+    patches: Patch | Sequence[Patch] = (),
+    counts: int | Sequence[int] = (),
+    strides: int | Sequence[int] = (),
+    tolerances: float | Sequence[float] = (),
+    rules: str | Sequence[str] = (),
 ) -> list[Question]:
     """Every combination of the values; by default the job's patches and stride, one patch at a time, no tolerance, and
-    the first rule of the job's family.
+    the first rule of the job's family. A single value is one.
 
     Raises:
-        RequestError: no patch, a patch that does not fit, a stride or a rule for which the votes have no answer.
+        RequestError: no patch, a patch that does not fit, a stride or a rule for which the votes have no answer, or a
+            value that is no number.
     """
     crop, own, known = job.preprocess.crop, job.ablation.stride, [*map(str, family_of(job.ablation).rules)]
-    rectangles = [*map(rectangle, patches if len(patches) else job.patches)]
-    if not rectangles:
+    sizes = rectangles(patches) or rectangles(job.patches)
+    whole_counts = [whole_number("--patches", count) for count in several(counts)]
+    whole_strides = [whole_number("--stride", stride) for stride in several(strides)]
+    margins = [number("--tolerance", tolerance) for tolerance in several(tolerances)]
+    names: list[str] = several(rules)
+    if not sizes:
         raise RequestError("--patch: name at least one, such as --patch 32; the job has no `patches`")
-    if large := [patch for patch in rectangles if not (min(patch) >= 1 and max(patch) <= crop)]:
+    if large := [patch for patch in sizes if not (min(patch) >= 1 and max(patch) <= crop)]:
         raise RequestError(f"--patch {large[0][0]}x{large[0][1]}: must be 1x1 to {crop}x{crop}, the image")
-    if odd := [stride for stride in strides if not 1 <= stride <= max(crop, own) or stride % own]:
+    if odd := [stride for stride in whole_strides if not 1 <= stride <= max(crop, own) or stride % own]:
         raise RequestError(
             f"--stride {odd[0]}: the run has votes at stride {own}, so name a multiple of {own} up to {crop}, the image"
         )
-    if many := [count for count in counts if not 1 <= count <= crop**2]:
+    if many := [count for count in whole_counts if not 1 <= count <= crop**2]:
         raise RequestError(f"--patches {many[0]}: must be 1 to {crop**2}, the pixels of the image")
-    if endless := [tolerance for tolerance in tolerances if not 0 <= tolerance < math.inf]:
+    if endless := [tolerance for tolerance in margins if not 0 <= tolerance < math.inf]:
         raise RequestError(f"--tolerance {endless[0]}: must be a finite number from 0 on")
-    if unknown := [rule for rule in rules if rule not in known]:
+    if unknown := [rule for rule in names if rule not in known]:
         raise RequestError(f"--rule {unknown[0]}: the run's ablations answer {' and '.join(known)} only; name one")
-    grid = product(rectangles, counts or [1], strides or [own], tolerances or [0.0], rules or known[:1])
+    grid = product(sizes, whole_counts or [1], whole_strides or [own], margins or [0.0], names or known[:1])
     return [Question(*patch, count, stride, tolerance, rule) for patch, count, stride, tolerance, rule in grid]
 
 
@@ -211,20 +218,21 @@ class Answers(NamedTuple):
 
 
 def query(
-    run: Run,
+    run: Run | str | Path,
     *,
-    patches: Sequence[Patch] = (),
-    counts: Sequence[int] = (),
-    strides: Sequence[int] = (),
-    tolerances: Sequence[float] = (),
-    rules: Sequence[str] = (),
+    patches: Patch | Sequence[Patch] = (),
+    counts: int | Sequence[int] = (),
+    strides: int | Sequence[int] = (),
+    tolerances: float | Sequence[float] = (),
+    rules: str | Sequence[str] = (),
     by_class: bool = False,
 ) -> Answers:
     """Count the predictions of a run that no patch can change, for every combination of the values.
 
     Args:
-        run: finished or not.
-        patches: side of a square, or height and width, in pixels; none: those of the job.
+        run: finished or not, or its path or URL.
+        patches: side of a square, or height and width, in pixels; none: those of the job. Of these and of the next
+            four, one value needs no list, except that a height and width do.
         counts: how many patches at once; none: one.
         strides: only the votes at this coarser stride; none: all.
         tolerances: votes with smaller margins count as the attacker's; none: 0.
@@ -234,6 +242,7 @@ def query(
         RequestError: a value for which the votes have no answer.
         RunError: a published file is damaged.
     """
+    run = run_of(run)
     asked = questions_of(run.job, patches=patches, counts=counts, strides=strides, tolerances=tolerances, rules=rules)
     return answer(run, asked, by_class=by_class)
 

@@ -28,8 +28,9 @@ and says how many forged images it may miss.
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.console.bars import OnProgress
 from smoothcert.pipeline.verify.figures import Totals, check_success
@@ -40,6 +41,7 @@ from smoothcert.pipeline.verify.processes import check_files
 from smoothcert.pipeline.verify.record import CheckedRun, Success, open_run, read_success
 from smoothcert.pipeline.verify.verdict import Report
 from smoothcert.workers.extras import needs_certify
+from smoothcert.workers.storage.store import AnyStore, Store
 
 if TYPE_CHECKING:
     from smoothcert.pipeline.verify.evidence import Evidence
@@ -49,15 +51,24 @@ BYTES_WORTH_PROCESSES = 32 * 2**20
 """Files with fewer bytes in all are checked in this process: starting others would take as long."""
 
 
+class OpenedRun(Protocol):
+    """What a caller opened: where it lies is all that is taken from it."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def store(self) -> Store: ...
+
+
 @needs_certify
 def verify(
-    url: str | Path,
+    run: OpenedRun | str | Path,
     *,
     replay: int = 0,
     seed: int | None = None,
     images: str | None = None,
     checkpoint: str | None = None,
-    storage: Storage = Storage(),  # noqa: B008  frozen
+    storage: Storage | None = None,
     hear: OnProgress = lambda *_: None,
     processes: int = 1,
     allow_code: bool = False,
@@ -65,12 +76,13 @@ def verify(
     """Check everything that a run has.
 
     Args:
-        url: the run's folder, with run.json.
+        run: its folder, with run.json, as a path or URL, or a Run.
         replay: number of random images to vote on again.
         seed: of the random choice; None: a new seed.
         images: folder to search, with all folders below, for the tars of the replay; None: where run.json says.
         checkpoint: file with the weights of the replay; None: the one that run.json names.
-        storage: how to reach the run, `images` and `checkpoint`; what run.json names is reached as its job says.
+        storage: how to reach the run, `images` and `checkpoint`; None: as the Run does. What run.json names is
+            reached as its job says.
         hear: takes the progress of the check.
         processes: number of processes that check files. Several import the calling script again, so a script must
             start its work under `if __name__ == "__main__":`.
@@ -79,28 +91,40 @@ def verify(
         RequestError: run.json is missing or damaged; to replay, a tar or the checkpoint is missing.
         RunError: a process was killed.
     """
-    run = open_run(str(url), storage)
-    success = read_success(run)  # before the listing: it is written last
-    sizes = {f"votes/{Path(entry.url).name}": entry.size for entry in run.store.files(f"{run.url}/votes")}
-    published = {name: sizes[name] for name in run.shards if name in sizes}
-    files = _check_files(run, success, published, processes, hear)
-    findings = [*check_record(run)]
-    findings += [Finding(name, "belongs to no shard of this run") for name in sorted(sizes.keys() - run.shards.keys())]
+    checked = open_run(*_place_of(run, storage))
+    success = read_success(checked)  # before the listing: it is written last
+    sizes = {f"votes/{Path(entry.url).name}": entry.size for entry in checked.store.files(f"{checked.url}/votes")}
+    published = {name: sizes[name] for name in checked.shards if name in sizes}
+    files = _check_files(checked, success, published, processes, hear)
+    findings = [*check_record(checked)]
+    findings += [
+        Finding(name, "belongs to no shard of this run") for name in sorted(sizes.keys() - checked.shards.keys())
+    ]
     findings += files.findings
     notices: list[str] = []
     evidence = None
     if success.is_there:
-        all_readable = len(files.voted) == len(run.shards)
-        findings += check_success(run, success, published, files.totals if all_readable else None)
+        all_readable = len(files.voted) == len(checked.shards)
+        findings += check_success(checked, success, published, files.totals if all_readable else None)
     else:
-        notices += [f"unfinished: {len(published)} of {len(run.shards)} shards are published"]
+        notices += [f"unfinished: {len(published)} of {len(checked.shards)} shards are published"]
     if replay:
-        again = _replay(run, files.voted, replay, seed, hear, images, checkpoint, allow_code=allow_code)
+        again = _replay(checked, files.voted, replay, seed, hear, images, checkpoint, allow_code=allow_code)
         findings += again.findings
         notices += again.notices
         evidence = again.evidence
-    complete = success.is_there and len(published) == len(run.shards)
-    return _report(run, files.totals, findings, notices, evidence, files=len(published), complete=complete)
+    complete = success.is_there and len(published) == len(checked.shards)
+    return _report(checked, files.totals, findings, notices, evidence, files=len(published), complete=complete)
+
+
+def _place_of(run: OpenedRun | str | Path, storage: Storage | None) -> tuple[str, Storage]:
+    """The URL of a run, and how to reach it."""
+    if isinstance(run, str | Path):
+        return str(run), storage or Storage()
+    url, store = getattr(run, "url", None), getattr(run, "store", None)
+    if not isinstance(url, str):
+        raise RequestError(f"run: expected a Run, or its path or URL, not {type(run).__name__}")
+    return url, storage or (store.settings if isinstance(store, AnyStore) else Storage())
 
 
 class _CheckedFiles(NamedTuple):

@@ -33,6 +33,8 @@ def test_one_pattern_to_ignore_is_a_list_of_one(job_file):
         ("patches=[32, 500]", r"patches: 500 .*224 x 224"),
         ("preprocess.resize=100", r"preprocess\.resize: 100 .*at least 224"),
         ("preprocess.std=[1, 0, 1]", r"preprocess\.std: .*above 0"),
+        ("preprocess.mean=[123.7, 116.3, 103.5]", r"preprocess\.mean: \[123\.7, .*divide it by 255"),
+        ("preprocess.std=[58.4, 57.1, 57.4]", r"preprocess\.std: \[58\.4, .*divide it by 255"),
         ("model.classes=1", r"model\.classes: 1 .*greater than or equal to 2"),
         ("preprocess={resize: null, squash: true}", r"preprocess: squash: true .*set it, or leave squash out"),
         ("model.class_names=[cat, dog]", r"model: class_names has 2 names for \d+ classes; give one each"),

@@ -7,6 +7,7 @@ new kind needs only a module of its own and an entry in the table below.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol, Self
 
 from smoothcert.manifests.job import Ablation
@@ -62,10 +63,12 @@ class RowsTimesColumns(Geometry):
         return touched.Touched.everywhere(self, height, width)
 
 
+_of_settings = lru_cache(maxsize=64)(RowsTimesColumns.of)  # touched.py knows what it found for the same object
+
 _KINDS: dict[str, Callable[[Ablation, int, int], Ablations]] = {
-    "column": RowsTimesColumns.of,
-    "row": RowsTimesColumns.of,
-    "block": RowsTimesColumns.of,
+    "column": _of_settings,
+    "row": _of_settings,
+    "block": _of_settings,
 }
 
 

@@ -7,11 +7,13 @@ weights over a set.
 Not covered: how a kind of ablation finds its sets (touched.py, for rows times columns).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smoothcert.manifests.arguments import several
 from smoothcert.manifests.errors import RequestError
 
 Ints = NDArray[np.int64]
@@ -39,6 +41,15 @@ def rectangle(patch: Patch) -> tuple[int, int]:
         if not isinstance(side, int | np.integer) or isinstance(side, bool):
             raise RequestError(f"patch {patch!r}: must be the side of a square or (height, width), in whole pixels")
     return int(height), int(width)
+
+
+def rectangles(patches: Patch | Sequence[Patch]) -> list[tuple[int, int]]:
+    """Height and width of each patch; one number is one square, and `(4, 8)` are two.
+
+    Raises:
+        RequestError: as for `rectangle`.
+    """
+    return [*map(rectangle, several(patches))]
 
 
 class Reach(Protocol):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Preprocess
+from smoothcert.manifests.job import MAX_OF_UNIT, Preprocess
 from smoothcert.manifests.names import printable
 from smoothcert.workers.networks.checkpoints import NORMALISER
 
@@ -24,7 +24,6 @@ _PARTNER |= {std: mean for mean, std in _PARTNER.items()}
 
 _TOLERANCE = 5e-4  # numbers near 0.5, rounded to float16
 _STD_TOLERANCE = 0.01  # share of a std, which may be far smaller
-_MAX_OF_UNIT = 2.0  # no mean or std of pixels from 0 to 1 is larger
 _DIGITS = 6  # float32 has no more
 _COUNTS = {1: "one number", 3: "three numbers"}
 
@@ -59,7 +58,7 @@ def check_normalisers(tensors: Mapping[str, Tensor], preprocess: Preprocess, url
         key = _key_of(name)
         here: tuple[float, ...] = getattr(preprocess, key)
         pair = [tensors[each] for each in (name, _partner(name)) if each in tensors and _fits(tensors[each], channels)]
-        unit = 255 if any(float(each.abs().max()) > _MAX_OF_UNIT for each in pair) else 1
+        unit = 255 if any(float(each.abs().max()) > MAX_OF_UNIT for each in pair) else 1
         there = tensor.double().flatten().expand(channels) / unit if _fits(tensor, channels) else None
         if there is None or not _near(there, torch.tensor(here, dtype=torch.float64), tensor.dtype, key):
             wanted = _COUNTS.get(channels, f"{channels} numbers")
@@ -86,7 +85,7 @@ def saved_normaliser(tensors: Mapping[str, Tensor], channels: int) -> dict[str, 
     }
     if found.keys() != {"mean", "std"}:
         return {}
-    unit = 255 if any(float(tensor.abs().max()) > _MAX_OF_UNIT for tensor in found.values()) else 1
+    unit = 255 if any(float(tensor.abs().max()) > MAX_OF_UNIT for tensor in found.values()) else 1
     return {key: [round(number / unit, _DIGITS) for number in found[key].tolist()] for key in ("mean", "std")}
 
 

@@ -227,6 +227,19 @@ def open_run(url: str | Path, storage: Storage = Storage()) -> Run:  # noqa: B00
     return run
 
 
+def run_of(run: Run | str | Path) -> Run:
+    """The run, or the one at the path or URL that a caller gave in its place.
+
+    Raises:
+        RequestError: it is neither, there is no run, or its run.json is damaged.
+    """
+    if isinstance(run, Run):
+        return run
+    if isinstance(run, str | Path):
+        return open_run(run)
+    raise RequestError(f"run: expected a Run, or its path or URL, not {type(run).__name__}")
+
+
 def _instead_of_run(url: str, store: Store) -> str:
     """Why there is no run, and which runs there are nearby."""
     if store.listing(url, most=1) is None:

@@ -75,7 +75,7 @@ class AnyStore:
     """
 
     def __init__(self, settings: Storage) -> None:
-        self._settings = settings
+        self.settings = settings
 
     def find(self, url: str) -> FileEntry | None:
         url = _fetched(url)
@@ -123,7 +123,7 @@ class AnyStore:
         if not separator:
             return FolderStore()
         if scheme == "s3":
-            return _s3(self._settings)
+            return _s3(self.settings)
         if is_web(url):
             return _http()
         if scheme == "hf":

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation, Model, Preprocess, ablation_of
+from smoothcert.manifests.names import one_line
 from smoothcert.manifests.yaml_file import validate
 from smoothcert.workers.extras import needs_certify
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from smoothcert.workers.votes.smoothed import Smoothed
 
+_ERROR_LENGTH = 300  # characters of torch's own text, which names weight_norm
 _ABSENT = -1  # as in Run.votes
 
 
@@ -135,7 +137,7 @@ def _engine(network: "nn.Module", ablation: Ablation, preprocess: Preprocess, se
     from smoothcert.workers.votes.format import Format
     from smoothcert.workers.votes.voters import smooth
 
-    own = copy.deepcopy(network).float().eval().requires_grad_(False)
+    own = _copy_of(network)
     content = {"architecture": type(network).__name__, "checkpoint": "in memory", **settings}
     model = validate(Model, content | {"classes": _classes_of(own, preprocess, content["architecture"])}, "network")
     return smooth(
@@ -145,6 +147,17 @@ def _engine(network: "nn.Module", ablation: Ablation, preprocess: Preprocess, se
         format=Format.of(model, model.dtype),
         device=next(own.parameters()).device,
     )
+
+
+def _copy_of(network: "nn.Module") -> "nn.Module":
+    """A copy that votes."""
+    try:
+        return copy.deepcopy(network).float().eval().requires_grad_(False)
+    except (RuntimeError, ValueError, TypeError, AttributeError, copy.Error) as error:
+        raise RequestError(
+            f"network: {type(network).__name__} cannot be copied ({one_line(error, _ERROR_LENGTH)}); change it so that "
+            "copy.deepcopy(network).float() works"
+        ) from None
 
 
 def _classes_of(network: "nn.Module", preprocess: Preprocess, name: str) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smoothcert.manifests.errors import RunError
+from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.certify.from_python import certify
 from tests.helpers import jobs
@@ -17,7 +17,7 @@ def test_the_run_is_the_result(tmp_path, capsys):
     found = certify(job)
     assert (found.complete(), found.job, len(found.images())) == (True, job, 15)
     assert "certified accuracy" in capsys.readouterr().out
-    assert certify(job).run_id == found.run_id
+    assert certify(tmp_path / "job.yaml").run_id == found.run_id
     assert capsys.readouterr().out.startswith(f"nothing to do: run {found.run_id} is complete")
 
 
@@ -39,3 +39,9 @@ def test_what_ends_the_command_with_exit_code_1_is_an_error(tmp_path):
         RunError, match=r"^\S+: 3 of 12 images have no usable label, more than max_error_share \(0\.2\)"
     ):
         certify(load_job(jobs.write_job(tmp_path / "other", max_error_share=0.2)))
+
+
+def test_what_is_no_job_is_refused():
+    """In a line."""
+    with pytest.raises(RequestError, match=r"^job: expected a Job, or the path of a job file, not dict$"):
+        certify({"name": "a"})

@@ -246,3 +246,14 @@ def test_a_tolerance_is_a_number(two_runs: TwoRuns, tolerance: float) -> None:
     """JSON has no infinity."""
     with pytest.raises(RequestError, match=r"--tolerance (-1\.0|nan|inf): must be a finite number from 0 on"):
         compare(*two_runs, tolerance=tolerance, allow=ALLOWED)
+
+
+def test_runs_may_be_paths_and_a_patch_may_stand_alone(two_runs):
+    """What is neither, or no number, is a line."""
+    base, new = two_runs
+    found = compare(base.url, new.url, patches=2, allow=ALLOWED)
+    assert found.certified == compare(base, new, patches=[2], allow=ALLOWED).certified
+    with pytest.raises(RequestError, match=r"^run: expected a Run, or its path or URL, not NoneType$"):
+        compare(base, None)
+    with pytest.raises(RequestError, match=r"^--tolerance '0': must be a number$"):
+        compare(base, new, tolerance="0")

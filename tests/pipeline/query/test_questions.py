@@ -204,6 +204,15 @@ def test_a_caller_in_python_asks_as_the_command_does(tmp_path):
     assert [result.question.height for result in query(open_run(run), patches=np.arange(1, 4)).results] == [1, 2, 3]
 
 
+def test_a_single_value_needs_no_list(tmp_path):
+    """Nor does the run have to be open; an array is as good as a list."""
+    path = write_run(tmp_path)
+    run = open_run(path)
+    one = query(str(path), patches=2, counts=2, strides=2, tolerances=0.1, rules="margin")
+    assert one.results == query(run, patches=[2], counts=[2], strides=[2], tolerances=[0.1], rules=["margin"]).results
+    assert query(run, counts=np.array([1, 2])).results == query(run, counts=[1, 2]).results
+
+
 def test_a_caller_in_python_gets_the_errors_of_the_command(tmp_path):
     """The same lines; by default the patches of the job are asked."""
     run = open_run(write_run(tmp_path))
@@ -211,6 +220,11 @@ def test_a_caller_in_python_gets_the_errors_of_the_command(tmp_path):
     for question, says in (
         ({"patches": [99]}, f"--patch 99x99: must be 1x1 to {CROP}x{CROP}, the image"),
         ({"patches": ["2"]}, "patch '2': must be the side of a square or (height, width), in whole pixels"),
+        ({"strides": ["2"]}, "--stride '2': must be a whole number"),
+        ({"strides": [2.0]}, "--stride 2.0: must be a whole number"),
+        ({"counts": [1.5]}, "--patches 1.5: must be a whole number"),
+        ({"tolerances": ["0.1"]}, "--tolerance '0.1': must be a number"),
+        ({"rules": "best"}, "--rule best: the run's ablations answer exact and margin only; name one"),
         ({"patches": [1], "counts": [0]}, f"--patches 0: must be 1 to {CROP**2}, the pixels of the image"),
     ):
         with pytest.raises(RequestError, match=f"^{re.escape(says)}$"):

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.cli import app
-from smoothcert.pipeline.verify.check import verify
+from smoothcert.pipeline.verify.check import _place_of, verify
+from smoothcert.workers.runs.run import open_run
 from tests.helpers.finished_runs import file_of, finish
 from tests.helpers.house import HOUSE
 
@@ -56,6 +59,16 @@ def test_an_unfinished_run_is_no_problem(run: Path) -> None:
     report = verify(str(run))
     assert (report.problems, report.notices) == ((), ("unfinished: 1 of 2 shards are published",))
     assert (report.files, report.rows) == (1, 7)
+
+
+def test_an_open_run_is_checked_as_its_path_is(run: Path) -> None:
+    """It is reached as it was opened; what is no run is refused in a line."""
+    assert verify(open_run(run)) == verify(run)
+    opened = open_run(run, Storage(region="eu-central-1"))
+    assert _place_of(opened, None) == (str(run), Storage(region="eu-central-1"))
+    assert _place_of(opened, Storage())[1] == Storage()
+    with pytest.raises(RequestError, match=r"^run: expected a Run, or its path or URL, not int$"):
+        verify(1)  # type: ignore[arg-type]
 
 
 def test_the_check_tells_how_far_it_is(run: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation
 from smoothcert.pipeline.query.questions import query
+from smoothcert.workers.ablations import touched
 from smoothcert.workers.certificates.cast_votes import certify_votes, query_votes
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.house import SHARED
@@ -149,3 +150,12 @@ def test_no_images_have_no_certificates() -> None:
     none = np.zeros((0, 4), int)
     assert len(certify_votes(none, PAIRS, crop=4, classes=3).prediction) == 0
     assert len(query_votes(none, PAIRS, crop=4, classes=3, patch=1).slack) == 0
+
+
+def test_what_patches_touch_is_found_once() -> None:
+    """A second call, with the same ablation in other words, finds the sets of the first."""
+    query_votes(VOTES, PAIRS, crop=4, classes=3, patch=1, patches=2)
+    before = touched._reach_of_several.cache_info()
+    query_votes(VOTES, Ablation(kind="column", size=2), crop=4, classes=3, patch=1, patches=2)
+    after = touched._reach_of_several.cache_info()
+    assert (after.hits, after.misses) == (before.hits + 1, before.misses)

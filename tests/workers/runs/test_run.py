@@ -14,7 +14,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage, load_job
 from smoothcert.pipeline.cli import app
 from smoothcert.workers.runs.published import read_images, read_votes
-from smoothcert.workers.runs.run import find_run, open_run
+from smoothcert.workers.runs.run import find_run, open_run, run_of
 from smoothcert.workers.storage.store import AnyStore
 from tests.helpers.finished_runs import edit_json, file_of
 from tests.helpers.html_tags import rows_and_lines
@@ -31,6 +31,15 @@ def test_a_run_says_what_it_is(any_run: Path) -> None:
     assert [(task.index, task.shard.name, task.limit) for task in run.tasks] == [
         (index, shard["name"], shard["limit"]) for index, shard in enumerate(record["shards"])
     ]
+
+
+def test_a_caller_may_give_a_run_or_its_path(run: Path) -> None:
+    """Anything else is refused in a line."""
+    opened = open_run(run)
+    assert run_of(opened) is opened
+    assert [run_of(run).url, run_of(str(run)).url] == [opened.url] * 2
+    with pytest.raises(RequestError, match=r"^run: expected a Run, or its path or URL, not int$"):
+        run_of(1)  # type: ignore[arg-type]
 
 
 def test_a_shard_of_which_no_image_counts_has_no_task(run: Path) -> None:

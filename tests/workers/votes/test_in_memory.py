@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import re
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -170,6 +171,17 @@ class _NoTensor(nn.Module):
         return {"logits": pixels}
 
 
+def _with_kept_activation() -> nn.Module:
+    network = linear()
+    network.kept = network(torch.zeros(1, 3, jobs.CROP, jobs.CROP))
+    return network
+
+
+def _with_old_weight_norm() -> nn.Module:
+    with warnings.catch_warnings(action="ignore"):
+        return torch.nn.utils.weight_norm(nn.Linear(3, 3))
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -200,6 +212,12 @@ class _NoTensor(nn.Module):
         ({"network": _NoTensor()}, "network: _NoTensor gives a dict for an image, not logits [1, classes]"),
         ({"network": nn.Conv2d(3, 3, 3)}, "network: Conv2d gives shape [1, 3, 14, 14] for an image, not logits"),
         ({"network": linear(channels=1)}, "model: Sequential cannot classify an image of 16 x 16 pixels in float32: "),
+        ({"network": _with_kept_activation()}, "network: Sequential cannot be copied (Only Tensors created explicitly"),
+        ({"network": _with_old_weight_norm()}, "network: Linear cannot be copied (Only Tensors created explicitly"),
+        (
+            {"network": nn.Sequential(nn.Flatten(), nn.LazyLinear(3))},
+            "network: Sequential cannot be copied (Attempted to use an uninitialized parameter",
+        ),
         ({"network": linear(classes=1)}, "network: classes: 1 should be greater than or equal to 2"),
         (
             {"masked_tokens": "drop"},
