@@ -145,9 +145,10 @@ def test_the_file_of_the_answers_may_be_in_a_bucket(tmp_path: Path, bucket: str)
 
 
 @pytest.mark.parametrize("fault", [None, RuntimeError("within")])
-def test_an_answers_file_leaves_nothing_on_a_full_disk(tmp_path, fault):
+def test_an_answers_file_leaves_nothing_on_a_full_disk(tmp_path, fault, monkeypatch):
     """Closed and removed in every case, also where only the last bytes find no room."""
-    (tmp_path / ".x.parquet.part").symlink_to("/dev/full")
+    monkeypatch.setattr("smoothcert.workers.storage.aside.token_hex", lambda _: "0")
+    (tmp_path / ".x.parquet.0.part").symlink_to("/dev/full")
     file = AnswersFile(OutputFile(str(tmp_path / "x.parquet"), "--parquet"))
     with pytest.raises(RunError, match=r"is full \(No space left on device\); .* name another"), file:
         if fault is not None:
