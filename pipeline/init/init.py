@@ -57,7 +57,8 @@ def init(model: str, data: str, output: Path, overrides: Sequence[str]) -> Writt
     Raises:
         RequestError: network or images do not say enough of themselves, or the file exists.
     """
-    OutputFile(str(output), "--output").check()
+    file = OutputFile(str(output), "--output")
+    file.check()
     written = content_of(Job, overrides)
     store = AnyStore(storage_of([one.removeprefix("storage.") for one in overrides if one.startswith("storage.")]))
     looked = look_at(data, store)
@@ -68,8 +69,8 @@ def init(model: str, data: str, output: Path, overrides: Sequence[str]) -> Writt
     folder = output.absolute().parent
     for section, key in (("images", "shards"), ("model", "checkpoint")):
         content[section][key] = _from(folder, content[section][key])
-    with OutputFile(str(output), "--output").opened() as file:
-        file.write(text_of(content, comments, _HEAD.format(name=output)).encode())
+    with file.opened() as opened:
+        opened.write(text_of(content, comments, _HEAD.format(name=output)).encode())
     ablation = job.ablation
     return Written(
         output,
@@ -167,6 +168,6 @@ def _about_training(network: Described) -> str | None:
     return None if network.ablation is not None else network.trained
 
 
-def _from(folder: Path, path: str) -> str:
-    """A path below the job file's folder as seen from there; any other, and every URL, as it is."""
-    return os.path.relpath(path, folder) if Path(path).is_relative_to(folder) else path
+def _from(folder: Path, path: Any) -> Any:
+    """A path below the job file's folder as seen from there; any other, every URL and a list of the user's as it is."""
+    return os.path.relpath(path, folder) if isinstance(path, str) and Path(path).is_relative_to(folder) else path

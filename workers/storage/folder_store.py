@@ -18,27 +18,19 @@ from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.files import FileEntry, Listing
 from smoothcert.workers.storage.aside import written_aside
 from smoothcert.workers.storage.disk import reason_of, remedy_for
+from smoothcert.workers.storage.listed import Listed
 
 _TEMPORARY = ".incoming"
 _STALE_S = 3600  # an older file belongs to a writer that died
 _ATTEMPTS = 5  # a sweeper whose clock is ahead may remove the file of a living writer
 
 
-class FolderStore:
+class FolderStore(Listed):
     """Files of this machine."""
 
     def find(self, url: str) -> FileEntry | None:
         with _explained(url):
             return _entry(Path(url))
-
-    def files(self, folder: str) -> list[FileEntry]:
-        """The files directly in a folder, by name; none if it does not exist."""
-        listing = self.listing(folder)
-        return listing.files if listing else []
-
-    def folders(self, folder: str) -> list[str]:
-        listing = self.listing(folder)
-        return listing.folders if listing else []
 
     def listing(self, folder: str, most: int | None = None) -> Listing | None:
         with _explained(folder):

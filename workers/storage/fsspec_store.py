@@ -17,6 +17,7 @@ from smoothcert.manifests.names import one_line
 from smoothcert.workers.storage.disk import naming_a_full_disk
 from smoothcert.workers.storage.extras import load
 from smoothcert.workers.storage.http_errors import error_of
+from smoothcert.workers.storage.listed import Listed
 from smoothcert.workers.storage.read_only import ReadOnly
 from smoothcert.workers.storage.temporary import remove_abandoned, temporary_folder
 
@@ -49,7 +50,7 @@ _NO_ACCESS = ("ClientAuthenticationError", "DefaultCredentialsError", "RefreshEr
 _ERROR_LENGTH = 160
 
 
-class FsspecStore(ReadOnly):
+class FsspecStore(Listed, ReadOnly):
     """Files of one scheme.
 
     Args:
@@ -71,14 +72,6 @@ class FsspecStore(ReadOnly):
             except FileNotFoundError:
                 return None
             return self._entry(facts) if facts["type"] == "file" else None
-
-    def files(self, folder: str) -> list[FileEntry]:
-        listing = self.listing(folder)
-        return listing.files if listing else []
-
-    def folders(self, folder: str) -> list[str]:
-        listing = self.listing(folder)
-        return listing.folders if listing else []
 
     def listing(self, folder: str, most: int | None = None) -> Listing | None:
         """A folder exists if it holds anything."""

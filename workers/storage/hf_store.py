@@ -26,6 +26,7 @@ from smoothcert.workers.storage.extras import load
 from smoothcert.workers.storage.http_client import HttpClient, Source
 from smoothcert.workers.storage.http_errors import error_of
 from smoothcert.workers.storage.http_store import copied
+from smoothcert.workers.storage.listed import Listed
 from smoothcert.workers.storage.read_only import ReadOnly
 
 _URL = re.compile(
@@ -58,7 +59,7 @@ class _Place(NamedTuple):
         return f"{root}/{self.path}" if self.path else root
 
 
-class HfStore(ReadOnly):
+class HfStore(Listed, ReadOnly):
     """Files of any repository of the hub."""
 
     def __init__(self) -> None:
@@ -72,14 +73,6 @@ class HfStore(ReadOnly):
             return None
         beside = self.files(place._replace(path=posixpath.dirname(place.path)).url)
         return next((entry for entry in beside if entry.url == place.url), None)
-
-    def files(self, folder: str) -> list[FileEntry]:
-        listing = self.listing(folder)
-        return listing.files if listing else []
-
-    def folders(self, folder: str) -> list[str]:
-        listing = self.listing(folder)
-        return listing.folders if listing else []
 
     def listing(self, folder: str, most: int | None = None) -> Listing | None:
         place = _place_of(folder)

@@ -21,13 +21,14 @@ from smoothcert.manifests.locations import name_of, split_url
 from smoothcert.manifests.names import one_line
 from smoothcert.workers.storage.disk import naming_a_full_disk
 from smoothcert.workers.storage.http_client import Facts, HttpClient, Source
+from smoothcert.workers.storage.listed import Listed
 from smoothcert.workers.storage.read_only import ReadOnly
 from smoothcert.workers.storage.temporary import remove_abandoned, temporary_folder
 
 _INDEXES = ("_info.json", PACK_INDEX)
 
 
-class HttpStore(ReadOnly):
+class HttpStore(Listed, ReadOnly):
     """Files of any web server."""
 
     def __init__(self) -> None:
@@ -45,12 +46,6 @@ class HttpStore(ReadOnly):
                 f"{url}: the server sends a web page, perhaps one to log in; use the URL of the file itself"
             )
         return entry_of(url, facts)
-
-    def files(self, folder: str) -> list[FileEntry]:
-        return self.listing(folder).files
-
-    def folders(self, folder: str) -> list[str]:
-        return self.listing(folder).folders
 
     def listing(self, folder: str, most: int | None = None) -> Listing:
         """The index of tars in a folder, if it has one.

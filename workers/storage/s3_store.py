@@ -25,6 +25,7 @@ from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.files import FileEntry, Listing
 from smoothcert.manifests.job import Storage
 from smoothcert.workers.storage.disk import naming_a_full_disk
+from smoothcert.workers.storage.listed import Listed
 from smoothcert.workers.storage.s3_errors import BUSY, EXISTS, PAST_END, code_of, explained
 from smoothcert.workers.storage.temporary import remove_abandoned, temporary_folder
 
@@ -41,7 +42,7 @@ class _Place(NamedTuple):
     key: str
 
 
-class S3Store:
+class S3Store(Listed):
     """Objects of any bucket that the settings reach.
 
     Args:
@@ -86,14 +87,6 @@ class S3Store:
                     return None
                 raise
             return FileEntry(url, head["ContentLength"], head["ETag"].strip('"'), head["LastModified"].timestamp())
-
-    def files(self, folder: str) -> list[FileEntry]:
-        listing = self.listing(folder)
-        return listing.files if listing else []
-
-    def folders(self, folder: str) -> list[str]:
-        listing = self.listing(folder)
-        return listing.folders if listing else []
 
     def listing(self, folder: str, most: int | None = None) -> Listing | None:
         """A folder exists if it holds any key; a bucket always does."""

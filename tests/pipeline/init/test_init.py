@@ -124,6 +124,13 @@ def test_what_the_user_sets_wins(tars: Path, tmp_path: Path) -> None:
     assert (job.preprocess.mean, job.execution.actors) == ((0.1, 0.2, 0.3), 1)
 
 
+def test_a_list_of_tars_stays_one(tars: Path, tmp_path: Path) -> None:
+    """DATA shows what the images are; the user may name more of them."""
+    weights, both = jobs.write_weights(tmp_path / "weights.pt"), [str(tars / "00.tar"), str(tars / "01.tar")]
+    _init(tmp_path, weights, tars, "--set", f"images.shards=[{', '.join(both)}]")
+    assert load_job(tmp_path / "job.yaml").images.shards == tuple(both)
+
+
 def test_what_follows_from_a_setting_follows_from_the_users(tars: Path, tmp_path: Path) -> None:
     """Another crop gives another column and other patches; a comment about a section that the user wrote is gone."""
     weights = jobs.write_weights(tmp_path / "weights.pt")
