@@ -1,27 +1,47 @@
-"""The extra `certify`: what an installation without it lacks, and the error that says how to get it."""
+"""What an installation without an extra lacks, and the error that says how to get it."""
 
+import importlib
 from collections.abc import Callable
 from functools import wraps
+from types import ModuleType
 from typing import ParamSpec, TypeVar
 
 from smoothcert.manifests.errors import RequestError
 
 CERTIFY_MODULES = frozenset({"huggingface_hub", "ray", "safetensors", "timm", "torch", "torchvision", "webdataset"})
-"""What the extra installs besides the base."""
+"""What the extra `certify` installs besides the base."""
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 def lacks_extra(error: ModuleNotFoundError) -> RequestError | None:
-    """The error about a module that the extra installs; None for any other module."""
-    if error.name not in CERTIFY_MODULES:
-        return None
-    return RequestError(f"this needs {error.name}, which is not installed; run: pip install 'smoothcert[certify]'")
+    """The error about a module that `certify` installs; None for any other module."""
+    return RequestError(_sentence(error, "certify")) if error.name in CERTIFY_MODULES else None
+
+
+def load(module: str, url: str, extra: str) -> ModuleType:
+    """Import a library that only some stores need.
+
+    Args:
+        module: its name.
+        url: what it is to read.
+        extra: of smoothcert, which installs it.
+    Raises:
+        RequestError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise RequestError(f"{url}: {_sentence(error, extra)}") from None
+
+
+def _sentence(error: ModuleNotFoundError, extra: str) -> str:
+    return f"this needs {error.name}, which is not installed; run: pip install 'smoothcert[{extra}]'"
 
 
 def needs_certify(function: Callable[_P, _T]) -> Callable[_P, _T]:
-    """A function that says how to get the extra where it needs it."""
+    """A function that says how to get `certify` where it needs it."""
 
     @wraps(function)
     def wrapper(*args: _P.args, **options: _P.kwargs) -> _T:

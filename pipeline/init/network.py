@@ -84,14 +84,18 @@ def describe(source: str, written: Mapping[str, Any], store: Store) -> Described
     Raises:
         RequestError: there is no such network, it does not classify, or it does not say enough of itself.
     """
-    if _is_of_timm(source):
+    is_name = "/" not in source and ":" not in source and not Path(source).exists()
+    if is_name and timm.is_model(source):
         try:
             of_timm = asdict(timm.get_pretrained_cfg(source))
         except RuntimeError:  # no such tag
             known = timm.list_pretrained(source.partition(".")[0])
             raise RequestError(f"MODEL: timm has no {source}; it has {listed(known) or 'no weights'}") from None
         return _with_tokens_kept(_of_timm(of_timm, source))
-    _refuse_unknown(source)
+    if is_name:
+        near = difflib.get_close_matches(source, timm.list_models(), n=1)
+        remedy = f"did you mean {near[0]}?" if near else "timm.list_models() lists the names"
+        raise RequestError(f"MODEL: {source} is neither a file nor a network of timm; {remedy}")
     checkpoint = Anchored(from_hub=True).anchor(source, Path.cwd())
     if "architecture" in written.get("model", {}):
         return _with_tokens_kept(_of_weights(checkpoint, written["model"], store))
@@ -107,18 +111,6 @@ def describe(source: str, written: Mapping[str, Any], store: Store) -> Described
             ) from None
         return _with_tokens_kept(found)
     return _of_transformers(checkpoint, written)
-
-
-def _refuse_unknown(source: str) -> None:
-    if "/" in source or ":" in source or Path(source).exists():
-        return
-    near = difflib.get_close_matches(source, timm.list_models(), n=1)
-    remedy = f"did you mean {near[0]}?" if near else "timm.list_models() lists the names"
-    raise RequestError(f"MODEL: {source} is neither a file nor a network of timm; {remedy}")
-
-
-def _is_of_timm(source: str) -> bool:
-    return not Path(source).exists() and "/" not in source and ":" not in source and timm.is_model(source)
 
 
 def _of_timm(config: Content, source: str) -> Described:
@@ -150,16 +142,19 @@ def _of_timm_config(config: Content, checkpoint: str) -> Described:
     named = names if len(names) == classes else ()
     return Described(
         name=_name_of(checkpoint),
-        model={"checkpoint": checkpoint, "architecture": architecture}
-        | ({"options": options} if options else {})
-        | {"classes": classes}
-        | ({"class_names": list(named)} if named else {}),
+        model=_model(checkpoint, architecture, options, classes, class_names=list(named)),
         preprocess=_pixels_of_timm(pretrained),
         side=_side_of(pretrained),
         classes=classes,
         class_names=named,
         comments={"preprocess": f"As timm's settings of {architecture} say."},
     )
+
+
+def _model(checkpoint: str, architecture: str, options: Content, classes: int, **others: Any) -> Content:
+    """The section `model`, without what is empty."""
+    keys = {"checkpoint": checkpoint, "architecture": architecture, "options": options, "classes": classes} | others
+    return {key: value for key, value in keys.items() if value}
 
 
 def _name_of(checkpoint: str) -> str:
@@ -246,9 +241,7 @@ def _of_weights(checkpoint: str, written: Mapping[str, Any], store: Store) -> De
     )
     return Described(
         name=_name_of(checkpoint),
-        model={"checkpoint": checkpoint, "architecture": architecture}
-        | ({"options": own.options} if own is not None and own.options else {})
-        | {"classes": classes},
+        model=_model(checkpoint, architecture, {} if own is None else own.options, classes),
         preprocess=pixels | saved,
         side=side,
         classes=classes,
@@ -281,11 +274,13 @@ def _of_training(note: TrainedWith, checkpoint: str) -> Described:
     kinds = [f"{one.kind}s of {one.size} pixels" for one in note.ablation]
     return Described(
         name=_name_of(checkpoint),
-        model={"checkpoint": checkpoint}
-        | {"architecture": note.architecture}
-        | ({"options": note.options} if note.options else {})
-        | {"classes": note.classes}
-        | ({"masked_tokens": "keep"} if note.masked_tokens == "keep" else {}),
+        model=_model(
+            checkpoint,
+            note.architecture,
+            note.options,
+            note.classes,
+            masked_tokens="keep" if note.masked_tokens == "keep" else None,
+        ),
         preprocess=note.preprocess.model_dump(mode="json", exclude_defaults=True) | {"crop": note.preprocess.crop},
         side=note.preprocess.network_side,
         classes=note.classes,

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
 from smoothcert.manifests.files import FileEntry, Listing
 from smoothcert.manifests.names import one_line
+from smoothcert.workers.extras import load
 from smoothcert.workers.storage.disk import naming_a_full_disk
-from smoothcert.workers.storage.extras import load
 from smoothcert.workers.storage.http_errors import error_of
 from smoothcert.workers.storage.listed import Listed
 from smoothcert.workers.storage.read_only import ReadOnly

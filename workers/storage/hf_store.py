@@ -22,7 +22,7 @@ from urllib.parse import quote
 from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
 from smoothcert.manifests.files import FileEntry, Listing
 from smoothcert.manifests.names import one_line
-from smoothcert.workers.storage.extras import load
+from smoothcert.workers.extras import load
 from smoothcert.workers.storage.http_client import HttpClient, Source
 from smoothcert.workers.storage.http_errors import error_of
 from smoothcert.workers.storage.http_store import copied

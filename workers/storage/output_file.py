@@ -73,9 +73,7 @@ class OutputFile:
             path.absolute().parent.stat()
             if there and (path.is_dir() or not self.overwrite):
                 raise self._is_there()
-            inside = path.parent.resolve() / path.name
-            if run := _run_among(map(str, inside.parents), lambda place: Path(place).exists()):
-                raise self._is_evidence(run)
+            refuse_inside_a_run(path.parent, self.option, self.place)
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -113,7 +111,7 @@ class OutputFile:
         parts = folder.split("/")
         folders = ("/".join(parts[:end]) for end in range(len(parts), 2, -1))
         if run := _run_among(folders, lambda place: store.find(place) is not None):
-            raise self._is_evidence(run)
+            raise _is_evidence(self.option, self.place, run)
 
     @contextmanager
     def _opened_in_store(self) -> Iterator[BinaryIO]:
@@ -133,11 +131,6 @@ class OutputFile:
         remedy = "" if self.overwrite else ", or add --overwrite"
         return RequestError(f"{self.option} {self.place}: is there already; name a new file{remedy}")
 
-    def _is_evidence(self, run: str) -> RequestError:
-        return RequestError(
-            f"{self.option} {self.place}: lies in the run {run}, which no output may change; name a file elsewhere"
-        )
-
     def _unwritable(self, error: OSError) -> RequestError:
         return RequestError(
             f"{self.option} {self.place}: cannot be written ({error.strerror}); name a file of this machine, or "
@@ -145,15 +138,23 @@ class OutputFile:
         )
 
 
-def refuse_inside_a_run(folder: Path, option: str) -> None:
-    """Refuse a folder for files of a user that lies in the folder of a run; it need not exist.
+def refuse_inside_a_run(folder: Path, option: str, place: object = None) -> None:
+    """Refuse to write into a folder that is a run or lies in one.
 
+    Args:
+        folder: on this machine; it need not exist.
+        option: the option of the command that names it, for the error.
+        place: what the user named; None: the folder.
     Raises:
-        RequestError: it does.
+        RequestError: it is, or does.
     """
     inside = folder.resolve()
-    if run := _run_among(map(str, [inside, *inside.parents]), lambda place: Path(place).exists()):
-        raise OutputFile(str(folder), option)._is_evidence(run)
+    if run := _run_among(map(str, [inside, *inside.parents]), lambda one: Path(one).exists()):
+        raise _is_evidence(option, folder if place is None else place, run)
+
+
+def _is_evidence(option: str, place: object, run: str) -> RequestError:
+    return RequestError(f"{option} {place}: lies in the run {run}, which no output may change; name a file elsewhere")
 
 
 def _run_among(folders: Iterable[str], exists: Callable[[str], bool]) -> str | None:

@@ -28,8 +28,6 @@ class ReadOnly:
 
 
 def refuse_to_write(url: str) -> NoReturn:
-    """Raises:
-    RequestError: in any case.
-    """
+    """Raise the RequestError about a place from which files are only read."""
     scheme = url.partition("://")[0]
     raise RequestError(f"{url}: files are only read from {scheme}://; let the output be a folder or s3://BUCKET/KEY")
