@@ -185,6 +185,8 @@ class SuccessRecord(FiguresRecord):
     """Number of files of votes."""
     files: dict[str, str]
     """SHA-256 of each file of votes, in hex, by the file's name."""
+    adopted_from: dict[str, int] = Field(default={})
+    """Number of files whose rows come from another run, by the id of that run."""
 
 
 class IntroductionRecord(Record):
@@ -251,6 +253,17 @@ class ShardFileRecord(Record):
     """Changes when the content may have changed: an ETag, or path and modification time."""
 
 
+class AdoptedFrom(Record):
+    """Where the rows of a file come from that were taken over from another run."""
+
+    run_id: str
+    """The run that published them."""
+    file: str
+    """The name of its file, relative to that run."""
+    sha256: str
+    """SHA-256 of that file, in hex."""
+
+
 class FileMetadata(Record):
     """What a file of votes records about itself."""
 
@@ -286,6 +299,8 @@ class FileMetadata(Record):
     """The device that computed the votes."""
     columns_sha256: str | None = None
     """SHA-256 over the values of the columns, in hex (workers/runs/votes_table.py)."""
+    adopted_from: AdoptedFrom | None = None
+    """The file whose rows these are; null if the votes were computed for this run."""
 
     @property
     def environment(self) -> dict[str, Any]:
