@@ -62,6 +62,17 @@ def run_id_of(identity: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:RUN_ID_DIGITS]
 
 
+def votes_identity_of(identity: dict[str, Any]) -> dict[str, Any]:
+    """The part of an identity that determines the rows of a tar, whichever tars the run has besides it.
+
+    The version of the images is left out, too: it tells apart data of equal names and sizes, and whoever asks knows
+    the SHA-256 of the tar.
+    """
+    images = identity.get("images", {})
+    images = {key: value for key, value in images.items() if key not in ("shards", "limit", "version")}
+    return identity | {"images": images}
+
+
 def differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
     """List the key paths at which two identities differ."""
     found = []

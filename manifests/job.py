@@ -220,6 +220,8 @@ class Execution(Part):
     """CPU cores of one actor."""
     images_per_batch: Annotated[Count | None, Auto] = None
     """Images in one batch of votes."""
+    memory_gib: Annotated[Annotated[float, Field(gt=0)] | None, Auto] = None
+    """Memory of one actor in GiB. Models of a suite whose weights do not fit half of it take turns."""
     max_attempts: Count = 4
     """Number of failed attempts after which a shard is given up."""
 

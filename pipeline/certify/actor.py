@@ -1,13 +1,14 @@
 """A Certifier in a Ray actor: a process of its own, perhaps on another machine.
 
-A shard's work is a stream: the number of images done after every batch, the report at the end. An actor answers the
-driver's questions while it works.
+A shard's work is a stream: the number of images done after every batch, a report of each run at the end. An actor
+answers the driver's questions while it works.
 
 Not covered: what happens to a shard (workers/certifier.py); which actor gets it (attempts.py, fleet.py).
 """
 
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import ray
 
 from smoothcert.pipeline.certify.attempts import SHARDS_PER_ACTOR
 from smoothcert.pipeline.certify.plan import Plan, certifier_of
-from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, TriedOut
+from smoothcert.workers.runs.shard_task import Introduction, ShardTask, Step, TriedOut
 
 if TYPE_CHECKING:
     from smoothcert.workers.certifier import Certifier
@@ -34,7 +35,7 @@ class CertifierActor:
 
     def __init__(self, plans: Sequence[Plan], threads: int) -> None:
         self._plans, self._threads = plans, threads
-        self._admitted = threading.Event()
+        self._answers = defaultdict[str, threading.Event](threading.Event)  # to the introductions, by run
         self._stopping = threading.Event()
         self._loading = threading.Lock()
         self._loaded: Certifier | None = None  # loaded in the first task: Ray loses a constructor's exception
@@ -53,28 +54,33 @@ class CertifierActor:
         return str(ray.get_runtime_context().get_node_id())
 
     @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
-    def admit(self) -> None:
-        """Continue after the introduction: this actor votes like the others."""
-        self._admitted.set()
+    def admit(self, run_id: str, *, accepted: bool = True) -> None:
+        """Continue after the introduction for a run: this actor votes like the others, or it must not vote for it."""
+        if not accepted:
+            self._certifier().refuse(run_id)
+        self._answers[run_id].set()
 
     @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
     def stop(self) -> None:
         """End each shard after its current batch. A shard whose images are all done is still published."""
         self._stopping.set()
 
-    def try_out(self, task: ShardTask, images: int) -> TriedOut:
-        """Vote on the first images of a shard, and publish nothing."""
-        return self._certifier().try_out(task, images)
+    def try_out(self, task: ShardTask, images: int, run_id: str) -> TriedOut:
+        """Vote on the first images of a shard for one run, and publish nothing."""
+        return self._certifier().try_out(task, images, run_id)
+
+    def memory_bytes(self) -> int:
+        """Its share of the memory of its device."""
+        share = ray.get_runtime_context().get_assigned_resources().get("GPU")
+        return self._certifier().memory_bytes(share)
 
     @ray.method(concurrency_group="shards")  # type: ignore[untyped-decorator]
-    def certify(self, task: ShardTask) -> Iterator[Introduction | int | ShardReport]:
-        """Certify and publish a shard. The first shards begin with an introduction and wait until it is accepted."""
-        certifier = self._certifier()
-        if not self._admitted.is_set():
-            yield certifier.introduce()
-            self._admitted.wait()  # otherwise it could publish before the driver has compared it
-        with closing(certifier.certify(task)) as steps:
+    def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Step]:
+        """Certify and publish a shard for some runs. After an introduction it waits until that is accepted."""
+        with closing(self._certifier().certify(task, run_ids)) as steps:
             for step in steps:
                 yield step
+                if isinstance(step, Introduction):
+                    self._answers[step.run_id].wait()  # or it could publish before the driver has compared it
                 if self._stopping.is_set():
                     return

@@ -76,7 +76,9 @@ def _first_of(run: Run, actor: Introduction) -> Introduction:
     run.store.publish(run.url, INTRODUCTION, _record_of(actor).encode())
     url = f"{run.url}/{INTRODUCTION}"
     first = parse(IntroductionRecord, run.store.read(url), url)
-    return Introduction(first.node, first.environment, first.votes_version, np.array(first.logits, np.float32))
+    return Introduction(
+        run.run_id, first.node, first.environment, first.votes_version, np.array(first.logits, np.float32)
+    )
 
 
 def _record_of(actor: Introduction) -> IntroductionRecord:

@@ -15,7 +15,8 @@ from smoothcert.workers.runs.shard_task import ShardTask, TriedOut
 from smoothcert.workers.tars.label_counts import NEARLY_ALL, LabelCounts
 
 _MIN_IMAGES = 8  # fewer images show nothing
-_REMEDIES = {"model_error": "the model, its weights and the preprocessing"}
+_REMEDIES = {"model_error": "the model, its weights and the preprocessing", "size_error": "preprocess"}
+"""What in the request causes an error, by status."""
 _MIN_SHARDS = 3  # must show a fault before it is believed
 
 
@@ -60,7 +61,8 @@ class Canary:
             return None
         worst, count = (self._statuses - Counter(ok=total, label_error=total)).most_common(1)[0]
         share = "none" if not voted else f"only {voted}"
-        return RunError(
+        wrong = RequestError if worst in _REMEDIES else RunError  # images may be damaged, or their disk
+        return wrong(
             f"{share} of {where} can be voted on ({count} x {worst}, the first is {self._first_without_votes}); "
             f"check {_REMEDIES.get(worst, 'the images and the preprocessing')}"
         )

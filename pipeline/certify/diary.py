@@ -1,7 +1,7 @@
 """What a driver did: as Ray metrics while it works, as JSON lines in RUN/drivers/ at the end.
 
     smoothcert_images_total             images whose shard is published
-    smoothcert_shards_total{outcome}    published, failed, requeued, found
+    smoothcert_shards_total{outcome}    published, adopted, failed, requeued, found
     smoothcert_images_per_second        of this driver, since it began
     smoothcert_decode_seconds_total     how long models waited for decoded images
 
@@ -12,10 +12,12 @@ import io
 import os
 import platform
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 from smoothcert.pipeline.certify.events import Event, Failure, FoundPublished, Requeued
+from smoothcert.pipeline.certify.outcome import Work
 from smoothcert.pipeline.overview.status import FailedShard
 from smoothcert.workers.runs.layout import DRIVERS
 from smoothcert.workers.runs.records import AttemptRecord, DriverRecord
@@ -33,16 +35,22 @@ class Diary:
     """
 
     def __init__(self, run: Run) -> None:
-        from ray.util.metrics import Counter, Gauge  # a finished run does not need ray
+        from ray.util import metrics  # a finished run does not need ray
 
         self._run, self._began, self._start = run, datetime.now(UTC), time.monotonic()
-        self.rows = 0
+        self.rows = 0  # whose votes were computed
+        self._computed, self._adopted = 0, Counter[str]()
+        self._turn_s = self._waited_s = 0.0
         self.failures: list[FailedShard] = []
         self._lines = io.BytesIO()  # lines take a fifth of the memory of records
-        self._images = Counter("smoothcert_images_total", "Images whose shard is published.")
-        self._shards = Counter("smoothcert_shards_total", "Shards by what became of them.", tag_keys=("outcome",))
-        self._decode = Counter("smoothcert_decode_seconds_total", "Seconds that models waited for decoded images.")
-        self._rate = Gauge("smoothcert_images_per_second", "Images a second of this driver, since it began.")
+        self._images = metrics.Counter("smoothcert_images_total", "Images whose shard is published.")
+        self._shards = metrics.Counter(
+            "smoothcert_shards_total", "Shards by what became of them.", tag_keys=("outcome",)
+        )
+        self._decode = metrics.Counter(
+            "smoothcert_decode_seconds_total", "Seconds that models waited for decoded images."
+        )
+        self._rate = metrics.Gauge("smoothcert_images_per_second", "Images a second of this driver, since it began.")
 
     @property
     def images_per_second(self) -> float | None:
@@ -53,7 +61,7 @@ class Diary:
         match event:
             case ShardReport():
                 self._count(event)
-                self._add("published" if event.published else "found", event, **_figures_of(event))
+                self._add(_outcome_of(event), event, **_figures_of(event))
             case FoundPublished():
                 self._add("found", event)
             case Requeued():
@@ -61,6 +69,17 @@ class Diary:
             case Failure():
                 self.failures.append(FailedShard(event.task.shard.name, event.reason))
                 self._add("failed", event, reason=event.reason)
+
+    def work(self) -> Work:
+        """What was done for the run so far."""
+        return Work(
+            computed=self._computed,
+            adopted=dict(self._adopted),
+            images=self.rows,
+            seconds=self._seconds(),
+            turn_seconds=self._turn_s,
+            waited_seconds=self._waited_s,
+        )
 
     def publish(self) -> None:
         """Publish the diary as a new file in RUN/drivers/: a line per attempt, then a line for the driver."""
@@ -76,6 +95,12 @@ class Diary:
         self._run.store.publish(self._run.url, name, self._lines.getvalue())
 
     def _count(self, report: ShardReport) -> None:
+        if report.adopted_from is not None:
+            self._adopted[report.adopted_from] += 1
+            return
+        self._computed += 1
+        self._turn_s += report.turn_s
+        self._waited_s += report.waited_s
         self.rows += report.rows
         self._images.inc(report.rows)
         self._decode.inc(max(report.waited_s, _MIN_SECONDS))
@@ -90,8 +115,15 @@ class Diary:
         return round(time.monotonic() - self._start, 3)
 
 
+def _outcome_of(report: ShardReport) -> str:
+    if not report.published:
+        return "found"
+    return "published" if report.adopted_from is None else "adopted"
+
+
 def _figures_of(report: ShardReport) -> dict[str, Any]:
-    return {
+    adopted = {} if report.adopted_from is None else {"adopted_from": report.adopted_from}
+    return adopted | {
         "statuses": report.statuses,
         "seconds": report.seconds,
         "turn_seconds": report.turn_s,

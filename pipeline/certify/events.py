@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask
+from smoothcert.workers.runs.shard_task import Introduction, Refusal, ShardReport, ShardTask
 
 
 @dataclass(frozen=True)
@@ -15,25 +15,28 @@ class Beat:
 
 @dataclass(frozen=True)
 class Failure:
-    """A shard fails for good; `reason` is one line."""
+    """A shard fails for good in the runs that lack it; `reason` is one line."""
 
     task: ShardTask
     reason: str
+    run_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Requeued:
-    """A shard goes back to the queue; `reason` is one line."""
+    """A shard goes back to the queue for the runs that lack it; `reason` is one line."""
 
     task: ShardTask
     reason: str
+    run_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class FoundPublished:
-    """Another driver has published the shard."""
+    """Another driver has published the shard in these runs."""
 
     task: ShardTask
+    run_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,4 +46,4 @@ class CannotStart:
     reason: str
 
 
-Event = Introduction | Beat | ShardReport | Failure | Requeued | FoundPublished | CannotStart
+Event = Introduction | Refusal | Beat | ShardReport | Failure | Requeued | FoundPublished | CannotStart

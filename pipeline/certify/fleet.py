@@ -8,22 +8,22 @@ has (cluster/resources.py); whether all actors vote alike (alike.py); what the u
 """
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
+from smoothcert.manifests.job import Execution
 from smoothcert.pipeline.certify.actor import ACTOR_OPTIONS, CertifierActor
 from smoothcert.pipeline.certify.attempts import STALLED_S, Attempts
-from smoothcert.pipeline.certify.events import Beat, Event, FoundPublished
+from smoothcert.pipeline.certify.events import Beat, CannotStart, Event, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.certify.plan import Plan
 from smoothcert.pipeline.cluster import resources
 from smoothcert.pipeline.cluster.ray_errors import cause_of
-from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask
+from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, Step
 
 LOOK_S = 5.0  # between looks at which actors are alive and how many machines there are
 SILENT_S = 30.0  # an actor that does not answer for this long is lost
@@ -63,32 +63,50 @@ class Fleet:
         self._plans_ref = ray.put(self._plans)  # plans and class are sent once, not with each actor
         remote = ray.remote(**ACTOR_OPTIONS)(actor_class)
         self._actor_class = remote.options(num_cpus=share.cpus, num_gpus=share.gpus)
-        self._attempts = Attempts[Member](self.plan.job.execution.max_attempts)
+        self._execution = plans[0].job.execution
+        self._attempts = Attempts[Member](self._execution.max_attempts)
         self._members: list[Member] = []
         self._streams: dict[Any, tuple[Member, ShardTask]] = {}
-        self._reports = Counter[int]()  # by shard
+        self._lacking: dict[int, set[str]] = {}  # the runs that lack a shard, by the shard's index
         self._looked_at = 0.0
         self._wanted = 1  # actors
         self._shared = False
         self._had_machine_at = time.monotonic()
 
     @property
-    def plan(self) -> Plan:
-        """The first plan: shards and execution are the same in all."""
-        return self._plans[0]
+    def plans(self) -> Sequence[Plan]:
+        """Those of runs that were not dropped."""
+        return self._plans
+
+    @property
+    def execution(self) -> Execution:
+        """The same in all jobs."""
+        return self._execution
+
+    def drop(self, run_id: str) -> None:
+        """Work no more for a run: its request is wrong, or an actor votes otherwise than the others."""
+        self._plans = tuple(plan for plan in self._plans if plan.run.run_id != run_id)
+        for lacking in self._lacking.values():
+            lacking.discard(run_id)
+        for member, task in self._streams.values():
+            self._note_if_done(member, task)
 
     def certify(self, tasks: Sequence[ShardTask], *, shared: bool = False) -> Iterator[Event]:
-        """Certify the shards in the order given. Each ends in a ShardReport, a Failure or a FoundPublished.
-
-        An actor introduces itself before its first shard.
+        """Certify the shards in the order given. For each run that lacks one, it ends in a ShardReport, a Failure or a
+        FoundPublished. An actor introduces itself before it votes for a run. Whoever hears that may drop the run.
 
         Args:
-            tasks: the shards.
+            tasks: the shards that are to do in any of the plans.
             shared: whether another driver may work on them too; assumed as soon as an actor finds its shard published.
         Raises:
             RequestError: an actor says that the request is wrong.
             RunError: no machine is left, and none comes.
         """
+        self._lacking = {task.index: set() for task in tasks}
+        for plan in self._plans:
+            for task in plan.todo:
+                if task.index in self._lacking:
+                    self._lacking[task.index].add(plan.run.run_id)
         self._attempts.enqueue(tasks)
         self._shared = shared
         while not self._attempts.is_over:
@@ -129,7 +147,7 @@ class Fleet:
             except RayError as error:
                 lost += 1
                 self.end(member)
-                if lost >= self.plan.job.execution.max_attempts:
+                if lost >= self._execution.max_attempts:
                     raise cause_of(error) from None
             else:
                 self._attempts.runs(member, machine)
@@ -145,6 +163,11 @@ class Fleet:
     def machine_of(self, member: Member) -> str | None:
         """Where an actor runs."""
         return self._attempts.machine_of(member)
+
+    def close(self) -> None:
+        """End all actors: others take their place."""
+        for member in list(self._members):
+            self.end(member)
 
     def end(self, member: Member) -> None:
         """End an actor that has no shards."""
@@ -189,17 +212,26 @@ class Fleet:
 
     def _hand_out(self) -> Iterator[Event]:
         for member, task in self._attempts.hand_out(self._wanted, time.monotonic()):
+            lacking = self._lacking[task.index]
             try:
-                published = self._shared and all(plan.run.is_published(task) for plan in self._plans)
-                if not published:
-                    stream = member.actor.certify.options(num_returns="streaming").remote(task)
-                    self._streams[stream], self._reports[task.index] = (member, task), 0
+                found = self._published(task, lacking) if self._shared else ()
+                lacking.difference_update(found)
+                if lacking:
+                    run_ids = [plan.run.run_id for plan in self._plans if plan.run.run_id in lacking]
+                    stream = member.actor.certify.options(num_returns="streaming").remote(task, run_ids)
+                    self._streams[stream] = (member, task)
             except BaseException:  # an interrupt, perhaps: no stream would ever end this shard
                 self._attempts.take_back(member, task)
                 raise
-            if published:
+            if not lacking:
                 self._attempts.take_back(member, task)
-                yield FoundPublished(task)
+            if found:
+                yield FoundPublished(task, found)
+
+    def _published(self, task: ShardTask, lacking: Collection[str]) -> tuple[str, ...]:
+        """Which of the runs have the shard by now."""
+        runs = (plan.run for plan in self._plans if plan.run.run_id in lacking)
+        return tuple(run.run_id for run in runs if run.is_published(task))
 
     def _hear(self, timeout_s: float) -> Iterator[Event]:
         """Yield what the actors report within the time."""
@@ -233,7 +265,7 @@ class Fleet:
             item = ray.get(next(stream), timeout=SILENT_S)
         except StopIteration:
             del self._streams[stream]
-            yield from self._attempts.ended(member, task)
+            yield from self._of_runs(self._attempts.ended(member, task))
         except RayActorError as error:
             yield from self._lose(member, str(cause_of(error)))
         except RayError as error:
@@ -241,16 +273,29 @@ class Fleet:
         else:
             yield from self._hear_item(member, task, item)
 
-    def _hear_item(self, member: Member, task: ShardTask, item: Introduction | int | ShardReport) -> Iterator[Event]:
+    def _hear_item(self, member: Member, task: ShardTask, item: Step) -> Iterator[Event]:
         self._attempts.progressed(member, time.monotonic())
         if isinstance(item, ShardReport):
-            self._reports[task.index] += 1
-            if self._reports[task.index] == len(self._plans):  # a report per run
-                self._attempts.reported(member, task)
+            self._lacking[task.index].discard(item.run_id)
+            self._note_if_done(member, task)
             self._shared |= not item.published
         yield Beat(task, item) if isinstance(item, int) else item
-        if isinstance(item, Introduction):
-            member.actor.admit.remote()  # the driver has heard the introduction and raised no error
+        if isinstance(item, Introduction):  # it was heard, and the run may have been dropped
+            accepted = any(plan.run.run_id == item.run_id for plan in self._plans)
+            member.actor.admit.remote(item.run_id, accepted=accepted)
+
+    def _note_if_done(self, member: Member, task: ShardTask) -> None:
+        """A shard that no run lacks is done, even if its actor dies now."""
+        if not self._lacking[task.index]:
+            self._attempts.reported(member, task)
+
+    def _of_runs(self, events: Iterable[Failure | Requeued | CannotStart]) -> Iterator[Event]:
+        """Say which runs an event is about: those that lack the shard. If there are none, it matters no more."""
+        for event in events:
+            if isinstance(event, CannotStart):
+                yield event
+            elif lacking := self._lacking[event.task.index]:
+                yield replace(event, run_ids=tuple(sorted(lacking)))
 
     def _fail(self, stream: Any, error: RayError) -> Iterator[Event]:
         member, task = self._streams[stream]
@@ -263,12 +308,12 @@ class Fleet:
         decision = self._attempts.failed(member, task, cause, alive, on_purpose=on_purpose)
         if member not in self._attempts.actors:
             self._kill(member)
-        yield from decision
+        yield from self._of_runs(decision)
 
     def _lose(self, member: Member, reason: str, *, stalled: bool = False) -> Iterator[Event]:
         decision = self._attempts.lost(member, reason, self._alive_in_doubt(member), stalled=stalled)
         self._kill(member)
-        yield from decision
+        yield from self._of_runs(decision)
 
     def _alive_in_doubt(self, member: Member) -> set[str]:
         return resources.alive_among(self._attempts.machines_in_doubt(member))

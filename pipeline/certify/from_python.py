@@ -33,9 +33,10 @@ def certify(
         raise RequestError(f"job: expected a Job, or the path of a job file, not {type(job).__name__}")
     job = job if isinstance(job, Job) else load_job(job)
 
-    ended = driver.certify(
+    outcome = driver.certify(
         job, strict_versions=strict_versions, unsafe_overwrite=unsafe_overwrite, allow_code=allow_code
     )
-    if ended.problems:
-        raise RunError(f"{ended.run.url}: {'; '.join(ended.problems)}")
-    return ended.run
+    assert outcome.run is not None  # a job's run is known, or an error was raised
+    if outcome.problems:
+        raise RunError(f"{outcome.run.url}: {'; '.join(outcome.problems)}")
+    return outcome.run

@@ -7,24 +7,26 @@ fleet.py).
 """
 
 import platform
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import VOTES_VERSION, identity_of, run_id_of
-from smoothcert.manifests.job import Job, refuse_code
+from smoothcert.manifests.job import Images, Job, refuse_code
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.shards import Shard, find_shards_and_classes
 from smoothcert.manifests.version import __version__
 from smoothcert.pipeline.certify.changed_data import refuse_changed_data
 from smoothcert.pipeline.certify.limits import limits_of
+from smoothcert.pipeline.certify.sources import sources_of
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.checkpoint_files import require_checkpoint
 from smoothcert.workers.networks.checkpoints import recognise
+from smoothcert.workers.runs.adoption import Source
 from smoothcert.workers.runs.records import CheckpointRecord, RunRecord, ShardRecord
 from smoothcert.workers.runs.run import Run, find_run
 from smoothcert.workers.runs.shard_task import ShardTask
@@ -48,6 +50,9 @@ class Plan:
         checkpoint_layout: a phrase that describes the layout of their file.
         tasks: the shards of the run at their present URLs and fingerprints.
         todo: the shards without a published file, the largest first.
+        checkpoint_bytes: size of the file of weights.
+        sources: files of other runs whose rows may be taken over, by the index of the shard.
+        adopt_across: whether these may come from other versions or devices.
         packed_classes: how many classes the index of `smoothcert pack` has; 0 without one.
         notices: what the user must know before the run begins, a line each.
         allow_code: whether code that the job names may run.
@@ -60,6 +65,9 @@ class Plan:
     checkpoint_layout: str
     tasks: tuple[ShardTask, ...]
     todo: tuple[ShardTask, ...]
+    checkpoint_bytes: int = 0
+    sources: Mapping[int, Sequence[Source]] = field(default_factory=dict)
+    adopt_across: bool = False
     packed_classes: int = 0
     notices: tuple[str, ...] = ()
     allow_code: bool = False
@@ -73,26 +81,58 @@ def certifier_of(plans: Sequence[Plan], threads: int) -> "Certifier":
     """A Certifier that makes the runs of all plans in one pass over their shards. Raises what it raises; loads torch.
 
     Args:
-        plans: with the same images and pixels.
+        plans: with the same tars.
         threads: CPU threads to use.
     """
     from smoothcert.workers.certifier import Assignment, Certifier
 
     assignments = [
         Assignment(
-            plan.job, plan.run.run_id, plan.run.url, plan.checkpoint_sha256, plan.checkpoint_key, plan.allow_code
+            plan.job,
+            plan.run.run_id,
+            plan.run.url,
+            plan.checkpoint_sha256,
+            plan.checkpoint_key,
+            plan.allow_code,
+            plan.sources,
+            plan.adopt_across,
         )
         for plan in plans
     ]
     return Certifier(assignments, threads=threads)
 
 
-def make_plan(job: Job, *, allow_code: bool = False) -> Plan:
+class Tars(NamedTuple):
+    """The tars of a job; jobs with the same images share them.
+
+    Attributes:
+        shards: in order.
+        limits: the number of images of each shard that count; None if all do.
+        classes: names of the classes by the index of `smoothcert pack`, empty names where it has none.
+        notices: what the user must know, a line each.
+    """
+
+    shards: Sequence[Shard]
+    limits: Sequence[int] | None
+    classes: Sequence[str]
+    notices: tuple[str, ...]
+
+
+def find_tars(images: Images, store: Store) -> Tars:
+    """Find the tars that a job names; errors as for `make_plan`."""
+    notices: list[str] = []
+    shards, classes = find_shards_and_classes(images, store, notices.append)
+    return Tars(shards, limits_of(shards, images, store), classes, tuple(notices))
+
+
+def make_plan(job: Job, tars: Tars | None = None, *, allow_code: bool = False, adopt_across: bool = False) -> Plan:
     """Find the shards, hash the checkpoint, and see what is published.
 
     Args:
         job: the job.
+        tars: its tars, if they are known already.
         allow_code: whether code that it names may run later.
+        adopt_across: whether shards may be taken over from runs of other versions or devices.
     Raises:
         RequestError: something that the job names is missing or cannot be used, or the data of an existing run
             changed.
@@ -101,13 +141,10 @@ def make_plan(job: Job, *, allow_code: bool = False) -> Plan:
     refuse_code(job.model, allow_code=allow_code)
     ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     store = AnyStore(job.storage)
-    notices: list[str] = []
     job = job.model_copy(update={"images": with_label_names(job.images, job.model.classes, store)})
-    shards, packed = find_shards_and_classes(job.images, store, notices.append)
-    notices += _about_classes(packed, job)
-    checkpoint, layout = _find_checkpoint(job, store)
-    limits = limits_of(shards, job.images, store)
-    planned = _plan_run(job, store, shards, limits, checkpoint, _class_names(packed, job))
+    shards, limits, packed, notices = tars or find_tars(job.images, store)
+    checkpoint = _find_checkpoint(job, store)
+    planned = _plan_run(job, store, shards, limits, checkpoint.record, _class_names(packed, job))
     run = _existing_run(planned) or planned
     published = run.published()
     refuse_changed_data(run, planned.tasks, published)
@@ -116,24 +153,35 @@ def make_plan(job: Job, *, allow_code: bool = False) -> Plan:
     return Plan(
         job=job,
         run=run,
-        checkpoint_sha256=checkpoint.sha256,
-        checkpoint_key=checkpoint.key,
-        checkpoint_layout=layout,
+        checkpoint_sha256=checkpoint.record.sha256,
+        checkpoint_key=checkpoint.record.key,
+        checkpoint_layout=checkpoint.layout,
         tasks=planned.tasks,
         todo=tuple(todo),
+        checkpoint_bytes=checkpoint.size,
+        sources=sources_of(run, todo, across=adopt_across),
+        adopt_across=adopt_across,
         packed_classes=len(packed),
-        notices=tuple(notices),
+        notices=(*notices, *_about_classes(packed, job)),
         allow_code=allow_code,
     )
 
 
-def _find_checkpoint(job: Job, store: Store) -> tuple[CheckpointRecord, str]:
-    """The job's checkpoint, and a phrase that describes the layout of its file."""
+class _Checkpoint(NamedTuple):
+    """A job's checkpoint; a phrase that describes the layout of its file; the size of the file in bytes."""
+
+    record: CheckpointRecord
+    layout: str
+    size: int
+
+
+def _find_checkpoint(job: Job, store: Store) -> _Checkpoint:
     url = job.model.checkpoint
     require_checkpoint(url, store)
     with store.local(url) as file:
         key, layout = recognise(file, job.model.checkpoint_key, url=url)
-        return CheckpointRecord(url=url, sha256=sha256_of(file), key=key), layout
+        record = CheckpointRecord(url=url, sha256=sha256_of(file), key=key)
+        return _Checkpoint(record, layout, file.stat().st_size)
 
 
 def _plan_run(

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from rich.console import Console
 
@@ -23,42 +24,58 @@ _COUNT_S = 3.0  # time to count images; the rest is estimated from the sizes of 
 
 
 class Lines:
-    """Progress where there is no terminal: one line a shard."""
+    """Progress where there is no terminal: one line for each shard of each run.
 
-    def __init__(self, console: Console, total: int) -> None:
-        self._console, self._total, self._finished = console, total, 0
+    Args:
+        console: where to print.
+        total: number of these lines.
+        names: of the runs by their ids, if there are several.
+    """
+
+    def __init__(self, console: Console, total: int, names: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._console, self._total, self._names, self._finished = console, total, names, 0
 
     def show(self, event: Event) -> None:
         """Print a line if a shard is done, fails or goes back to the queue, or if an actor cannot start."""
         match event:
             case ShardReport():
-                errors = event.rows - event.statuses.get("ok", 0)
-                rate = digits(event.rows / max(event.turn_s, 1e-9))
-                done = f"{number_of(event.rows, 'image')}, {number_of(errors, 'error')}, {rate} images/s"
-                self._end(f"{event.task.shard.name}: {done}")
+                self._end(f"{event.task.shard.name}: {_done(event)}", (event.run_id,))
             case FoundPublished():
-                self._end(f"{event.task.shard.name}: published by another driver")
+                self._end(f"{event.task.shard.name}: published by another driver", event.run_ids)
             case Failure():
-                self._end(f"failed: {event.reason}")
+                self._end(f"failed: {event.reason}", event.run_ids)
             case Requeued():
                 self.say(f"again: {event.task.shard.name}: {event.reason}")
             case CannotStart():
                 self.say(f"notice: {event.reason}; the run goes on with the other actors and tries again")
 
-    def _end(self, line: str) -> None:
-        self._finished += 1
-        self.say(f"[{self._finished}/{self._total}] {line}")
+    def leave_out(self, shards: int) -> None:
+        """A run is given up before so many of its shards have ended."""
+        self._total -= shards
+
+    def _end(self, line: str, run_ids: Sequence[str]) -> None:
+        self._finished += len(run_ids)
+        names = ", ".join(self._names[run_id] for run_id in run_ids if run_id in self._names)
+        self.say(f"[{self._finished}/{self._total}] {f'{names}: ' if names else ''}{line}")
 
     def say(self, line: str) -> None:
         """Print a line."""
         say(self._console, line)
 
 
+def _done(report: ShardReport) -> str:
+    if report.adopted_from is not None:
+        return f"{number_of(report.rows, 'image')}, taken over from run {report.adopted_from}"
+    errors = report.rows - report.statuses.get("ok", 0)
+    rate = digits(report.rows / max(report.turn_s, 1e-9))
+    return f"{number_of(report.rows, 'image')}, {number_of(errors, 'error')}, {rate} images/s"
+
+
 class _ShardBar(Lines):
     """Progress on a terminal: a bar of images below the lines of the shards."""
 
-    def __init__(self, console: Console, bar: Bar, expected: "_Expected") -> None:
-        super().__init__(console, expected.shards)
+    def __init__(self, console: Console, total: int, names: Mapping[str, str], bar: Bar, expected: "_Expected") -> None:
+        super().__init__(console, total, names)
         self._bar, self._expected, self._loaded = bar, expected, False
         self._images: Counter[int] = Counter()
         self._update()
@@ -94,14 +111,17 @@ class _Expected:
     """
 
     def __init__(self, todo: Sequence[ShardTask], counted: Mapping[int, int]) -> None:
-        self.shards, self._counted = len(todo), counted
+        self._counted, self._finished = counted, set[int]()
         self._known = sum(counted.values())
         self._bytes_unknown = sum(task.shard.size for task in todo if task.index not in counted)
         whole = [task for task in todo if counted.get(task.index) and task.limit is None]
         self._rows, self._bytes = sum(counted[task.index] for task in whole), sum(task.shard.size for task in whole)
 
     def finish(self, task: ShardTask, rows: int) -> None:
-        """A shard is done: its number of rows is known now."""
+        """A shard is done in a run, perhaps not the first one: its number of rows is known now."""
+        if task.index in self._finished:
+            return
+        self._finished.add(task.index)
         if task.index in self._counted:
             self._known += rows - self._counted[task.index]
             return
@@ -133,11 +153,27 @@ def _count(todo: Sequence[ShardTask], count: CountImages) -> dict[int, int]:
 
 
 @contextmanager
-def progress_of(console: Console, todo: Sequence[ShardTask], count: CountImages) -> Iterator[Lines]:
-    """Show the events of these shards while the context lasts."""
+def progress_of(
+    console: Console,
+    todo: Sequence[ShardTask],
+    count: CountImages,
+    *,
+    total: int | None = None,
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Lines]:
+    """Show the events of these shards while the context lasts.
+
+    Args:
+        console: where to print.
+        todo: the shards, each once.
+        count: counts the images of a shard.
+        total: number of shards of all runs together; None: of one run.
+        names: of the runs by their ids, if there are several.
+    """
+    total = len(todo) if total is None else total
     if not console.is_terminal:
-        yield Lines(console, len(todo))
+        yield Lines(console, total, names)
         return
     expected = _Expected(todo, _count(todo, count))
     with bars(console) as progress:
-        yield _ShardBar(console, Bar(progress, "images"), expected)
+        yield _ShardBar(console, total, names, Bar(progress, "images"), expected)

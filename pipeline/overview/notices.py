@@ -25,6 +25,9 @@ def notices_of(summary: Summary) -> Iterator[str]:
     if len(summary.environments) > 1:
         made = "; ".join(f"{count} files by {environment}" for environment, count in summary.environments.items())
         yield f"mixed versions or devices, votes of tiny margins may depend on them: {made}"
+    for run_id, files in summary.adopted_from.items():
+        taken = number_of(files, "shard")
+        yield f"{taken} of {len(summary.files):,} taken over from run {run_id}: the tars are the same"
     yield from left_out_notices(summary.left_out)
 
 

@@ -43,6 +43,7 @@ class Summary:
         environments: number of files from each environment (environment_of).
         rotated: images whose EXIF orientation says that the stored pixels are not upright.
         left_out: what the tars hold that is not in the run.
+        adopted_from: number of files whose rows were taken over, by the id of the run that they come from.
     """
 
     images: int
@@ -58,6 +59,7 @@ class Summary:
     environments: dict[str, int]
     rotated: int
     left_out: LeftOut
+    adopted_from: dict[str, int]
 
     @property
     def unusable(self) -> int:
@@ -108,6 +110,7 @@ class _Sums:
     environments: Counter[str] = field(default_factory=Counter)
     rotated: int = 0
     left_out: LeftOut = field(default_factory=LeftOut)
+    adopted_from: Counter[str] = field(default_factory=Counter)
 
     def add(self, file: PublishedFile, job: Job) -> None:
         labelled = job.images.label is not None
@@ -117,6 +120,8 @@ class _Sums:
         self.counts.update(_counts(file.rows, job.patches, labelled=labelled))
         self.rotated += file.metadata.rotated_images
         self.left_out += file.metadata.left_out
+        if file.metadata.adopted_from is not None:
+            self.adopted_from[file.metadata.adopted_from.run_id] += 1
         self.first_without_votes = self.first_without_votes or _first_without_votes(file.rows)
         if labelled:
             self.labels += _label_counts(file.rows, job)
@@ -146,6 +151,7 @@ def _summary_of(sums: _Sums, job: Job) -> Summary:
         environments=dict(sums.environments),
         rotated=sums.rotated,
         left_out=sums.left_out,
+        adopted_from=dict(sums.adopted_from),
     )
 
 

@@ -1,6 +1,7 @@
 """A shard's stages overlap, so that the model does not wait; several runs share the pixels of a shard."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from smoothcert.manifests.errors import RequestError, ShardError
+from smoothcert.manifests.errors import ShardError
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.plan import Plan, make_plan
 from smoothcert.workers.certifier import Assignment, Certifier
-from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
+from smoothcert.workers.runs.shard_task import Introduction, Refusal, ShardReport, ShardTask
 from smoothcert.workers.runs.votes_table import METADATA_KEY
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.tars import pixels
@@ -37,12 +38,18 @@ def certifier(tmp_path: Path) -> tuple[Certifier, tuple[ShardTask, ...]]:
     plan = make_plan(job)
     begin(plan)
     made = plan.certifier(threads=1)
-    made.introduce()  # torch's own start takes time, too
+    made.introduce(plan.run.run_id)  # torch's own start takes time, too
     return made, plan.tasks
 
 
-def voter_of(certifier: Certifier) -> Any:
-    return certifier._runs[0].voter
+def only_run_of(certifier: Certifier) -> Any:
+    (prepared,) = certifier._runs.values()
+    return prepared
+
+
+def steps_of(certifier: Certifier, task: ShardTask, run_ids: list[str] | None = None) -> list[Any]:
+    """The steps of a shard but for introductions."""
+    return [step for step in certifier.certify(task, run_ids) if not isinstance(step, Introduction)]
 
 
 def slowly(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, seconds: float) -> None:
@@ -60,7 +67,7 @@ def seconds_of(certifier: Certifier, tasks: tuple[ShardTask, ...], lanes: int) -
     """How long it takes to certify shards, `lanes` at a time."""
     start = time.monotonic()
     with ThreadPoolExecutor(lanes) as threads:
-        for steps in threads.map(lambda task: list(certifier.certify(task)), tasks):
+        for steps in threads.map(lambda task: steps_of(certifier, task), tasks):
             assert isinstance(steps[-1], ShardReport)
             assert steps[:-1] == [2, 4, 6]
     return time.monotonic() - start
@@ -70,7 +77,7 @@ def test_the_next_batch_is_decoded_while_one_is_computed(certifier, monkeypatch)
     """Decoding that takes as long as the votes costs one batch at the start, and the report shows no wait."""
     made, tasks = certifier
     rest_s = seconds_of(made, tasks[:1], lanes=1)
-    slowly(monkeypatch, voter_of(made).model, "votes", STAGE_S)
+    slowly(monkeypatch, only_run_of(made).voter.model, "votes", STAGE_S)
     slowly(monkeypatch, pixels, "decode", STAGE_S / 2)  # of each of two images
     start = time.monotonic()
     *_, report = made.certify(tasks[1])
@@ -86,9 +93,9 @@ def test_a_shard_is_fetched_and_another_published_while_one_is_computed(certifie
     rest_s = SHARDS * seconds_of(made, tasks[:1], lanes=1)
     tasks = tuple(replace(task, index=task.index + SHARDS) for task in tasks)  # each to a new file
     votes_s, others_s = BATCHES * STAGE_S, STAGE_S * (BATCHES - 1) / 2
-    slowly(monkeypatch, voter_of(made).model, "votes", STAGE_S)
-    slowly(monkeypatch, made._runs[0].publication.store, "publish", others_s)
-    plain = made._pixels.store.local
+    slowly(monkeypatch, only_run_of(made).voter.model, "votes", STAGE_S)
+    slowly(monkeypatch, only_run_of(made).publication.store, "publish", others_s)
+    plain = made._store.local
 
     @contextmanager
     def fetched_slowly(url: str) -> Iterator[Path]:
@@ -96,7 +103,7 @@ def test_a_shard_is_fetched_and_another_published_while_one_is_computed(certifie
         with plain(url) as tar:
             yield tar
 
-    monkeypatch.setattr(made._pixels.store, "local", fetched_slowly)
+    monkeypatch.setattr(made._store, "local", fetched_slowly)
     alone_s, overlapped_s = SHARDS * (votes_s + 2 * others_s), SHARDS * votes_s + 2 * others_s
     seconds = seconds_of(made, tasks, lanes=2)
     assert overlapped_s <= seconds < rest_s + (overlapped_s + alone_s) / 2
@@ -146,6 +153,14 @@ def assignment_of(plan: Plan, run_url: str | None = None) -> Assignment:
     return Assignment(plan.job, plan.run.run_id, run_url or plan.run.url, plan.checkpoint_sha256, plan.checkpoint_key)
 
 
+def begun_again(plan: Plan, folder: Path) -> Path:
+    """A folder in which the run is begun, without files of votes."""
+    alone = folder / plan.run.run_id
+    alone.mkdir(parents=True)
+    (alone / "run.json").write_bytes((Path(plan.run.url) / "run.json").read_bytes())
+    return alone
+
+
 def content_of(file: Path) -> tuple[bytes, dict[str, Any]]:
     """The bytes of all columns, and the metadata but for `seconds`."""
     data = file.read_bytes()
@@ -158,13 +173,11 @@ def test_two_runs_get_the_files_that_each_would_get_alone(two_plans, tmp_path):
     """Two models vote on the same pixels; each run's files are the same as from a certifier of its own."""
     together = Certifier([assignment_of(plan) for plan in two_plans], threads=1)
     for task in two_plans[0].tasks:
-        *counts, first, second = together.certify(task)
+        *counts, first, second = steps_of(together, task)
         assert counts == [*range(2, first.rows, 2), first.rows]
         assert (first.rows, first.published) == (second.rows, second.published) == (counts[-1], True)
     for plan in two_plans:
-        alone = tmp_path / "alone" / plan.run.run_id
-        alone.mkdir(parents=True)
-        (alone / "run.json").write_bytes((Path(plan.run.url) / "run.json").read_bytes())
+        alone = begun_again(plan, tmp_path / "alone")
         certifier = Certifier([assignment_of(plan, str(alone))], threads=1)
         for task in plan.tasks:
             list(certifier.certify(task))
@@ -182,7 +195,7 @@ def test_two_runs_fetch_and_decode_a_shard_once(two_plans, monkeypatch):
     monkeypatch.setattr(pixels, "decode", lambda data, preprocess: decoded.append(data) or decode(data, preprocess))
     tasks = two_plans[0].tasks
     rows = [list(together.certify(task))[-1].rows for task in tasks]
-    assert fetched == [task.shard.url for task in tasks]
+    assert [url for url in fetched if url.endswith(".tar")] == [task.shard.url for task in tasks]
     assert (len(decoded), sum(rows)) == (10, 10)
 
 
@@ -201,26 +214,75 @@ def test_each_run_is_tried_out_and_introduced_with_its_own_model(two_plans):
     """The canary and the comparison of actors are about one run."""
     together = Certifier([assignment_of(plan) for plan in two_plans], threads=1)
     task = two_plans[0].tasks[0]
-    for number, plan in enumerate(two_plans):
+    logits = list[Any]()
+    for plan in two_plans:
         alone = plan.certifier(threads=1)
-        assert together.try_out(task, 5, run=number) == alone.try_out(task, 5)
-        assert (together.introduce(run=number).logits == alone.introduce().logits).all()
-    assert (together.introduce(run=0).logits != together.introduce(run=1).logits).any()
+        assert together.try_out(task, 5, plan.run.run_id) == alone.try_out(task, 5, plan.run.run_id)
+        logits.append(together.introduce(plan.run.run_id).logits)
+        assert (logits[-1] == alone.introduce(plan.run.run_id).logits).all()
+    assert (logits[0] != logits[1]).any()
 
 
-@pytest.mark.parametrize(
-    ("override", "key"),
-    [
-        ("images.first_label=1", "images"),
-        ("images.version=other", "images"),
-        ("preprocess.resize=20", "preprocess.resize"),
-        ("preprocess.orient=true", "preprocess.orient"),
-        ("execution.images_per_batch=3", "execution.images_per_batch"),
-    ],
-)
-def test_runs_that_see_other_pixels_are_refused(tmp_path, override, key):
-    """One line names what differs."""
+@pytest.mark.parametrize("override", ["preprocess.resize=20", "preprocess.orient=true", "images.first_label=1"])
+def test_runs_that_see_other_pixels_share_the_fetch_alone(tmp_path, monkeypatch, override):
+    """They are decoded apart, and each gets the file that it would get alone."""
     jobs.write_shards(tmp_path, 1)
     plans = plan_of(tmp_path, weights=1), plan_of(tmp_path, override, weights=2)
-    with pytest.raises(RequestError, match=f"^{key}: jobs that share the pixels of their shards must agree"):
-        Certifier([assignment_of(plan) for plan in plans], threads=1)
+    together = Certifier([assignment_of(plan) for plan in plans], threads=1)
+    fetched, decoded = [], []
+    local, decode = AnyStore.local, pixels.decode
+    monkeypatch.setattr(AnyStore, "local", lambda store, url: fetched.append(url) or local(store, url))
+    monkeypatch.setattr(pixels, "decode", lambda data, preprocess: decoded.append(data) or decode(data, preprocess))
+    task = plans[0].tasks[0]
+    *counts, first, second = steps_of(together, task)
+    assert counts == [1, 2, 2, 3, 4, 5]
+    assert (fetched.count(task.shard.url), len(decoded), first.rows, second.rows) == (1, 10, 5, 5)
+    for plan in plans:
+        alone = begun_again(plan, tmp_path / "alone")
+        list(Certifier([assignment_of(plan, str(alone))], threads=1).certify(task))
+        assert content_of(alone / task.file_name) == content_of(Path(plan.run.url) / task.file_name)
+
+
+def test_a_run_that_fails_leaves_the_files_of_the_others_as_they_would_be(two_plans, monkeypatch, tmp_path):
+    """Its error is raised when they are published; a shard is then done for them alone."""
+    together = Certifier([assignment_of(plan) for plan in two_plans], threads=1)
+    bad, good = two_plans
+    task = bad.tasks[0]
+    together.introduce(bad.run.run_id)
+    together._runs[bad.run.run_id].voter.__dict__["vote"] = lambda pixels: 1 / 0
+    steps = together.certify(task)
+    reports = []
+    with pytest.raises(ZeroDivisionError):
+        reports += (step for step in steps if isinstance(step, ShardReport))
+    assert (Path(good.run.url) / task.file_name).exists()
+    assert not (Path(bad.run.url) / task.file_name).exists()
+    alone = begun_again(good, tmp_path / "alone")
+    list(Certifier([assignment_of(good, str(alone))], threads=1).certify(task))
+    assert content_of(alone / task.file_name) == content_of(Path(good.run.url) / task.file_name)
+
+
+def test_a_run_whose_request_is_wrong_is_refused_and_the_others_go_on(two_plans):
+    """A checkpoint that changed since the plan; a run that whoever hears its introduction objects to."""
+    changed, other = two_plans
+    Path(changed.job.model.checkpoint).write_bytes(b"other")
+    together = Certifier([assignment_of(plan) for plan in two_plans], threads=1)
+    refusal, *_, report = steps_of(together, other.tasks[0])
+    assert isinstance(refusal, Refusal)
+    assert (refusal.run_id, report.run_id) == (changed.run.run_id, other.run.run_id)
+    assert re.fullmatch(r".*weights1.pt changed since the run was planned; start again", refusal.reason)
+    objected = Certifier([assignment_of(other)], threads=1)
+    steps = objected.certify(other.tasks[1])
+    assert isinstance(next(steps), Introduction)
+    objected.refuse(other.run.run_id)
+    assert list(steps) == []
+    assert not (Path(other.run.url) / other.tasks[1].file_name).exists()
+
+
+def test_only_the_runs_that_lack_a_shard_get_it(two_plans):
+    """And the model of the other is not even loaded."""
+    together = Certifier([assignment_of(plan) for plan in two_plans], threads=1)
+    first, second = (plan.run.run_id for plan in two_plans)
+    *_, report = steps_of(together, two_plans[0].tasks[0], [second])
+    assert report.run_id == second
+    assert list(together._runs) == [second]
+    assert first not in together._runs

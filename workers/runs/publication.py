@@ -78,7 +78,8 @@ class Publication:
         data = votes_table.encode(rows, self.num_ablations, family, metadata)
         published = self.store.publish(self.run_url, task.file_name, data)
         if not published:
-            self._require_same_images(task, rows)
+            images = [{"key": row.key, "sha256": row.sha256} for row in rows]
+            require_same_images(self.store, self.run_url, self.run_id, task, images)
         return published
 
     def _metadata(self, task: ShardTask, tar: TarFacts, seconds: float) -> FileMetadata:
@@ -95,10 +96,22 @@ class Publication:
             **self.environment,
         )
 
-    def _require_same_images(self, task: ShardTask, rows: Sequence[Row]) -> None:
-        url = f"{self.run_url}/{task.file_name}"
-        data = self.store.read(url)
-        run_id = parse_metadata(data, url).run_id
-        images = pq.ParquetFile(pa.BufferReader(data)).read(["key", "sha256"], use_threads=False).to_pylist()
-        if run_id != self.run_id or images != [{"key": row.key, "sha256": row.sha256} for row in rows]:
-            raise ShardError(f"{url} is there already, with other images; move it away")
+
+def require_same_images(
+    store: Store, run_url: str, run_id: str, task: ShardTask, images: Sequence[Mapping[str, Any]]
+) -> None:
+    """Check that the file that another writer published holds the same images.
+
+    Args:
+        store: holds the run.
+        run_url, run_id: of the run.
+        task: the shard.
+        images: `key` and `sha256` of each.
+    Raises:
+        ShardError: it holds others.
+    """
+    url = f"{run_url}/{task.file_name}"
+    data = store.read(url)
+    there = pq.ParquetFile(pa.BufferReader(data)).read(["key", "sha256"], use_threads=False).to_pylist()
+    if parse_metadata(data, url).run_id != run_id or there != images:
+        raise ShardError(f"{url} is there already, with other images; move it away")

@@ -210,11 +210,14 @@ class AttemptRecord(Record):
     shard: str
     """Name of the tar."""
     outcome: str
-    """published; found (another driver published the shard); requeued; failed."""
+    """published; adopted (taken over from another run); found (another driver published the shard); requeued;
+    failed."""
     at_s: float | None = None
     """When, in seconds since the driver began."""
     statuses: dict[str, int] = Field(default={})
     """Of a finished shard: number of rows of each status."""
+    adopted_from: str | None = None
+    """Of an adopted shard: the run that its rows come from."""
     seconds: float | None = None
     """Of a finished shard: seconds from fetching the tar to the published file."""
     turn_seconds: float | None = None

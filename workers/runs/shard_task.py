@@ -57,15 +57,17 @@ class TriedOut:
 
 @dataclass(frozen=True)
 class Introduction:
-    """What an actor says about itself before its first shard. The driver uses it to check that all actors vote alike.
+    """What an actor says about itself before it votes for a run. The driver checks with it that all actors vote alike.
 
     Attributes:
+        run_id: the run.
         node: name of its machine.
         environment: versions, decoder and device, as recorded with every file.
         votes_version: of its code.
         logits: [classes] float32, of an image that is the same on every machine.
     """
 
+    run_id: str
     node: str
     environment: Mapping[str, Any]
     votes_version: int
@@ -73,19 +75,35 @@ class Introduction:
 
 
 @dataclass(frozen=True)
-class ShardReport:
-    """A finished shard.
+class Refusal:
+    """An actor cannot work for a run, because the request is wrong; it works on for the other runs.
 
     Attributes:
+        run_id: the run.
+        reason: one line.
+    """
+
+    run_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """A finished shard of a run.
+
+    Attributes:
+        run_id: the run.
         task: the shard.
         statuses: number of rows of each status.
         seconds: from fetching the tar to the published file.
-        turn_s: part of `seconds` in which the model worked for this shard or waited for its images.
-        waited_s: part of `turn_s` spent waiting for decoded images.
+        turn_s: part of `seconds` in which the model worked for this run, with the run's share of `waited_s`.
+        waited_s: part of `turn_s` spent waiting for decoded images, shared by the runs that waited together.
         published: False if another writer was first.
         node: name of the machine.
+        adopted_from: the run that the rows were taken over from; None if their votes were computed.
     """
 
+    run_id: str
     task: ShardTask
     statuses: dict[str, int]
     seconds: float
@@ -93,8 +111,13 @@ class ShardReport:
     waited_s: float
     published: bool
     node: str
+    adopted_from: str | None = None
 
     @property
     def rows(self) -> int:
         """Number of rows."""
         return sum(self.statuses.values())
+
+
+Step = Introduction | Refusal | int | ShardReport
+"""A step of a shard: a run is introduced or refused, so many images are done, or a run has its file."""

@@ -98,7 +98,11 @@ def encode(rows: Sequence[Row], num_ablations: int, family: RuleFamily, metadata
     """
     columns = list(_columns(num_ablations, family))
     arrays = [pa.array([column.value_of(row) for row in rows], column.field.type) for column in columns]
-    table = pa.table(arrays, schema=schema(num_ablations, family))
+    return as_file(pa.table(arrays, schema=schema(num_ablations, family)), metadata)
+
+
+def as_file(table: pa.Table, metadata: FileMetadata) -> bytes:
+    """A Parquet file of a table that has the columns of `schema`; arguments otherwise as for `encode`."""
     described = metadata.model_copy(update={"columns_sha256": columns_sha256(table)})
     table = table.replace_schema_metadata({METADATA_KEY: described.encode()})
     file = io.BytesIO()

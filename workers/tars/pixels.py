@@ -1,21 +1,18 @@
-"""The pixels of a shard: fetched, checked, decoded, in batches.
+"""The pixels of a shard: checked, decoded, in batches.
 
-    shard -> local tar -> headers -> samples -> pixels, [crop, crop, channels] uint8
+    local tar -> headers -> samples -> pixels, [crop, crop, channels] uint8
 
 Batches depend only on positions in the shard, so every machine computes the same ones. The only property of a model
 that matters here is its number of classes, which says which labels are valid. So several models can vote on one stream
 of batches.
 
-Not covered: votes (votes/); which shards there are (manifests/shards.py).
+Not covered: fetching the tar (fetched.py); votes (votes/).
 """
 
 import hashlib
-import platform
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,14 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.job import Images, Preprocess
-from smoothcert.manifests.shards import Shard
 from smoothcert.workers.iteration import batched
-from smoothcert.workers.storage.store import Store, sha256_of
+from smoothcert.workers.tars.fetched import FetchedShard
 from smoothcert.workers.tars.images import DecodedImage, decode
 from smoothcert.workers.tars.shard_reader import Sample, read_samples
-from smoothcert.workers.tars.tar_headers import TarContents, read_tar
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +68,31 @@ class Batch(NamedTuple):
     pixels: Tensor | None
 
 
+class PixelSettings(NamedTuple):
+    """What determines the batches of a shard. Jobs that agree in all of it can share them.
+
+    Attributes:
+        images: which members are image and label.
+        resize, squash, crop, interpolation, orient: how an image becomes pixels, as in Preprocess.
+        channels: of the pixels.
+        classes: labels are 0 to `classes` - 1.
+        images_per_batch: samples in each batch but the last.
+    """
+
+    images: Images
+    resize: int | None
+    squash: bool
+    crop: int
+    interpolation: str
+    orient: bool
+    channels: int
+    classes: int
+    images_per_batch: int
+
+
 @dataclass(frozen=True)
 class PixelReader:
-    """Opens shards and decodes their images.
+    """Decodes the images of shards.
 
     Attributes:
         images: which members are image and label.
@@ -84,7 +100,6 @@ class PixelReader:
         classes: labels are 0 to `classes` - 1.
         images_per_batch: samples in each batch but the last.
         threads: number of threads that decode.
-        store: holds the shards.
     """
 
     images: Images
@@ -92,97 +107,37 @@ class PixelReader:
     classes: int
     images_per_batch: int
     threads: int
-    store: Store
 
-    @contextmanager
-    def open(self, shard: Shard, limit: int | None = None) -> Iterator["OpenShard"]:
-        """Fetch a shard and check its headers. At the end, check that nobody changed it meanwhile.
+    @property
+    def settings(self) -> PixelSettings:
+        """Readers with equal settings give the same batches."""
+        pixels = self.preprocess
+        return PixelSettings(
+            self.images,
+            pixels.resize,
+            pixels.squash,
+            pixels.crop,
+            pixels.interpolation,
+            pixels.orient,
+            pixels.channels,
+            self.classes,
+            self.images_per_batch,
+        )
 
-        Args:
-            shard: as planned.
-            limit: largest number of samples to read; None for all.
-        Raises:
-            ShardError: the tar is missing, changed since the plan, or cannot be read whole.
-        """
-        self._require_unchanged(shard)
-        with self.store.local(shard.url) as tar:
-            if tar.stat().st_size != shard.size:
-                raise _changed(shard, tar.stat().st_size)
-            yield OpenShard(self, tar, read_tar(tar, self.images), limit)
-            self._require_unchanged(shard)
-
-    def require_same_batches(self, other: "PixelReader") -> None:
-        """Refuse a reader that would not give the same batches.
-
-        Raises:
-            RequestError: it names the keys of the job file that differ.
-        """
-        mine, its = self._batch_settings(), other._batch_settings()
-        if differing := [key for key in mine if mine[key] != its[key]]:
-            raise RequestError(
-                f"{', '.join(differing)}: jobs that share the pixels of their shards must agree in this; certify them "
-                "one after another"
-            )
-
-    def _batch_settings(self) -> dict[str, object]:
-        """The settings that determine the batches, by their keys in the job file."""
-        names = ("resize", "crop", "interpolation", "orient")
-        return {
-            "images": self.images,
-            **{f"preprocess.{name}": getattr(self.preprocess, name) for name in names},
-            "preprocess.mean (number of channels)": self.preprocess.channels,
-            "model.classes": self.classes,
-            "execution.images_per_batch": self.images_per_batch,
-        }
-
-    def _require_unchanged(self, shard: Shard) -> None:
-        entry = self.store.find(shard.url)
-        if entry is None:
-            raise ShardError(f"{shard.url} is gone, or not on {platform.node()}; restore it")
-        if (entry.size, entry.fingerprint) != (shard.size, shard.fingerprint):
-            raise _changed(shard, entry.size)
-
-
-def _changed(shard: Shard, size: int) -> ShardError:
-    return ShardError(
-        f"{shard.url} changed since the run was planned ({shard.size} bytes then, {size} now); "
-        "run the command again (another size makes another run)"
-    )
-
-
-@dataclass(frozen=True)
-class OpenShard:
-    """A local tar whose headers are checked.
-
-    Attributes:
-        reader: the reader that opened it.
-        tar: the local file.
-        contents: what its headers say.
-        limit: largest number of samples to read; None for all.
-    """
-
-    reader: PixelReader
-    tar: Path
-    contents: TarContents
-    limit: int | None
-
-    def sha256(self) -> str:
-        """SHA-256 of the tar, in hex."""
-        return sha256_of(self.tar)
-
-    def batches(self) -> Generator[Batch, None, None]:
+    def batches(self, shard: FetchedShard, limit: int | None = None) -> Generator[Batch, None, None]:
         """Decode the samples in tar order.
 
+        Args:
+            shard: on this machine.
+            limit: largest number of samples to read; None for all.
         Raises:
-            ShardError: the samples are not those that the headers list.
+            ShardError: the tar cannot be read whole, or the samples are not those that the headers list.
         """
-        reader = self.reader
-        samples = read_samples(
-            self.tar, reader.images, classes=reader.classes, limit=self.limit, contents=self.contents
-        )
-        with ThreadPoolExecutor(reader.threads) as decoders:
-            for group in batched(samples, reader.images_per_batch):
-                decoded = decoders.map(lambda sample: _decode(sample, reader.preprocess), group)
+        contents = shard.contents(self.images)
+        samples = read_samples(shard.tar, self.images, classes=self.classes, limit=limit, contents=contents)
+        with ThreadPoolExecutor(self.threads) as decoders:
+            for group in batched(samples, self.images_per_batch):
+                decoded = decoders.map(lambda sample: _decode(sample, self.preprocess), group)
                 yield _stack(decoded)
 
 

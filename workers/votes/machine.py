@@ -3,6 +3,7 @@
 Not covered: comparing the machines of a run (pipeline/certify/alike.py).
 """
 
+import os
 import platform
 from typing import Any
 
@@ -28,8 +29,14 @@ def auto_images_per_batch(device: torch.device) -> int:
     """Images to vote on together. Depends on the kind of device and its total memory, never on what is free now."""
     if device.type == "cpu":
         return _CPU_IMAGES_PER_BATCH
-    gib = torch.cuda.get_device_properties(device).total_memory / 2**30
-    return max(1, int(gib * _CUDA_IMAGES_PER_GIB))
+    return max(1, int(memory_bytes(device) / 2**30 * _CUDA_IMAGES_PER_GIB))
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The total memory of a GPU, or of this machine."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def environment_here(device: torch.device) -> dict[str, Any]:

@@ -5,13 +5,17 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 
 from smoothcert.pipeline.certify import actor
 from smoothcert.pipeline.certify.actor import CertifierActor
-from smoothcert.workers.runs.shard_task import ShardTask
+from smoothcert.workers.runs.shard_task import Introduction, ShardTask
 from tests.helpers.made_up_actors import report_of, task_of
+
+RUNS = ("run-0",)
+INTRODUCTION = Introduction("run-0", "here", {}, 1, np.zeros(2, np.float32))
 
 
 class MadeUpCertifier:
@@ -22,15 +26,21 @@ class MadeUpCertifier:
 
     def __init__(self) -> None:
         MadeUpCertifier.made += 1
+        self.introduced, self.refused = False, list[str]()
 
-    def introduce(self) -> str:
-        return "introduction"
+    def try_out(self, task: ShardTask, images: int, run_id: str) -> tuple[ShardTask, int, str]:
+        return task, images, run_id
 
-    def try_out(self, task: ShardTask, images: int) -> tuple[ShardTask, int]:
-        return task, images
+    def refuse(self, run_id: str) -> None:
+        self.refused.append(run_id)
 
-    def certify(self, task: ShardTask) -> Iterator[Any]:
+    def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Any]:
         try:
+            if not self.introduced:
+                yield INTRODUCTION
+                self.introduced = True
+            if self.refused:
+                return
             yield from (1, 2, 3)
             yield report_of(task)
         finally:
@@ -62,9 +72,9 @@ def test_the_model_is_loaded_once_by_the_first_task(plans: Sequence[str]) -> Non
     """Not by the constructor: of its errors Ray keeps the text alone."""
     one = actor_of(plans)
     assert MadeUpCertifier.made == 0
-    assert one.try_out(task_of(0), 32) == (task_of(0), 32)
-    one.admit()
-    list(one.certify(task_of(1)))
+    assert one.try_out(task_of(0), 32, "run-0") == (task_of(0), 32, "run-0")
+    one.admit("run-0")
+    list(one.certify(task_of(1), RUNS))
     assert MadeUpCertifier.made == 1
 
 
@@ -74,29 +84,36 @@ def test_an_actor_without_a_gpu_sees_none(
 ) -> None:
     """Ray hides GPUs only from actors that ask for some."""
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: gpus)
-    actor_of(plans).try_out(task_of(0), 1)
+    actor_of(plans).try_out(task_of(0), 1, "run-0")
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 
 
 def test_the_first_shard_waits_until_the_introduction_is_accepted(plans: Sequence[str]) -> None:
     """Or it would publish while the driver still compares. Later shards need no introduction."""
     one, steps = actor_of(plans), list[Any]()
-    thread = threading.Thread(target=lambda: steps.extend(one.certify(task_of(0))))
+    thread = threading.Thread(target=lambda: steps.extend(one.certify(task_of(0), RUNS)))
     thread.start()
     thread.join(0.2)
     assert thread.is_alive()
-    one.admit()
+    one.admit("run-0")
     thread.join(10)
-    assert steps == ["introduction", 1, 2, 3, report_of(task_of(0))]
-    assert list(one.certify(task_of(1))) == [1, 2, 3, report_of(task_of(1))]
+    assert steps == [INTRODUCTION, 1, 2, 3, report_of(task_of(0))]
+    assert list(one.certify(task_of(1), RUNS)) == [1, 2, 3, report_of(task_of(1))]
+
+
+def test_a_run_that_is_not_accepted_gets_no_votes(plans: Sequence[str]) -> None:
+    """It votes otherwise than the others, or its request is wrong."""
+    one = actor_of(plans)
+    one.admit("run-0", accepted=False)
+    assert list(one.certify(task_of(0), RUNS)) == [INTRODUCTION]
 
 
 def test_a_stop_ends_a_shard_after_its_batch(plans: Sequence[str]) -> None:
     """And closes what it has open."""
     one = actor_of(plans)
-    one.admit()
-    steps = one.certify(task_of(0))
-    assert next(steps) == 1
+    one.admit("run-0")
+    steps = one.certify(task_of(0), RUNS)
+    assert [next(steps), next(steps)] == [INTRODUCTION, 1]
     one.stop()
     assert list(steps) == []
     assert MadeUpCertifier.closed == 1

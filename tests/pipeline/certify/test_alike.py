@@ -22,7 +22,7 @@ def run(tmp_path):
 
 
 def actor(logits=LOGITS, *, environment=ENVIRONMENT, votes_version=1):
-    return Introduction("node", environment, votes_version, logits)
+    return Introduction("run", "node", environment, votes_version, logits)
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from tests.helpers.records import run_record
 TASK = ShardTask(0, Shard("a.tar", "a.tar", 1, ""), None)
 EVENTS = [
     Beat(TASK, 2),
-    ShardReport(TASK, {"ok": 3}, seconds=2.0, turn_s=1.0, waited_s=0.0, published=True, node="node"),
-    ShardReport(TASK, {"ok": 4}, seconds=2.0, turn_s=1.0, waited_s=0.5, published=False, node="node"),
+    ShardReport("run", TASK, {"ok": 3}, seconds=2.0, turn_s=1.0, waited_s=0.0, published=True, node="node"),
+    ShardReport("run", TASK, {"ok": 4}, seconds=2.0, turn_s=1.0, waited_s=0.5, published=False, node="node"),
+    ShardReport("run", TASK, {"ok": 5}, 1.0, turn_s=0, waited_s=0, published=True, node="node", adopted_from="other"),
     FoundPublished(TASK),
     Requeued(TASK, "its actor died"),
     Failure(TASK, "shard a.tar: it is not whole"),
@@ -29,6 +30,15 @@ FIGURES = {"seconds": 2.0, "turn_seconds": 1.0}
 LINES = [
     {"outcome": "published", "statuses": {"ok": 3}, **FIGURES, "decode_wait_seconds": 0.0, "node": "node"},
     {"outcome": "found", "statuses": {"ok": 4}, **FIGURES, "decode_wait_seconds": 0.5, "node": "node"},
+    {
+        "outcome": "adopted",
+        "statuses": {"ok": 5},
+        "seconds": 1.0,
+        "turn_seconds": 0,
+        "decode_wait_seconds": 0,
+        "node": "node",
+        "adopted_from": "other",
+    },
     {"outcome": "found"},
     {"outcome": "requeued", "reason": "its actor died"},
     {"outcome": "failed", "reason": "shard a.tar: it is not whole"},
@@ -54,6 +64,8 @@ def test_each_end_of_an_attempt_is_a_line(run: Run) -> None:
     assert list(driver) == ["node", "began", "seconds", "images", "images_per_second"]
     assert (driver["node"], driver["images"]) == (platform.node(), 7)
     assert driver["images_per_second"] > 0
+    assert (diary.work().computed, diary.work().adopted, diary.work().images) == (2, {"other": 1}, 7)
+    assert (diary.work().turn_seconds, diary.work().waited_seconds) == (2.0, 0.5)
     assert diary.failures == [FailedShard("a.tar", "shard a.tar: it is not whole")]
 
 

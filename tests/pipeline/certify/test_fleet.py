@@ -30,8 +30,10 @@ from tests.helpers.made_up_actors import (
     SilentActor,
     task_of,
 )
+from tests.helpers.records import run_record
 
 pytestmark = pytest.mark.usefixtures("ray_here")
+RUNS = ("run-0", "run-1")
 ONE_ACTOR = Share(cpus=0.5, gpus=0, actors=1)
 
 
@@ -39,17 +41,17 @@ ONE_ACTOR = Share(cpus=0.5, gpus=0, actors=1)
 def make(tmp_path: Path) -> Callable[..., Fleet]:
     """A fleet with two attempts for a shard."""
     job = load_job(jobs.write_job(tmp_path, execution={"max_attempts": 2}))
-    run = Run(str(tmp_path / "run"), {"run_id": "made-up"}, AnyStore(Storage()))
-    (tmp_path / "run" / "votes").mkdir(parents=True)
+    (tmp_path / "run-0" / "votes").mkdir(parents=True)
 
     def make_one(actor_class: type[CertifierActor], share: Share = ONE_ACTOR, *, plans: int = 1) -> Fleet:
-        return Fleet([plan_of(job, run)] * plans, share, actor_class)
+        runs = [Run(str(tmp_path / name), run_record(run_id=name), AnyStore(Storage())) for name in RUNS[:plans]]
+        return Fleet([plan_of(job, run) for run in runs], share, actor_class)
 
     return make_one
 
 
 def plan_of(job: Job, run: Run) -> Plan:
-    return Plan(job, run, "", None, "", (), ())
+    return Plan(job, run, "", None, "", (), tuple(map(task_of, range(20))))
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +120,7 @@ def test_an_actor_that_cannot_start_is_named_once(make: Callable[..., Fleet], tm
 
 def test_the_first_actor_must_start(make: Callable[..., Fleet], tmp_path: Path) -> None:
     """After as many attempts as a shard has."""
-    (tmp_path / "run" / "started").touch()
+    (tmp_path / "run-0" / "started").touch()
     with pytest.raises(RequestError, match="an actor cannot start: ModuleNotFoundError: No module named 'torch'"):
         make(BrokenActor).first_member()
 
@@ -136,9 +138,9 @@ def test_a_machine_must_come(make: Callable[..., Fleet], monkeypatch: pytest.Mon
 def test_a_shared_run_skips_what_is_published(make: Callable[..., Fleet], tmp_path: Path) -> None:
     """Another driver may have done it since the plan was made; in a run of its own nobody looks."""
     tasks = list(map(task_of, range(3)))
-    (tmp_path / "run" / tasks[1].file_name).touch()
+    (tmp_path / "run-0" / tasks[1].file_name).touch()
     events = list(make(PlainActor).certify(tasks, shared=True))
-    assert [event for event in events if isinstance(event, FoundPublished)] == [FoundPublished(tasks[1])]
+    assert [event for event in events if isinstance(event, FoundPublished)] == [FoundPublished(tasks[1], ("run-0",))]
     assert done_by(events) == [0, 2]
     assert done_by(list(make(PlainActor).certify(tasks))) == [0, 1, 2]
 
@@ -146,9 +148,9 @@ def test_a_shared_run_skips_what_is_published(make: Callable[..., Fleet], tmp_pa
 def test_another_driver_that_is_met_is_noticed(make: Callable[..., Fleet], tmp_path: Path) -> None:
     """If somebody else published a shard first, the next ones are looked up before they are handed out."""
     tasks = list(map(task_of, range(3)))
-    (tmp_path / "run" / tasks[2].file_name).touch()
+    (tmp_path / "run-0" / tasks[2].file_name).touch()
     events = list(make(SecondReporter).certify(tasks))
-    assert FoundPublished(tasks[2]) in events
+    assert FoundPublished(tasks[2], ("run-0",)) in events
 
 
 def test_where_machines_can_come_more_actors_are_asked_for(

@@ -30,7 +30,7 @@ def task_of(index: int, images: int, *, listed: bool = False) -> ShardTask:
 
 
 def report(task: ShardTask, rows: int) -> ShardReport:
-    return ShardReport(task, {"ok": rows}, seconds=1.0, turn_s=1.0, waited_s=0.0, published=True, node="here")
+    return ShardReport("run", task, {"ok": rows}, seconds=1.0, turn_s=1.0, waited_s=0.0, published=True, node="here")
 
 
 @given(shards=SHARDS)
@@ -79,7 +79,7 @@ def test_loading_the_model_does_not_slow_the_rate(clock: Clock) -> None:
     todo = [task_of(0, 800), task_of(1, 800)]
     with progress_of(console, todo, lambda task: 800) as shown:
         clock.now += 100
-        introduction = Introduction("here", {}, 1, None)  # type: ignore[arg-type]
+        introduction = Introduction("run", "here", {}, 1, None)  # type: ignore[arg-type]
         shown.show(introduction)
         for batch in range(1, 51):
             clock.now += 10
@@ -111,7 +111,9 @@ def test_a_bar_has_number_rate_and_time_left() -> None:
 
 def test_without_a_terminal_a_shard_is_one_line() -> None:
     """Complete, without escapes; one image is singular, a slow rate is not 0."""
-    slow = ShardReport(task_of(1, 1), {"ok": 1}, seconds=1, turn_s=300.0, waited_s=0.0, published=True, node="here")
+    slow = ShardReport(
+        "run", task_of(1, 1), {"ok": 1}, seconds=1, turn_s=300.0, waited_s=0.0, published=True, node="here"
+    )
     text = lines_of(report(task_of(0, 1234), 1234), slow, terminal=False)
     assert text.splitlines() == [
         "[1/2] 0.tar: 1,234 images, 0 errors, 1,234 images/s",
@@ -122,7 +124,12 @@ def test_without_a_terminal_a_shard_is_one_line() -> None:
 def test_what_happens_to_a_shard_or_an_actor_is_one_line() -> None:
     """A shard that goes back is not counted as done, nor is an actor that cannot start."""
     task, other = task_of(0, 1), task_of(1, 1)
-    events = [CannotStart("an actor cannot start: x"), Requeued(task, "y"), FoundPublished(task), Failure(other, "z")]
+    events = [
+        CannotStart("an actor cannot start: x"),
+        Requeued(task, "y"),
+        FoundPublished(task, ("r",)),
+        Failure(other, "z", ("r",)),
+    ]
     assert lines_of(*events, terminal=False, width=200).splitlines() == [
         "notice: an actor cannot start: x; the run goes on with the other actors and tries again",
         "again: 0.tar: y",

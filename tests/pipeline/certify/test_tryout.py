@@ -32,7 +32,8 @@ class MadeUpFleet:
 
     def __init__(self, job: Job, sizes: Sequence[int], answers: dict[int, list[Any]]) -> None:
         tasks = tuple(ShardTask(index, Shard(f"{index}.tar", "", size, ""), None) for index, size in enumerate(sizes))
-        self.plan = SimpleNamespace(job=job, tasks=tasks)
+        self.plan = SimpleNamespace(job=job, tasks=tasks, run=SimpleNamespace(run_id="run"))
+        self.execution = job.execution
         self._answers = answers
         self.tried: list[int] = []
         self.started: list[str] = []
@@ -40,7 +41,7 @@ class MadeUpFleet:
 
     def first_member(self) -> SimpleNamespace:
         self.started.append(f"actor {len(self.started)}")
-        remote = SimpleNamespace(remote=lambda task, images: task)
+        remote = SimpleNamespace(remote=lambda task, images, run_id: task)
         return SimpleNamespace(name=self.started[-1], actor=SimpleNamespace(try_out=remote))
 
     def answer_of(self, member: Any, task: ShardTask) -> TriedOut:
@@ -67,7 +68,8 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 
 def try_out(fleet: Any, *todo: int) -> tuple[str, ...]:
-    return tryout.try_out(fleet, [task for task in fleet.plan.tasks if task.index in todo])
+    fleet.plan.todo = [task for task in fleet.plan.tasks if task.index in todo]
+    return tryout.try_out(tryout.Scout(fleet), fleet.plan)
 
 
 def test_the_smallest_unpublished_shards_are_tried_until_they_show_enough(job: Job) -> None:
@@ -82,7 +84,7 @@ def test_a_fault_must_hold_for_published_shards_too(job: Job) -> None:
     fleet = MadeUpFleet(job, [10, 20, 30], {0: [BAD]})
     try_out(fleet, 0)
     assert fleet.tried == [0, 1]
-    with pytest.raises(RunError, match="96 x model_error"):
+    with pytest.raises(RequestError, match="96 x model_error"):
         try_out(MadeUpFleet(job, [10, 20, 30, 40], {0: [BAD], 1: [BAD], 2: [BAD]}), 0)
     few = MadeUpFleet(job, [10, 20], {0: [FEW]})
     try_out(few, 0)

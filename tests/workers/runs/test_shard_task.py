@@ -27,7 +27,7 @@ def test_a_report_counts_rows_of_every_status():
     """A row with an error is a row."""
     task = ShardTask(0, Shard("a.tar", "/a.tar", 1, "f"), None)
     report = ShardReport(
-        task, {"ok": 3, "decode_error": 2}, seconds=1.0, turn_s=0.5, waited_s=0.1, published=True, node="n"
+        "run", task, {"ok": 3, "decode_error": 2}, seconds=1.0, turn_s=0.5, waited_s=0.1, published=True, node="n"
     )
     assert report.rows == 5
 

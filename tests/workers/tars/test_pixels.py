@@ -1,22 +1,16 @@
 """A shard becomes batches of pixels that depend on positions alone, or an error by name."""
 
 import hashlib
-import os
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from smoothcert.manifests.errors import RequestError, ShardError
-from smoothcert.manifests.job import Preprocess, Storage
-from smoothcert.manifests.shards import Shard
-from smoothcert.workers.storage.http_client import Source
-from smoothcert.workers.storage.http_store import HttpStore, copied
-from smoothcert.workers.storage.store import AnyStore
+from smoothcert.manifests.job import Preprocess
+from smoothcert.workers.tars.fetched import FetchedShard
 from smoothcert.workers.tars.images import decode
-from smoothcert.workers.tars.pixels import Batch, PixelReader
+from smoothcert.workers.tars.pixels import Batch, PixelReader, PixelSettings
 from tests.helpers.tars import images_field, labelled, png, tar_of, write_tar
 
 CLASSES, CROP = 3, 8
@@ -26,20 +20,11 @@ READER = PixelReader(
     CLASSES,
     images_per_batch=4,
     threads=2,
-    store=AnyStore(Storage()),
 )
 
 
-def shard_of(tar: Path) -> Shard:
-    """As a plan has it."""
-    entry = READER.store.find(str(tar))
-    assert entry is not None
-    return Shard(tar.name, entry.url, entry.size, entry.fingerprint)
-
-
 def read(tar: Path, reader: PixelReader = READER, limit: int | None = None) -> list[Batch]:
-    with reader.open(shard_of(tar), limit) as shard:
-        return list(shard.batches())
+    return list(reader.batches(FetchedShard(tar), limit))
 
 
 def test_each_image_is_one_sample_with_its_pixels(tmp_path):
@@ -90,79 +75,33 @@ def test_a_batch_without_readable_images_has_no_pixels(tmp_path):
     assert (len(batch.samples), batch.readable, batch.pixels) == (2, [], None)
 
 
-def test_the_tar_is_hashed(tmp_path):
-    """And its headers are read once, for the figures of the file."""
-    tar = write_tar(tmp_path, tar_of([*labelled(2), ("._x.png", b"x")]))
-    with READER.open(shard_of(tar)) as shard:
-        assert shard.sha256() == hashlib.sha256(tar.read_bytes()).hexdigest()
-        assert shard.contents.left_out.system_members == 1
-
-
-def test_a_tar_that_changed_since_the_plan_is_refused(tmp_path):
-    """Another size, another time, or no file at all."""
-    tar = write_tar(tmp_path, tar_of(labelled(2)))
-    shard = shard_of(tar)
-    write_tar(tmp_path, tar_of(labelled(40)))
-    with pytest.raises(ShardError, match=f"{tar} changed since the run was planned"), READER.open(shard):
-        pytest.fail("it was opened")
-    write_tar(tmp_path, tar_of(labelled(2)))
-    os.utime(tar, (1, 1))
-    with pytest.raises(ShardError, match="changed since the run was planned"), READER.open(shard):
-        pytest.fail("it was opened")
-    tar.unlink()
-    with pytest.raises(ShardError, match=f"{tar} is gone, or not on .*; restore it"), READER.open(shard):
-        pytest.fail("it was opened")
-
-
-def test_a_tar_that_changes_while_it_is_read_is_refused(tmp_path):
-    """What was read may be of both."""
-    tar = write_tar(tmp_path, tar_of(labelled(2)))
-    with pytest.raises(ShardError, match="changed since the run was planned"), READER.open(shard_of(tar)) as shard:
-        assert list(shard.batches())
-        os.utime(tar, (1, 1))
-
-
-def test_readers_of_the_same_batches_agree():
-    """What changes votes but not pixels may differ: mean and std, upsample, who decodes and where."""
-    READER.require_same_batches(replace(READER, threads=7, store=AnyStore(Storage(region="eu-west-1"))))
+def test_readers_of_equal_settings_give_equal_batches():
+    """What changes votes but not pixels may differ: mean and std, upsample, who decodes."""
+    assert replace(READER, threads=7).settings == READER.settings
     other = READER.preprocess.model_copy(update={"mean": (0, 0, 0), "std": (1, 1, 1), "upsample": 3})
-    READER.require_same_batches(replace(READER, preprocess=other))
+    assert replace(READER, preprocess=other).settings == READER.settings
 
 
 @pytest.mark.parametrize(
-    ("changes", "keys"),
+    "changes",
     [
-        ({"images": images_field(label=None)}, "images"),
-        ({"classes": 4}, "model.classes"),
-        ({"images_per_batch": 5}, "execution.images_per_batch"),
-        ({"preprocess": Preprocess(resize=9, crop=CROP)}, "preprocess.resize"),
-        ({"preprocess": Preprocess(resize=None, crop=9)}, "preprocess.crop"),
-        ({"preprocess": Preprocess(resize=None, crop=CROP, interpolation="bicubic")}, "preprocess.interpolation"),
-        ({"preprocess": Preprocess(resize=None, crop=CROP, orient=True)}, "preprocess.orient"),
-        ({"preprocess": Preprocess(resize=None, crop=CROP, mean=(0.5,), std=(0.5,))}, "preprocess.mean"),
-        ({"classes": 4, "images_per_batch": 5}, "model.classes, execution.images_per_batch"),
+        {"images": images_field(label=None)},
+        {"classes": 4},
+        {"images_per_batch": 5},
+        {"preprocess": Preprocess(resize=9, crop=CROP)},
+        {"preprocess": Preprocess(resize=9, crop=CROP, squash=True)},
+        {"preprocess": Preprocess(resize=None, crop=9)},
+        {"preprocess": Preprocess(resize=None, crop=CROP, interpolation="bicubic")},
+        {"preprocess": Preprocess(resize=None, crop=CROP, orient=True)},
+        {"preprocess": Preprocess(resize=None, crop=CROP, mean=(0.5,), std=(0.5,))},
     ],
 )
-def test_readers_of_other_batches_are_refused(changes, keys):
-    """The error names the keys of the job file, in one line."""
-    with pytest.raises(RequestError) as error:
-        READER.require_same_batches(replace(READER, **changes))
-    assert str(error.value).startswith(keys)
-    assert "\n" not in str(error.value)
+def test_readers_of_other_batches_have_other_settings(changes):
+    """So they decode by themselves."""
+    assert replace(READER, **changes).settings != READER.settings
 
 
-def test_a_tar_that_is_sent_with_another_size_is_refused(web):
-    """Whatever the store: what is read must be what was planned."""
-
-    class Store(HttpStore):
-        @contextmanager
-        def local(self, url):
-            with copied(self._client, Source(url, url, {}, "")) as (path, _):
-                yield path
-
-    web.announced["/a.tar"], web.files["/a.tar"] = tar_of(labelled(10)), tar_of(labelled(5))
-    reader = replace(READER, store=Store())
-    entry = reader.store.find(f"{web.url}/a.tar")
-    shard = Shard("a.tar", entry.url, entry.size, entry.fingerprint)
-    with pytest.raises(ShardError, match=rf"changed since .*\({shard.size} bytes then, .* now\)"), reader.open(shard):
-        pass
+@pytest.mark.parametrize("name", sorted({*Preprocess.model_fields} - {"mean", "std", "upsample"}))
+def test_every_key_that_changes_pixels_is_a_setting(name):
+    """A key that is added to preprocess is a setting, or a key of the network's input."""
+    assert name in PixelSettings._fields
