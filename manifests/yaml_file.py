@@ -9,7 +9,7 @@ Paths become absolute before validation: a validator sees neither the key path o
 PyYAML reads YAML 1.1 and drops all but the last of equal keys, so _StrictLoader refuses them. ruamel.yaml refuses them
 too, but reads `yes`, 010 and 1e-3 differently, which would change run ids.
 
-Not covered: which keys there are (job.py, training.py, gates.py).
+Not covered: which keys there are (job.py, suite.py, training.py, gates.py).
 """
 
 import difflib
@@ -18,7 +18,7 @@ import re
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -43,7 +43,7 @@ class Part(BaseModel):
 
 
 _P = TypeVar("_P", bound=Part)
-_Fields = Mapping[str, FieldInfo]
+Fields = Mapping[str, FieldInfo]
 """The fields of a model and of its parts, by key path."""
 
 
@@ -70,10 +70,9 @@ def load_file(
     Raises:
         RequestError: a line for each mistake, with file, key path, value and remedy.
     """
-    path, fields = Path(path), dict(_fields_of(model))
-    raw = _read_yaml(path, kind, list(model.model_fields))
-    _anchor(raw, path.absolute().parent, fields, str(path))
-    _override(raw, overrides, fields)
+    path, fields = Path(path), fields_of(model)
+    raw = read_yaml(path, kind, list(model.model_fields))
+    set_up(raw, path, overrides, fields)
     try:
         complete(raw)
     except RequestError as error:
@@ -84,11 +83,26 @@ def load_file(
 def content_of(model: type[_P], overrides: Sequence[str]) -> dict[str, Any]:
     """The content of a file that says only what the overrides say; arguments and errors as for `load_file`."""
     raw: dict[str, Any] = {}
-    _override(raw, overrides, dict(_fields_of(model)))
+    _override(raw, overrides, fields_of(model))
     return raw
 
 
-def _override(raw: dict[str, Any], overrides: Sequence[str], fields: _Fields) -> None:
+def set_up(raw: dict[str, Any], path: Path, overrides: Sequence[str], fields: Fields) -> None:
+    """Make the paths in a file's content absolute, and apply `--set`.
+
+    Args:
+        raw: the content; it is changed.
+        path: of the file.
+        overrides: as for `load_file`.
+        fields: of the file, by key path.
+    Raises:
+        RequestError: an override cannot be read, or YAML reads a path as a number.
+    """
+    _anchor(raw, path.absolute().parent, fields, str(path))
+    _override(raw, overrides, fields)
+
+
+def _override(raw: dict[str, Any], overrides: Sequence[str], fields: Fields) -> None:
     for override in overrides:
         nested = _parse_override(override, fields)
         _anchor(nested, Path.cwd(), fields, f"--set {override}")
@@ -120,9 +134,26 @@ def validate(model: type[_P], raw: dict[str, Any], where: str) -> _P:
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        fields = dict(_fields_of(model))
-        lines = (_describe(mistake, fields, raw) for mistake in error.errors())
+        lines = [mistake.line for mistake in mistakes_in(error, fields_of(model), raw)]
         raise RequestError("\n".join(f"{where}: {line}" for line in lines)) from None
+
+
+class Mistake(NamedTuple):
+    """A mistake in a file: its place, as pydantic names it, and a line with key path, value and remedy."""
+
+    place: tuple[int | str, ...]
+    line: str
+
+
+def mistakes_in(error: ValidationError, fields: Fields, raw: dict[str, Any]) -> list[Mistake]:
+    """The mistakes for which a model refuses the content of a file.
+
+    Args:
+        error: the refusal.
+        fields: of the file, by key path; a wrong key is answered with the nearest of them.
+        raw: the content.
+    """
+    return [Mistake(mistake["loc"], _describe(mistake, fields, raw)) for mistake in error.errors()]
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -144,7 +175,16 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise RequestError(f"{where}: not valid YAML: {one_line(error)}") from None
 
 
-def _read_yaml(path: Path, kind: str, keys: Sequence[str]) -> dict[str, Any]:
+def read_yaml(path: Path, kind: str, keys: Sequence[str]) -> dict[str, Any]:
+    """The content of a file.
+
+    Args:
+        path: a YAML file.
+        kind: the name of such files in messages.
+        keys: two of its keys, as an example.
+    Raises:
+        RequestError: it cannot be read, or is no mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -156,7 +196,7 @@ def _read_yaml(path: Path, kind: str, keys: Sequence[str]) -> dict[str, Any]:
     return raw
 
 
-def _parse_override(override: str, fields: _Fields, option: str = "--set") -> dict[str, Any]:
+def _parse_override(override: str, fields: Fields, option: str = "--set") -> dict[str, Any]:
     """Turn `a.b=value` into {"a": {"b": value}}; a path is taken as it stands, not as YAML."""
     key_path, equals, text = override.partition("=")
     if not equals or not key_path or "" in key_path.split("."):
@@ -183,12 +223,13 @@ def _put(into: dict[str, Any], nested: dict[str, Any], *, parents: int) -> None:
     """Replace one value by that of `nested`, a mapping of one key under `parents` parent keys."""
     [(key, value)] = nested.items()
     if parents and isinstance(into.get(key), dict):
+        into[key] = dict(into[key])  # by YAML's aliases, another key may hold the same mapping
         _put(into[key], value, parents=parents - 1)
     else:
         into[key] = value
 
 
-def _anchor(raw: dict[str, Any], base: Path, fields: _Fields, where: str) -> None:
+def _anchor(raw: dict[str, Any], base: Path, fields: Fields, where: str) -> None:
     """Make the relative paths in a mapping absolute.
 
     Raises:
@@ -212,7 +253,7 @@ def _mark_of(field: FieldInfo) -> Anchored | None:
     return next((mark for mark in field.metadata if isinstance(mark, Anchored)), None)
 
 
-def _describe(mistake: ErrorDetails, fields: _Fields, raw: dict[str, Any]) -> str:
+def _describe(mistake: ErrorDetails, fields: Fields, raw: dict[str, Any]) -> str:
     """One line: key path, value, remedy."""
     loc = mistake["loc"]
     keys = [key for key in loc if isinstance(key, str)]  # the others are positions in lists
@@ -223,8 +264,8 @@ def _describe(mistake: ErrorDetails, fields: _Fields, raw: dict[str, Any]) -> st
     if mistake["type"] == "extra_forbidden":
         return f"{shown}: unknown key; {_suggest(path, fields)}"
     if mistake["type"] == "missing":
-        purpose = fields[path].description if path in fields else None
-        return f"{shown}: missing; add it ({(purpose or 'required').rstrip('.')})"
+        purpose = (fields[path].description if path in fields else None) or "required"
+        return f"{shown}: missing; add it ({' '.join(purpose.split()).rstrip('.')})"
     message = mistake["msg"].removeprefix("Value error, ")
     if not path:
         return message
@@ -249,8 +290,12 @@ def _shown(raw: Any, loc: tuple[int | str, ...], keys: int) -> str:
     return shown.removeprefix(".")
 
 
-def _fields_of(part: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """The fields of a model and of its parts, by key path."""
+    return dict(_fields_of(model))
+
+
+def _fields_of(part: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for field_name, field in part.model_fields.items():
         name = field.alias or field_name
         yield prefix + name, field
@@ -259,7 +304,7 @@ def _fields_of(part: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
                 yield from _fields_of(inner, f"{prefix}{name}.")
 
 
-def _suggest(path: str, fields: _Fields) -> str:
+def _suggest(path: str, fields: Fields) -> str:
     """The known key that is most likely meant, or all known keys."""
     parent, _, name = path.rpartition(".")
     names = [key.rpartition(".")[2] for key in fields if key.rpartition(".")[0] == parent]

@@ -1,8 +1,8 @@
-"""Write docs/reference/: the keys of job and training files, and what is in every file that smoothcert writes.
+"""Write docs/reference/: the keys of job, suite and training files, and what is in every file that smoothcert writes.
 
     python -m scripts.reference
 
-Both pages come from the code: keys, types, defaults and limits from the models, meanings from the sentences beside the
+The pages come from the code: keys, types, defaults and limits from the models, meanings from the sentences beside the
 fields. A test (tests/scripts/test_reference.py) fails if a page is not what this script writes.
 """
 
@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from smoothcert.manifests.gates import Gates
 from smoothcert.manifests.job import Auto, Job, OneOrMore
+from smoothcert.manifests.suite import SHARED, SuiteFile
 from smoothcert.manifests.training import Training
 from smoothcert.manifests.yaml_file import Part
 from smoothcert.pipeline.compare.pairs import CHANGES
@@ -57,7 +58,7 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """The text of each page, by its name."""
-    return {"files.md": files_page(), "job.md": job_page()}
+    return {"files.md": files_page(), "job.md": job_page(), "suite.md": suite_page()}
 
 
 # Tables
@@ -102,7 +103,7 @@ def _plural(kind: str) -> str:
     return f"{many} {rest}".strip()
 
 
-# The page of jobs
+# The pages of jobs and suites
 
 
 def job_page() -> str:
@@ -120,6 +121,23 @@ def job_page() -> str:
         "## Gate files",
         "For `compare --gate` ([compare.md](../compare.md)).",
         *_rendered(_sections(Gates)),
+    ]
+    return "\n\n".join(text) + "\n"
+
+
+def suite_page() -> str:
+    shared = ", ".join(f"`{key}`" for key in SHARED)
+    text = [
+        "# The keys of a suite file",
+        NOTE,
+        "A suite certifies several jobs on the same images. At the top it has the keys below and any key of a job file "
+        "([job.md](job.md)), which then holds for all entries. "
+        "[models.md](../models.md#several-jobs-in-one-file-a-suite) explains the rest.",
+        *_rendered(_sections(SuiteFile)),
+        "## An entry",
+        f"Any key of a job file except {shared}, which all entries share; and `gates`. Its own keys win over those at "
+        "the top: single keys of `model`, `preprocess` and `ablation`; of anything else, `model.options` too, the "
+        "whole value.",
     ]
     return "\n\n".join(text) + "\n"
 

@@ -1,8 +1,8 @@
-"""Job and training files whose checkpoint describes itself: `model: {checkpoint: hf-hub:OWNER/NAME}` says it all.
+"""Files whose checkpoint describes itself: `model: {checkpoint: hf-hub:OWNER/NAME}` says it all.
 
-If a file names no architecture, and its checkpoint is a folder or a repository of the hub with a config.json of
-transformers, all settings that follow from it are added to the file's content, as if they were written there. What the
-file itself says about the pixels wins. What it says about the network must agree.
+If a job, an entry of a suite or a training names no architecture, and its checkpoint is a folder or a repository of
+the hub with a config.json of transformers, all settings that follow from it are added to the file's content, as if
+they were written there. What the file itself says about the pixels wins. What it says about the network must agree.
 
 Not covered: what the configs mean (transformers_config.py).
 """
@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from smoothcert.manifests import job as job_file
+from smoothcert.manifests import suite as suite_file
 from smoothcert.manifests import training as training_file
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.names import listed, one_line
+from smoothcert.manifests.suite import Suite
 from smoothcert.manifests.training import Training
 from smoothcert.workers.extras import needs_certify
 from smoothcert.workers.networks.checkpoint_files import in_folder
@@ -44,6 +46,24 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> Job:
 def load_training(path: str | Path, overrides: Sequence[str] = ()) -> Training:
     """Read a training file, and the settings that its checkpoint gives; arguments and errors as for `load_job`."""
     return training_file.load_training(path, overrides, complete=partial(complete, learns=True))
+
+
+@needs_certify
+def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
+    """Read a suite file, and the settings that the checkpoint of each entry gives.
+
+    Args:
+        path: a YAML file.
+        overrides: `key.path=value` each, the value as YAML; later ones win. `entries.NAME.KEY` is a key of an entry.
+    Raises:
+        RequestError: a line for each mistake, with file, entry, key path, value and remedy.
+    """
+    return suite_file.load_suite(path, overrides, complete=partial(complete, learns=False))
+
+
+def load_job_or_suite(path: str | Path, overrides: Sequence[str] = ()) -> Job | Suite:
+    """Read a file that is a suite if it has the key `entries`, else a job; arguments and errors as for both."""
+    return (load_suite if suite_file.is_suite(path) else load_job)(path, overrides)
 
 
 def complete(content: dict[str, Any], *, learns: bool) -> None:

@@ -13,10 +13,11 @@ from smoothcert.manifests import job as job_file
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import identity_of
 from smoothcert.manifests.job import Job
+from smoothcert.manifests.suite import Suite
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.verify.check import verify
-from smoothcert.workers.networks.described_jobs import load_job, load_training
+from smoothcert.workers.networks.described_jobs import load_job, load_job_or_suite, load_suite, load_training
 from tests.helpers import jobs, trainings
 from tests.helpers.finished_runs import finish
 from tests.helpers.hub import Hub, run_with
@@ -224,3 +225,22 @@ def test_a_training_starts_from_such_a_checkpoint(network: Path, tmp_path: Path)
         model = load_training(path).model
         assert (model.classes, model.checkpoint_classes) == (classes or 3, replaced)
         assert model.architecture == "transformers_vit"
+
+
+def test_an_entry_of_a_suite_is_the_job_that_its_checkpoint_describes(network: Path, tmp_path: Path) -> None:
+    """Alone or in a suite; what the configs contradict is a mistake of the entry."""
+    path = write_short_job(tmp_path, str(network))
+    job, content = load_job_or_suite(path), yaml.safe_load(path.read_text())
+    assert isinstance(job, Job)
+    entries = {"short": {"model": content.pop("model")}, "wide": {"name": "small", "ablation": {"size": 5}}}
+    entries["wide"]["model"] = entries["short"]["model"]
+    path.write_text(yaml.safe_dump(content | {"entries": entries}, sort_keys=False))
+    suite = load_job_or_suite(path, ["entries.wide.ablation.size=6"])
+    assert isinstance(suite, Suite)
+    assert suite.jobs["short"] == job.model_copy(update={"name": "small: short"})
+    assert suite.jobs["wide"] == load_job(write_short_job(tmp_path, str(network)), ["ablation.size=6"])
+    path.write_text(yaml.safe_dump(content | {"entries": entries}, sort_keys=False))
+    with pytest.raises(
+        RequestError, match=r"job\.yaml: entries\.wide: model\.classes: 4 is not what .* says, 3; leave"
+    ):
+        load_suite(path, ["entries.wide.model.classes=4"])
