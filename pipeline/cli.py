@@ -7,7 +7,7 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,7 +19,11 @@ from smoothcert.pipeline.console.exit_codes import ends_with_exit_code, stdout_a
 from smoothcert.pipeline.console.looks import console_of, say, show
 
 if TYPE_CHECKING:  # pydantic takes longer to load than all else
+    from rich.console import Console
+
     from smoothcert.manifests.job import Job, Storage
+    from smoothcert.manifests.suite import Suite
+    from smoothcert.pipeline.certify.costs import Costs
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,7 +47,9 @@ def main(
     """Prove over whole datasets that no adversarial patch can change what a classifier says."""
 
 
-JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="Job file (YAML).", show_default=False)]
+JobFile = Annotated[
+    Path, typer.Argument(metavar="JOB|SUITE", help="Job file or suite file (YAML).", show_default=False)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY.PATH=VALUE", help="Set a key of the file; repeatable."),
@@ -53,6 +59,9 @@ Limit = Annotated[
 ]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Run the code that model.architecture names (python:...).")
+]
+AdoptAcross = Annotated[
+    bool, typer.Option("--adopt-across", help="Take shards over from runs of other versions or devices, too.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; messages go to stderr.")]
 
@@ -131,10 +140,10 @@ class Markdown(StrEnum):
 EXAMPLES = Path(__file__).resolve().parents[1] / "manifests" / "examples"
 
 
-def _load(job_file: Path, overrides: list[str] | None, limit: int | None) -> "Job":
-    from smoothcert.workers.networks.described_jobs import load_job
+def _load(job_file: Path, overrides: list[str] | None = None, limit: int | None = None) -> "Job | Suite":
+    from smoothcert.workers.networks.described_jobs import load_job_or_suite
 
-    return load_job(job_file, [*(overrides or []), *([] if limit is None else [f"images.limit={limit}"])])
+    return load_job_or_suite(job_file, [*(overrides or []), *([] if limit is None else [f"images.limit={limit}"])])
 
 
 @app.command()
@@ -186,17 +195,22 @@ def certify(
         bool, typer.Option("--unsafe-overwrite", help="Continue even if the output lets files be overwritten.")
     ] = False,
     allow_code: AllowCode = False,
+    adopt_across: AdoptAcross = False,
 ) -> int:
-    """Certify every image of a job: write votes and certificates to Parquet, and print a table."""
+    """Certify every image of a job, or of each job of a suite: votes and certificates go to Parquet."""
+    from smoothcert.manifests.suite import Suite
     from smoothcert.pipeline.certify.driver import certify_all
+    from smoothcert.pipeline.certify.suite_driver import certify_all_of
 
-    return certify_all(
-        _load(job, overrides, limit),
-        json_to=stdout_alone() if as_json else None,
-        strict_versions=strict_versions,
-        unsafe_overwrite=unsafe_overwrite,
-        allow_code=allow_code,
-    )
+    options: dict[str, Any] = {
+        "json_to": stdout_alone() if as_json else None,
+        "strict_versions": strict_versions,
+        "unsafe_overwrite": unsafe_overwrite,
+        "allow_code": allow_code,
+        "adopt_across": adopt_across,
+    }
+    loaded = _load(job, overrides, limit)
+    return certify_all_of(loaded, **options) if isinstance(loaded, Suite) else certify_all(loaded, **options)
 
 
 @app.command()
@@ -210,21 +224,41 @@ def plan(
     as_json: AsJson = False,
 ) -> int:
     """Estimate the cost of a job and show its progress, without any vote. Exit code 1 if a shard would fail."""
+    from smoothcert.manifests.suite import Suite
     from smoothcert.pipeline.certify.costs import costs_of
+    from smoothcert.pipeline.certify.suite_costs import suite_costs_of
 
-    costs = costs_of(_load(job, overrides, limit), tflops, allow_code=allow_code)
+    loaded = _load(job, overrides, limit)
     console = console_of(stderr=as_json)
+    if not isinstance(loaded, Suite):
+        costs = costs_of(loaded, tflops, allow_code=allow_code)
+        if as_json:
+            print(json.dumps(costs.as_json()))
+        _show_costs(costs, console, with_table=not as_json)
+        return 1 if costs.failures else 0
+    of_suite = suite_costs_of(loaded, tflops, allow_code=allow_code)
     if as_json:
-        print(json.dumps(costs.as_json()))
-    else:
+        print(json.dumps({"suite": loaded.name} | of_suite.as_json()))
+    for costs in of_suite.entries.values():
+        _show_costs(costs, console, with_table=not as_json)
+    for notice in of_suite.notices:
+        say(console, f"notice: {notice}")
+    for name, fault in of_suite.faults.items():
+        say(console, f"failed: {name}: {fault}")
+    if of_suite.faults:
+        return 2
+    return 1 if any(costs.failures for costs in of_suite.entries.values()) else 0
+
+
+def _show_costs(costs: "Costs", console: "Console", *, with_table: bool) -> None:
+    if with_table:
         show(console, costs.table)
     for notice in costs.notices:
         say(console, f"notice: {notice}")
     for failure in costs.failures:
         say(console, f"failed: {failure.reason}")
-    if not as_json:
+    if with_table:
         say(console, costs.plan.run.url)
-    return 1 if costs.failures else 0
 
 
 @app.command()
@@ -564,19 +598,48 @@ def verify(
 
 @app.command()
 @ends_with_exit_code
-def status(run: RunFolder, storage: StorageSettings = None, as_json: AsJson = False) -> None:
-    """Show the progress of a run, from any machine; reads only storage."""
-    from smoothcert.pipeline.overview.status import status_of
+def status(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|JOB|SUITE",
+            help="Folder of a run: OUTPUT/RUN_ID; or the file that made it.",
+            show_default=False,
+            callback=_place,
+        ),
+    ],
+    storage: StorageSettings = None,
+    allow_code: AllowCode = False,
+    as_json: AsJson = False,
+) -> int:
+    """Show the progress of a run, or of the runs of a file, from any machine; reads only storage."""
+    from smoothcert.manifests.suite import Suite
+    from smoothcert.pipeline.overview.status import Status, status_of
     from smoothcert.pipeline.overview.tables import status_table
     from smoothcert.workers.runs.run import open_run
 
-    found = status_of(open_run(run, _storage(storage)))
-    if as_json:
-        print(json.dumps(found.as_json()))
+    console, statuses, faults, suite = console_of(stderr=as_json), list[Status](), dict[str, str](), None
+    if not Path(run).is_file():
+        statuses = [status_of(open_run(run, _storage(storage)))]
     else:
-        console = console_of()
-        show(console, status_table(found))
-        say(console, found.run.url)
+        from smoothcert.pipeline.certify.planned_status import planned_status_of
+
+        if storage is not None:
+            raise RequestError("--storage: the file says how to reach its storage; leave the option out")
+        loaded = _load(Path(run))
+        entries, faults = planned_status_of(loaded, allow_code=allow_code)
+        statuses = list(entries.values())
+        if isinstance(loaded, Suite):
+            suite = {"suite": loaded.name, "entries": {name: found.as_json() for name, found in entries.items()}}
+    if as_json:
+        print(json.dumps(suite or statuses[0].as_json()))
+    else:
+        for found in statuses:
+            show(console, status_table(found))
+            say(console, found.run.url)
+    for name, fault in faults.items():
+        say(console, f"failed: {name}: {fault}")
+    return 2 if faults else 0
 
 
 @app.command()
@@ -726,7 +789,8 @@ def demo(
     """Certify 20 photographs with the shipped checkpoint, offline and in under a minute."""
     from smoothcert.pipeline.certify.driver import certify_all
     from smoothcert.pipeline.demo import pack_demo_images
+    from smoothcert.workers.networks.described_jobs import load_job
 
     images = pack_demo_images(folder / "data" / "demo")
     overrides = [f"images.shards={json.dumps(str(images))}", f"output={json.dumps(str(folder / 'runs'))}"]
-    return certify_all(_load(EXAMPLES / "demo.yaml", overrides, None), json_to=stdout_alone() if as_json else None)
+    return certify_all(load_job(EXAMPLES / "demo.yaml", overrides), json_to=stdout_alone() if as_json else None)

@@ -110,10 +110,16 @@ def costs_of(job: Job, tflops: float, *, allow_code: bool = False) -> Costs:
     Raises:
         RequestError: the job cannot be done, or its checkpoint does not fit its network.
     """
-    plan = make_plan(job, allow_code=allow_code)
-    crop = job.preprocess.crop
+    return costs_of_plan(make_plan(job, allow_code=allow_code), tflops)
+
+
+def costs_of_plan(plan: Plan, tflops: float) -> Costs:
+    """As `costs_of`, of a job that is planned already."""
+    job, crop = plan.job, plan.job.preprocess.crop
     with plan.run.store.local(job.model.checkpoint) as checkpoint:
-        network = load_classifier(job.model, job.preprocess, checkpoint, plan.checkpoint_key, allow_code=allow_code)
+        network = load_classifier(
+            job.model, job.preprocess, checkpoint, plan.checkpoint_key, allow_code=plan.allow_code
+        )
     ablations = ablations_of(job.ablation, crop, crop)
     work = _work_of(job, network, ablations)
     _refuse_misfit(job, network, ablations)
