@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.console.bars import OnProgress
+from smoothcert.pipeline.verify.adopted import Adopted, check_adopted
 from smoothcert.pipeline.verify.figures import Totals, check_success
 from smoothcert.pipeline.verify.files import FileTask
 from smoothcert.pipeline.verify.findings import Finding
@@ -100,8 +101,9 @@ def verify(
     findings += [
         Finding(name, "belongs to no shard of this run") for name in sorted(sizes.keys() - checked.shards.keys())
     ]
-    findings += files.findings
-    notices: list[str] = []
+    adoptions = check_adopted(checked, files.adopted)
+    findings += [*files.findings, *adoptions.findings]
+    notices = [*adoptions.notices]
     evidence = None
     if success.is_there:
         all_readable = len(files.voted) == len(checked.shards)
@@ -128,11 +130,13 @@ def _place_of(run: OpenedRun | str | Path, storage: Storage | None) -> tuple[str
 
 
 class _CheckedFiles(NamedTuple):
-    """The results of all files of votes; `voted` holds the rows with votes of each readable file."""
+    """The results of all files of votes; `voted` holds the rows with votes of each readable file, `adopted` what files
+    say that were taken over."""
 
     findings: list[Finding]
     voted: dict[str, Sequence[int]]
     totals: Totals
+    adopted: dict[str, Adopted]
 
 
 def _check_files(
@@ -143,6 +147,7 @@ def _check_files(
     findings: list[Finding] = []
     voted: dict[str, Sequence[int]] = {}
     totals = Totals()
+    adopted: dict[str, Adopted] = {}
     hear("files", 0, len(sizes))
     tasks = [FileTask.of(run, name, success.record) for name in sizes]
     for done, checked in enumerate(check_files(tasks, 1 if few else processes), start=1):
@@ -150,8 +155,10 @@ def _check_files(
         if checked.totals is not None:
             voted[checked.name] = checked.voted
             totals += checked.totals
+        if checked.adopted is not None:
+            adopted[checked.name] = checked.adopted
         hear("files", done, len(sizes))
-    return _CheckedFiles(findings, voted, totals)
+    return _CheckedFiles(findings, voted, totals, adopted)
 
 
 def _replay(

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from smoothcert.manifests.job import Storage
+from smoothcert.pipeline.verify.adopted import Adopted
 from smoothcert.pipeline.verify.checksum import columns_sha256
 from smoothcert.pipeline.verify.figures import MAX_COLUMNS, Totals
 from smoothcert.pipeline.verify.findings import Finding, limit_findings, shown
@@ -45,6 +46,7 @@ class FileMetadata(BaseModel):
     votes_version: Any = None
     shard: Any = None
     shard_sha256: Any = None
+    adopted_from: Any = None
 
     @classmethod
     def of(cls, schema: pa.Schema) -> "FileMetadata":
@@ -54,6 +56,13 @@ class FileMetadata(BaseModel):
             ValueError: there is none, or it is not a JSON object.
         """
         return cls.model_validate(parse_json((schema.metadata or {}).get(METADATA_KEY, b"")))
+
+    @property
+    def adopted(self) -> Adopted | None:
+        """What the file says about the run that its rows come from."""
+        if self.adopted_from is None:
+            return None
+        return Adopted(self.adopted_from, self.shard_sha256, self.columns_sha256, self.votes_version)
 
 
 @dataclass(frozen=True)
@@ -103,12 +112,14 @@ class CheckedFile:
         findings: what is wrong with it.
         totals: what its rows add up to; None if they could not be read.
         voted: positions of the rows with a prediction; an array, for there may be a million.
+        adopted: what it says about the run that its rows come from; None if they were computed for this run.
     """
 
     name: str
     findings: tuple[Finding, ...]
     totals: Totals | None = None
     voted: Sequence[int] = ()
+    adopted: Adopted | None = None
 
 
 def check_file(task: FileTask) -> CheckedFile:
@@ -135,7 +146,7 @@ def check_file(task: FileTask) -> CheckedFile:
     totals = Totals()
     findings += limit_findings(task.name, check_rows(task.job, task.shard, task.name, table, totals))
     voted = np.flatnonzero(table["prediction"].is_valid().to_numpy()).tolist()
-    return CheckedFile(task.name, tuple(findings), totals, array("I", voted))
+    return CheckedFile(task.name, tuple(findings), totals, array("I", voted), metadata.adopted)
 
 
 def votes_schema(num_ablations: int) -> pa.Schema:
@@ -173,7 +184,7 @@ def _check_metadata(task: FileTask, metadata: FileMetadata, table: pa.Table) -> 
     for entry, found, expected in (
         ("columns_sha256", metadata.columns_sha256, columns_sha256(table)),
         ("geometry", metadata.geometry, geometry),
-        ("votes_version", metadata.votes_version, task.votes_version),
+        ("votes_version", metadata.votes_version, metadata.votes_version if metadata.adopted else task.votes_version),
         ("shard", [described.get("name"), described.get("size")], [task.shard.name, task.shard.size]),
     ):
         if not same_json(found, expected):

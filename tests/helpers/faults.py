@@ -57,14 +57,14 @@ class After(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, After())
 '''
 
-# What happens before an actor certifies a shard; BEFORE sees `task`.
+# What happens before an actor certifies a shard; it sees `task` and `run_ids`.
 _AROUND_CERTIFY = """
 import os, signal, time
 from pathlib import Path
 _undisturbed = Certifier.certify
-def _disturbed(self, task):
+def _disturbed(self, task, run_ids=None):
 {before}
-    yield from _undisturbed(self, task)
+    yield from _undisturbed(self, task, run_ids)
 Certifier.certify = _disturbed
 """
 

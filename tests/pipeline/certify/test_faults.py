@@ -51,9 +51,9 @@ SILENT_ONCE = """
 import os, signal
 from pathlib import Path
 _undisturbed = Certifier.try_out
-def _disturbed(self, task, images):
+def _disturbed(self, task, images, run_id):
     {statement}
-    return _undisturbed(self, task, images)
+    return _undisturbed(self, task, images, run_id)
 Certifier.try_out = _disturbed
 """
 # Inside Pillow, so that what catches Pillow's errors sees it.

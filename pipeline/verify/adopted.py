@@ -1,0 +1,99 @@
+"""Check the files that a run took over from another run against the files of that run.
+
+Whether their rows are right is checked as for any file (files.py), and by a replay. Here the question is whether a file
+says truly where its rows come from.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from smoothcert.pipeline.verify.findings import Finding, shown
+from smoothcert.pipeline.verify.record import CheckedRun, parse_json, reason_of
+
+_ENTRY = "metadata adopted_from"
+_METADATA_KEY = b"smoothcert"
+
+
+class Adopted(NamedTuple):
+    """What a file says about its origin, as any JSON.
+
+    Attributes:
+        origin: the entry `adopted_from` of its metadata.
+        shard_sha256, columns_sha256, votes_version: entries of its metadata.
+    """
+
+    origin: Any
+    shard_sha256: Any
+    columns_sha256: Any
+    votes_version: Any
+
+
+class CheckedAdoptions(NamedTuple):
+    """What is wrong, and what could not be checked."""
+
+    findings: list[Finding]
+    notices: list[str]
+
+
+def check_adopted(run: CheckedRun, files: Mapping[str, Adopted]) -> CheckedAdoptions:
+    """Compare each file with its origin, if that is still in the folder that holds the run.
+
+    Args:
+        run: the run.
+        files: its files that were taken over, by name.
+    Raises:
+        RequestError: the storage does not answer.
+    """
+    findings: list[Finding] = []
+    gone: dict[str, int] = {}
+    across = 0
+    output, _, _ = run.url.rpartition("/")
+    for name, adopted in files.items():
+        origin = adopted.origin
+        if not _is_origin(origin):
+            findings.append(Finding(name, f"is {shown(origin)}, expected run_id, file and sha256", _ENTRY))
+            continue
+        across += adopted.votes_version != run.record.votes_version
+        url = f"{output}/{origin['run_id']}/{origin['file']}"
+        if run.store.find(url) is None:
+            gone[origin["run_id"]] = gone.get(origin["run_id"], 0) + 1
+        else:
+            findings += _differences(name, adopted, run.store.read(url))
+    notices = [
+        f"{count} files were taken over from run {run_id}, which is not here (or lacks them): they are not compared"
+        for run_id, count in gone.items()
+    ]
+    if across:
+        notices.append(f"{across} files were taken over across versions: their votes_version is not the run's")
+    return CheckedAdoptions(findings, notices)
+
+
+def _is_origin(origin: Any) -> bool:
+    """Whether it names a run, a file of votes and its hash; nothing else may become a URL."""
+    patterns = {"run_id": r"[0-9a-f]{16}", "file": r"votes/[^/]+\.parquet", "sha256": r"[0-9a-f]{64}"}
+    return isinstance(origin, dict) and all(
+        isinstance(origin.get(key), str) and re.fullmatch(pattern, origin[key]) for key, pattern in patterns.items()
+    )
+
+
+def _differences(name: str, adopted: Adopted, data: bytes) -> Iterator[Finding]:
+    """How the file differs from its origin, whose bytes are `data`."""
+    origin = adopted.origin
+    where = f"{origin['run_id']}/{origin['file']}"
+    if (sha256 := hashlib.sha256(data).hexdigest()) != origin["sha256"]:
+        yield Finding(name, f"is not that of {where}, whose SHA-256 is {sha256}", f"{_ENTRY}.sha256")
+        return
+    try:
+        there = parse_json((pq.read_schema(pa.BufferReader(data)).metadata or {}).get(_METADATA_KEY, b""))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        yield Finding(name, f"{where} cannot be read as a file of votes ({reason_of(error)})", _ENTRY)
+        return
+    for key in ("shard_sha256", "columns_sha256", "votes_version"):
+        mine = getattr(adopted, key)
+        if not isinstance(there, dict) or there.get(key) != mine:
+            yield Finding(name, f"is {shown(mine)}, but that of {where} differs", f"metadata {key}")
