@@ -157,11 +157,10 @@ class Certifier:
         logits = self._computed(self._prepared(run_id).voter.sample_logits)
         return Introduction(run_id, platform.node(), self._environment, VOTES_VERSION, logits)
 
-    def memory_bytes(self, gpu_share: float | None) -> int:
-        """The memory that a process has which uses this share of a GPU, or else its threads' share of the CPUs."""
-        if gpu_share is not None and self._device.type == "cuda":
-            return int(memory_bytes(self._device) * min(1.0, gpu_share))
-        return int(memory_bytes(torch.device("cpu")) * min(1.0, self._threads / (os.cpu_count() or 1)))
+    def memory_bytes(self, gpus: float) -> int:
+        """This process's share of the memory: by its GPUs, or on a CPU by its threads."""
+        share = gpus if self._device.type == "cuda" else self._threads / (os.cpu_count() or 1)
+        return int(memory_bytes(self._device) * min(1.0, share))
 
     def refuse(self, run_id: str) -> None:
         """Work no more for a run: whoever heard its introduction objects."""

@@ -69,10 +69,9 @@ class CertifierActor:
         """Vote on the first images of a shard for one run, and publish nothing."""
         return self._certifier().try_out(task, images, run_id)
 
-    def memory_bytes(self) -> int:
-        """Its share of the memory of its device."""
-        share = ray.get_runtime_context().get_assigned_resources().get("GPU")
-        return self._certifier().memory_bytes(share)
+    def memory_bytes(self, gpus: float) -> int:
+        """The memory of an actor that asked for this many GPUs, or for none."""
+        return self._certifier().memory_bytes(gpus)
 
     @ray.method(concurrency_group="shards")  # type: ignore[untyped-decorator]
     def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Step]:

@@ -111,7 +111,7 @@ def certify_missing(entries: Sequence[Entry], console: Console) -> None:
     share = share_of(entries[0].plan.job.execution)
     fleet = Fleet([entry.plan for entry in entries], share)
     scout = Scout(fleet)
-    turns = _turns(entries, scout, console)
+    turns = _turns(entries, scout, share.gpus, console)
     for number, turn in enumerate(turns):
         if len(turns) > 1:
             fleet.close()
@@ -124,12 +124,12 @@ def certify_missing(entries: Sequence[Entry], console: Console) -> None:
             fleet.close()
 
 
-def _turns(entries: Sequence[Entry], scout: "Scout", console: Console) -> list[list[Entry]]:
+def _turns(entries: Sequence[Entry], scout: "Scout", gpus: float, console: Console) -> list[list[Entry]]:
     """The entries whose models vote together."""
     if len(entries) == 1:
         return [list(entries)]
     memory_gib = entries[0].plan.job.execution.memory_gib
-    memory = scout.memory_bytes() if memory_gib is None else int(memory_gib * _GIB)
+    memory = scout.memory_bytes(gpus) if memory_gib is None else int(memory_gib * _GIB)
     weights = {entry.name: entry.plan.checkpoint_bytes for entry in entries}
     turns = turns_of(weights, memory)
     for line in turns_in_words(turns, weights, memory):
@@ -145,7 +145,8 @@ def _make_turn(fleet: "Fleet", scout: "Scout", entries: Sequence[Entry], console
                 say(console, f"notice: {_named(entry)}{notice}")
         except SmoothcertError as error:
             _give_up(entry, error, fleet)
-            say(console, f"failed: {_named(entry)}{error}")
+            if entry.name:  # the only run's fault is raised
+                say(console, f"failed: {_named(entry)}{error}")
     if remaining := [entry for entry in entries if entry.fault is None]:
         _listen(fleet, remaining, console)
 
@@ -231,7 +232,8 @@ class _Listener:
         if entry.fault is None:
             _give_up(entry, error, self._fleet)
             self._progress.leave_out(self._left[run_id])
-            self._progress.say(f"failed: {_named(entry)}{error}")
+            if entry.name:  # the only run's fault is raised
+                self._progress.say(f"failed: {_named(entry)}{error}")
 
 
 def _give_up(entry: Entry, error: SmoothcertError, fleet: "Fleet") -> None:

@@ -59,9 +59,9 @@ class Scout:
         self._member = fleet.first_member()
         self._losses = Counter[str]()
 
-    def memory_bytes(self) -> int:
-        """The memory of the actor's device."""
-        memory: int = self._fleet.answer_of(self._member, self._member.actor.memory_bytes.remote())
+    def memory_bytes(self, gpus: float) -> int:
+        """The memory of the actor, which asked for this many GPUs."""
+        memory: int = self._fleet.answer_of(self._member, self._member.actor.memory_bytes.remote(gpus))
         return memory
 
     def try_out(self, task: ShardTask, run_id: str) -> TriedOut | None:

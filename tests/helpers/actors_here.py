@@ -52,8 +52,8 @@ class _Method:
     def options(self, *, num_returns: str) -> "_Method":
         return _Method(self._method, streams=num_returns == "streaming")
 
-    def remote(self, *arguments: Any) -> Any:
-        return self._stream(*arguments) if self._streams else _Answer(partial(self._method, *arguments))
+    def remote(self, *arguments: Any, **options: Any) -> Any:
+        return self._stream(*arguments) if self._streams else _Answer(partial(self._method, *arguments, **options))
 
     def _stream(self, *arguments: Any) -> Iterator[_Answer]:
         items = self._method(*arguments)
