@@ -172,14 +172,17 @@ def _job(args: argparse.Namespace, ablation: str, folder: Path) -> Job:
 
 def _tars(args: argparse.Namespace, folder: Path) -> list[Path]:
     """The tars of --tars, or new tars of made-up photos."""
-    if args.tars:
-        return sorted(args.tars.glob("*.tar"))
+    return sorted(args.tars.glob("*.tar")) if args.tars else made_up_tars(folder, max(args.shards), args.images)
+
+
+def made_up_tars(folder: Path, shards: int, images: int) -> list[Path]:
+    """Tars of photos that take as long to decode as real ones, in folder/tars."""
     (folder / "tars").mkdir()
     random = np.random.default_rng(0)
     paths = []
-    for number in range(max(args.shards)):
+    for number in range(shards):
         members = []
-        for image in range(args.images):
+        for image in range(images):
             key = f"{number:03d}{image:05d}"
             members += [(f"{key}.jpg", _photo(random)), (f"{key}.cls", b"0")]
         write_tar(folder / "tars", tar_of(members), f"{number:03d}.tar")

@@ -219,7 +219,12 @@ Rows = list[dict[str, Any]]
 
 def rows_of(output: Path) -> Rows:
     """All rows of the one run in an output folder, each with all its columns."""
-    return [row for file in sorted(output.glob("*/votes/*")) for row in pq.read_table(file).to_pylist()]
+    return [row for run in sorted(output.glob("*/votes")) for row in rows_of_files(run.parent)]
+
+
+def rows_of_files(run: Path) -> Rows:
+    """All rows of a run, each with all its columns."""
+    return [row for file in sorted((run / "votes").iterdir()) for row in pq.read_table(file).to_pylist()]
 
 
 def compare(rows: Rows, undisturbed: Iterable[dict[str, Any]]) -> Comparison:

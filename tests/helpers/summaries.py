@@ -18,4 +18,5 @@ SUMMARY = Summary(
     environments={"one": 2},
     rotated=0,
     left_out=LeftOut(),
+    adopted_from={},
 )
