@@ -5,6 +5,7 @@ Not covered: exit codes and errors (console/exit_codes.py); the script of a clus
 
 import json
 import sys
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -276,12 +277,49 @@ def runs(
 
     found, damaged = runs_of(output, _storage(storage))
     if as_json:
-        print(json.dumps([one.as_json() for one in found]))
+        from smoothcert.pipeline.overview.stored import as_json as stored_as_json
+        from smoothcert.pipeline.overview.stored import stored_of
+
+        stored = stored_of(found, datetime.now(UTC))
+        damaged += [one.problem for one in stored if one.problem is not None]
+        print(json.dumps(stored_as_json(stored)))
     else:
         show_runs(found, console_of())
     for line in damaged:
         say(console_of(stderr=True), f"error: {line}")
     return 1 if damaged else 0
+
+
+@app.command()
+@ends_with_exit_code
+def prune(
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="Folder that holds the runs.", show_default=False, callback=_place)
+    ],
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="last:N keeps the newest N complete runs of each job (by its name); days:N keeps what began in the "
+            "last N days. Repeatable: a run stays if any rule keeps it.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it, only list.")] = False,
+    storage: StorageSettings = None,
+    as_json: AsJson = False,
+) -> int:
+    """Delete old runs. Baselines, what other runs have taken over from, and damaged runs always stay."""
+    from smoothcert.pipeline.prune import prune as pruning
+
+    found = pruning.plan_pruning(output, keep or (), _storage(storage), datetime.now(UTC))
+    left = pruning.delete_all(found) if yes else None
+    if as_json:
+        print(json.dumps(pruning.as_json(found, left)))
+    else:
+        pruning.show_pruning(found, left, console_of())
+    for line in found.damaged:
+        say(console_of(stderr=True), f"error: {line}")
+    return 1 if found.damaged else 0
 
 
 @app.command()
@@ -396,7 +434,6 @@ def compare(
     format: Annotated[Markdown | None, typer.Option(help="Markdown on stdout.")] = None,
 ) -> int:
     """Compare two runs image by image: what the new one lost and gained. With gates, fail if it lost too much."""
-    from datetime import UTC, datetime
 
     from smoothcert.manifests.gates import load_gates
     from smoothcert.pipeline.compare import record, verdict

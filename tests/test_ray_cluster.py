@@ -40,7 +40,7 @@ S3_CALLS = {
     "copy_object": {"s3:GetObject", "s3:PutObject"},
     "delete_object": {"s3:DeleteObject"},
 }
-REPAIR_OR_FINETUNE = {"copy_object", "delete_object"}
+REPAIR_PRUNE_OR_FINETUNE = {"copy_object", "delete_object"}
 
 
 @pytest.fixture
@@ -183,10 +183,13 @@ def test_the_policy_of_the_bucket_allows_what_the_store_calls():
     """Each call of workers/storage/s3_store.py is known here; the policies allow these, and nothing else of S3."""
     source = (HOUSE / "workers" / "storage" / "s3_store.py").read_text()
     assert set(re.findall(r"_client\.(\w+)\(", source)) == S3_CALLS.keys()
-    needed = {action for call, actions in S3_CALLS.items() if call not in REPAIR_OR_FINETUNE for action in actions}
+    needed = {
+        action for call, actions in S3_CALLS.items() if call not in REPAIR_PRUNE_OR_FINETUNE for action in actions
+    }
     assert policies()["smoothcert-bucket"] == needed
     assert (
-        policies()["smoothcert-repair"] == {action for call in REPAIR_OR_FINETUNE for action in S3_CALLS[call]} - needed
+        policies()["smoothcert-repair"]
+        == {action for call in REPAIR_PRUNE_OR_FINETUNE for action in S3_CALLS[call]} - needed
     )
 
 

@@ -40,6 +40,7 @@ OPTIONS = {
     "pack": "source output --classes --image --in-order --json --label --names --no-labels --seed --shard-bytes "
     "--shard-images --split",
     "plan": "job --allow-code --json --limit --set --tflops",
+    "prune": "output --json --keep --storage --yes",
     "query": "run --by --failing --format --json --limit --overwrite --parquet --patch --patches --rule --sort "
     "--storage --stride --tolerance",
     "repair": "run --json --storage",

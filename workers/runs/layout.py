@@ -6,9 +6,12 @@
     OUTPUT/RUN_ID/introduction.json           the first actor's answer for one image; all others must give the same
     OUTPUT/RUN_ID/drivers/                    what each driver did, shard by shard
     OUTPUT/RUN_ID/quarantine/                 damaged files that `smoothcert repair` moved away
+    OUTPUT/RUN_ID/pruned.json                 what run.json was, of a run that `smoothcert prune` is deleting
 
 Not covered: what these files hold (records.py, votes_table.py).
 """
+
+import re
 
 RUN_JSON = "run.json"
 SUCCESS = "_SUCCESS"
@@ -16,6 +19,19 @@ INTRODUCTION = "introduction.json"
 VOTES = "votes"
 DRIVERS = "drivers"
 QUARANTINE = "quarantine"
+PRUNED = "pruned.json"
+INCOMING = ".incoming"
+"""Holds files of a folder while they are written."""
+
+_OF_A_RUN = re.compile(
+    rf"({QUARANTINE}/[^/]+/)?(run\.json|{SUCCESS}|introduction\.json|pruned\.json|{VOTES}/\d{{5,}}-[^/]*\.parquet"
+    rf"|{DRIVERS}/[^/]+\.jsonl)|{INCOMING}/[0-9a-f]{{32}}"
+)
+
+
+def is_of_a_run(name: str) -> bool:
+    """Whether smoothcert writes files of this name, relative to the run; others are the user's."""
+    return _OF_A_RUN.fullmatch(name) is not None
 
 
 def votes_file(index: int, shard: str) -> str:

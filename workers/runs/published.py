@@ -4,6 +4,7 @@ Not covered: whether their content is right (pipeline/verify/); figures (pipelin
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,16 +16,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from smoothcert.manifests.errors import RequestError, RunError
+from smoothcert.manifests.files import FileEntry
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.iteration import map_ahead
 from smoothcert.workers.runs.json_file import damaged, parse
-from smoothcert.workers.runs.records import FileMetadata
+from smoothcert.workers.runs.layout import VOTES
+from smoothcert.workers.runs.records import FileMetadata, SuccessRecord
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.votes_table import ABSENT, METADATA_KEY, matrix_of, schema
 
 _LARGE_COLUMNS = {"votes", "margins"}
 _READERS = 8  # S3 answers a read after some 20 ms
+_FOOTER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,34 @@ def parse_metadata(data: bytes, url: str) -> FileMetadata:
     if METADATA_KEY not in metadata:
         raise RunError(damaged(url, "it has no metadata of smoothcert"))
     return parse(FileMetadata, metadata[METADATA_KEY], url)
+
+
+def adopted_from(run: Run, success: SuccessRecord | None) -> dict[str, int]:
+    """Number of published files whose rows come from another run, by the id of that run.
+
+    Args:
+        run: the run.
+        success: its _SUCCESS, which says it; without it, the metadata of each file does.
+    Raises:
+        RunError: a file is damaged.
+    """
+    if success is not None:
+        return success.adopted_from
+    entries = run.store.files(f"{run.url}/{VOTES}")
+    found = Counter[str]()
+    for metadata in map_ahead(partial(_metadata_of, run), entries, threads=_READERS, count=_READERS):
+        if metadata.adopted_from is not None:
+            found[metadata.adopted_from.run_id] += 1
+    return dict(found)
+
+
+def _metadata_of(run: Run, entry: FileEntry) -> FileMetadata:
+    """What a file records about itself, from the end of the file alone if that holds it."""
+    end = run.store.read_range(entry.url, max(0, entry.size - _FOOTER_BYTES), _FOOTER_BYTES)
+    try:
+        return parse_metadata(end, entry.url)
+    except RunError:
+        return parse_metadata(run.store.read(entry.url), entry.url)
 
 
 def _read(

@@ -102,6 +102,15 @@ class FolderStore(Listed):
         with _explained(url):
             Path(url).unlink(missing_ok=True)
 
+    def remove_folder(self, url: str) -> None:
+        try:
+            Path(url).rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise RequestError(f"{url}: {reason_of(error)}; correct what may be written there") from None
+
     def sweep(self, run_url: str) -> None:
         for path in Path(run_url, _TEMPORARY).glob("*"):
             with _explained(str(path)), suppress(FileNotFoundError):  # its writer is done with it

@@ -23,6 +23,9 @@ class ReadOnly:
     def remove(self, url: str) -> None:
         refuse_to_write(url)
 
+    def remove_folder(self, url: str) -> None:
+        refuse_to_write(url)
+
     def sweep(self, run_url: str) -> None:
         refuse_to_write(run_url)
 

@@ -174,6 +174,9 @@ class S3Store(Listed):
         with explained(url):
             self._client.delete_object(Bucket=place.bucket, Key=place.key)
 
+    def remove_folder(self, url: str) -> None:
+        """Nothing to do: a folder ends with its last key."""
+
     def sweep(self, run_url: str) -> None:
         """Nothing to do: a PUT that fails leaves nothing."""
 

@@ -63,6 +63,9 @@ class Store(Protocol):
     def remove(self, url: str) -> None:
         """Remove a file, if it exists."""
 
+    def remove_folder(self, url: str) -> None:
+        """Remove a folder if it is empty; a store without folders of their own has nothing to remove."""
+
     def sweep(self, run_url: str) -> None:
         """Remove temporary files of writers that died."""
 
@@ -114,6 +117,9 @@ class AnyStore:
 
     def remove(self, url: str) -> None:
         self._of(url).remove(url)
+
+    def remove_folder(self, url: str) -> None:
+        self._of(url).remove_folder(url)
 
     def sweep(self, run_url: str) -> None:
         self._of(run_url).sweep(run_url)

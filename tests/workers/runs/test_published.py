@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.pipeline.cli import app
-from smoothcert.workers.runs.published import parse_metadata, read_images, read_published, read_votes
+from smoothcert.workers.runs import published
+from smoothcert.workers.runs.published import adopted_from, parse_metadata, read_images, read_published, read_votes
 from smoothcert.workers.runs.run import open_run
-from tests.helpers.finished_runs import file_of, rows_of, write
+from tests.helpers.finished_runs import edit_json, file_of, rows_of, write
 
 
 def test_no_damage_is_taken_for_votes(run: Path) -> None:
@@ -153,3 +154,26 @@ def test_what_cannot_be_read_as_images_is_one_line(run: Path) -> None:
         file.unlink()
     with pytest.raises(RequestError, match="has no files of votes yet"):
         read_votes(open_run(run))
+
+
+def _adopt(run: Path, number: int, source: str) -> None:
+    """Let a file say that its rows come from another run."""
+    adopted = {"run_id": source, "file": "votes/00000-a.parquet", "sha256": "0" * 64}
+    write(file_of(run, number), rows_of(file_of(run, number)), renew=(run / "_SUCCESS").exists(), adopted_from=adopted)
+
+
+@pytest.mark.parametrize("footer_bytes", [8, 100_000])
+def test_where_rows_come_from(run: Path, footer_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """_SUCCESS says it of a complete run, each file of an unfinished one, however large its metadata is."""
+    monkeypatch.setattr(published, "_FOOTER_BYTES", footer_bytes)
+    opened = open_run(str(run))
+    assert adopted_from(opened, opened.success()) == {}
+    edit_json(run / "_SUCCESS", lambda success: success.update(adopted_from={"b" * 16: 7}))
+    assert adopted_from(opened, opened.success()) == {"b" * 16: 7}
+    (run / "_SUCCESS").unlink()
+    assert adopted_from(opened, None) == {}
+    _adopt(run, 1, "a" * 16)
+    assert adopted_from(opened, None) == {"a" * 16: 1}
+    file_of(run).write_bytes(b"cut")
+    with pytest.raises(RunError, match="is damaged"):
+        adopted_from(opened, None)

@@ -10,7 +10,13 @@ URL = "https://example.org/runs"
 
 @pytest.mark.parametrize(
     ("method", "arguments"),
-    [("publish", (URL, "a", b"")), ("move", (URL, URL)), ("remove", (URL,)), ("sweep", (URL,))],
+    [
+        ("publish", (URL, "a", b"")),
+        ("move", (URL, URL)),
+        ("remove", (URL,)),
+        ("remove_folder", (URL,)),
+        ("sweep", (URL,)),
+    ],
 )
 def test_what_would_change_something_is_refused(method: str, arguments: tuple[object, ...]) -> None:
     """One line says what to name instead."""

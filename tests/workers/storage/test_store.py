@@ -73,6 +73,12 @@ def test_a_url_goes_to_the_store_that_holds_it(kind: str, request: pytest.Fixtur
     store.remove(f"{place}/run/quarantine/a")
     store.sweep(f"{place}/run")
     assert store.find(f"{place}/run/quarantine/a") is None
+    for folder in store.folders(f"{place}/run"):
+        store.remove_folder(folder)
+    assert store.publish(f"{place}/run", "votes/b", b"kept")
+    for folder in [*store.folders(f"{place}/run"), f"{place}/nowhere"]:
+        store.remove_folder(folder)
+    assert store.folders(f"{place}/run") == [f"{place}/run/votes"]  # it is not empty
     assert store.listing(f"{place}/nowhere") is None
 
 
