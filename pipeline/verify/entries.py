@@ -43,6 +43,7 @@ class _Execution(_Entries):
     gpus_per_actor: float | None = None
     cpus_per_actor: float | None = None
     images_per_batch: Count | None = None
+    memory_gib: float | None = None
     max_attempts: Count = 1
 
 

@@ -366,7 +366,7 @@ def test_weights_that_give_nan(tmp_path, capsys):
     jobs.write_shards(tmp_path, shards=1, images=9)
     jobs.write_weights(tmp_path / "weights.pt", fill=float("nan"))
     job = jobs.write_job(tmp_path)
-    with pytest.raises(RunError, match="9 x model_error"):
+    with pytest.raises(RequestError, match="9 x model_error"):
         certify_all(load_job(job))
     _, result = run(job, "images.limit=3", capsys=capsys)
     assert result["status"] == {"model_error": 3}
