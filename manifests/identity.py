@@ -68,9 +68,12 @@ def votes_identity_of(identity: dict[str, Any]) -> dict[str, Any]:
     The version of the images is left out, too: it tells apart data of equal names and sizes, and whoever asks knows
     the SHA-256 of the tar.
     """
-    images = identity.get("images", {})
-    images = {key: value for key, value in images.items() if key not in ("shards", "limit", "version")}
-    return identity | {"images": images}
+    images = identity.get("images")
+    if not isinstance(images, dict):
+        return identity  # of a damaged run, equal to no other
+    return identity | {
+        "images": {key: value for key, value in images.items() if key not in ("shards", "limit", "version")}
+    }
 
 
 def differences(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:

@@ -25,15 +25,18 @@ from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar
 
+import pyarrow as pa
 import torch
 
 from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.identity import VOTES_VERSION
 from smoothcert.manifests.job import Job
 from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.iteration import ahead
 from smoothcert.workers.networks.classifiers import preprocess_notice
 from smoothcert.workers.rows import numbers, predictions, row_of, with_certificates, with_votes
+from smoothcert.workers.runs import votes_table
 from smoothcert.workers.runs.adoption import Adopted, Adoption, Source
 from smoothcert.workers.runs.layout import RUN_JSON
 from smoothcert.workers.runs.publication import Publication, TarFacts
@@ -238,6 +241,7 @@ class Certifier:
             assignment.run_url,
             AnyStore(assignment.job.storage),
             self._environment,
+            _schema_of(assignment.job),
             assignment.adopt_across,
         )
         found = (adoption.adopt(task, source, shard.sha256) for source in sources)
@@ -383,6 +387,12 @@ def _reader_of(job: Job, threads: int, device: torch.device) -> PixelReader:
     """What decodes the images of a job."""
     images_per_batch = job.execution.images_per_batch or auto_images_per_batch(device)
     return PixelReader(job.images, job.preprocess, job.model.classes, images_per_batch, threads)
+
+
+def _schema_of(job: Job) -> pa.Schema:
+    """The columns of a run of a job."""
+    ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
+    return votes_table.schema(ablations.num_ablations, family_of(job.ablation))
 
 
 def _sees(assignment: Assignment) -> bool:

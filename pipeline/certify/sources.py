@@ -52,11 +52,15 @@ def _alike(run: Run, *, across: bool) -> Iterable[Run]:
 
 
 def _run_at(url: str, run: Run) -> Run | None:
-    """The run in a folder, or None. A damaged one is as good as none: `smoothcert runs` names it."""
+    """The run in a folder, or None. A damaged one is as good as none: `smoothcert runs` names it.
+
+    So is a copy under another name: a file names its origin by the run's id, and is sought there.
+    """
     try:
-        return find_run(url, run.store)
+        found = find_run(url, run.store)
     except SmoothcertError:
         return None
+    return found if found is not None and found.run_id == url.rpartition("/")[2] else None
 
 
 def _votes_identity(run: Run, *, across: bool) -> object:

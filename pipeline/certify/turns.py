@@ -29,7 +29,7 @@ def turns_of(weights: Mapping[str, int], memory: int) -> list[list[str]]:
 
 def turns_in_words(turns: Sequence[Sequence[str]], weights: Mapping[str, int], memory: int) -> Iterator[str]:
     """What the user must know about the turns, a line each; arguments as for `turns_of`."""
-    if len(turns) == 1:
+    if len(turns) <= 1:
         return
     total = sum(weights.values()) / _GIB
     yield (

@@ -1,22 +1,27 @@
 """Check the files that a run took over from another run against the files of that run.
 
 Whether their rows are right is checked as for any file (files.py), and by a replay. Here the question is whether a file
-says truly where its rows come from.
+says truly where its rows come from, and whether the votes there are those of this run.
 """
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smoothcert.pipeline.verify.findings import Finding, shown
-from smoothcert.pipeline.verify.record import CheckedRun, parse_json, reason_of
+from smoothcert.pipeline.verify.identity import flat
+from smoothcert.pipeline.verify.record import CheckedRun, parse_json, reason_of, same_json
 
 _ENTRY = "metadata adopted_from"
 _METADATA_KEY = b"smoothcert"
+_MAY_DIFFER = {"images.shards", "images.limit", "images.version", "votes_version"}
+"""Entries of the identity on which the rows of a tar do not depend; the votes_version is compared file by file."""
 
 
 class Adopted(NamedTuple):
@@ -34,10 +39,15 @@ class Adopted(NamedTuple):
 
 
 class CheckedAdoptions(NamedTuple):
-    """What is wrong, and what could not be checked."""
+    """What is wrong, and what could not be checked.
+
+    Attributes:
+        counts: number of files by the run that they come from, as _SUCCESS should have it; None if a file does not say.
+    """
 
     findings: list[Finding]
     notices: list[str]
+    counts: dict[str, int] | None
 
 
 def check_adopted(run: CheckedRun, files: Mapping[str, Adopted]) -> CheckedAdoptions:
@@ -50,18 +60,26 @@ def check_adopted(run: CheckedRun, files: Mapping[str, Adopted]) -> CheckedAdopt
         RequestError: the storage does not answer.
     """
     findings: list[Finding] = []
-    gone: dict[str, int] = {}
+    gone, counts = Counter[str](), Counter[str]()
     across = 0
-    output, _, _ = run.url.rpartition("/")
+    others: dict[str, list[str]] = {}
+    output = run.url.rpartition("/")[0] if "://" in run.url else str(Path(run.url).absolute().parent)
     for name, adopted in files.items():
         origin = adopted.origin
         if not _is_origin(origin):
             findings.append(Finding(name, f"is {shown(origin)}, expected run_id, file and sha256", _ENTRY))
             continue
+        run_id = origin["run_id"]
+        counts[run_id] += 1
         across += adopted.votes_version != run.record.votes_version
-        url = f"{output}/{origin['run_id']}/{origin['file']}"
-        if run.store.find(url) is None:
-            gone[origin["run_id"]] = gone.get(origin["run_id"], 0) + 1
+        if run_id not in others:
+            others[run_id] = _other_votes(run, f"{output}/{run_id}/run.json")
+        url = f"{output}/{run_id}/{origin['file']}"
+        if others[run_id]:
+            text = f"is {run_id}, a run of other votes: it differs in {', '.join(others[run_id])}"
+            findings.append(Finding(name, text, f"{_ENTRY}.run_id"))
+        elif run.store.find(url) is None:
+            gone[run_id] += 1
         else:
             findings += _differences(name, adopted, run.store.read(url))
     notices = [
@@ -70,7 +88,7 @@ def check_adopted(run: CheckedRun, files: Mapping[str, Adopted]) -> CheckedAdopt
     ]
     if across:
         notices.append(f"{across} files were taken over across versions: their votes_version is not the run's")
-    return CheckedAdoptions(findings, notices)
+    return CheckedAdoptions(findings, notices, dict(counts) if counts.total() == len(files) else None)
 
 
 def _is_origin(origin: Any) -> bool:
@@ -81,8 +99,22 @@ def _is_origin(origin: Any) -> bool:
     )
 
 
+def _other_votes(run: CheckedRun, url: str) -> list[str]:
+    """The entries of the identity by which another run, of which `url` is the run.json, has other votes."""
+    if run.store.find(url) is None:
+        return []
+    try:
+        content = parse_json(run.store.read(url))
+    except ValueError:
+        content = None
+    identity = content.get("identity") if isinstance(content, dict) else None
+    mine, there = flat(run.record.identity), flat(identity if isinstance(identity, dict) else {})
+    keys = sorted((mine.keys() | there.keys()) - _MAY_DIFFER)
+    return [key for key in keys if (key in mine) != (key in there) or not same_json(mine.get(key), there.get(key))]
+
+
 def _differences(name: str, adopted: Adopted, data: bytes) -> Iterator[Finding]:
-    """How the file differs from its origin, whose bytes are `data`."""
+    """How the file differs from its origin, whose bytes are `data`: the first difference, from which others follow."""
     origin = adopted.origin
     where = f"{origin['run_id']}/{origin['file']}"
     if (sha256 := hashlib.sha256(data).hexdigest()) != origin["sha256"]:
@@ -97,3 +129,4 @@ def _differences(name: str, adopted: Adopted, data: bytes) -> Iterator[Finding]:
         mine = getattr(adopted, key)
         if not isinstance(there, dict) or there.get(key) != mine:
             yield Finding(name, f"is {shown(mine)}, but that of {where} differs", f"metadata {key}")
+            return

@@ -14,6 +14,7 @@ states them.
     figures.py   sums up the rows                 processes.py  checks files side by side
     findings.py  what is wrong, and where         replay.py     casts votes again, with the model
     sources.py   finds its tars and checkpoint    evidence.py   says what that proves
+    adopted.py   compares files that were taken over with those of the run that they come from
 
 Found: all that contradicts the votes (prediction, counts, runner-up, max columns), the job (run id, identity, geometry,
 classes, limit), its own row (status, label, image size, nulls), the rows before it (key, index, place in the tar), the
@@ -107,7 +108,8 @@ def verify(
     evidence = None
     if success.is_there:
         all_readable = len(files.voted) == len(checked.shards)
-        findings += check_success(checked, success, published, files.totals if all_readable else None)
+        totals = files.totals if all_readable else None
+        findings += check_success(checked, success, published, totals, adoptions.counts)
     else:
         notices += [f"unfinished: {len(published)} of {len(checked.shards)} shards are published"]
     if replay:

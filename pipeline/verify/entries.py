@@ -1,8 +1,8 @@
 """The entries of run.json and _SUCCESS that are compared with nothing: each must have its type.
 
 A mistake in one of them is a finding, and the check goes on. Entries that determine the votes are left to identity.py,
-which compares each with the identity, and figures of the rows to figures.py, which counts them. An entry with a default
-may be missing: an older run lacks newer entries.
+which compares each with the identity, and figures of the rows and files to figures.py, which counts them. An entry with
+a default may be missing: an older run lacks newer entries.
 
 Not covered: the entries that the check needs (record.py).
 """

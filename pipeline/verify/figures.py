@@ -4,7 +4,7 @@ Not covered: whether the rows themselves are right (rows.py).
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -115,7 +115,11 @@ class Totals:
 
 
 def check_success(
-    run: CheckedRun, success: Success, published: Collection[str], totals: Totals | None
+    run: CheckedRun,
+    success: Success,
+    published: Collection[str],
+    totals: Totals | None,
+    adopted_from: Mapping[str, int] | None,
 ) -> Iterator[Finding]:
     """_SUCCESS against the files and the rows.
 
@@ -124,6 +128,7 @@ def check_success(
         success: its _SUCCESS, which exists.
         published: names of the files that are there.
         totals: of all files of the run; None if not all could be read.
+        adopted_from: number of files by the run that they were taken over from; None if a file says it wrongly.
     """
     yield from (Finding(name, MISSING_FILE) for name in run.shards if name not in published)
     if success.record is None:
@@ -137,6 +142,9 @@ def check_success(
     for name, found, given in _compared(run, success.record, totals):
         if not same_json(found, given):
             yield Finding(SUCCESS, f"is {shown(found)}, the rows give {shown(given)}", name)
+    recorded = (success.record.model_extra or {}).get("adopted_from", {})  # an older run lacks it
+    if adopted_from is not None and not same_json(recorded, adopted_from):
+        yield Finding(SUCCESS, f"is {shown(recorded)}, the files give {shown(adopted_from)}", "adopted_from")
 
 
 def _compared(run: CheckedRun, success: SuccessRecord, totals: Totals) -> Iterator[tuple[str, Any, Any]]:

@@ -181,10 +181,12 @@ def _check_schema(task: FileTask, found: pa.Schema) -> Iterator[Finding]:
 def _check_metadata(task: FileTask, metadata: FileMetadata, table: pa.Table) -> Iterator[Finding]:
     described = metadata.shard if isinstance(metadata.shard, dict) else {}
     geometry = task.job.ablation.model_dump() | {"crop": task.job.preprocess.crop}
+    is_adopted = metadata.adopted is not None and type(metadata.votes_version) is int  # perhaps across versions
+    expected_version = metadata.votes_version if is_adopted else task.votes_version
     for entry, found, expected in (
         ("columns_sha256", metadata.columns_sha256, columns_sha256(table)),
         ("geometry", metadata.geometry, geometry),
-        ("votes_version", metadata.votes_version, metadata.votes_version if metadata.adopted else task.votes_version),
+        ("votes_version", metadata.votes_version, expected_version),
         ("shard", [described.get("name"), described.get("size")], [task.shard.name, task.shard.size]),
     ):
         if not same_json(found, expected):

@@ -37,7 +37,7 @@ def check_record(run: CheckedRun) -> Iterator[Finding]:
     run_id = _run_id_of(record.identity)
     if run_id != record.run_id:
         yield Finding(RUN_JSON, f"is {shown(record.run_id)}, the identity gives {run_id}", "run_id")
-    stored, expected = _flat(record.identity), _flat(_identity_of(record, job))
+    stored, expected = flat(record.identity), flat(_identity_of(record, job))
     for key in sorted(stored.keys() | expected.keys()):
         found, given = (side.get(key, "left out") for side in (stored, expected))
         if not same_json(found, given):
@@ -84,7 +84,7 @@ def _without_defaults(part: Mapping[str, Any], usual: Mapping[str, Any]) -> dict
     }
 
 
-def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+def flat(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Its entries, named PART.KEY, or PART where a part is a single value."""
     parts = {part: value if isinstance(value, dict) else {"": value} for part, value in identity.items()}
     return {f"{part}.{key}".rstrip("."): value for part, values in parts.items() for key, value in values.items()}

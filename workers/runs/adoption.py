@@ -64,6 +64,7 @@ class Adoption:
         run_id, run_url: of the run that takes over.
         store: holds both runs.
         environment: versions, decoder and device of this machine.
+        schema: the columns of the run.
         across: whether files of other versions and devices may be taken over.
     """
 
@@ -71,6 +72,7 @@ class Adoption:
     run_url: str
     store: Store
     environment: Mapping[str, Any]
+    schema: pa.Schema
     across: bool = False
 
     def adopt(self, task: ShardTask, source: Source, tar_sha256: str) -> Adopted | None:
@@ -108,8 +110,8 @@ class Adoption:
             if metadata.run_id != source.run_id or not self._fits(metadata, tar_sha256):
                 return None
             rows = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
-            if votes_table.columns_sha256(rows) != metadata.columns_sha256:
-                return None
+            if not rows.schema.equals(self.schema) or votes_table.columns_sha256(rows) != metadata.columns_sha256:
+                return None  # columns differ in files of other versions
         except (SmoothcertError, pa.ArrowException, OSError, ValueError):
             return None
         sha256 = hashlib.sha256(data).hexdigest()
