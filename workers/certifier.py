@@ -28,7 +28,7 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 import torch
 
-from smoothcert.manifests.errors import RequestError, ShardError
+from smoothcert.manifests.errors import RequestError, ShardError, SmoothcertError
 from smoothcert.manifests.identity import VOTES_VERSION
 from smoothcert.manifests.job import Job
 from smoothcert.workers.ablations.kinds import ablations_of
@@ -187,10 +187,11 @@ class Certifier:
         """
         wanted = [run_id for run_id in self._assignments if run_ids is None or run_id in run_ids]
         start = time.monotonic()
+        errors = list[Exception]()
         with naming(task.shard):
             with fetched(task.shard, self._store) as shard:
-                adopted = yield from self._adopt(task, shard, wanted, start)
-                ready = yield from self._ready([run_id for run_id in wanted if run_id not in adopted])
+                missing = yield from self._adopt(task, shard, wanted, start, errors)
+                ready = yield from self._ready(missing, errors)
                 voted = yield from self._vote(task, shard, ready)
                 tars = {
                     run_id: TarFacts(
@@ -198,38 +199,42 @@ class Certifier:
                     )
                     for run_id, one in voted.items()
                 }
-            errors = list[Exception]()
             for run_id, one in voted.items():
                 try:
-                    yield self._publish(task, run_id, one, tars[run_id], start)
-                except RequestError as error:
-                    yield Refusal(run_id, str(error))
-                except Exception as error:  # the files of the other runs come first
-                    errors.append(error)
+                    report = self._publish(task, run_id, one, tars[run_id], start)
+                except Exception as error:
+                    yield from _set_aside(run_id, error, errors)
+                else:
+                    yield report
             if errors:
-                raise errors[0]
+                raise min(errors, key=_is_mild)
 
     def _adopt(
-        self, task: ShardTask, shard: FetchedShard, run_ids: Sequence[str], start: float
-    ) -> Generator[ShardReport, None, set[str]]:
-        """Take over what other runs have published from the same tar. Returns the runs that have their file now."""
-        done = set[str]()
+        self, task: ShardTask, shard: FetchedShard, run_ids: Sequence[str], start: float, errors: list[Exception]
+    ) -> Generator[ShardReport | Refusal, None, list[str]]:
+        """Take over what other runs have published from the same tar. Returns the runs that still lack the shard."""
+        missing = []
         for run_id in run_ids:
-            assignment = self._assignments[run_id]
-            if (found := self._adopted(task, shard, assignment)) is not None:
-                done.add(run_id)
-                yield ShardReport(
-                    run_id,
-                    task,
-                    found.statuses,
-                    seconds=time.monotonic() - start,
-                    turn_s=0.0,
-                    waited_s=0.0,
-                    published=found.published,
-                    node=platform.node(),
-                    adopted_from=found.run_id,
-                )
-        return done
+            try:
+                found = self._adopted(task, shard, self._assignments[run_id])
+            except Exception as error:
+                yield from _set_aside(run_id, error, errors)
+                continue
+            if found is None:
+                missing.append(run_id)
+                continue
+            yield ShardReport(
+                run_id,
+                task,
+                found.statuses,
+                seconds=time.monotonic() - start,
+                turn_s=0.0,
+                waited_s=0.0,
+                published=found.published,
+                node=platform.node(),
+                adopted_from=found.run_id,
+            )
+        return missing
 
     def _adopted(self, task: ShardTask, shard: FetchedShard, assignment: Assignment) -> Adopted | None:
         """The file that is taken over for a shard of a run, if there is one."""
@@ -247,15 +252,17 @@ class Certifier:
         found = (adoption.adopt(task, source, shard.sha256) for source in sources)
         return next((adopted for adopted in found if adopted is not None), None)
 
-    def _ready(self, run_ids: Sequence[str]) -> Generator[Introduction | Refusal, None, list[str]]:
+    def _ready(
+        self, run_ids: Sequence[str], errors: list[Exception]
+    ) -> Generator[Introduction | Refusal, None, list[str]]:
         """Load the models and introduce them. Returns the runs that can vote."""
         ready = []
         for run_id in run_ids:
             if run_id not in self._admitted:
                 try:
                     introduction = self.introduce(run_id)
-                except RequestError as error:
-                    yield Refusal(run_id, str(error))
+                except Exception as error:
+                    yield from _set_aside(run_id, error, errors)
                     continue
                 yield introduction  # who hears it may refuse the run before we go on
             if run_id not in self._refused:
@@ -273,8 +280,12 @@ class Certifier:
             together.setdefault(self._readers[run_id].settings, []).append(run_id)
         images = done = 0
         for number, group in enumerate(together.values()):
-            with closing(ahead(self._readers[group[0]].batches(shard, task.limit), _BATCHES_AHEAD)) as batches:
-                for done in self._vote_together(task, batches, {run_id: voted[run_id] for run_id in group}):
+            decoded = self._readers[group[0]].batches(shard, task.limit)
+            with (
+                closing(ahead(decoded, _BATCHES_AHEAD)) as batches,
+                closing(self._vote_together(task, batches, {run_id: voted[run_id] for run_id in group})) as steps,
+            ):
+                for done in steps:
                     yield (number * images + done) // len(together)
             images = done
         for one in voted.values():
@@ -282,7 +293,9 @@ class Certifier:
                 _require_all_images(task, len(one.rows))
         return voted
 
-    def _vote_together(self, task: ShardTask, batches: Iterator[Batch], voted: Mapping[str, _Voted]) -> Iterator[int]:
+    def _vote_together(
+        self, task: ShardTask, batches: Iterator[Batch], voted: Mapping[str, _Voted]
+    ) -> Generator[int, None, None]:
         """Add the votes on a shard of runs that see the same pixels, in its turn: the number of images done so far."""
         batch, done = next(batches, None), 0  # before the turn: another shard computes meanwhile
         with self._turn:
@@ -381,6 +394,19 @@ class Certifier:
                 raise RequestError(f"{job.model.checkpoint} changed since the run was planned; start again")
             load = partial(load_voter, allow_code=assignment.allow_code)
             return self._computed(load, job, checkpoint, assignment.checkpoint_key, self._device)
+
+
+def _set_aside(run_id: str, error: Exception, errors: list[Exception]) -> Iterator[Refusal]:
+    """A run fails, and the others go on: a wrong request is said at once, any other error is raised after them."""
+    if isinstance(error, RequestError):
+        yield Refusal(run_id, str(error))
+    else:
+        errors.append(error)
+
+
+def _is_mild(error: Exception) -> tuple[bool, bool]:
+    """What an error costs, the dearest first: it broke the process; the shard is tried again; it fails for good."""
+    return isinstance(error, SmoothcertError), isinstance(error, ShardError)
 
 
 def _reader_of(job: Job, threads: int, device: torch.device) -> PixelReader:

@@ -8,7 +8,6 @@ Not covered: what happens to a shard (workers/certifier.py); which actor gets it
 
 import os
 import threading
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import ray
 
 from smoothcert.pipeline.certify.attempts import SHARDS_PER_ACTOR
 from smoothcert.pipeline.certify.plan import Plan, certifier_of
-from smoothcert.workers.runs.shard_task import Introduction, ShardTask, Step, TriedOut
+from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, Step, TriedOut
 
 if TYPE_CHECKING:
     from smoothcert.workers.certifier import Certifier
@@ -35,7 +34,7 @@ class CertifierActor:
 
     def __init__(self, plans: Sequence[Plan], threads: int) -> None:
         self._plans, self._threads = plans, threads
-        self._answers = defaultdict[str, threading.Event](threading.Event)  # to the introductions, by run
+        self._answers = {plan.run.run_id: threading.Event() for plan in plans}  # to the introductions
         self._stopping = threading.Event()
         self._loading = threading.Lock()
         self._loaded: Certifier | None = None  # loaded in the first task: Ray loses a constructor's exception
@@ -81,5 +80,5 @@ class CertifierActor:
                 yield step
                 if isinstance(step, Introduction):
                     self._answers[step.run_id].wait()  # or it could publish before the driver has compared it
-                if self._stopping.is_set():
+                if self._stopping.is_set() and not isinstance(step, ShardReport):  # the other runs have their votes
                     return

@@ -39,7 +39,11 @@ class Alike:
         self._tolerance, self._strict = _LOGIT_TOLERANCE[dtype], strict
         self._first: Introduction | None = None
         self._environments: set[str] = set()
-        for environment in published:
+        self.add_published(published)
+
+    def add_published(self, environments: Iterable[str]) -> None:
+        """Compare the environments of published files; errors as for the constructor."""
+        for environment in environments:
             self._add_environment(environment)
 
     def check(self, actor: Introduction) -> None:

@@ -32,17 +32,19 @@ def conclude(entry: Entry, console: Console) -> Conclusion:
     """Check what is published, write _SUCCESS if nothing is missing, and print the table and what else to know.
 
     Raises:
+        RequestError: versions or devices must not differ, but those of the files do.
         RunError: a file is damaged, or _SUCCESS exists and names other files.
     """
     plan = entry.plan
     summary = summarise(plan.run, plan.job)
+    entry.alike.add_published(summary.environments)
     complete = len(summary.files) == len(plan.tasks)
     if complete:
         _finish(plan, summary)
     faults = list(faults_of(summary, plan.job))
     images_per_second = None if entry.diary is None else entry.diary.images_per_second
     show(console, summary_table(summary, plan.job, _title(plan, complete=complete), images_per_second))
-    left = [str(entry.fault)] if entry.fault is not None else []
+    left = [str(entry.fault)] if entry.fault is not None and not complete else []
     reasons = [*left, *(failure.reason for failure in entry.failures), *faults]
     for line in [*(f"failed: {reason}" for reason in reasons), *_remarks(plan, summary)]:
         say(console, line)

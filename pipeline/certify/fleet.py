@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
+from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Execution
 from smoothcert.pipeline.certify.actor import ACTOR_OPTIONS, CertifierActor
 from smoothcert.pipeline.certify.attempts import STALLED_S, Attempts
 from smoothcert.pipeline.certify.events import Beat, CannotStart, Event, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.certify.plan import Plan
 from smoothcert.pipeline.cluster import resources
-from smoothcert.pipeline.cluster.ray_errors import cause_of
+from smoothcert.pipeline.cluster.ray_errors import cause_of, is_ours
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, Step
 
 LOOK_S = 5.0  # between looks at which actors are alive and how many machines there are
@@ -165,9 +165,9 @@ class Fleet:
         return self._attempts.machine_of(member)
 
     def close(self) -> None:
-        """End all actors: others take their place."""
+        """End all actors: others take their place, or the work is over."""
         for member in list(self._members):
-            self.end(member)
+            self._kill(member)
 
     def end(self, member: Member) -> None:
         """End an actor that has no shards."""
@@ -252,8 +252,9 @@ class Fleet:
             self._attempts.runs(member, ray.get(life, timeout=SILENT_S))
         except RayError as error:
             if self._attempts.machine_of(member) is None:
-                yield from self._attempts.cannot_start(member, str(cause_of(error)), time.monotonic())
+                cannot_start = self._attempts.cannot_start(member, str(cause_of(error)), time.monotonic())
                 self._kill(member)
+                yield from cannot_start
             elif not self._attempts.has_shards(member):
                 self.end(member)
             elif not isinstance(error, RayActorError):  # else its streams report the death
@@ -302,7 +303,7 @@ class Fleet:
         cause = cause_of(error)
         if isinstance(cause, RequestError):
             raise cause from None
-        on_purpose = isinstance(error, RayTaskError) and isinstance(error.cause, SmoothcertError)
+        on_purpose = is_ours(error)
         alive = self._alive_in_doubt(member)  # asks Ray: an interrupt here must find the stream
         del self._streams[stream]
         decision = self._attempts.failed(member, task, cause, alive, on_purpose=on_purpose)

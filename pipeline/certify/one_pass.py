@@ -219,7 +219,8 @@ class _Listener:
                 self._note(event.run_ids, event, ends=True)
             case Requeued():
                 self._note(event.run_ids, event, ends=False)
-        self._progress.show(event)
+        if not (isinstance(event, ShardReport) and self._entries[event.run_id].fault):  # it counts no more
+            self._progress.show(event)
 
     def _note(self, run_ids: Sequence[str], event: Event, *, ends: bool) -> None:
         for run_id in run_ids:

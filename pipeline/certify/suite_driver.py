@@ -9,7 +9,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
+from smoothcert.manifests.errors import RequestError, SmoothcertError
 from smoothcert.manifests.suite import Suite
 from smoothcert.pipeline.certify.conclusion import conclude
 from smoothcert.pipeline.certify.one_pass import Entry, certify_missing, enter
@@ -63,7 +63,8 @@ def certify_suite(
     Returns:
         What became of each entry.
     Raises:
-        RequestError, RunError: no entry can be planned, for a reason that is the same for all.
+        RequestError, RunError: no entry can be planned, for a reason that is the same for all. Any other error is
+            the outcome of the entries that it concerns.
     """
     console = console_of(stderr=json_to is not None)
     plans, faults = plans_of(suite, allow_code=allow_code, adopt_across=adopt_across)
@@ -125,22 +126,23 @@ def _work_on(entries: list[Entry], console: Console) -> None:
         return
     try:
         certify_missing(todo, console)
-    except RunError as error:
+    except SmoothcertError as error:
         for entry in todo:
-            entry.fault = entry.fault or error
+            if entry.fault is None and entry.plan.run.missing():
+                entry.fault = error
 
 
 def _conclude(entry: Entry | None, fault: SmoothcertError | None, console: Console) -> tuple[Outcome, dict[str, Any]]:
     """What became of an entry, or of its fault before it could begin; and the same for JSON."""
-    if entry is not None and not isinstance(entry.fault, RequestError):
+    if entry is not None and isinstance(entry.fault, RequestError):
+        fault = entry.fault
+    if entry is not None and fault is None:
         try:
             outcome, described = conclude(entry, console)
         except SmoothcertError as error:
             fault = error
         else:
             return outcome, {"state": outcome.state, "problems": list(outcome.problems)} | described
-    elif entry is not None:
-        fault = entry.fault
     outcome = Outcome(
         "refused" if isinstance(fault, RequestError) else "unfinished",
         (str(fault),),

@@ -9,9 +9,9 @@ from ray.exceptions import RayError
 
 from smoothcert.manifests.errors import ShardError
 from smoothcert.pipeline.certify.canary import Canary
-from smoothcert.pipeline.certify.fleet import LOST, Fleet
+from smoothcert.pipeline.certify.fleet import LOST, Fleet, Member
 from smoothcert.pipeline.certify.plan import Plan
-from smoothcert.pipeline.cluster.ray_errors import cause_of
+from smoothcert.pipeline.cluster.ray_errors import cause_of, is_ours
 from smoothcert.pipeline.cluster.resources import alive_among
 from smoothcert.workers.runs.shard_task import ShardTask, TriedOut
 
@@ -27,8 +27,9 @@ def try_out(scout: "Scout", plan: Plan) -> tuple[str, ...]:
     Returns:
         What the user should know about the job, a line each.
     Raises:
-        RequestError: the model cannot be loaded, no actor can start, or nearly all labels are wrong.
-        RunError: nearly none of the images can be voted on, or no machine came.
+        RequestError: the model cannot be loaded or gives NaN, no actor can start, or nearly all labels or sizes are
+            wrong.
+        RunError: nearly none of the images can be decoded, or no machine came.
     """
     canary, notices = Canary(plan.job), tuple[str, ...]()
     unpublished = {task.index for task in plan.todo}
@@ -56,34 +57,47 @@ class Scout:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._member = fleet.first_member()
+        self._member: Member | None = fleet.first_member()
         self._losses = Counter[str]()
 
     def memory_bytes(self, gpus: float) -> int:
-        """The memory of the actor, which asked for this many GPUs."""
-        memory: int = self._fleet.answer_of(self._member, self._member.actor.memory_bytes.remote(gpus))
+        """The memory of the actor, which asked for this many GPUs.
+
+        Raises:
+            SmoothcertError: the actor was lost, or cannot work.
+        """
+        member = self._ready_member()
+        try:
+            memory: int = self._fleet.answer_of(member, member.actor.memory_bytes.remote(gpus))
+        except RayError as error:
+            raise cause_of(error) from None
         return memory
 
     def try_out(self, task: ShardTask, run_id: str) -> TriedOut | None:
         """Vote on a shard; None if the actor was lost, or if the tar is bad, which its own turn will report."""
+        member = self._ready_member()
         try:
-            answer = self._member.actor.try_out.remote(task, _IMAGES, run_id)
-            tried: TriedOut = self._fleet.answer_of(self._member, answer)
+            tried: TriedOut = self._fleet.answer_of(member, member.actor.try_out.remote(task, _IMAGES, run_id))
             return tried
         except RayError as error:
             cause = cause_of(error)
-            if not isinstance(cause, ShardError):
-                if not isinstance(error, LOST):
-                    raise cause from None
-                gives_up = self._gives_up(run_id)
-                self._fleet.end(self._member)  # the shard or the machine ended it; another may do better
-                self._member = self._fleet.first_member()
-                if gives_up:
-                    raise cause from None
+            if isinstance(cause, ShardError):
+                return None
+            lost = isinstance(error, LOST)
+            gives_up = not lost or self._lost_too_often(member, run_id)
+            if lost or not is_ours(error):  # another model must not vote in a process that this one broke
+                self._fleet.end(member)
+                self._member = None
+            if gives_up:
+                raise cause from None
             return None
 
-    def _gives_up(self, run_id: str) -> bool:
-        """Whether the actor was lost too often on behalf of a run."""
-        if alive_among([self._fleet.machine_of(self._member)]):  # the end of a machine is not the model's fault
+    def _ready_member(self) -> Member:
+        self._member = self._member or self._fleet.first_member()
+        return self._member
+
+    def _lost_too_often(self, member: Member, run_id: str) -> bool:
+        """Count the loss of an actor on behalf of a run."""
+        if alive_among([self._fleet.machine_of(member)]):  # the end of a machine is not the model's fault
             self._losses[run_id] += 1
         return self._losses[run_id] >= self._fleet.execution.max_attempts

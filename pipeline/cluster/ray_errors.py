@@ -23,6 +23,11 @@ def cause_of(error: Exception) -> SmoothcertError:
     return RunError(describe(cause))
 
 
+def is_ours(error: Exception) -> bool:
+    """Whether our code raised it on purpose in an actor; any other error may have broken the actor's process."""
+    return isinstance(error, RayTaskError) and isinstance(error.cause, SmoothcertError)
+
+
 def describe(error: Exception) -> str:
     """What was raised, in one line; for an error of Ray that holds a traceback, the last line of it."""
     text = essence(str(error))

@@ -83,7 +83,7 @@ class Adoption:
             source: the file to take over.
             tar_sha256: of the shard's tar, in hex.
         Returns:
-            None if the source does not fit or is damaged.
+            What was taken over; None if the source does not fit or is damaged.
         Raises:
             ShardError: another writer's file holds other images.
         """
@@ -91,6 +91,8 @@ class Adoption:
         if found is None:
             return None
         rows, metadata, origin = found
+        if task.limit is None and task.shard.images not in (None, len(rows)):
+            return None  # the index file lists another number of images: the shard fails in its own turn
         shard = ShardFileRecord(name=task.shard.name, size=task.shard.size, fingerprint=task.shard.fingerprint)
         described = metadata.model_copy(update={"run_id": self.run_id, "shard": shard, "adopted_from": origin})
         published = self.store.publish(self.run_url, task.file_name, votes_table.as_file(rows, described))
@@ -104,7 +106,9 @@ class Adoption:
         url = f"{source.run_url}/{source.file}"
         try:
             run = find_run(source.run_url, self.store)
-            success = None if run is None else run.success()
+            if run is None:  # prune has begun with it
+                return None
+            success = run.success()
             data = self.store.read(url)
             metadata = parse_metadata(data, url)
             if metadata.run_id != source.run_id or not self._fits(metadata, tar_sha256):
@@ -123,7 +127,5 @@ class Adoption:
         """Whether the rows come from the same tar and, unless `across`, from code and a device like ours."""
         if metadata.shard_sha256 != tar_sha256:
             return False
-        alike = metadata.votes_version == VOTES_VERSION and environment_of(metadata.environment) == environment_of(
-            self.environment
-        )
-        return alike or self.across
+        ours, its = environment_of(self.environment), environment_of(metadata.environment)
+        return self.across or (metadata.votes_version == VOTES_VERSION and its == ours)

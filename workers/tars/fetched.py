@@ -6,7 +6,7 @@ Not covered: its samples (shard_reader.py) and their pixels (pixels.py).
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -26,15 +26,12 @@ class FetchedShard:
     """
 
     tar: Path
+    _contents: dict[Images, TarContents] = field(default_factory=dict)
 
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the tar, in hex."""
         return sha256_of(self.tar)
-
-    @cached_property
-    def _contents(self) -> dict[Images, TarContents]:
-        return {}
 
     def contents(self, images: Images) -> TarContents:
         """What the headers say. They are checked once for all who call the same members images and labels.

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,11 @@ class MadeUpCertifier:
 
 
 @pytest.fixture
-def plans(monkeypatch: pytest.MonkeyPatch) -> Sequence[str]:
+def plans(monkeypatch: pytest.MonkeyPatch) -> Sequence[Any]:
     """What the certifier is made of; this process has no GPU of Ray."""
-    made_of = ("plan",)
+    made_of = (SimpleNamespace(run=SimpleNamespace(run_id="run-0")),)
 
-    def certifier_of(plans: Sequence[str], threads: int) -> MadeUpCertifier:
+    def certifier_of(plans: Sequence[Any], threads: int) -> MadeUpCertifier:
         assert (plans, threads) == (made_of, 2)
         return MadeUpCertifier()
 
@@ -68,7 +69,7 @@ def actor_of(plans: Any) -> CertifierActor:
     return CertifierActor(plans, 2)
 
 
-def test_the_model_is_loaded_once_by_the_first_task(plans: Sequence[str]) -> None:
+def test_the_model_is_loaded_once_by_the_first_task(plans: Sequence[Any]) -> None:
     """Not by the constructor: of its errors Ray keeps the text alone."""
     one = actor_of(plans)
     assert MadeUpCertifier.made == 0
@@ -80,7 +81,7 @@ def test_the_model_is_loaded_once_by_the_first_task(plans: Sequence[str]) -> Non
 
 @pytest.mark.parametrize(("gpus", "visible"), [([], ""), ([3], "0")])
 def test_an_actor_without_a_gpu_sees_none(
-    gpus: list[int], visible: str, plans: Sequence[str], monkeypatch: pytest.MonkeyPatch
+    gpus: list[int], visible: str, plans: Sequence[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray hides GPUs only from actors that ask for some."""
     monkeypatch.setattr(ray, "get_gpu_ids", lambda: gpus)
@@ -88,7 +89,7 @@ def test_an_actor_without_a_gpu_sees_none(
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 
 
-def test_the_first_shard_waits_until_the_introduction_is_accepted(plans: Sequence[str]) -> None:
+def test_the_first_shard_waits_until_the_introduction_is_accepted(plans: Sequence[Any]) -> None:
     """Or it would publish while the driver still compares. Later shards need no introduction."""
     one, steps = actor_of(plans), list[Any]()
     thread = threading.Thread(target=lambda: steps.extend(one.certify(task_of(0), RUNS)))
@@ -101,14 +102,14 @@ def test_the_first_shard_waits_until_the_introduction_is_accepted(plans: Sequenc
     assert list(one.certify(task_of(1), RUNS)) == [1, 2, 3, report_of(task_of(1))]
 
 
-def test_a_run_that_is_not_accepted_gets_no_votes(plans: Sequence[str]) -> None:
+def test_a_run_that_is_not_accepted_gets_no_votes(plans: Sequence[Any]) -> None:
     """It votes otherwise than the others, or its request is wrong."""
     one = actor_of(plans)
     one.admit("run-0", accepted=False)
     assert list(one.certify(task_of(0), RUNS)) == [INTRODUCTION]
 
 
-def test_a_stop_ends_a_shard_after_its_batch(plans: Sequence[str]) -> None:
+def test_a_stop_ends_a_shard_after_its_batch(plans: Sequence[Any]) -> None:
     """And closes what it has open."""
     one = actor_of(plans)
     one.admit("run-0")
