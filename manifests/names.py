@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 _USER_OF_URL = re.compile(r"(https?://)[^\s/]*@", re.IGNORECASE)
-_QUERY_OF_URL = re.compile(r"(https?://[^\s?]+)\?\S*?(?=[]};:,.)'\"`]*(?:\s|$))", re.IGNORECASE)
+_QUERY_OF_URL = re.compile(r"(https?://[^\s?]+)\?(?:\.{3}|\S*?)(?=[]};:,.)'\"`]*(?:\s|$))", re.IGNORECASE)
 _MAX_CHARACTERS = 80
 _END = 40  # characters; the name of a file stays whole at the end of its path
 

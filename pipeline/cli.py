@@ -16,7 +16,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import RuleName
 from smoothcert.manifests.version import __version__
 from smoothcert.pipeline.compare.reasons import Reason
-from smoothcert.pipeline.console.exit_codes import ends_with_exit_code, stdout_alone
+from smoothcert.pipeline.console.exit_codes import ends_with_exit_code, ends_with_verdict, stdout_alone
 from smoothcert.pipeline.console.looks import console_of, say, show
 
 if TYPE_CHECKING:  # pydantic takes longer to load than all else
@@ -57,6 +57,12 @@ Overrides = Annotated[
 ]
 Limit = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the first N images; the run is marked PARTIAL.")
+]
+StrictVersions = Annotated[
+    bool, typer.Option("--strict-versions", help="Refuse machines whose versions or devices differ.")
+]
+UnsafeOverwrite = Annotated[
+    bool, typer.Option("--unsafe-overwrite", help="Continue even if the output lets files be overwritten.")
 ]
 AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Run the code that model.architecture names (python:...).")
@@ -189,12 +195,8 @@ def certify(
     overrides: Overrides = None,
     limit: Limit = None,
     as_json: AsJson = False,
-    strict_versions: Annotated[
-        bool, typer.Option("--strict-versions", help="Refuse machines whose versions or devices differ.")
-    ] = False,
-    unsafe_overwrite: Annotated[
-        bool, typer.Option("--unsafe-overwrite", help="Continue even if the output lets files be overwritten.")
-    ] = False,
+    strict_versions: StrictVersions = False,
+    unsafe_overwrite: UnsafeOverwrite = False,
     allow_code: AllowCode = False,
     adopt_across: AdoptAcross = False,
 ) -> int:
@@ -212,6 +214,67 @@ def certify(
     }
     loaded = _load(job, overrides, limit)
     return certify_all_of(loaded, **options) if isinstance(loaded, Suite) else certify_all(loaded, **options)
+
+
+@app.command()
+@ends_with_verdict
+def nightly(
+    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="Suite file (YAML).", show_default=False)],
+    overrides: Overrides = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="A trial: only the first N images; no baseline moves by itself."),
+    ] = None,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            "--notify",
+            metavar="URL",
+            envvar="SMOOTHCERT_NOTIFY",
+            help="Post the verdict to this webhook as JSON; in Slack's form to Slack, or if the URL ends with #slack.",
+        ),
+    ] = None,
+    strict_versions: StrictVersions = False,
+    unsafe_overwrite: UnsafeOverwrite = False,
+    allow_code: AllowCode = False,
+    adopt_across: Annotated[
+        bool, typer.Option("--adopt-across", help="Take over shards of other devices and versions of the votes, too.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Certify a suite, compare each entry with its baseline, apply the gates, and write OUTPUT/history.
+
+    Exit code 1: a gate tripped, or figures cannot be trusted; 2: the request is wrong; 3: a run did not finish, so run
+    the same command again.
+    """
+    from smoothcert.pipeline.nightly.night import Options
+    from smoothcert.pipeline.nightly.night import nightly as run_night
+    from smoothcert.workers.networks.described_jobs import load_suite
+
+    overrides = [*(overrides or []), *([] if limit is None else [f"images.limit={limit}"])]
+    return run_night(
+        load_suite(suite, overrides),
+        Options(strict_versions, unsafe_overwrite, allow_code, adopt_across),
+        notify=notify,
+        moves_baselines=limit is None,
+        json_to=stdout_alone() if as_json else None,
+    )
+
+
+@app.command()
+@ends_with_exit_code
+def accept(run: RunFolder, storage: StorageSettings = None, as_json: AsJson = False) -> None:
+    """Make a run the baseline of the entries of suites whose nights made it."""
+    from smoothcert.pipeline.nightly.accept import accept as accept_run
+
+    accepted, damaged = accept_run(run, _storage(storage))
+    if as_json:
+        print(json.dumps([one.as_json() for one in accepted]))
+    else:
+        for one in accepted:
+            say(console_of(), one.line)
+    for line in damaged:
+        say(console_of(stderr=True), f"notice: {line}")
 
 
 @app.command()

@@ -24,6 +24,7 @@ from smoothcert.manifests.suite import SHARED, SuiteFile
 from smoothcert.manifests.training import Training
 from smoothcert.manifests.yaml_file import Part
 from smoothcert.pipeline.compare.pairs import CHANGES
+from smoothcert.pipeline.nightly.records import AcceptanceRecord, NightRecord
 from smoothcert.pipeline.pack.records import PackIndex
 from smoothcert.pipeline.query.answers import SCHEMA
 from smoothcert.pipeline.report.record import KEYS
@@ -224,6 +225,15 @@ def files_page() -> str:
         _record(DriverRecord),
         "### quarantine/TIME/",
         "Files that `smoothcert repair` moved away, as they were, under the names that they had in the run.",
+        "## nightly: OUTPUT/history/",
+        "`index.html` is the page, made from the records; `reports/NIGHT/ENTRY/` has the pages of a night.",
+        "### nights/NIGHT.json",
+        "A night, published once. The names sort by time.",
+        _record(NightRecord),
+        "### accepted/HASH-TIME-UNIQUE.json",
+        "A run becomes the baseline of an entry, whose hash the name has. Published once; the last one of an entry "
+        "counts.",
+        _record(AcceptanceRecord),
         "## query --parquet OUT",
         "A row for each question and image. The metadata under the key `smoothcert` is a JSON object with `run_id`, "
         "`job`, `checkpoint_sha256`, `complete`, `partial`, `shards` and `published` ([json.md](../json.md)). The "

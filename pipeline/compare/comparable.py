@@ -3,8 +3,9 @@
 Not covered: which images of the two runs are the same (pairs.py).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import differences
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.workers.runs.run import Run
@@ -18,6 +19,20 @@ _KEYS = {
     "preprocess": Reason.preprocessing,
 }
 """Key paths of the identity whose difference is a reason; a longer path goes before a shorter one."""
+
+
+class IncomparableError(RequestError):
+    """Two runs cannot be compared.
+
+    Args:
+        reasons: why not; each could be allowed.
+    """
+
+    def __init__(self, reasons: Mapping[Reason, str]) -> None:
+        lines = [f"the runs cannot be compared: {why}" for why in reasons.values()]
+        remedy = " ".join(f"--allow {reason}" for reason in reasons)
+        super().__init__("\n".join([*lines[:-1], f"{lines[-1]}; name other runs, or compare them anyway: {remedy}"]))
+        self.reasons = reasons
 
 
 def differing_keys(base: Run, new: Run) -> list[str]:

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from smoothcert.manifests.arguments import number
 from smoothcert.manifests.errors import RequestError
-from smoothcert.pipeline.compare.comparable import differing_keys, reasons_against
+from smoothcert.pipeline.compare.comparable import IncomparableError, differing_keys, reasons_against
 from smoothcert.pipeline.compare.measures import Bools, Certified
 from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Ints, Pairs, names_of, pair
 from smoothcert.pipeline.compare.reasons import Reason
@@ -207,9 +207,7 @@ def _measures(base: Run, new: Run, patches: Patch | Sequence[Patch]) -> list[Cer
 
 def _refuse(reasons: Mapping[Reason, str], allow: Collection[Reason]) -> None:
     if refused := {reason: why for reason, why in reasons.items() if reason not in allow}:
-        lines = [f"the runs cannot be compared: {why}" for why in refused.values()]
-        remedy = " ".join(f"--allow {reason}" for reason in refused)
-        raise RequestError("\n".join([*lines[:-1], f"{lines[-1]}; name other runs, or compare them anyway: {remedy}"]))
+        raise IncomparableError(refused)
 
 
 def _alone_in_common_shards(pairs: Pairs) -> int:

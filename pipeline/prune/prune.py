@@ -3,8 +3,7 @@
 Not covered: which runs that are (choice.py); how a run is deleted (deletion.py).
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -14,8 +13,8 @@ from rich.console import Console
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage
-from smoothcert.manifests.names import one_line
 from smoothcert.pipeline.console.looks import number_of, say
+from smoothcert.pipeline.nightly.history import baseline_runs
 from smoothcert.pipeline.overview.runs_list import runs_of
 from smoothcert.pipeline.overview.stored import Stored, stored_of
 from smoothcert.pipeline.prune.choice import Choice, choose, rules_of
@@ -72,26 +71,8 @@ def plan_pruning(output: str, keep: Sequence[str], storage: Storage, now: dateti
         if not rests:
             raise
         found, damaged = [], []
-    choices = choose(stored_of(found, now), rules, baselines(output, storage), now)
+    choices = choose(stored_of(found, now), rules, baseline_runs(output, storage), now)
     return Pruning(tuple(choices), tuple(rests), tuple(damaged), storage)
-
-
-def baselines(output: str, storage: Storage) -> Mapping[str, str]:
-    """The runs that are baselines of nights, with what they are the baseline of, in words."""
-    store = AnyStore(storage)
-    latest: dict[tuple[str, str], str] = {}
-    for entry in store.files(f"{output.rstrip('/')}/history/accepted"):
-        try:
-            accepted = json.loads(store.read(entry.url))
-            latest[accepted["suite"], accepted["entry"]] = accepted["run_id"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise RequestError(
-                f"{entry.url} is damaged ({one_line(error)}), so a baseline is unknown; restore it"
-            ) from None
-    found: dict[str, str] = {}
-    for (suite, name), run_id in latest.items():
-        found[run_id] = f"{found[run_id]}, {name} of {suite}" if run_id in found else f"{name} of {suite}"
-    return found
 
 
 def delete_all(pruning: Pruning) -> list[str]:

@@ -108,6 +108,18 @@ def _side(job: Job, side: int | None) -> int:
     return side
 
 
+def texts_of(report: Report, names: Sequence[str] = ()) -> dict[str, str]:
+    """The three files by name; `names` are those of the classes. Paths in them need not be UTF-8."""
+    from smoothcert.pipeline.report.page import html_of, markdown_of
+    from smoothcert.pipeline.report.record import json_of
+
+    return {
+        "report.html": html_of(report, names),
+        "report.md": markdown_of(report, names),
+        "report.json": json_of(report),
+    }
+
+
 def write_report(report: Report, folder: Path, names: Sequence[str] = ()) -> list[Path]:
     """Write the three files into a folder, which is made; return their paths. Files of these names are replaced.
 
@@ -119,14 +131,7 @@ def write_report(report: Report, folder: Path, names: Sequence[str] = ()) -> lis
         RequestError: the folder cannot be written to.
         RunError: the disk is full.
     """
-    from smoothcert.pipeline.report.page import html_of, markdown_of
-    from smoothcert.pipeline.report.record import json_of
-
-    texts = {
-        "report.html": html_of(report, names),
-        "report.md": markdown_of(report, names),
-        "report.json": json_of(report),
-    }
+    texts = texts_of(report, names)
     paths = [folder / name for name in texts]
     with naming_a_full_disk(folder.absolute(), "name another folder with --output"):
         try:

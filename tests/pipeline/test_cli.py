@@ -30,6 +30,7 @@ def _run(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 
 # Arguments, then options, of each command. A name here may be added to, and none may go.
 OPTIONS = {
+    "accept": "run --json --storage",
     "certify": "job --allow-code --json --limit --set --strict-versions --unsafe-overwrite",
     "compare": "base new --allow --format --gate --html --json --markdown --names --overwrite --parquet --patch "
     "--storage --tolerance",
@@ -37,6 +38,7 @@ OPTIONS = {
     "finetune": "training --json --local --set",
     "import-checkpoint": "file --json --key --output",
     "init": "model data --json --output -o --set",
+    "nightly": "suite --adopt-across --allow-code --json --limit --notify --set --strict-versions --unsafe-overwrite",
     "pack": "source output --classes --image --in-order --json --label --names --no-labels --seed --shard-bytes "
     "--shard-images --split",
     "plan": "job --allow-code --json --limit --set --tflops",

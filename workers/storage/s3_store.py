@@ -10,6 +10,7 @@ Not covered: servers and buckets that ignore the condition; the driver detects t
 writes run.json (pipeline/certify/begin.py). The texts of errors (s3_errors.py).
 """
 
+import mimetypes
 import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -147,7 +148,7 @@ class S3Store(Listed):
         with explained(f"{run_url}/{name}"):
             for _ in range(_ATTEMPTS):
                 try:
-                    self._client.put_object(Bucket=place.bucket, Key=place.key, Body=data, IfNoneMatch="*")
+                    self._client.put_object(**_object(place, data), IfNoneMatch="*")
                     return True
                 except boto.ClientError as error:
                     if code_of(error) in EXISTS:
@@ -159,7 +160,7 @@ class S3Store(Listed):
     def replace(self, url: str, data: bytes) -> None:
         place = _place_of(url)
         with explained(url):
-            self._client.put_object(Bucket=place.bucket, Key=place.key, Body=data)
+            self._client.put_object(**_object(place, data))
 
     def move(self, url: str, to: str) -> None:
         place, target = _place_of(url), _place_of(to)
@@ -186,6 +187,12 @@ def _place_of(url: str) -> _Place:
     if not bucket:
         raise RequestError(f"{url}: names no bucket; expected s3://BUCKET/KEY")
     return _Place(bucket, key)
+
+
+def _object(place: _Place, data: bytes) -> dict[str, Any]:
+    """What is put. A browser shows a page only if its type says that it is one."""
+    kind = mimetypes.guess_type(place.key)[0] or "binary/octet-stream"
+    return {"Bucket": place.bucket, "Key": place.key, "Body": data, "ContentType": kind}
 
 
 def _pay(params: dict[str, Any], model: Any, **_: Any) -> None:

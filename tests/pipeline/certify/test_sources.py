@@ -137,18 +137,20 @@ def test_a_tar_of_another_name_or_size_has_no_source(folder: Path) -> None:
 
 
 def test_the_youngest_run_comes_first(folder: Path) -> None:
-    """By the time in run.json, whatever the run's id; a run without a time is the oldest."""
+    """By the time in run.json, whatever the run's id; a run without a time is the oldest. The three youngest count."""
     times = ["2026-03-01T00:00:00+00:00", "2025-01-01T00:00:00+00:00", "2026-02-28T23:59:59+00:00"]
     runs = [
         published(plan_of(folder, f"images.version={version}"), created=created)
         for version, created in enumerate(times)
     ]
-    undated = published(plan_of(folder, "images.version=9"), 1)
+    undated = published(plan_of(folder, "images.version=9"), 1, 2)
     edit_json(Path(undated.url) / "run.json", lambda record: record.pop("created"))
     found = found_by(plan_of(folder))
     young, old, middle = (run.run_id for run in runs)
     assert [run_id for run_id, _ in found[0]] == [young, middle, old]
-    assert [run_id for run_id, _ in found[1]] == [young, middle, old, undated.run_id]
+    assert [run_id for run_id, _ in found[1]] == [young, middle, old]
+    Path(runs[1].url, runs[1].tasks[2].file_name).unlink()
+    assert [run_id for run_id, _ in found_by(plan_of(folder))[2]] == [young, middle, undated.run_id]
 
 
 def test_only_published_files_are_offered(folder: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from smoothcert.pipeline.compare.measures import Certified
 from smoothcert.pipeline.compare.pairs import GAINED, KEPT_OTHER_CLASS, LOST, pair
+from smoothcert.workers.storage.folder_store import FolderStore
 from tests.pipeline.compare.conftest import TwoRuns
 
 MEASURE = Certified(2, 2, "exact")
@@ -82,6 +83,17 @@ def test_changes_say_what_was_lost_gained_or_kept_for_another_class(two_runs: Tw
     assert (lost["base_slack"], lost["new_slack"], lost["top"], lost["left"]) == (12 - 8, 2 - 8, 0, 2)
     assert (changes["gained"]["base_slack"], changes["gained"]["new_slack"]) == (2 - 8, 12 - 8)
     assert (changes["broken"]["new_slack"], changes["broken"]["left"]) == (None, None)
+
+
+def test_a_run_that_is_compared_with_itself_is_read_once(two_runs: TwoRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A night in which nothing changed costs one reading."""
+    read: list[str] = []
+    original = FolderStore.read
+    monkeypatch.setattr(FolderStore, "read", lambda store, url: read.append(url) or original(store, url))
+    pairs = pair(two_runs.base, two_runs.base, [])
+    votes = [url for url in read if url.endswith(".parquet")]
+    assert len(votes) == len(set(votes)) == len(two_runs.base.tasks)
+    assert len(pairs.images) == two_runs.base.images(["key"]).num_rows
 
 
 def test_swapped_sides_give_the_mirror(two_runs: TwoRuns) -> None:

@@ -1,15 +1,22 @@
 """How a command ends: exit codes, and one line for each error."""
 
+import errno
+import os
 import re
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.pipeline.cli import app
+from smoothcert.pipeline.console.exit_codes import ends_with_verdict
 from smoothcert.workers.networks import described_jobs
 from tests.helpers import jobs
 
@@ -57,6 +64,17 @@ def test_exit_code_says_whether_the_run_or_the_request_is_wrong(
     assert "Traceback" not in result.output
 
 
+@contextmanager
+def no_stdout_lost() -> Iterator[None]:
+    """A command that fails to write lets go of the stdout of this process."""
+    kept = os.dup(1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def test_an_interrupt_ends_with_130_and_the_command_that_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line can be pasted into a shell, whatever the arguments are."""
 
@@ -78,6 +96,51 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(described_jobs, "load_job", fail)
     assert isinstance(CliRunner().invoke(app, ["certify", "job.yaml"]).exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (RunError("S3 does not answer"), 3, "error: S3 does not answer"),
+        (RequestError("no such suite"), 2, "error: no such suite"),
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), 3, "error: No space left on device"),
+        (BrokenPipeError(), 3, ""),
+        (ZeroDivisionError("a defect"), 3, "ZeroDivisionError: a defect"),
+        (OSError(errno.EIO, "a defect"), 3, "OSError: [Errno 5] a defect"),
+        (KeyboardInterrupt(), 130, "interrupted; go on with: "),
+    ],
+)
+def test_1_is_a_verdict_alone_where_it_is_one(error: BaseException, code: int, says: str) -> None:
+    """Of nightly: 1 says that a gate tripped. Whatever fails is 3, even a defect, whose traceback stays."""
+
+    def fail() -> int:
+        raise error
+
+    command = typer.Typer()
+    command.command()(ends_with_verdict(fail))
+    with no_stdout_lost():
+        result = CliRunner().invoke(command, [])
+    assert result.exit_code == code
+    assert says in result.stderr
+    command = typer.Typer()
+    command.command()(ends_with_verdict(lambda: 1))
+    assert CliRunner().invoke(command, []).exit_code == 1
+
+
+@pytest.mark.parametrize("written", [["--notify", "https://host/SECRET"], ["--notify=https://host/SECRET"]])
+def test_an_interrupt_shows_no_webhook(monkeypatch: pytest.MonkeyPatch, written: list[str]) -> None:
+    """Its URL is a secret; what is printed may be in a log that many read."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(described_jobs, "load_suite", interrupt, raising=False)
+    monkeypatch.setattr(sys, "argv", ["smoothcert", "nightly", "suite.yaml", *written, "--json"])
+    result = CliRunner().invoke(app, ["nightly", "suite.yaml", *written])
+    assert result.exit_code == 130
+    assert "SECRET" not in result.output
+    assert "smoothcert nightly suite.yaml --notify" in result.stderr
+    assert result.stderr.endswith("URL --json\n")
 
 
 @pytest.mark.parametrize(

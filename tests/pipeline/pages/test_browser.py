@@ -1,4 +1,4 @@
-"""Both pages in a real browser: no error, no request, every interaction, at each width and colour scheme."""
+"""All pages in a real browser: no error, no request, every interaction, at each width and colour scheme."""
 
 import json
 import shutil
@@ -13,10 +13,14 @@ from playwright.sync_api import Browser, Page  # noqa: E402
 
 from smoothcert.pipeline.compare.comparison import compare  # noqa: E402
 from smoothcert.pipeline.compare.page import html_of  # noqa: E402
+from smoothcert.pipeline.nightly.page import html_of as history_page  # noqa: E402
 from smoothcert.pipeline.report.report import report_of, write_report  # noqa: E402
 from smoothcert.workers.runs.run import open_run  # noqa: E402
+from tests.helpers.nights import made_up_nights  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+about_a_run = pytest.mark.parametrize("page_file", ["report", "compare"], indirect=True)
+"""Pages with pictures and a table of classes."""
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 800}
 
 pytestmark = [
@@ -34,7 +38,7 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="module", params=["report", "compare"])
+@pytest.fixture(scope="module", params=["report", "compare", "nightly"])
 def page_file(
     request: pytest.FixtureRequest,
     finished: Path,
@@ -42,6 +46,10 @@ def page_file(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     folder, names = tmp_path_factory.mktemp(request.param), ["cat", "dog", "owl"]
+    if request.param == "nightly":
+        page = folder / "index.html"
+        page.write_text(history_page(*made_up_nights(30)))
+        return page
     if request.param == "report":
         return write_report(report_of(open_run(str(finished)), side=2), folder, names)[0]
     base, new = (open_run(str(run)) for run in before_and_after)
@@ -98,6 +106,7 @@ def first_column(page: Page, column: int = 1) -> list[str]:
     return page.locator(f"#class-table tbody tr:visible td:nth-child({column})").all_inner_texts()
 
 
+@about_a_run
 def test_the_table_sorts_by_each_column(open_page: Callable[..., Page]) -> None:
     """First falling, then rising; the column says which."""
     page = open_page()
@@ -115,6 +124,7 @@ def test_the_table_sorts_by_each_column(open_page: Callable[..., Page]) -> None:
         assert page.locator("#class-table th[aria-sort]").count() == 1
 
 
+@about_a_run
 def test_the_table_filters_as_one_types(open_page: Callable[..., Page]) -> None:
     """And says how many rows are left."""
     page = open_page()
@@ -130,6 +140,7 @@ def test_the_table_filters_as_one_types(open_page: Callable[..., Page]) -> None:
     assert len(first_column(page)) == everyone
 
 
+@about_a_run
 def test_the_keyboard_reaches_and_works_everything(open_page: Callable[..., Page]) -> None:
     """Links, filter, headings of the table, tables that scroll."""
     page = open_page()
@@ -147,12 +158,14 @@ def test_the_keyboard_reaches_and_works_everything(open_page: Callable[..., Page
     assert page.locator("#class-table th").nth(1).get_attribute("aria-sort") == "descending"
 
 
+@about_a_run
 def test_a_link_leads_to_its_section(open_page: Callable[..., Page]) -> None:
     page = open_page()
     page.get_by_role("link", name="classes").click()
     assert 0 <= page.evaluate("document.getElementById('classes').getBoundingClientRect().top") < DESKTOP["height"]
 
 
+@about_a_run
 def test_pictures_are_shown_with_the_patch_inside(open_page: Callable[..., Page]) -> None:
     """The red frame lies within its picture."""
     page = open_page()
@@ -168,9 +181,20 @@ def test_pictures_are_shown_with_the_patch_inside(open_page: Callable[..., Page]
         assert inner["y"] + inner["height"] <= outer["y"] + outer["height"] + 1
 
 
+@about_a_run
 def test_the_page_prints(open_page: Callable[..., Page]) -> None:
     """Without the controls."""
     page = open_page()
     page.emulate_media(media="print")
     assert not page.get_by_label("Filter").is_visible()
     assert page.pdf().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("page_file", ["nightly"], indirect=True)
+def test_a_night_can_be_reached_by_its_links(open_page: Callable[..., Page]) -> None:
+    """The table scrolls by itself, and each entry has its plots."""
+    page = open_page("dark", PHONE)
+    assert page.locator("figure").count() == 9
+    assert page.get_by_role("link", name="report").count() > 60
+    page.get_by_role("link", name="all nights").click()
+    assert 0 <= round(page.evaluate("document.getElementById('nights').getBoundingClientRect().top")) < PHONE["height"]

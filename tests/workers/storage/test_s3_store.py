@@ -75,6 +75,23 @@ def test_a_listing_has_the_objects_and_folders_of_a_folder(either: str) -> None:
     assert store.files(f"{either}/missing") == store.folders(f"{either}/missing") == []
 
 
+def test_a_page_is_one_to_a_browser(either: str) -> None:
+    """Without a type it would be downloaded. Other files are bytes, or what their name says."""
+    store, client = S3Store(Storage()), boto3.client("s3")
+    store.replace(f"{either}/history/index.html", b"<html>")
+    for name in ("report.html", "night.json", "0.parquet", "_SUCCESS"):
+        assert store.publish(f"{either}/history", name, b"{}")
+    kinds = {
+        name: client.head_object(Bucket=either[5:], Key=f"history/{name}")["ContentType"]
+        for name in ("index.html", "report.html", "night.json", "0.parquet", "_SUCCESS")
+    }
+    assert kinds == {
+        **dict.fromkeys(("index.html", "report.html"), "text/html"),
+        "night.json": "application/json",
+        **dict.fromkeys(("0.parquet", "_SUCCESS"), "binary/octet-stream"),
+    }
+
+
 def test_every_form_of_shards_names_the_same_tars_of_a_bucket(either: str) -> None:
     """A brace pattern, a folder, a glob and an index."""
     client = boto3.client("s3")
