@@ -303,8 +303,8 @@ def plan(
     of_suite = suite_costs_of(loaded, tflops, allow_code=allow_code)
     if as_json:
         print(json.dumps({"suite": loaded.name} | of_suite.as_json()))
-    for costs in of_suite.entries.values():
-        _show_costs(costs, console, with_table=not as_json)
+    for name, costs in of_suite.entries.items():
+        _show_costs(costs, console, with_table=not as_json, name=f"{name}: ")
     for notice in of_suite.notices:
         say(console, f"notice: {notice}")
     for name, fault in of_suite.faults.items():
@@ -314,13 +314,13 @@ def plan(
     return 1 if any(costs.failures for costs in of_suite.entries.values()) else 0
 
 
-def _show_costs(costs: "Costs", console: "Console", *, with_table: bool) -> None:
+def _show_costs(costs: "Costs", console: "Console", *, with_table: bool, name: str = "") -> None:
     if with_table:
         show(console, costs.table)
     for notice in costs.notices:
-        say(console, f"notice: {notice}")
+        say(console, f"notice: {name}{notice}")
     for failure in costs.failures:
-        say(console, f"failed: {failure.reason}")
+        say(console, f"failed: {name}{failure.reason}")
     if with_table:
         say(console, costs.plan.run.url)
 
@@ -730,7 +730,9 @@ def status(
         entries, faults = planned_status_of(loaded, allow_code=allow_code)
         statuses = list(entries.values())
         if isinstance(loaded, Suite):
-            suite = {"suite": loaded.name, "entries": {name: found.as_json() for name, found in entries.items()}}
+            described = {name: found.as_json() for name, found in entries.items()}
+            described |= {name: {"problems": [fault]} for name, fault in faults.items()}
+            suite = {"suite": loaded.name, "entries": described}
     if as_json:
         print(json.dumps(suite or statuses[0].as_json()))
     else:

@@ -3,7 +3,7 @@
 Not covered: one job (costs.py); the pass itself (one_pass.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from smoothcert.manifests.errors import SmoothcertError
@@ -24,7 +24,7 @@ class SuiteCosts(NamedTuple):
     Attributes:
         entries: the costs of each job that can be done.
         faults: why the others cannot.
-        decoded_together: the entries that see the same pixels, so that a shard is decoded once for them.
+        decoded_together: the entries of one turn that see the same pixels, so that a shard is decoded once for them.
         turns: the entries whose models vote together.
         memory: bytes of one actor, as assumed for the turns.
     """
@@ -41,7 +41,7 @@ class SuiteCosts(NamedTuple):
         for names in self.decoded_together:
             if len(names) > 1:
                 yield f"each shard is decoded once for {', '.join(names)}"
-            elif len(self.entries) > 1:
+            elif names not in self.turns:
                 yield f"each shard is decoded by itself for {names[0]}, whose pixels or classes differ from the others'"
         yield from turns_in_words(self.turns, self._weights, self.memory)
 
@@ -74,13 +74,20 @@ def suite_costs_of(suite: Suite, tflops: float, *, allow_code: bool = False) -> 
             entries[name] = costs_of_plan(plan, tflops)
         except SmoothcertError as error:
             wrong[name] = str(error)
-    together: dict[PixelSettings, list[str]] = {}
-    for name in entries:
-        together.setdefault(_pixels_of(entries[name].plan.job), []).append(name)
     memory_gib = next(iter(suite.jobs.values())).execution.memory_gib
     memory = memory_bytes(device_here()) if memory_gib is None else int(memory_gib * _GIB)
     weights = {name: costs.plan.checkpoint_bytes for name, costs in entries.items()}
-    return SuiteCosts(entries, wrong, list(together.values()), turns_of(weights, memory), memory)
+    turns = turns_of(weights, memory)
+    together = [names for turn in turns for names in _together({name: entries[name].plan.job for name in turn})]
+    return SuiteCosts(entries, wrong, together, turns, memory)
+
+
+def _together(jobs: Mapping[str, Job]) -> Iterable[list[str]]:
+    """The names of jobs that see the same pixels."""
+    together: dict[PixelSettings, list[str]] = {}
+    for name, job in jobs.items():
+        together.setdefault(_pixels_of(job), []).append(name)
+    return together.values()
 
 
 def _pixels_of(job: Job) -> PixelSettings:

@@ -31,7 +31,7 @@ def _run(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 # Arguments, then options, of each command. A name here may be added to, and none may go.
 OPTIONS = {
     "accept": "run --json --storage",
-    "certify": "job --allow-code --json --limit --set --strict-versions --unsafe-overwrite",
+    "certify": "job --adopt-across --allow-code --json --limit --set --strict-versions --unsafe-overwrite",
     "compare": "base new --allow --format --gate --html --json --markdown --names --overwrite --parquet --patch "
     "--storage --tolerance",
     "demo": "--folder --json",
@@ -49,7 +49,7 @@ OPTIONS = {
     "report": "run --class --json --names --output -o --patch --sample --seed --storage",
     "runs": "output --json --storage",
     "sql": "runs_and_statement --format --json --overwrite --parquet --storage",
-    "status": "run --json --storage",
+    "status": "run --allow-code --json --storage",
     "verify": "run --allow-code --allow-incomplete --checkpoint --images --json --replay --seed --storage",
 }
 
