@@ -12,6 +12,8 @@ from smoothcert.workers.runs.published import parse_metadata
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import ShardTask
 from smoothcert.workers.storage.store import sha256_of
+from smoothcert.workers.tars.shard_reader import naming
+from smoothcert.workers.tars.tar_headers import read_tar
 
 
 def refuse_changed_data(run: Run, tasks: Sequence[ShardTask], published: set[str]) -> None:
@@ -23,7 +25,7 @@ def refuse_changed_data(run: Run, tasks: Sequence[ShardTask], published: set[str
         published: names of the published files.
     Raises:
         RequestError: a tar has other content, or the limit falls on other images.
-        RunError: a published file is damaged.
+        RunError: a published file or a tar is damaged.
     """
     if [task.limit for task in run.tasks] != [task.limit for task in tasks]:
         raise RequestError(
@@ -41,9 +43,11 @@ def _refuse_other_content(run: Run, task: ShardTask) -> None:
     if then is None:
         raise RunError(damaged(url, "shard_sha256 is missing"))
     with run.store.local(task.shard.url) as tar:
-        now = sha256_of(tar)
-    if now != then:
-        raise RequestError(
-            f"images.shards: {task.shard.url} has other content than when {run.url} was made, under the same name "
-            "and size; set images.version to tell the two apart"
-        )
+        if sha256_of(tar) == then:
+            return
+        with naming(task.shard):
+            read_tar(tar, run.job.images)  # a broken copy is no other data
+    raise RequestError(
+        f"images.shards: {task.shard.url} has other content than when {run.url} was made, under the same name "
+        "and size; set images.version to tell the two apart"
+    )

@@ -64,6 +64,7 @@ def check_adopted(run: CheckedRun, files: Mapping[str, Adopted]) -> CheckedAdopt
     across = 0
     others: dict[str, list[str]] = {}
     output = run.url.rpartition("/")[0] if "://" in run.url else str(Path(run.url).absolute().parent)
+    renewed = Counter[str]()
     for name, adopted in files.items():
         origin = adopted.origin
         if not _is_origin(origin):
@@ -81,14 +82,26 @@ def check_adopted(run: CheckedRun, files: Mapping[str, Adopted]) -> CheckedAdopt
         elif run.store.find(url) is None:
             gone[run_id] += 1
         else:
-            findings += _differences(name, adopted, run.store.read(url))
+            data = run.store.read(url)
+            different = [*_differences(name, adopted, data)]
+            findings += different
+            renewed[run_id] += not different and hashlib.sha256(data).hexdigest() != origin["sha256"]
     notices = [
-        f"{count} files were taken over from run {run_id}, which is not here (or lacks them): they are not compared"
+        f"{_files(count)} taken over from run {run_id}, which is not here (or lacks them): not compared"
         for run_id, count in gone.items()
     ]
+    notices += [
+        f"{_files(count)} taken over from run {run_id}, which has been made again since, with the same rows"
+        for run_id, count in renewed.items()
+        if count
+    ]
     if across:
-        notices.append(f"{across} files were taken over across versions: their votes_version is not the run's")
+        notices.append(f"{_files(across)} taken over across versions: their votes_version is not the run's")
     return CheckedAdoptions(findings, notices, dict(counts) if counts.total() == len(files) else None)
+
+
+def _files(count: int) -> str:
+    return "1 file was" if count == 1 else f"{count} files were"
 
 
 def _is_origin(origin: Any) -> bool:
@@ -117,9 +130,6 @@ def _differences(name: str, adopted: Adopted, data: bytes) -> Iterator[Finding]:
     """How the file differs from its origin, whose bytes are `data`: the first difference, from which others follow."""
     origin = adopted.origin
     where = f"{origin['run_id']}/{origin['file']}"
-    if (sha256 := hashlib.sha256(data).hexdigest()) != origin["sha256"]:
-        yield Finding(name, f"is not that of {where}, whose SHA-256 is {sha256}", f"{_ENTRY}.sha256")
-        return
     try:
         there = parse_json((pq.read_schema(pa.BufferReader(data)).metadata or {}).get(_METADATA_KEY, b""))
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from smoothcert.manifests.errors import RequestError, RunError
+from smoothcert.manifests.errors import RequestError, RunError, ShardError
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.plan import make_plan
@@ -42,12 +42,14 @@ def test_a_tar_that_was_only_touched_is_the_same(tmp_path: Path) -> None:
 
 
 def test_a_tar_with_other_content_is_refused_once_its_votes_are_published(tmp_path: Path) -> None:
-    """Before that nothing depends on its old content."""
+    """Before that nothing depends on its old content. A broken copy is no other content."""
     run = finish(tmp_path)
     tar = tmp_path / "tars" / "00.tar"
-    content = tar.read_bytes().replace(b"0000.png", b"9999.png")
-    assert content != tar.read_bytes()
-    tar.write_bytes(content)
+    whole = tar.read_bytes()
+    tar.write_bytes(whole.replace(b"0000.png", b"9999.png"))  # its header no longer has the right checksum
+    with pytest.raises(ShardError, match=r"^shard 00\.tar: is not a whole plain tar"):
+        make_plan(load_job(tmp_path / "job.yaml"))
+    tar.write_bytes(whole.replace(b"IHDR", b"IHDr", 1))
     with pytest.raises(RequestError, match=r"tars/00\.tar has other content than when .*; set images\.version"):
         make_plan(load_job(tmp_path / "job.yaml"))
     (run / "votes" / "00000-00.parquet").unlink()
