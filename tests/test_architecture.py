@@ -36,6 +36,8 @@ _CROSS_CUTTING = {
     "pipeline/sql/test_queries.py": "the questions of docs/queries.md, in other tools too",
     "pipeline/certify/test_soak.py": "a whole run under random faults for a quarter of an hour",
     "workers/test_same_votes.py": "votes of all engines against a list in the repository",
+    "pipeline/certify/test_suite_faults.py": "faults of suites, as in test_faults.py",
+    "pipeline/nightly/test_five_nights.py": "nights of a suite, one after another",
 }
 
 

@@ -43,10 +43,9 @@ from smoothcert.workers.runs.publication import Publication, TarFacts
 from smoothcert.workers.runs.shard_task import Introduction, Refusal, ShardReport, ShardTask, Step, TriedOut
 from smoothcert.workers.runs.votes_table import Row
 from smoothcert.workers.storage.store import AnyStore, Store, sha256_of
-from smoothcert.workers.tars.fetched import FetchedShard, fetched
+from smoothcert.workers.tars.fetched import FetchedShard, fetched, naming
 from smoothcert.workers.tars.label_counts import LabelCounts
 from smoothcert.workers.tars.pixels import Batch, PixelReader, PixelSettings
-from smoothcert.workers.tars.shard_reader import naming
 from smoothcert.workers.votes.job_voter import JobVoter
 from smoothcert.workers.votes.machine import auto_images_per_batch, device_here, environment_here, memory_bytes
 from smoothcert.workers.votes.smoothed import Smoothed

@@ -12,7 +12,7 @@ from smoothcert.workers.runs.published import parse_metadata
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import ShardTask
 from smoothcert.workers.storage.store import sha256_of
-from smoothcert.workers.tars.shard_reader import naming
+from smoothcert.workers.tars.fetched import naming
 from smoothcert.workers.tars.tar_headers import read_tar
 
 

@@ -1,14 +1,12 @@
-"""Curves of an entry over its nights.
+"""Curves of an entry over its nights, one step a night, however far apart they are.
 
 Not covered: the page around them (page.py); the look (pages/plotting.py).
 """
 
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import pairwise
 
 import matplotlib as mpl
-from matplotlib import dates as mdates
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -21,7 +19,8 @@ Nights = Sequence[tuple[datetime, EntryRecord]]
 MAX_PATCHES = 6
 """Curves of certified accuracy."""
 _STYLES = ("-", "--", "-.", ":")
-_BAR_SHARE = 0.8  # of the usual time between two nights
+_BAR = 0.8  # of the step between two nights
+_MOST_DATES = 7
 
 
 def trend(nights: Nights, name: str) -> str:
@@ -31,21 +30,25 @@ def trend(nights: Nights, name: str) -> str:
         nights: when each began, and what it says of the entry.
         name: of the plot, for its ids.
     """
-    known = [(began, one, one.figures) for began, one in nights if one.state == "complete" and one.figures is not None]
+    known = [
+        (place, one, one.figures)
+        for place, (_, one) in enumerate(nights)
+        if one.state == "complete" and one.figures is not None
+    ]
     with mpl.rc_context(STYLE):
         axes = _axes("share of all images, %", nights)
         axes.set_ylim(0, 100)
-        series: dict[str, list[tuple[datetime, float]]] = {"clean": [], "smoothed": []}
-        tripped = list[tuple[datetime, float]]()
-        for began, one, figures in known:
+        series: dict[str, list[tuple[int, float]]] = {"clean": [], "smoothed": []}
+        tripped = list[tuple[int, float]]()
+        for night, one, figures in known:
             shares = {"clean": figures.clean_accuracy, "smoothed": figures.smoothed_accuracy}
             shares |= {_patch(entry.patch): entry.exact for entry in figures.certified[:MAX_PATCHES]}
             for label, share in shares.items():
                 if share is not None:
-                    series.setdefault(label, []).append((began, 100 * share))
+                    series.setdefault(label, []).append((night, 100 * share))
             if one.verdict == "gate tripped":
                 marked = figures.certified[0].exact if figures.certified else figures.smoothed_accuracy
-                tripped += [] if marked is None else [(began, 100 * marked)]
+                tripped += [] if marked is None else [(night, 100 * marked)]
         certified = [label for label in series if label not in ("clean", "smoothed")]
         for label, points in series.items():
             if points:
@@ -64,12 +67,14 @@ def trend(nights: Nights, name: str) -> str:
 
 def changes(nights: Nights, name: str) -> str:
     """Images gained (up) and lost (down) since the baseline of each night; arguments as for `trend`."""
-    known = [(began, change) for began, one in nights if (change := main_change(one)) is not None]
+    known = [(place, change) for place, (_, one) in enumerate(nights) if (change := main_change(one)) is not None]
     with mpl.rc_context(STYLE):
         axes = _axes("images", nights)
-        moments, width = _days([began for began, _ in known]), _width(_days([began for began, _ in nights]))
-        axes.bar(moments, [change.gained for _, change in known], width, color=BLUE, label="gained")
-        axes.bar(moments, [-change.lost for _, change in known], width, color=ORANGE, label="lost")
+        places = [place for place, _ in known]
+        axes.bar(places, [change.gained for _, change in known], _BAR, color=BLUE, label="gained")
+        axes.bar(places, [-change.lost for _, change in known], _BAR, color=ORANGE, label="lost")
+        most = max((max(change.gained, change.lost) for _, change in known), default=0)
+        axes.set_ylim(-1.1 * max(1, most), 1.1 * max(1, most))
         axes.axhline(0, color="#010203", linewidth=0.8)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):,.0f}")
@@ -81,25 +86,19 @@ def cost(nights: Nights, name: str) -> str:
     """Shards computed and taken over, as bars, and seconds, as a curve; arguments as for `trend`."""
     with mpl.rc_context(STYLE):
         axes = _axes("shards", nights)
-        moments = _days([began for began, _ in nights])
-        width = _width(moments)
+        places = range(len(nights))
         computed = [one.cost.computed for _, one in nights]
         adopted = [sum(one.cost.adopted.values()) for _, one in nights]
-        axes.bar(moments, computed, width, color=BLUE, label="computed")
-        axes.bar(moments, adopted, width, bottom=computed, color=BLUE, alpha=0.35, label="taken over")
+        axes.bar(places, computed, _BAR, color=BLUE, label="computed")
+        axes.bar(places, adopted, _BAR, bottom=computed, color=BLUE, alpha=0.35, label="taken over")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         seconds = axes.twinx()
         seconds.spines["right"].set_visible(True)
-        seconds.plot(moments, [one.cost.seconds for _, one in nights], color=ORANGE, marker="o", markersize=3)
+        seconds.plot(places, [one.cost.seconds for _, one in nights], color=ORANGE, marker="o", markersize=3)
         seconds.set(ylabel="seconds", ylim=(0, None))
         axes.plot([], [], color=ORANGE, marker="o", markersize=3, label="seconds (right)")
         _legend(axes)
         return svg_of(axes, name)
-
-
-def _days(moments: Sequence[datetime]) -> list[float]:
-    """As matplotlib counts them."""
-    return [float(mdates.date2num(moment)) for moment in moments]
 
 
 def _patch(patch: tuple[int, int]) -> str:
@@ -107,26 +106,19 @@ def _patch(patch: tuple[int, int]) -> str:
 
 
 def _axes(y: str, nights: Nights) -> Axes:
-    """An empty plot of all nights, at least a day wide."""
+    """An empty plot of all nights; some have their date below, with the hour if two nights share it."""
     axes = Figure(figsize=(6.4, 3.4)).subplots()
     axes.set(ylabel=y)
     axes.grid(alpha=0.2)
-    days = _days([began for began, _ in nights])
-    margin = max(0.5, 0.03 * (max(days) - min(days)))
-    axes.set_xlim(min(days) - margin, max(days) + margin)
-    locator = mdates.AutoDateLocator(maxticks=7)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
+    axes.set_xlim(-1, len(nights))
+    step = -(-len(nights) // _MOST_DATES)
+    dates = [began.date() for began, _ in nights]
+    text = "%d %b\n%Y" if len(set(dates)) == len(dates) else "%d %b\n%H:%M"
+    places = range(0, len(nights), step)
+    axes.set_xticks(places, [f"{nights[place][0]:{text}}" for place in places])
     return axes
 
 
 def _legend(axes: Axes) -> None:
     """Below, where it hides no point."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
-
-
-def _width(moments: Sequence[float]) -> float:
-    """Of a bar, in days; bars of nights that follow each other sooner than usual overlap."""
-    ordered = sorted(set(moments))
-    steps = sorted(later - earlier for earlier, later in pairwise(ordered))
-    return _BAR_SHARE * (steps[len(steps) // 2] if steps else 1.0)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)

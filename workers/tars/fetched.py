@@ -75,3 +75,12 @@ def _changed(shard: Shard, size: int) -> ShardError:
         f"{shard.url} changed since the run was planned ({shard.size} bytes then, {size} now); "
         "run the command again (another size makes another run)"
     )
+
+
+@contextmanager
+def naming(shard: Shard) -> Iterator[None]:
+    """Put the shard's name before the text of a ShardError."""
+    try:
+        yield
+    except ShardError as error:
+        raise ShardError(f"shard {shard.name}: {error}") from None

@@ -7,7 +7,6 @@ Not covered: decoding (images.py); labels (labels.py); which tars there are (man
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from smoothcert.manifests.errors import ShardError
 from smoothcert.manifests.job import Images
-from smoothcert.manifests.shards import Shard
 from smoothcert.workers.tars.labels import label_of
 from smoothcert.workers.tars.tar_headers import TarContents, is_system_member, read_tar
 
@@ -69,12 +67,3 @@ def read_samples(
                 raise ShardError(f"image {member.key}.{member.suffix}: not read as its header says; pack the tar again")
             label = label_of(sample, images, classes)
             yield Sample(member.key, number, sample[member.suffix], member.offset, label.number, label.error)
-
-
-@contextmanager
-def naming(shard: Shard) -> Iterator[None]:
-    """Put the shard's name before the text of a ShardError."""
-    try:
-        yield
-    except ShardError as error:
-        raise ShardError(f"shard {shard.name}: {error}") from None

@@ -17,8 +17,9 @@ from smoothcert.manifests.job import Images, Preprocess
 from smoothcert.manifests.shards import Shard
 from smoothcert.manifests.training import Training
 from smoothcert.workers.storage.store import Store
+from smoothcert.workers.tars.fetched import naming
 from smoothcert.workers.tars.images import decode
-from smoothcert.workers.tars.shard_reader import Sample, naming, read_samples
+from smoothcert.workers.tars.shard_reader import Sample, read_samples
 from smoothcert.workers.tars.tar_headers import read_tar
 
 _MAX_LEFT_OUT_SHARE = 0.01

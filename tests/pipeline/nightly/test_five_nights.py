@@ -166,9 +166,11 @@ def test_five_nights(tmp_path: Path, images: int, tars: int) -> None:
     assert rows_of_files(run) == rows_of_files(site.from_nothing("model"))
 
     page = (site.folder / "runs" / "history" / "index.html").read_text()
-    assert page.count("<svg") >= 2
-    for night in site.records():
-        assert json.loads(night.read_text())["night"] in page
+    nights = [json.loads(night.read_text()) for night in site.records()]
+    assert [night["exit_code"] for night in nights] == [0, 0, 0, 1, 1, 3, 0, 0, 0]
+    assert page.count("<svg") == 6
+    for one in (one for night in nights for one in night["entries"]):
+        assert one["report"] is None or f'href="{one["report"]}"' in page
 
 
 def lost_keys(base: Path, new: Path) -> set[str]:
