@@ -2,10 +2,10 @@
 
     sudo .venv/bin/python scripts/lab/run.py [FOLDER]     in the root of the repository, about five minutes
 
-Makes three machines (machines.sh), an S3 server (Ceph's radosgw) and a small job whose tars, weights and output lie in
-S3. `ray up` and `ray submit` run it twice with the project's own entry point: in the first run a worker machine is
-killed, in the second one its network is cut, so that nobody hears of its end. Both results are compared, value for
-value, with an undisturbed run in a folder of this machine. expected.txt holds the output of one run.
+Makes three machines (machines.sh), an S3 server (Ceph's radosgw) and a suite of two small jobs whose tars, weights and
+output lie in S3. `ray up` and `ray submit` run it twice with the project's own entry point: the first time a worker
+machine is killed, the second time its network is cut, so that nobody hears of its end. The runs of both entries are
+compared, value for value, with undisturbed runs in a folder of this machine. expected.txt holds the output of one try.
 
 Needs root, Debian's packages (installed if missing) and the project's .venv. Ends what it started.
 """
@@ -50,6 +50,9 @@ COLUMNS = [
     "votes",
     "margins",
 ]
+ENTRIES = {"columns": {}, "rows": {"ablation": {"kind": "row", "size": 5, "stride": 2}}}
+Rows = dict[str, list[dict]]
+"""The rows of the run of each entry, by run id."""
 RAY = str(Path(sys.executable).parent / "ray")
 
 
@@ -57,7 +60,7 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="lab-")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with s3_server(folder / "s3"), machines(folder / "lab"):
-        write_job(folder)
+        write_suite(folder)
         undisturbed = certify_here(folder)
         fill_cluster_yaml(folder)
         ray(folder, "up", "-y", "--no-config-cache")
@@ -71,24 +74,23 @@ def main() -> None:
 
 
 class Submitted:
-    """A run that `ray submit` started: the entry point without an argument takes ~/job.yaml.
+    """A suite that `ray submit` started: the entry point without an argument takes ~/job.yaml.
 
     Args:
         folder: of the lab.
-        name: of this run; it gets an identity and an output of its own.
+        name: of this try; it gets an output of its own.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name, self.log = name, folder / f"{name}.log"
         self._store, self._output = AnyStore(Storage()), f"s3://lab/{name}"
-        settings = ["--set", f"images.version={name}", "--set", f"output={self._output}"]
+        settings = ["--set", f"output={self._output}"]
         command = [RAY, "submit", folder / "cluster.yaml", "pipeline/certify_all.py", "--", *settings]
         self._driver = subprocess.Popen(command, cwd=HOUSE, stdout=self.log.open("w"), stderr=subprocess.STDOUT)
 
     def published(self) -> int:
-        """Shards that are done."""
-        runs = self._store.folders(self._output)
-        return len(self._store.files(f"{runs[0]}/{VOTES}")) if runs else 0
+        """Files that are there, of both runs."""
+        return sum(len(self._store.files(f"{run}/{VOTES}")) for run in self._store.folders(self._output))
 
     def wait_for(self, happened: Callable[[], bool]) -> float:
         """Wait until something has happened, and return the time."""
@@ -103,39 +105,40 @@ class Submitted:
         """Whether the driver has printed it; colours may follow a word."""
         return text in self.log.read_text()
 
-    def compare(self, undisturbed: list[dict]) -> None:
-        """Wait for the end, and compare with the undisturbed run, value for value."""
-        code = self._driver.wait(timeout=900)
-        (run,) = self._store.folders(self._output)
-        rows = values_of(run)
-        keys = [(row["shard"], row["key"]) for row in rows]
-        differ = sum(one != other for one, other in zip(rows, undisturbed, strict=True))
-        say(
-            f"{self.name}: exit code {code}",
-            f"{len(undisturbed)} images in, {len(rows)} out, {len(keys) - len(set(keys))} twice, "
-            f"{differ} differ from the undisturbed run",
-        )
-        if code or rows != undisturbed:
+    def compare(self, undisturbed: Rows) -> None:
+        """Wait for the end, and compare with the undisturbed runs, value for value."""
+        code = self._driver.wait(timeout=1800)
+        found = {run.rpartition("/")[2]: values_of(run) for run in self._store.folders(self._output)}
+        for run_id, expected in undisturbed.items():
+            rows = found.get(run_id, [])
+            keys = [(row["shard"], row["key"]) for row in rows]
+            differ = sum(one != other for one, other in zip(rows, expected, strict=False))
+            say(
+                f"{self.name}: exit code {code}",
+                f"run {run_id}: {len(expected)} images in, {len(rows)} out, {len(keys) - len(set(keys))} twice, "
+                f"{differ} differ from the undisturbed run",
+            )
+        if code or found != undisturbed:
             raise SystemExit("not equal")
 
 
-def lose_a_machine(folder: Path, undisturbed: list[dict], *, machine: int, how: str) -> None:
+def lose_a_machine(folder: Path, undisturbed: Rows, *, machine: int, how: str) -> None:
     """A machine is lost after some shards."""
     run = Submitted(folder, how)
-    run.wait_for(lambda: run.published() >= SHARDS // 6)
+    run.wait_for(lambda: run.published() >= len(ENTRIES) * SHARDS // 6)
     done = run.published()
     lab(folder, how, str(machine))
     lost = time.monotonic()
     again = run.wait_for(lambda: run.says("again:"))
     say(
-        f"{how}: machine {machine} lost after {done} of {SHARDS} shards",
+        f"{how}: machine {machine} lost after {done} of {len(ENTRIES) * SHARDS} files",
         f"its shard is taken up after {again - lost:.0f} s",
     )
     run.compare(undisturbed)
 
 
-def write_job(folder: Path) -> None:
-    """The job's files in S3, and its job file."""
+def write_suite(folder: Path) -> None:
+    """The suite's files in S3, and its file, which is mounted as job.yaml."""
     jobs.write_shards(folder, shards=SHARDS, images=IMAGES)
     jobs.write_weights(folder / "weights.pt")
     job = jobs.write_job(
@@ -143,6 +146,7 @@ def write_job(folder: Path) -> None:
         images={"shards": f"s3://lab/tars/{{00..{SHARDS - 1}}}.tar"},
         output="s3://lab/runs",
         execution={"cpus_per_actor": 1},
+        entries=ENTRIES,
     )
     job.write_text(job.read_text().replace("checkpoint: weights.pt", "checkpoint: s3://lab/weights.pt"))
     client = boto3.client("s3")
@@ -152,14 +156,15 @@ def write_job(folder: Path) -> None:
         client.upload_file(str(tar), "lab", f"tars/{tar.name}")
 
 
-def certify_here(folder: Path) -> list[dict]:
-    """The rows of an undisturbed run in a folder of this machine."""
+def certify_here(folder: Path) -> Rows:
+    """The rows of undisturbed runs in a folder of this machine."""
     settings = [f"images.shards={folder}/tars", f"model.checkpoint={folder}/weights.pt", f"output={folder}/runs"]
     options = [part for setting in settings for part in ("--set", setting)]
     command = [sys.executable, HOUSE / "pipeline" / "certify_all.py", folder / "job.yaml", *options, "--json"]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)
-    rows = values_of(json.loads(answer.stdout)["path"])
-    say(f"undisturbed, on this machine: {len(rows)} images of {SHARDS} shards")
+    entries = json.loads(answer.stdout)["entries"].values()
+    rows = {entry["run_id"]: values_of(entry["path"]) for entry in entries}
+    say(f"undisturbed, on this machine: {len(rows)} runs of {SHARDS} shards")
     return rows
 
 

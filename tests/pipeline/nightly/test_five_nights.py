@@ -186,6 +186,36 @@ def lost_keys(base: Path, new: Path) -> set[str]:
     return held(base) - held(new)
 
 
+@pytest.mark.timeout(900)
+@pytest.mark.slow  # test_history.py has the records and the page alone
+def test_two_nights_at_once(tmp_path: Path) -> None:
+    """Each writes its record; they share the shards, and the page ends with both."""
+    site = Site(tmp_path, 1000, 5)
+    write_model(site.folder / "model.pt", 500)
+    slowly = os.environ | injection(site.folder, before_shards("time.sleep(1)")) | {"RAY_ADDRESS": "local"}
+    nights = [
+        subprocess.Popen(
+            [*NIGHTLY, site.suite], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=slowly
+        )
+        for _ in range(2)
+    ]
+    printed = [night.communicate(timeout=600)[0] for night in nights]
+    assert [night.returncode for night in nights] == [0, 0], "\n\n".join(printed)
+    records = [json.loads(record.read_text()) for record in site.records()]
+    assert [record["exit_code"] for record in records] == [0, 0]
+    ids = {one["run_id"] for record in records for one in record["entries"]}
+    assert len(ids) == 2
+    done = [sum(one["cost"]["computed"] for one in record["entries"]) for record in records]
+    assert sum(done) >= 10
+    for run_id in ids:
+        assert len(rows_of_files(site.folder / "runs" / run_id)) == 1000
+        assert verify(str(site.folder / "runs" / run_id)).problems == ()
+    page = (site.folder / "runs" / "history" / "index.html").read_text()
+    reports = {one["report"] for record in records for one in record["entries"] if one["report"]}
+    assert reports
+    assert all(f'href="{report}"' in page for report in reports)
+
+
 def kill_a_night(site: Site) -> None:
     """SIGKILL of the driver when some shards are published."""
     slowly = injection(site.folder, before_shards("time.sleep(0.5)"))
