@@ -68,7 +68,7 @@ AllowCode = Annotated[
     bool, typer.Option("--allow-code", help="Run the code that model.architecture names (python:...).")
 ]
 AdoptAcross = Annotated[
-    bool, typer.Option("--adopt-across", help="Take shards over from runs of other versions or devices, too.")
+    bool, typer.Option("--adopt-across", help="Also take over shards that other versions or devices computed.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout; messages go to stderr.")]
 
@@ -237,9 +237,7 @@ def nightly(
     strict_versions: StrictVersions = False,
     unsafe_overwrite: UnsafeOverwrite = False,
     allow_code: AllowCode = False,
-    adopt_across: Annotated[
-        bool, typer.Option("--adopt-across", help="Take over shards of other devices and versions of the votes, too.")
-    ] = False,
+    adopt_across: AdoptAcross = False,
     as_json: AsJson = False,
 ) -> int:
     """Certify a suite, compare each entry with its baseline, apply the gates, and write OUTPUT/history.

@@ -15,7 +15,7 @@ from smoothcert.workers.runs.shard_task import ShardTask, TriedOut
 from smoothcert.workers.tars.label_counts import NEARLY_ALL, LabelCounts
 
 _MIN_IMAGES = 8  # fewer images show nothing
-_REMEDIES = {"model_error": "the model, its weights and the preprocessing", "size_error": "preprocess"}
+_REMEDIES = {"model_error": "the model, its weights and the preprocessing", "size_error": "the preprocessing"}
 """What in the request causes an error, by status."""
 _MIN_SHARDS = 3  # must show a fault before it is believed
 

@@ -90,6 +90,7 @@ def in_s3(bucket: str, shards: str) -> list[str]:
     return [part for key, path in paths.items() for part in ("--set", f'{key}="s3://{bucket}{path}"')]
 
 
+@pytest.mark.slow  # test_suite_faults.py kills one, too
 def test_an_actor_is_killed(job, start, undisturbed):
     """SIGKILL of an actor: its shard is done again by another, and the rows are the same."""
     driver = start(job, inject=before_shards(PAUSE))
@@ -102,6 +103,7 @@ def test_an_actor_is_killed(job, start, undisturbed):
     assert comparison == WHOLE
 
 
+@pytest.mark.slow  # test_fleet.py has an actor that ends itself
 def test_a_poison_shard_is_given_up(job, start, undisturbed):
     """A shard that kills every actor that touches it is named and left out; all others are published."""
     poison = before_shards("if task.shard.name == '03.tar': os.kill(os.getpid(), signal.SIGKILL)")
@@ -116,6 +118,7 @@ def test_a_poison_shard_is_given_up(job, start, undisturbed):
     assert not list(output_of(job).glob("*/_SUCCESS"))
 
 
+@pytest.mark.slow  # test_suite_faults.py has two drivers, too
 def test_two_drivers_share_a_job(job, start, undisturbed):
     """Started together, both end with 0, each does a part, and no file is written twice."""
     (job.parent / "arrived").mkdir()

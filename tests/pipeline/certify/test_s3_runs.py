@@ -98,7 +98,8 @@ def test_planning_costs_a_listing(bucket, tmp_path, shards):
     storage._s3(Storage())._client.meta.events.register("before-send.s3", lambda request, **_: calls.append(request))
     assert len(make_plan(job).todo) == shards - len(done)
     listings = [call for call in calls if "list-type=2" in call.url]
-    assert len(listings) == math.ceil(shards / 1000) + math.ceil(len(done) / 1000)
+    of_output = 1  # other runs may have what this one lacks
+    assert len(listings) == math.ceil(shards / 1000) + math.ceil(len(done) / 1000) + of_output
     assert len(calls) - len(listings) <= 6, [f"{call.method} {call.url}" for call in calls if call not in listings]
 
 

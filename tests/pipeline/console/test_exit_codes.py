@@ -38,7 +38,7 @@ COMMAND = [sys.executable, "-B", "-c", "from smoothcert.pipeline.cli import app;
         ("", 2, ""),
         ("no-such-command", 2, "No such command"),
         ("status RUN --no-such-option", 2, "No such option"),
-        ("certify", 2, "Missing argument 'JOB'"),
+        ("certify", 2, "Missing argument 'JOB|SUITE'"),
         ("certify TMP/none.yaml", 2, "error: TMP/none.yaml: cannot read the job file"),
         ("plan TMP/none.yaml", 2, "error: TMP/none.yaml: cannot read the job file"),
         ("finetune TMP/none.yaml", 2, "error: TMP/none.yaml: cannot read the training file"),
@@ -81,7 +81,7 @@ def test_an_interrupt_ends_with_130_and_the_command_that_continues(monkeypatch: 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(described_jobs, "load_job", interrupt)
+    monkeypatch.setattr(described_jobs, "load_job_or_suite", interrupt)
     monkeypatch.setattr(sys, "argv", ["smoothcert", "certify", "my job.yaml"])
     result = CliRunner().invoke(app, ["certify", "my job.yaml"])
     assert result.exit_code == 130
@@ -94,7 +94,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(described_jobs, "load_job", fail)
+    monkeypatch.setattr(described_jobs, "load_job_or_suite", fail)
     assert isinstance(CliRunner().invoke(app, ["certify", "job.yaml"]).exception, ZeroDivisionError)
 
 
