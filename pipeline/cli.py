@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -203,17 +203,14 @@ def certify(
     """Certify every image of a job, or of each job of a suite: votes and certificates go to Parquet."""
     from smoothcert.manifests.suite import Suite
     from smoothcert.pipeline.certify.driver import certify_all
+    from smoothcert.pipeline.certify.options import Options
     from smoothcert.pipeline.certify.suite_driver import certify_all_of
 
-    options: dict[str, Any] = {
-        "json_to": stdout_alone() if as_json else None,
-        "strict_versions": strict_versions,
-        "unsafe_overwrite": unsafe_overwrite,
-        "allow_code": allow_code,
-        "adopt_across": adopt_across,
-    }
-    loaded = _load(job, overrides, limit)
-    return certify_all_of(loaded, **options) if isinstance(loaded, Suite) else certify_all(loaded, **options)
+    options = Options(strict_versions, unsafe_overwrite, allow_code, adopt_across)
+    loaded, json_to = _load(job, overrides, limit), stdout_alone() if as_json else None
+    if isinstance(loaded, Suite):
+        return certify_all_of(loaded, options, json_to=json_to)
+    return certify_all(loaded, options, json_to=json_to)
 
 
 @app.command()
@@ -245,7 +242,7 @@ def nightly(
     Exit code 1: a gate tripped, or figures cannot be trusted; 2: the request is wrong; 3: a run did not finish, so run
     the same command again.
     """
-    from smoothcert.pipeline.nightly.night import Options
+    from smoothcert.pipeline.certify.options import Options
     from smoothcert.pipeline.nightly.night import nightly as run_night
     from smoothcert.workers.networks.described_jobs import load_suite
 

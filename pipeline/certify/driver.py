@@ -13,61 +13,34 @@ from typing import TextIO
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.certify.conclusion import conclude
 from smoothcert.pipeline.certify.one_pass import certify_missing, enter
+from smoothcert.pipeline.certify.options import NO_OPTIONS, Options
 from smoothcert.pipeline.certify.outcome import Outcome
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.console.looks import console_of, say
 
 
-def certify_all(
-    job: Job,
-    *,
-    json_to: TextIO | None = None,
-    strict_versions: bool = False,
-    unsafe_overwrite: bool = False,
-    allow_code: bool = False,
-    adopt_across: bool = False,
-) -> int:
+def certify_all(job: Job, options: Options = NO_OPTIONS, *, json_to: TextIO | None = None) -> int:
     """Certify every shard of the job that is not certified yet, and print the summary.
 
     Args:
         job: what to do.
+        options: how.
         json_to: write one JSON object there; messages for people go to stderr.
-        strict_versions: refuse actors whose versions or devices differ from each other's or from those of the
-            published files.
-        unsafe_overwrite: go on although the storage does not refuse to overwrite.
-        allow_code: whether code that the job names may run.
-        adopt_across: whether shards may be taken over from runs of other versions or devices.
     Returns:
         The exit code: 0 complete; 1 a shard failed, or too many images have no votes or no usable label.
     Raises:
         RequestError, RunError: the work cannot begin, or cannot continue.
     """
-    outcome = certify(
-        job,
-        json_to=json_to,
-        strict_versions=strict_versions,
-        unsafe_overwrite=unsafe_overwrite,
-        allow_code=allow_code,
-        adopt_across=adopt_across,
-    )
-    return 1 if outcome.problems else 0
+    return 1 if certify(job, options, json_to=json_to).problems else 0
 
 
-def certify(
-    job: Job,
-    *,
-    json_to: TextIO | None = None,
-    strict_versions: bool = False,
-    unsafe_overwrite: bool = False,
-    allow_code: bool = False,
-    adopt_across: bool = False,
-) -> Outcome:
+def certify(job: Job, options: Options = NO_OPTIONS, *, json_to: TextIO | None = None) -> Outcome:
     """As `certify_all`, with the same arguments and errors; the result is what became of the run."""
     console = console_of(stderr=json_to is not None)
-    plan = make_plan(job, allow_code=allow_code, adopt_across=adopt_across)
+    plan = make_plan(job, allow_code=options.allow_code, adopt_across=options.adopt_across)
     for notice in plan.notices:
         say(console, f"notice: {notice}")
-    entry = enter(plan, strict_versions=strict_versions, unsafe_overwrite=unsafe_overwrite)
+    entry = enter(plan, options)
     if plan.todo:
         certify_missing([entry], console)
     elif plan.run.success() is not None:

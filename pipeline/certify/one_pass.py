@@ -19,6 +19,7 @@ from smoothcert.pipeline.certify.alike import Alike
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.events import Event, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.certify.image_counts import count_images
+from smoothcert.pipeline.certify.options import NO_OPTIONS, Options
 from smoothcert.pipeline.certify.outcome import Work
 from smoothcert.pipeline.certify.plan import Plan
 from smoothcert.pipeline.certify.progress import Lines, progress_of
@@ -71,23 +72,22 @@ class Entry:
         return [] if self.diary is None else self.diary.failures
 
 
-def enter(plan: Plan, name: str = "", *, strict_versions: bool, unsafe_overwrite: bool) -> Entry:
+def enter(plan: Plan, options: Options = NO_OPTIONS, name: str = "") -> Entry:
     """Begin a run, unless it is finished.
 
     Args:
         plan: of the run.
+        options: how it is certified.
         name: of its entry in the suite.
-        strict_versions: refuse actors whose versions or devices differ from each other's or from those of the
-            published files.
-        unsafe_overwrite: go on although the storage does not refuse to overwrite.
     Raises:
         RequestError: the storage does not refuse to overwrite, or the published files differ already.
         RunError: a published file is damaged.
     """
+    strict = options.strict_versions
     finished = not plan.todo and plan.run.success() is not None
-    begins = not finished and begin(plan, unsafe_overwrite=unsafe_overwrite)  # a finished run is only read
-    published = summarise(plan.run, plan.job).environments if strict_versions else ()
-    return Entry(plan, name, Alike(plan.run, plan.job.model.dtype, strict=strict_versions, published=published), begins)
+    begins = not finished and begin(plan, unsafe_overwrite=options.unsafe_overwrite)  # a finished run is only read
+    published = summarise(plan.run, plan.job).environments if strict else ()
+    return Entry(plan, name, Alike(plan.run, plan.job.model.dtype, strict=strict, published=published), begins)
 
 
 def certify_missing(entries: Sequence[Entry], console: Console) -> None:

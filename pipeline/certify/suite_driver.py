@@ -13,53 +13,31 @@ from smoothcert.manifests.errors import RequestError, SmoothcertError
 from smoothcert.manifests.suite import Suite
 from smoothcert.pipeline.certify.conclusion import conclude
 from smoothcert.pipeline.certify.one_pass import Entry, certify_missing, enter
+from smoothcert.pipeline.certify.options import NO_OPTIONS, Options
 from smoothcert.pipeline.certify.outcome import Outcome, Work
 from smoothcert.pipeline.certify.plan import Plan, find_tars, make_plan
 from smoothcert.pipeline.console.looks import console_of, say
 from smoothcert.workers.storage.store import AnyStore
 
 
-def certify_all_of(
-    suite: Suite,
-    *,
-    json_to: TextIO | None = None,
-    strict_versions: bool = False,
-    unsafe_overwrite: bool = False,
-    allow_code: bool = False,
-    adopt_across: bool = False,
-) -> int:
+def certify_all_of(suite: Suite, options: Options = NO_OPTIONS, *, json_to: TextIO | None = None) -> int:
     """As `certify_all` for a job (driver.py), for all jobs of a suite.
 
     Returns:
         The exit code: 0 all are complete; 2 the request of an entry is wrong; 1 anything else is not as it should be.
     """
-    outcomes = certify_suite(
-        suite,
-        json_to=json_to,
-        strict_versions=strict_versions,
-        unsafe_overwrite=unsafe_overwrite,
-        allow_code=allow_code,
-        adopt_across=adopt_across,
-    ).values()
+    outcomes = certify_suite(suite, options, json_to=json_to).values()
     if any(outcome.state == "refused" for outcome in outcomes):
         return 2
     return 1 if any(outcome.problems for outcome in outcomes) else 0
 
 
-def certify_suite(
-    suite: Suite,
-    *,
-    json_to: TextIO | None = None,
-    strict_versions: bool = False,
-    unsafe_overwrite: bool = False,
-    allow_code: bool = False,
-    adopt_across: bool = False,
-) -> dict[str, Outcome]:
+def certify_suite(suite: Suite, options: Options = NO_OPTIONS, *, json_to: TextIO | None = None) -> dict[str, Outcome]:
     """Certify the jobs of a suite. What fails for one entry does not stop the others; its outcome says it.
 
     Args:
         suite: what to do.
-        json_to, strict_versions, unsafe_overwrite, allow_code, adopt_across: as for a job (driver.py).
+        options, json_to: as for a job (driver.py).
     Returns:
         What became of each entry.
     Raises:
@@ -67,13 +45,13 @@ def certify_suite(
             the outcome of the entries that it concerns.
     """
     console = console_of(stderr=json_to is not None)
-    plans, faults = plans_of(suite, allow_code=allow_code, adopt_across=adopt_across)
+    plans, faults = plans_of(suite, allow_code=options.allow_code, adopt_across=options.adopt_across)
     entries = dict[str, Entry]()
     for name, plan in plans.items():
         for notice in plan.notices:
             say(console, f"notice: {name}: {notice}")
         try:
-            entries[name] = enter(plan, name, strict_versions=strict_versions, unsafe_overwrite=unsafe_overwrite)
+            entries[name] = enter(plan, options, name)
         except SmoothcertError as error:
             faults[name] = error
     for name, fault in faults.items():

@@ -16,6 +16,7 @@ from typing import TextIO
 from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
 from smoothcert.manifests.suite import Suite
 from smoothcert.manifests.version import __version__
+from smoothcert.pipeline.certify.options import NO_OPTIONS, Options
 from smoothcert.pipeline.certify.outcome import Outcome
 from smoothcert.pipeline.console.looks import console_of, say
 from smoothcert.pipeline.nightly.history import PAGE, History, name_at
@@ -25,23 +26,9 @@ from smoothcert.pipeline.nightly.records import NightRecord
 from smoothcert.pipeline.nightly.sentences import exit_code_of, verdict_of, worst_of
 
 
-@dataclass(frozen=True)
-class Options:
-    """Options of certify.
-
-    Attributes:
-        strict_versions, unsafe_overwrite, allow_code, adopt_across: as `smoothcert certify` explains them.
-    """
-
-    strict_versions: bool = False
-    unsafe_overwrite: bool = False
-    allow_code: bool = False
-    adopt_across: bool = False
-
-
 def nightly(
     suite: Suite,
-    options: Options = Options(),
+    options: Options = NO_OPTIONS,
     *,
     notify: str | None = None,
     moves_baselines: bool = True,
@@ -114,7 +101,7 @@ def certify_entries(suite: Suite, options: Options, *, quiet: bool) -> Mapping[s
     """One pass over the images for all entries; what `certify` prints goes to stderr if quiet."""
     from smoothcert.pipeline.certify.suite_driver import certify_suite
 
-    outcomes: dict[str, Outcome] = certify_suite(suite, **vars(options), json_to=io.StringIO() if quiet else None)
+    outcomes: dict[str, Outcome] = certify_suite(suite, options, json_to=io.StringIO() if quiet else None)
     return outcomes
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.pipeline.certify.conclusion import conclude
 from smoothcert.pipeline.certify.one_pass import Entry, enter
+from smoothcert.pipeline.certify.options import Options
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.workers.networks.described_jobs import load_job
 from tests.helpers.finished_runs import file_of, finish, rows_of, write
@@ -22,7 +23,7 @@ def enter_run(tmp_path: Path) -> Callable[..., Entry]:
 
     def enter_it(*, strict: bool = False) -> Entry:
         plan = make_plan(load_job(tmp_path / "job.yaml"))
-        return enter(plan, strict_versions=strict, unsafe_overwrite=False)
+        return enter(plan, Options(strict_versions=strict))
 
     return enter_it
 

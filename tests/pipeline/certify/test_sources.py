@@ -15,6 +15,7 @@ from smoothcert.manifests.identity import run_id_of
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.driver import certify_all
+from smoothcert.pipeline.certify.options import Options
 from smoothcert.pipeline.certify.plan import Plan, make_plan
 from smoothcert.pipeline.certify.sources import sources_of
 from smoothcert.pipeline.verify.check import verify
@@ -248,7 +249,7 @@ def certified(folder: Path, in_process: None, capsys: pytest.CaptureFixture[str]
     def certify(*overrides: str, adopt_across: bool = False) -> Certified:
         computed.clear()
         job = load_job(jobs.write_job(folder), overrides)
-        code = certify_all(job, json_to=sys.stdout, adopt_across=adopt_across)
+        code = certify_all(job, Options(adopt_across=adopt_across), json_to=sys.stdout)
         printed = capsys.readouterr()
         return Certified(code, json.loads(printed.out.splitlines()[-1]), printed.err, Counter(computed))
 

@@ -17,6 +17,7 @@ from smoothcert.manifests.job import Job, Model, load_job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.costs import costs_of
 from smoothcert.pipeline.certify.driver import certify_all
+from smoothcert.pipeline.certify.options import Options
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.verify.check import verify
@@ -86,7 +87,7 @@ def test_such_a_network_votes_and_its_votes_are_replayed(
     certifier = plan.certifier(threads=1)
     for task in plan.todo:
         assert list(certifier.certify(task))
-    certify_all(job, allow_code=True)
+    certify_all(job, Options(allow_code=True))
     assert verify(plan.run.url, replay=4, allow_code=True).problems == ()
     assert verify(plan.run.url).problems == ()
     with pytest.raises(RequestError, match="runs code that this file names"):
