@@ -64,14 +64,19 @@ class Scout:
         """The memory of the actor, which asked for this many GPUs.
 
         Raises:
-            SmoothcertError: the actor was lost, or cannot work.
+            SmoothcertError: actors are lost, or cannot work.
         """
-        member = self._ready_member()
-        try:
-            memory: int = self._fleet.answer_of(member, member.actor.memory_bytes.remote(gpus))
-        except RayError as error:
-            raise cause_of(error) from None
-        return memory
+        while True:
+            member = self._ready_member()
+            try:
+                memory: int = self._fleet.answer_of(member, member.actor.memory_bytes.remote(gpus))
+            except RayError as error:
+                gives_up = not isinstance(error, LOST) or self._lost_too_often(member, "")  # for no run
+                self._leave(member)
+                if gives_up:
+                    raise cause_of(error) from None
+            else:
+                return memory
 
     def try_out(self, task: ShardTask, run_id: str) -> TriedOut | None:
         """Vote on a shard; None if the actor was lost, or if the tar is bad, which its own turn will report."""
@@ -86,8 +91,7 @@ class Scout:
             lost = isinstance(error, LOST)
             gives_up = not lost or self._lost_too_often(member, run_id)
             if lost or not is_ours(error):  # another model must not vote in a process that this one broke
-                self._fleet.end(member)
-                self._member = None
+                self._leave(member)
             if gives_up:
                 raise cause from None
             return None
@@ -95,6 +99,10 @@ class Scout:
     def _ready_member(self) -> Member:
         self._member = self._member or self._fleet.first_member()
         return self._member
+
+    def _leave(self, member: Member) -> None:
+        self._fleet.end(member)
+        self._member = None
 
     def _lost_too_often(self, member: Member, run_id: str) -> bool:
         """Count the loss of an actor on behalf of a run."""

@@ -21,6 +21,7 @@ GOOD = TriedOut(Counter(ok=32), None, LabelCounts(), ("a notice",))
 FEW = TriedOut(Counter(ok=2), None, LabelCounts())
 BAD = TriedOut(Counter(model_error=32), "0000: a logit is not finite", LabelCounts())
 DEAD = RayActorError()
+MEMORY = ShardTask(-1, Shard("memory", "", 0, ""), None)  # the question for it
 
 
 def raised(cause: Exception) -> RayTaskError:
@@ -42,7 +43,8 @@ class MadeUpFleet:
     def first_member(self) -> SimpleNamespace:
         self.started.append(f"actor {len(self.started)}")
         remote = SimpleNamespace(remote=lambda task, images, run_id: task)
-        return SimpleNamespace(name=self.started[-1], actor=SimpleNamespace(try_out=remote))
+        memory = SimpleNamespace(remote=lambda gpus: MEMORY)
+        return SimpleNamespace(name=self.started[-1], actor=SimpleNamespace(try_out=remote, memory_bytes=memory))
 
     def answer_of(self, member: Any, task: ShardTask) -> TriedOut:
         self.tried.append(task.index)
@@ -121,3 +123,25 @@ def test_an_error_of_the_model_ends_the_run(job: Job, cause: Exception) -> None:
     """At once: the actor lives and says why."""
     with pytest.raises((RequestError, RunError), match=str(cause)):
         try_out(MadeUpFleet(job, [10], {0: [raised(cause)]}), 0)
+
+
+def test_an_actor_that_is_lost_while_it_says_its_memory_is_replaced(job: Job) -> None:
+    """It loads torch for this, so a kill may well find it there; in the end it is given up."""
+    fleet = MadeUpFleet(job, [10], {-1: [DEAD, DEAD, GOOD]})
+    assert tryout.Scout(fleet).memory_bytes(0) == GOOD
+    assert fleet.started == ["actor 0", "actor 1", "actor 2"]
+    assert len(fleet.ended) == 2
+    with pytest.raises(RunError, match="an actor died"):
+        tryout.Scout(MadeUpFleet(job, [10], {-1: [DEAD]})).memory_bytes(0)
+
+
+def test_a_process_that_a_model_broke_is_left(job: Job) -> None:
+    """An error that is not ours, such as one of CUDA: the next model is tried in another process."""
+    fleet = MadeUpFleet(job, [10], {0: [raised(RuntimeError("CUDA error"))]})
+    fleet.plan.todo = fleet.plan.tasks
+    scout = tryout.Scout(fleet)
+    with pytest.raises(RunError, match="CUDA error"):
+        tryout.try_out(scout, fleet.plan)
+    assert fleet.ended == ["actor 0"]
+    assert scout.memory_bytes(0)
+    assert fleet.started == ["actor 0", "actor 1"]
