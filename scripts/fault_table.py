@@ -24,7 +24,7 @@ Most of it is the start of another process.
 `scripts/fault_table.py` writes this page from the records of the tests below. test_nodes.py runs a Ray cluster of
 several nodes on one machine. A test that runs again adds its line again, so lines may come from several invocations:
 
-    SMOOTHCERT_FAULTS=/tmp/faults.jsonl python -m pytest tests/pipeline/certify/test_{{faults,suite_faults,nodes,soak}}.py
+    SMOOTHCERT_FAULTS=/tmp/faults.jsonl python -m pytest tests/pipeline/certify/test_{{*faults,nodes,soak}}.py
     python scripts/fault_table.py /tmp/faults.jsonl > docs/reliability.md
 
 `scripts/lab/run.py` tests lost machines that have network connections of their own. One is killed and one stops
