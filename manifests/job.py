@@ -225,6 +225,11 @@ class Execution(Part):
     max_attempts: Count = 4
     """Number of failed attempts after which a shard is given up."""
 
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory_gib` in bytes."""
+        return None if self.memory_gib is None else int(self.memory_gib * 2**30)
+
 
 class Storage(Part):
     endpoint_url: str | None = None

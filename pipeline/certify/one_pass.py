@@ -7,7 +7,7 @@ Not covered: which actor does what (fleet.py); what a run is worth afterwards (c
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,8 +33,6 @@ if TYPE_CHECKING:  # they load ray, which takes a second; a finished run needs n
     from smoothcert.pipeline.certify.diary import Diary
     from smoothcert.pipeline.certify.fleet import Fleet
     from smoothcert.pipeline.certify.tryout import Scout
-
-_GIB = 2**30
 
 
 @dataclass
@@ -110,26 +108,25 @@ def certify_missing(entries: Sequence[Entry], console: Console) -> None:
     connect(partial(say, console))
     share = share_of(entries[0].plan.job.execution)
     fleet = Fleet([entry.plan for entry in entries], share)
-    scout = Scout(fleet)
-    turns = _turns(entries, scout, share.gpus, console)
-    for number, turn in enumerate(turns):
-        if len(turns) > 1:
-            fleet.close()
-            fleet = Fleet([entry.plan for entry in turn], share)
-            scout = Scout(fleet)
-            say(console, f"turn {number + 1} of {len(turns)}: {', '.join(entry.name for entry in turn)}")
-        try:
+    try:
+        scout = Scout(fleet)
+        turns = _turns(entries, scout, share.gpus, console)
+        for number, turn in enumerate(turns, start=1):
+            if len(turns) > 1:
+                fleet.close()
+                fleet = Fleet([entry.plan for entry in turn], share)
+                scout = Scout(fleet)
+                say(console, f"turn {number} of {len(turns)}: {', '.join(entry.name for entry in turn)}")
             _make_turn(fleet, scout, turn, console)
-        finally:
-            fleet.close()
+    finally:
+        fleet.close()
 
 
 def _turns(entries: Sequence[Entry], scout: "Scout", gpus: float, console: Console) -> list[list[Entry]]:
     """The entries whose models vote together."""
     if len(entries) == 1:
         return [list(entries)]
-    memory_gib = entries[0].plan.job.execution.memory_gib
-    memory = scout.memory_bytes(gpus) if memory_gib is None else int(memory_gib * _GIB)
+    memory = entries[0].plan.job.execution.memory_bytes or scout.memory_bytes(gpus)
     weights = {entry.name: entry.plan.checkpoint_bytes for entry in entries}
     turns = turns_of(weights, memory)
     for line in turns_in_words(turns, weights, memory):
@@ -144,9 +141,7 @@ def _make_turn(fleet: "Fleet", scout: "Scout", entries: Sequence[Entry], console
             for notice in _try_out(scout, entry):
                 say(console, f"notice: {_named(entry)}{notice}")
         except SmoothcertError as error:
-            _give_up(entry, error, fleet)
-            if entry.name:  # the only run's fault is raised
-                say(console, f"failed: {_named(entry)}{error}")
+            _give_up(entry, error, fleet, partial(say, console))
     if remaining := [entry for entry in entries if entry.fault is None]:
         _listen(fleet, remaining, console)
 
@@ -231,15 +226,16 @@ class _Listener:
     def _give_up(self, run_id: str, error: SmoothcertError) -> None:
         entry = self._entries[run_id]
         if entry.fault is None:
-            _give_up(entry, error, self._fleet)
             self._progress.leave_out(self._left[run_id])
-            if entry.name:  # the only run's fault is raised
-                self._progress.say(f"failed: {_named(entry)}{error}")
+            _give_up(entry, error, self._fleet, self._progress.say)
 
 
-def _give_up(entry: Entry, error: SmoothcertError, fleet: "Fleet") -> None:
+def _give_up(entry: Entry, error: SmoothcertError, fleet: "Fleet", tell: Callable[[str], None]) -> None:
+    """A run leaves the pass. The fault of a job's only run is raised in the end, so it is not told here."""
     entry.fault = error
     fleet.drop(entry.run_id)
+    if entry.name:
+        tell(f"failed: {entry.name}: {error}")
 
 
 def _publish_diary(entry: Entry, progress: Lines) -> None:

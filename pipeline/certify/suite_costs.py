@@ -15,8 +15,6 @@ from smoothcert.pipeline.certify.turns import turns_in_words, turns_of
 from smoothcert.workers.tars.pixels import PixelReader, PixelSettings
 from smoothcert.workers.votes.machine import device_here, memory_bytes
 
-_GIB = 2**30
-
 
 class SuiteCosts(NamedTuple):
     """What `smoothcert plan SUITE` prints.
@@ -74,8 +72,7 @@ def suite_costs_of(suite: Suite, tflops: float, *, allow_code: bool = False) -> 
             entries[name] = costs_of_plan(plan, tflops)
         except SmoothcertError as error:
             wrong[name] = str(error)
-    memory_gib = next(iter(suite.jobs.values())).execution.memory_gib
-    memory = memory_bytes(device_here()) if memory_gib is None else int(memory_gib * _GIB)
+    memory = next(iter(suite.jobs.values())).execution.memory_bytes or memory_bytes(device_here())
     weights = {name: costs.plan.checkpoint_bytes for name, costs in entries.items()}
     turns = turns_of(weights, memory)
     together = [names for turn in turns for names in _together({name: entries[name].plan.job for name in turn})]
