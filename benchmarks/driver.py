@@ -23,11 +23,11 @@ from smoothcert.manifests.job import Job, Storage
 from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.certify.actor import CertifierActor
 from smoothcert.pipeline.certify.diary import Diary
-from smoothcert.pipeline.certify.fleet import Fleet
 from smoothcert.pipeline.certify.plan import Plan
-from smoothcert.pipeline.certify.progress import Lines
 from smoothcert.pipeline.cluster.connection import connect
 from smoothcert.pipeline.cluster.resources import Share
+from smoothcert.pipeline.fleet.fleet import Fleet
+from smoothcert.pipeline.fleet.progress import Lines
 from smoothcert.workers.runs.records import CheckpointRecord, RunRecord, ShardRecord
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask

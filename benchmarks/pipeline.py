@@ -33,7 +33,7 @@ from rich.table import Table
 from benchmarks.arguments import ablation_of
 from smoothcert.manifests.job import Job, Storage
 from smoothcert.manifests.shards import Shard
-from smoothcert.pipeline.certify.attempts import SHARDS_PER_ACTOR
+from smoothcert.pipeline.fleet.attempts import SHARDS_PER_ACTOR
 from smoothcert.workers.certifier import Assignment, Certifier
 from smoothcert.workers.runs.layout import RUN_JSON
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask

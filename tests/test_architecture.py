@@ -19,14 +19,14 @@ _LINT_IMPORTS = "import sys; from importlinter.cli import lint_imports; sys.exit
 _UNTESTED = {
     "manifests/files.py": "records and an interface; nothing in it runs",
     "pipeline/certify_all.py": "a script of one call; tests/test_ray_cluster.py and test_driver.py run it",
-    "pipeline/certify/events.py": "records; nothing in it runs",
+    "pipeline/fleet/events.py": "records; nothing in it runs",
     "manifests/version.py": "a number; tests/pipeline/test_cli.py compares it with the package's",
     "pipeline/compare/reasons.py": "names; nothing in it runs",
     "pipeline/pack/records.py": "records; nothing in it runs",
 }
 # Tests without a module of their name, each with the reason.
 _CROSS_CUTTING = {
-    "pipeline/certify/test_attempts_machine.py": "the random histories of attempts.py, a state machine",
+    "pipeline/fleet/test_attempts_machine.py": "the random histories of attempts.py, a state machine",
     "pipeline/certify/test_faults.py": "a whole driver under faults",
     "pipeline/certify/test_nodes.py": "a cluster of several machines under faults",
     "pipeline/certify/test_packed_images.py": "from photos to a run that is checked and asked",

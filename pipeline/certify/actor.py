@@ -1,84 +1,50 @@
-"""A Certifier in a Ray actor: a process of its own, perhaps on another machine.
+"""A Certifier in a Ray actor. It waits until the driver has compared it with the other actors.
 
-A shard's work is a stream: the number of images done after every batch, a report of each run at the end. An actor
-answers the driver's questions while it works.
-
-Not covered: what happens to a shard (workers/certifier.py); which actor gets it (attempts.py, fleet.py).
+Not covered: what happens to a shard (workers/certifier.py); what all actors share (fleet/actor.py).
 """
 
-import os
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING
 
 import ray
 
-from smoothcert.pipeline.certify.attempts import SHARDS_PER_ACTOR
 from smoothcert.pipeline.certify.plan import Plan, certifier_of
-from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, Step, TriedOut
+from smoothcert.pipeline.fleet.actor import ShardActor
+from smoothcert.workers.runs.shard_task import Introduction, ShardTask, Step, TriedOut
 
 if TYPE_CHECKING:
     from smoothcert.workers.certifier import Certifier
 
-ACTOR_OPTIONS: dict[str, Any] = {"concurrency_groups": {"life": 1, "shards": SHARDS_PER_ACTOR}, "max_restarts": 0}
 
-
-class CertifierActor:
-    """Certifies shards.
-
-    Args:
-        plans: one for each run that it makes.
-        threads: CPU threads to use.
-    """
+class CertifierActor(ShardActor[Plan, "Certifier"]):
+    """Certifies shards; arguments as for ShardActor."""
 
     def __init__(self, plans: Sequence[Plan], threads: int) -> None:
-        self._plans, self._threads = plans, threads
+        super().__init__(plans, threads)
         self._answers = {plan.run.run_id: threading.Event() for plan in plans}  # to the introductions
-        self._stopping = threading.Event()
-        self._loading = threading.Lock()
-        self._loaded: Certifier | None = None  # loaded in the first task: Ray loses a constructor's exception
 
-    def _certifier(self) -> "Certifier":
-        with self._loading:
-            if self._loaded is None:
-                if not ray.get_gpu_ids():  # Ray hides no GPU from an actor that asks for none
-                    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-                self._loaded = certifier_of(self._plans, self._threads)
-            return self._loaded
+    def _load(self) -> "Certifier":
+        return certifier_of(self._plans, self._threads)
 
-    @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
-    def machine(self) -> str:
-        """The id of this actor's machine. An answer also shows that the actor is alive."""
-        return str(ray.get_runtime_context().get_node_id())
+    def _steps(self, task: ShardTask, work_ids: Sequence[str]) -> Generator[Step, None, None]:
+        return self._worker().certify(task, work_ids)
 
     @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
     def admit(self, run_id: str, *, accepted: bool = True) -> None:
         """Continue after the introduction for a run: this actor votes like the others, or it must not vote for it."""
         if not accepted:
-            self._certifier().refuse(run_id)
+            self._worker().refuse(run_id)
         self._answers[run_id].set()
-
-    @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
-    def stop(self) -> None:
-        """End each shard after its current batch. A shard whose images are all done is still published."""
-        self._stopping.set()
 
     def try_out(self, task: ShardTask, images: int, run_id: str) -> TriedOut:
         """Vote on the first images of a shard for one run, and publish nothing."""
-        return self._certifier().try_out(task, images, run_id)
+        return self._worker().try_out(task, images, run_id)
 
     def memory_bytes(self, gpus: float) -> int:
         """The memory of an actor that asked for this many GPUs, or for none."""
-        return self._certifier().memory_bytes(gpus)
+        return self._worker().memory_bytes(gpus)
 
-    @ray.method(concurrency_group="shards")  # type: ignore[untyped-decorator]
-    def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Step]:
-        """Certify and publish a shard for some runs. After an introduction it waits until that is accepted."""
-        with closing(self._certifier().certify(task, run_ids)) as steps:
-            for step in steps:
-                yield step
-                if isinstance(step, Introduction):
-                    self._answers[step.run_id].wait()  # or it could publish before the driver has compared it
-                if self._stopping.is_set() and not isinstance(step, ShardReport):  # the other runs have their votes
-                    return
+    def _after(self, step: Step) -> None:
+        if isinstance(step, Introduction):
+            self._answers[step.run_id].wait()  # or it could publish before the driver has compared it

@@ -16,8 +16,8 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
-from smoothcert.pipeline.certify.events import Event, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.certify.outcome import Work
+from smoothcert.pipeline.fleet.events import Event, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.overview.status import FailedShard
 from smoothcert.workers.runs.layout import DRIVERS
 from smoothcert.workers.runs.records import AttemptRecord, DriverRecord

@@ -17,22 +17,22 @@ from rich.console import Console
 from smoothcert.manifests.errors import RequestError, SmoothcertError
 from smoothcert.pipeline.certify.alike import Alike
 from smoothcert.pipeline.certify.begin import begin
-from smoothcert.pipeline.certify.events import Event, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.certify.image_counts import count_images
 from smoothcert.pipeline.certify.options import NO_OPTIONS, Options
 from smoothcert.pipeline.certify.outcome import Work
 from smoothcert.pipeline.certify.plan import Plan
-from smoothcert.pipeline.certify.progress import Lines, progress_of
 from smoothcert.pipeline.certify.turns import turns_in_words, turns_of
 from smoothcert.pipeline.console.looks import number_of, say
+from smoothcert.pipeline.fleet.events import Event, Failure, FoundPublished, Requeued
+from smoothcert.pipeline.fleet.progress import Lines, progress_of
 from smoothcert.pipeline.overview.status import FailedShard
 from smoothcert.pipeline.overview.summary import summarise
 from smoothcert.workers.runs.shard_task import Introduction, Refusal, ShardReport
 
 if TYPE_CHECKING:  # they load ray, which takes a second; a finished run needs none
     from smoothcert.pipeline.certify.diary import Diary
-    from smoothcert.pipeline.certify.fleet import Fleet
     from smoothcert.pipeline.certify.tryout import Scout
+    from smoothcert.pipeline.fleet.fleet import Fleet
 
 
 @dataclass
@@ -97,24 +97,25 @@ def certify_missing(entries: Sequence[Entry], console: Console) -> None:
     Raises:
         RequestError, RunError: no run can go on.
     """
-    from smoothcert.pipeline.certify.fleet import Fleet
+    from smoothcert.pipeline.certify.actor import CertifierActor
     from smoothcert.pipeline.certify.tryout import Scout
     from smoothcert.pipeline.cluster.connection import connect
     from smoothcert.pipeline.cluster.resources import share_of
+    from smoothcert.pipeline.fleet.fleet import Fleet
 
     for entry in entries:
         todo, shards = len(entry.plan.todo), number_of(len(entry.plan.tasks), "shard")
         say(console, f"{_named(entry)}run {entry.run_id}: {todo:,} of {shards} to do")
     connect(partial(say, console))
     share = share_of(entries[0].plan.job.execution)
-    fleet = Fleet([entry.plan for entry in entries], share)
+    fleet = Fleet([entry.plan for entry in entries], share, CertifierActor)
     try:
         scout = Scout(fleet)
         turns = _turns(entries, scout, share.gpus, console)
         for number, turn in enumerate(turns, start=1):
             if len(turns) > 1:
                 fleet.close()
-                fleet = Fleet([entry.plan for entry in turn], share)
+                fleet = Fleet([entry.plan for entry in turn], share, CertifierActor)
                 scout = Scout(fleet)
                 say(console, f"turn {number} of {len(turns)}: {', '.join(entry.name for entry in turn)}")
             _make_turn(fleet, scout, turn, console)
@@ -135,7 +136,7 @@ def _turns(entries: Sequence[Entry], scout: "Scout", gpus: float, console: Conso
     return [[by_name[name] for name in turn] for turn in turns]
 
 
-def _make_turn(fleet: "Fleet", scout: "Scout", entries: Sequence[Entry], console: Console) -> None:
+def _make_turn(fleet: "Fleet[Plan]", scout: "Scout", entries: Sequence[Entry], console: Console) -> None:
     for entry in entries:
         try:
             for notice in _try_out(scout, entry):
@@ -152,7 +153,7 @@ def _try_out(scout: "Scout", entry: Entry) -> tuple[str, ...]:
     return try_out(scout, entry.plan)
 
 
-def _listen(fleet: "Fleet", entries: Sequence[Entry], console: Console) -> None:
+def _listen(fleet: "Fleet[Plan]", entries: Sequence[Entry], console: Console) -> None:
     """Hand out the shards, and hear of each until all are done."""
     from smoothcert.pipeline.certify.diary import Diary
 
@@ -169,7 +170,7 @@ def _listen(fleet: "Fleet", entries: Sequence[Entry], console: Console) -> None:
     with progress_of(console, todo, count, total=total, names=names) as progress:
         listener = _Listener(fleet, {entry.run_id: entry for entry in entries}, progress)
         try:
-            listener.hear(fleet.certify(todo, shared=shared))
+            listener.hear(fleet.work(todo, shared=shared))
         except KeyboardInterrupt:
             progress.say("interrupted: shards of which all images are done are still being published")
             listener.hear(fleet.wind_down())
@@ -188,7 +189,7 @@ class _Listener:
         progress: shows what happens.
     """
 
-    def __init__(self, fleet: "Fleet", entries: dict[str, Entry], progress: Lines) -> None:
+    def __init__(self, fleet: "Fleet[Plan]", entries: dict[str, Entry], progress: Lines) -> None:
         self._fleet, self._entries, self._progress = fleet, entries, progress
         self._left = {run_id: len(entry.plan.todo) for run_id, entry in entries.items()}
 
@@ -230,7 +231,7 @@ class _Listener:
             _give_up(entry, error, self._fleet, self._progress.say)
 
 
-def _give_up(entry: Entry, error: SmoothcertError, fleet: "Fleet", tell: Callable[[str], None]) -> None:
+def _give_up(entry: Entry, error: SmoothcertError, fleet: "Fleet[Plan]", tell: Callable[[str], None]) -> None:
     """A run leaves the pass. The fault of a job's only run is raised in the end, so it is not told here."""
     entry.fault = error
     fleet.drop(entry.run_id)

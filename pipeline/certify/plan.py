@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import VOTES_VERSION, identity_of, run_id_of
-from smoothcert.manifests.job import Images, Job, refuse_code
+from smoothcert.manifests.job import Execution, Images, Job, refuse_code
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.shards import Shard, find_shards_and_classes
 from smoothcert.manifests.version import __version__
@@ -71,6 +71,20 @@ class Plan:
     packed_classes: int = 0
     notices: tuple[str, ...] = ()
     allow_code: bool = False
+
+    @property
+    def work_id(self) -> str:
+        """The id of the run."""
+        return self.run.run_id
+
+    @property
+    def execution(self) -> Execution:
+        """Who computes."""
+        return self.job.execution
+
+    def is_published(self, task: ShardTask) -> bool:
+        """Whether the run has the shard by now."""
+        return self.run.is_published(task)
 
     def certifier(self, threads: int) -> "Certifier":
         """The Certifier of this plan alone; see `certifier_of`."""

@@ -9,10 +9,10 @@ from ray.exceptions import RayError
 
 from smoothcert.manifests.errors import ShardError
 from smoothcert.pipeline.certify.canary import Canary
-from smoothcert.pipeline.certify.fleet import LOST, Fleet, Member
 from smoothcert.pipeline.certify.plan import Plan
 from smoothcert.pipeline.cluster.ray_errors import cause_of, is_ours
 from smoothcert.pipeline.cluster.resources import alive_among
+from smoothcert.pipeline.fleet.fleet import LOST, Fleet, Member
 from smoothcert.workers.runs.shard_task import ShardTask, TriedOut
 
 _IMAGES = 32  # of each shard
@@ -55,7 +55,7 @@ class Scout:
         RunError: no machine came.
     """
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet[Plan]) -> None:
         self._fleet = fleet
         self._member: Member | None = fleet.first_member()
         self._losses = Counter[str]()

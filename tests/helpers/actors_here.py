@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ray.exceptions import RayTaskError
 
-from smoothcert.pipeline.certify import fleet
+from smoothcert.pipeline.fleet import fleet
 
 
 @contextmanager

@@ -30,8 +30,8 @@ from tests.helpers.house import HOUSE
 SCRIPT = HOUSE / "pipeline" / "certify_all.py"
 RECORD = "SMOOTHCERT_FAULTS"  # names the file to which each test appends its line of docs/reliability.md
 CERTIFIER = "smoothcert.workers.certifier"
-ATTEMPTS = "smoothcert.pipeline.certify.attempts"
-FLEET = "smoothcert.pipeline.certify.fleet"
+ATTEMPTS = "smoothcert.pipeline.fleet.attempts"
+FLEET = "smoothcert.pipeline.fleet.fleet"
 ALIKE = "smoothcert.pipeline.certify.alike"
 DONE = r"^\[\d+/\d+\] (\S+): \d+ images"
 

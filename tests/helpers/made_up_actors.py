@@ -28,7 +28,7 @@ def report_of(task: ShardTask, *, run_id: str = "run-0", published: bool = True)
 class PlainActor(CertifierActor):
     """Reports each shard at once."""
 
-    def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Any]:
+    def work(self, task: ShardTask, work_ids: Sequence[str]) -> Iterator[Any]:
         yield 2
         yield report_of(task)
 
@@ -36,7 +36,7 @@ class PlainActor(CertifierActor):
 class HalfReporter(CertifierActor):
     """Reports one run of a shard, then fails at the next run, once for each shard."""
 
-    def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Any]:
+    def work(self, task: ShardTask, work_ids: Sequence[str]) -> Iterator[Any]:
         yield report_of(task)
         raise ShardError(f"{task.shard.name}: the second run holds other images")
 
@@ -44,8 +44,8 @@ class HalfReporter(CertifierActor):
 class IntroducedActor(CertifierActor):
     """Waits after its introduction, as a real one does."""
 
-    def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Any]:
-        for run_id in run_ids:
+    def work(self, task: ShardTask, work_ids: Sequence[str]) -> Iterator[Any]:
+        for run_id in work_ids:
             yield Introduction(run_id, "here", {}, 1, np.zeros(2, np.float32))
             self._answers[run_id].wait()
             yield report_of(task, run_id=run_id)
@@ -54,7 +54,7 @@ class IntroducedActor(CertifierActor):
 class FailingActor(CertifierActor):
     """Fails in its own way at each of the first shards."""
 
-    def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Any]:
+    def work(self, task: ShardTask, work_ids: Sequence[str]) -> Iterator[Any]:
         if task.index == 0:
             raise ShardError("00.tar: it is empty")
         if task.index == 1:
@@ -67,7 +67,7 @@ class FailingActor(CertifierActor):
 class RefusingActor(CertifierActor):
     """Finds the request wrong."""
 
-    def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Any]:
+    def work(self, task: ShardTask, work_ids: Sequence[str]) -> Iterator[Any]:
         yield 1
         raise RequestError("model: it does not fit")
 
@@ -75,7 +75,7 @@ class RefusingActor(CertifierActor):
 class SilentActor(CertifierActor):
     """Does nothing at the first shard until it is told to stop."""
 
-    def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Any]:
+    def work(self, task: ShardTask, work_ids: Sequence[str]) -> Iterator[Any]:
         yield 1
         self._stopping.wait(60)
         if task.index == 1:  # all its images are done
@@ -92,7 +92,7 @@ class BrokenActor(CertifierActor):
         except FileExistsError:
             raise ModuleNotFoundError("No module named 'torch'") from None
 
-    def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Any]:
+    def work(self, task: ShardTask, work_ids: Sequence[str]) -> Iterator[Any]:
         time.sleep(0.2)
         yield report_of(task)
 
@@ -100,5 +100,5 @@ class BrokenActor(CertifierActor):
 class SecondReporter(CertifierActor):
     """Another driver published its first shard before it."""
 
-    def certify(self, task: ShardTask, run_ids: Sequence[str]) -> Iterator[Any]:
+    def work(self, task: ShardTask, work_ids: Sequence[str]) -> Iterator[Any]:
         yield report_of(task, published=task.index != 0)

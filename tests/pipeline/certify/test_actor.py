@@ -75,7 +75,7 @@ def test_the_model_is_loaded_once_by_the_first_task(plans: Sequence[Any]) -> Non
     assert MadeUpCertifier.made == 0
     assert one.try_out(task_of(0), 32, "run-0") == (task_of(0), 32, "run-0")
     one.admit("run-0")
-    list(one.certify(task_of(1), RUNS))
+    list(one.work(task_of(1), RUNS))
     assert MadeUpCertifier.made == 1
 
 
@@ -92,28 +92,28 @@ def test_an_actor_without_a_gpu_sees_none(
 def test_the_first_shard_waits_until_the_introduction_is_accepted(plans: Sequence[Any]) -> None:
     """Or it would publish while the driver still compares. Later shards need no introduction."""
     one, steps = actor_of(plans), list[Any]()
-    thread = threading.Thread(target=lambda: steps.extend(one.certify(task_of(0), RUNS)))
+    thread = threading.Thread(target=lambda: steps.extend(one.work(task_of(0), RUNS)))
     thread.start()
     thread.join(0.2)
     assert thread.is_alive()
     one.admit("run-0")
     thread.join(10)
     assert steps == [INTRODUCTION, 1, 2, 3, report_of(task_of(0))]
-    assert list(one.certify(task_of(1), RUNS)) == [1, 2, 3, report_of(task_of(1))]
+    assert list(one.work(task_of(1), RUNS)) == [1, 2, 3, report_of(task_of(1))]
 
 
 def test_a_run_that_is_not_accepted_gets_no_votes(plans: Sequence[Any]) -> None:
     """It votes otherwise than the others, or its request is wrong."""
     one = actor_of(plans)
     one.admit("run-0", accepted=False)
-    assert list(one.certify(task_of(0), RUNS)) == [INTRODUCTION]
+    assert list(one.work(task_of(0), RUNS)) == [INTRODUCTION]
 
 
 def test_a_stop_ends_a_shard_after_its_batch(plans: Sequence[Any]) -> None:
     """And closes what it has open."""
     one = actor_of(plans)
     one.admit("run-0")
-    steps = one.certify(task_of(0), RUNS)
+    steps = one.work(task_of(0), RUNS)
     assert [next(steps), next(steps)] == [INTRODUCTION, 1]
     one.stop()
     assert list(steps) == []

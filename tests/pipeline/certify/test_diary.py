@@ -9,7 +9,7 @@ import pytest
 from smoothcert.manifests.job import Storage
 from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.certify.diary import Diary
-from smoothcert.pipeline.certify.events import Beat, Failure, FoundPublished, Requeued
+from smoothcert.pipeline.fleet.events import Beat, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.overview.status import FailedShard
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask

@@ -10,9 +10,9 @@ from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.suite import Suite
 from smoothcert.pipeline.certify.alike import Alike
 from smoothcert.pipeline.certify.driver import certify
-from smoothcert.pipeline.certify.fleet import Fleet
 from smoothcert.pipeline.certify.outcome import Outcome
 from smoothcert.pipeline.certify.suite_driver import certify_suite
+from smoothcert.pipeline.fleet.fleet import Fleet
 from smoothcert.workers.networks.described_jobs import load_suite
 from smoothcert.workers.runs.publication import Publication
 from smoothcert.workers.runs.shard_task import ShardTask

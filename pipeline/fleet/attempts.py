@@ -33,8 +33,8 @@ from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 from smoothcert.manifests.errors import ShardError, SmoothcertError
-from smoothcert.pipeline.certify.events import CannotStart, Failure, Requeued
-from smoothcert.pipeline.certify.starts import Starts
+from smoothcert.pipeline.fleet.events import CannotStart, Failure, Requeued
+from smoothcert.pipeline.fleet.starts import Starts
 from smoothcert.workers.runs.shard_task import ShardTask
 
 SHARDS_PER_ACTOR = 2

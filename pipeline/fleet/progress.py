@@ -12,9 +12,9 @@ from types import MappingProxyType
 from rich.console import Console
 
 from smoothcert.manifests.errors import SmoothcertError
-from smoothcert.pipeline.certify.events import Beat, CannotStart, Event, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.console.bars import Bar, bars
 from smoothcert.pipeline.console.looks import digits, number_of, say
+from smoothcert.pipeline.fleet.events import Beat, CannotStart, Event, Failure, FoundPublished, Requeued
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask
 
 CountImages = Callable[[ShardTask], int | None]

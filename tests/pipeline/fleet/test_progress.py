@@ -12,12 +12,12 @@ from rich.console import Console
 from smoothcert.manifests.errors import ShardError
 from smoothcert.manifests.job import load_job
 from smoothcert.manifests.shards import Shard
-from smoothcert.pipeline.certify import progress
-from smoothcert.pipeline.certify.events import Beat, CannotStart, Event, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.certify.image_counts import count_images
 from smoothcert.pipeline.certify.plan import make_plan
-from smoothcert.pipeline.certify.progress import _count, _Expected, progress_of
 from smoothcert.pipeline.console import bars
+from smoothcert.pipeline.fleet import progress
+from smoothcert.pipeline.fleet.events import Beat, CannotStart, Event, Failure, FoundPublished, Requeued
+from smoothcert.pipeline.fleet.progress import _count, _Expected, progress_of
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask
 from tests.helpers import jobs
 from tests.helpers.clock import Clock

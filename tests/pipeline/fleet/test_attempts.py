@@ -5,14 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smoothcert.manifests.errors import RunError, ShardError
-from smoothcert.pipeline.certify.attempts import (
+from smoothcert.pipeline.fleet.attempts import (
     QUEUE_LOOKAHEAD,
     SHARDS_PER_ACTOR,
     STALLED_S,
     Attempts,
     Decision,
 )
-from smoothcert.pipeline.certify.events import CannotStart, Failure, Requeued
+from smoothcert.pipeline.fleet.events import CannotStart, Failure, Requeued
 from tests.helpers.made_up_actors import task_of
 
 MAX_ATTEMPTS = 3

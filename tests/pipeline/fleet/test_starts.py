@@ -1,7 +1,7 @@
 """Starts that fail are tried less and less often, and named once."""
 
-from smoothcert.pipeline.certify.events import CannotStart
-from smoothcert.pipeline.certify.starts import FIRST_DELAY_S, LONGEST_DELAY_S, Starts
+from smoothcert.pipeline.fleet.events import CannotStart
+from smoothcert.pipeline.fleet.starts import FIRST_DELAY_S, LONGEST_DELAY_S, Starts
 
 
 def wait_of(starts: Starts, now: float) -> int:

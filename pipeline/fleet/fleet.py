@@ -1,28 +1,27 @@
-"""Ray actors that certify shards: started, given shards, listened to, ended.
+"""Ray actors that work on shards: started, given shards, listened to, ended.
 
 The driver waits on the streams of all shards at once. Every few seconds it asks each actor whether it is alive, because
 Ray needs minutes to notice a silent machine. Actors are started as machines join, up to what the job asks for.
 
 Not covered: who gets which shard and what a death costs (attempts.py); what an actor does (actor.py); what the cluster
-has (cluster/resources.py); whether all actors vote alike (alike.py); what the user sees (progress.py).
+has (cluster/resources.py); what the user sees (progress.py).
 """
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Execution
-from smoothcert.pipeline.certify.actor import ACTOR_OPTIONS, CertifierActor
-from smoothcert.pipeline.certify.attempts import STALLED_S, Attempts
-from smoothcert.pipeline.certify.events import Beat, CannotStart, Event, Failure, FoundPublished, Requeued
-from smoothcert.pipeline.certify.plan import Plan
 from smoothcert.pipeline.cluster import resources
 from smoothcert.pipeline.cluster.ray_errors import cause_of, is_ours
+from smoothcert.pipeline.fleet.actor import ACTOR_OPTIONS, ShardActor
+from smoothcert.pipeline.fleet.attempts import STALLED_S, Attempts
+from smoothcert.pipeline.fleet.events import Beat, CannotStart, Event, Failure, FoundPublished, Requeued
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, Step
 
 LOOK_S = 5.0  # between looks at which actors are alive and how many machines there are
@@ -47,52 +46,74 @@ class Member:
     asked_at: float
 
 
-class Fleet:
+class Assigned(Protocol):
+    """What actors work for: a run, or a study of one.
+
+    Attributes:
+        work_id: its id; it stands for `run_id` in what is reported.
+        todo: the shards that it lacks.
+        execution: who computes.
+    """
+
+    @property
+    def work_id(self) -> str: ...
+    @property
+    def todo(self) -> Sequence[ShardTask]: ...
+    @property
+    def execution(self) -> Execution: ...
+    def is_published(self, task: ShardTask) -> bool:
+        """Whether it has the shard by now."""
+
+
+PlanT = TypeVar("PlanT", bound=Assigned)
+
+
+class Fleet(Generic[PlanT]):
     """The actors of one pass over the shards.
 
     Args:
-        plans: one for each run of this pass. Their run.json is written, and they share shards and execution.
+        plans: one for each run of this pass. Their folders exist, and they share shards and execution.
         share: what one actor asks for.
         actor_class: what runs in each actor.
     """
 
     def __init__(
-        self, plans: Sequence[Plan], share: resources.Share, actor_class: type[CertifierActor] = CertifierActor
+        self, plans: Sequence[PlanT], share: resources.Share, actor_class: type[ShardActor[PlanT, Any]]
     ) -> None:
         self._plans, self._share = tuple(plans), share
         self._plans_ref = ray.put(self._plans)  # plans and class are sent once, not with each actor
         remote = ray.remote(**ACTOR_OPTIONS)(actor_class)
         self._actor_class = remote.options(num_cpus=share.cpus, num_gpus=share.gpus)
-        self._execution = plans[0].job.execution
+        self._execution = plans[0].execution
         self._attempts = Attempts[Member](self._execution.max_attempts)
         self._members: list[Member] = []
         self._streams: dict[Any, tuple[Member, ShardTask]] = {}
-        self._lacking: dict[int, set[str]] = {}  # the runs that lack a shard, by the shard's index
+        self._lacking: dict[int, set[str]] = {}  # who lacks a shard, by the shard's index
         self._looked_at = 0.0
         self._wanted = 1  # actors
         self._shared = False
         self._had_machine_at = time.monotonic()
 
     @property
-    def plans(self) -> Sequence[Plan]:
-        """Those of runs that were not dropped."""
+    def plans(self) -> Sequence[PlanT]:
+        """Those that were not dropped."""
         return self._plans
 
     @property
     def execution(self) -> Execution:
-        """The same in all jobs."""
+        """The same in all plans."""
         return self._execution
 
     def drop(self, run_id: str) -> None:
         """Work no more for a run: its request is wrong, or an actor votes otherwise than the others."""
-        self._plans = tuple(plan for plan in self._plans if plan.run.run_id != run_id)
+        self._plans = tuple(plan for plan in self._plans if plan.work_id != run_id)
         for lacking in self._lacking.values():
             lacking.discard(run_id)
         for member, task in self._streams.values():
             self._note_if_done(member, task)
 
-    def certify(self, tasks: Sequence[ShardTask], *, shared: bool = False) -> Iterator[Event]:
-        """Certify the shards in the order given. For each run that lacks one, it ends in a ShardReport, a Failure or a
+    def work(self, tasks: Sequence[ShardTask], *, shared: bool = False) -> Iterator[Event]:
+        """Do the shards in the order given. For each run that lacks one, it ends in a ShardReport, a Failure or a
         FoundPublished. An actor introduces itself before it votes for a run. Whoever hears that may drop the run.
 
         Args:
@@ -106,7 +127,7 @@ class Fleet:
         for plan in self._plans:
             for task in plan.todo:
                 if task.index in self._lacking:
-                    self._lacking[task.index].add(plan.run.run_id)
+                    self._lacking[task.index].add(plan.work_id)
         self._attempts.enqueue(tasks)
         self._shared = shared
         while not self._attempts.is_over:
@@ -217,8 +238,8 @@ class Fleet:
                 found = self._published(task, lacking) if self._shared else ()
                 lacking.difference_update(found)
                 if lacking:
-                    run_ids = [plan.run.run_id for plan in self._plans if plan.run.run_id in lacking]
-                    stream = member.actor.certify.options(num_returns="streaming").remote(task, run_ids)
+                    run_ids = [plan.work_id for plan in self._plans if plan.work_id in lacking]
+                    stream = member.actor.work.options(num_returns="streaming").remote(task, run_ids)
                     self._streams[stream] = (member, task)
             except BaseException:  # an interrupt, perhaps: no stream would ever end this shard
                 self._attempts.take_back(member, task)
@@ -230,8 +251,8 @@ class Fleet:
 
     def _published(self, task: ShardTask, lacking: Collection[str]) -> tuple[str, ...]:
         """Which of the runs have the shard by now."""
-        runs = (plan.run for plan in self._plans if plan.run.run_id in lacking)
-        return tuple(run.run_id for run in runs if run.is_published(task))
+        missing = (plan for plan in self._plans if plan.work_id in lacking)
+        return tuple(plan.work_id for plan in missing if plan.is_published(task))
 
     def _hear(self, timeout_s: float) -> Iterator[Event]:
         """Yield what the actors report within the time."""
@@ -282,7 +303,7 @@ class Fleet:
             self._shared |= not item.published
         yield Beat(task, item) if isinstance(item, int) else item
         if isinstance(item, Introduction):  # it was heard, and the run may have been dropped
-            accepted = any(plan.run.run_id == item.run_id for plan in self._plans)
+            accepted = any(plan.work_id == item.run_id for plan in self._plans)
             member.actor.admit.remote(item.run_id, accepted=accepted)
 
     def _note_if_done(self, member: Member, task: ShardTask) -> None:

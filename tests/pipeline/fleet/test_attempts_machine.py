@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from smoothcert.manifests.errors import RunError, ShardError
-from smoothcert.pipeline.certify.attempts import (
+from smoothcert.pipeline.fleet.attempts import (
     SHARDS_PER_ACTOR,
     STALLED_S,
     Attempts,
     Decision,
 )
-from smoothcert.pipeline.certify.events import Failure, Requeued
+from smoothcert.pipeline.fleet.events import Failure, Requeued
 from smoothcert.workers.runs.shard_task import ShardTask
 from tests.helpers.made_up_actors import task_of
 

@@ -6,7 +6,7 @@ would keep it busy for nothing. So each wait is longer than the one before, and 
 Pure: the time is an argument. Not covered: actors that are lost after they ran (attempts.py).
 """
 
-from smoothcert.pipeline.certify.events import CannotStart
+from smoothcert.pipeline.fleet.events import CannotStart
 
 FIRST_DELAY_S = 5.0  # doubles each time
 LONGEST_DELAY_S = 60.0
