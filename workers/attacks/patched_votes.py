@@ -89,36 +89,88 @@ class Targets(NamedTuple):
 
 
 class PatchedVotes(nn.Module):
-    """Patches [N, C, h, w], 0 to 1, to scaled counts [N, K] whose largest is the prediction, as ties are resolved.
+    """Patches [R, C, h, w], 0 to 1, to scores [R, K] whose largest is the prediction; R is N, or how many stand.
+
+    A patch is rounded to 8 bits before it is pasted. As soon as its votes change the prediction of an image, the image
+    has fallen: its patch is kept, and it is not computed again.
 
     Args:
         network: in evaluation mode; its only kind of ablation is the one that voted.
         targets: the images and places.
+        predictions: [N] int64, the classes that the attack must change.
         classes: K.
         at_once: ablations in one forward pass.
+        whole_counts: the scores are counts, and softmaxes only rank equal counts. Otherwise they are sums of
+            softmaxes: a gradient attack learns from them how near it is, where counts stay the same.
+        follow_standing: the caller leaves out the images that fell, as Square does, so R is how many stand.
     Attributes:
-        forwards: [N], how often each image was computed.
+        fell: [N] bool.
+        patches: [N, C, h, w] uint8, of the images that fell.
+        forwards: [N] int64, how often each image was computed.
     """
 
-    def __init__(self, network: AblatedForward | AblatedDense, targets: Targets, *, classes: int, at_once: int) -> None:
+    def __init__(
+        self,
+        network: AblatedForward | AblatedDense,
+        targets: Targets,
+        predictions: Tensor,
+        *,
+        classes: int,
+        at_once: int,
+        whole_counts: bool = False,
+        follow_standing: bool = False,
+    ) -> None:
         super().__init__()
         self._network, self._targets, self._classes, self._at_once = network, targets, classes, at_once
-        self._image_S, self._ablation_S = targets.touched.nonzero(as_tuple=True)
+        self._predictions, self._whole_counts, self._follow = predictions, whole_counts, follow_standing
+        images, device = len(targets.images), targets.images.device
         self._fixed_NK = F.one_hot(targets.votes, classes).mul(~targets.touched[:, :, None]).sum(dim=1).float()
-        self._scale_N1 = _SPREAD / targets.touched.sum(dim=1, keepdim=True).clamp(min=1)
-        # Ties go to the lowest class; half a vote is less than any difference of counts.
-        self._tie_K = torch.arange(classes, device=targets.images.device) / (-2 * classes)
-        self.forwards = torch.zeros(len(targets.images), dtype=torch.int64)
+        touched_N = targets.touched.sum(dim=1).clamp(min=1)
+        self._scale_N1 = _SPREAD / touched_N[:, None]
+        # Ties go to the lowest class. All of these are less than one vote together.
+        self._tie_K = torch.arange(classes, device=device) / (-2 * classes)
+        self._rank_N1 = 1 / (4 * classes * touched_N[:, None])
+        self.fell = torch.zeros(images, dtype=torch.bool, device=device)
+        shape = (images, targets.images.shape[-1], targets.height, targets.width)
+        self.patches = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self.forwards = torch.zeros(images, dtype=torch.int64, device=device)
 
-    def forward(self, patches_NChw: Tensor) -> Tensor:
-        pixels_NCHW = self._targets.pasted(patches_NChw)
-        shape = len(pixels_NCHW), self._classes
-        hard_NK, soft_NK = pixels_NCHW.new_zeros(shape), pixels_NCHW.new_zeros(shape)
-        for group in self._network.groups(self._ablation_S, at_most=self._at_once):
-            image_S = self._image_S[group.images]
-            logits_SK = self._network(pixels_NCHW, group._replace(images=image_S)).float()
-            hard_NK.index_add_(0, image_S, F.one_hot(logits_SK.argmax(dim=1), self._classes).float())
-            soft_NK = soft_NK.index_add(0, image_S, logits_SK.softmax(dim=1))
-        self.forwards += 1
-        counts_NK = self._fixed_NK + hard_NK + soft_NK - soft_NK.detach()
-        return (counts_NK + self._tie_K) * self._scale_N1
+    def forward(self, patches_RChw: Tensor) -> Tensor:
+        rows_R = torch.nonzero(~self.fell)[:, 0] if self._follow else torch.arange(len(self.fell))
+        assert len(rows_R) == len(patches_RChw)  # whoever leaves images out leaves out those that fell
+        computed_R = ~self.fell[rows_R]
+        rounded = (patches_RChw * 255).round()
+        exact = patches_RChw + (rounded / 255 - patches_RChw).detach()
+        hard_PK, soft_PK = self._counts(exact[computed_R], rows_R[computed_R])
+        fell_P = self._note(rows_R[computed_R], hard_PK, rounded[computed_R])
+        scores_PK = self._scores(rows_R[computed_R], hard_PK, soft_PK)
+        # An image that fell counts as another class from now on.
+        away_RK = F.one_hot((self._predictions[rows_R] + 1) % self._classes, self._classes).float()
+        scores_RK = away_RK.index_put((torch.nonzero(computed_R)[~fell_P, 0],), scores_PK[~fell_P])
+        return scores_RK + 0 * patches_RChw.sum()  # has a gradient even if all fell
+
+    def _counts(self, patches_PChw: Tensor, rows_P: Tensor) -> tuple[Tensor, Tensor]:
+        """Counts, and sums of softmaxes, of images with patches; untouched votes count in both."""
+        targets = self._targets.part(rows_P)
+        pixels_PCHW = targets.pasted(patches_PChw)
+        image_S, ablation_S = targets.touched.nonzero(as_tuple=True)
+        hard_PK = soft_PK = self._fixed_NK[rows_P]
+        for group in self._network.groups(ablation_S, at_most=self._at_once):
+            own_S = image_S[group.images]
+            logits_SK = self._network(pixels_PCHW, group._replace(images=own_S)).float()
+            hard_PK = hard_PK.index_add(0, own_S, F.one_hot(logits_SK.argmax(dim=1), self._classes).float())
+            soft_PK = soft_PK.index_add(0, own_S, logits_SK.softmax(dim=1))
+        self.forwards[rows_P] += 1
+        return hard_PK, soft_PK
+
+    def _note(self, rows_P: Tensor, hard_PK: Tensor, rounded_PChw: Tensor) -> Tensor:
+        """Keep the patches that change predictions, and return for which images they do."""
+        fell_P = (hard_PK + self._tie_K).argmax(dim=1) != self._predictions[rows_P]
+        self.fell[rows_P[fell_P]] = True
+        self.patches[rows_P[fell_P]] = rounded_PChw[fell_P].detach().to(torch.uint8)
+        return fell_P
+
+    def _scores(self, rows_P: Tensor, hard_PK: Tensor, soft_PK: Tensor) -> Tensor:
+        if not self._whole_counts:
+            return (soft_PK + self._tie_K) * self._scale_N1[rows_P]
+        return hard_PK + self._tie_K + soft_PK * self._rank_N1[rows_P]

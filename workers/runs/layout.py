@@ -5,6 +5,7 @@
     OUTPUT/RUN_ID/_SUCCESS                    figures and the SHA-256 of every file; written last
     OUTPUT/RUN_ID/introduction.json           the first actor's answer for one image; all others must give the same
     OUTPUT/RUN_ID/drivers/                    what each driver did, shard by shard
+    OUTPUT/RUN_ID/studies/STUDY_ID/           what else was measured about its images (workers/studies/study.py)
     OUTPUT/RUN_ID/quarantine/                 damaged files that `smoothcert repair` moved away
     OUTPUT/RUN_ID/pruned.json                 what run.json was, of a run that `smoothcert prune` is deleting
 
@@ -18,6 +19,7 @@ SUCCESS = "_SUCCESS"
 INTRODUCTION = "introduction.json"
 VOTES = "votes"
 DRIVERS = "drivers"
+STUDIES = "studies"
 QUARANTINE = "quarantine"
 PRUNED = "pruned.json"
 INCOMING = ".incoming"
@@ -25,7 +27,7 @@ INCOMING = ".incoming"
 
 _OF_A_RUN = re.compile(
     rf"({QUARANTINE}/[^/]+/)?(run\.json|{SUCCESS}|introduction\.json|pruned\.json|{VOTES}/\d{{5,}}-[^/]*\.parquet"
-    rf"|{DRIVERS}/[^/]+\.jsonl)|{INCOMING}/[0-9a-f]{{32}}"
+    rf"|{DRIVERS}/[^/]+\.jsonl|{STUDIES}/[0-9a-f]+/(study\.json|{SUCCESS}|rows/\d{{5,}}-[^/]*\.parquet))|{INCOMING}/[0-9a-f]{{32}}"
 )
 
 

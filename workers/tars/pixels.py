@@ -10,7 +10,7 @@ Not covered: fetching the tar (fetched.py); votes (votes/).
 """
 
 import hashlib
-from collections.abc import Generator, Iterable
+from collections.abc import Container, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -124,19 +124,23 @@ class PixelReader:
             self.images_per_batch,
         )
 
-    def batches(self, shard: FetchedShard, limit: int | None = None) -> Generator[Batch, None, None]:
+    def batches(
+        self, shard: FetchedShard, limit: int | None = None, *, only: Container[int] | None = None
+    ) -> Generator[Batch, None, None]:
         """Decode the samples in tar order.
 
         Args:
             shard: on this machine.
             limit: largest number of samples to read; None for all.
+            only: the positions of the samples to decode; None for all.
         Raises:
             ShardError: the tar cannot be read whole, or the samples are not those that the headers list.
         """
         contents = shard.contents(self.images)
         samples = read_samples(shard.tar, self.images, classes=self.classes, limit=limit, contents=contents)
         with ThreadPoolExecutor(self.threads) as decoders:
-            for group in batched(samples, self.images_per_batch):
+            chosen = (sample for sample in samples if only is None or sample.index in only)
+            for group in batched(chosen, self.images_per_batch):
                 decoded = decoders.map(lambda sample: _decode(sample, self.preprocess), group)
                 yield _stack(decoded)
 
