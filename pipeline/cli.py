@@ -125,6 +125,13 @@ RunFolder = Annotated[
 ]
 
 
+Target = Annotated[
+    str,
+    typer.Argument(metavar="RUN|JOB", help="Folder of a run, or a job file, whose run it is.", show_default=False),
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the draw of the images, and of all else that is random.")]
+
+
 class By(StrEnum):
     class_ = "class"
 
@@ -133,6 +140,29 @@ class Sort(StrEnum):
     slack = "slack"
     descending_slack = "-slack"
     key = "key"
+
+
+class Norm(StrEnum):
+    linf = "linf"
+    l2 = "l2"
+
+
+class Method(StrEnum):
+    standard = "standard"
+    apgd = "apgd"
+    pgd = "pgd"
+    fgsm = "fgsm"
+
+
+class Loss(StrEnum):
+    ce = "ce"
+    dlr = "dlr"
+
+
+class Only(StrEnum):
+    uncertified = "uncertified"
+    certified = "certified"
+    all = "all"
 
 
 class Format(StrEnum):
@@ -452,6 +482,74 @@ def query(
     output.write(found, listed, form, console_of())
     for notice in output.notices_of(found, listed):
         say(console_of(stderr=True), f"notice: {notice}")
+
+
+@app.command()
+@ends_with_exit_code
+def attack(
+    target: Target,
+    patch: Annotated[
+        str | None, typer.Option(metavar="SIDE|HxW", help="Attack the smoothed classifier with such a patch.")
+    ] = None,
+    norm: Annotated[Norm | None, typer.Option(help="Attack the whole-image classifier with small changes.")] = None,
+    eps: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Size of the changes for pixels from 0 to 1, such as 4/255.")
+    ] = None,
+    only: Annotated[Only | None, typer.Option(help="With --patch, which images; default: uncertified.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Attack N images, drawn at random.")] = None,
+    seed: Seed = 0,
+    places: Annotated[
+        int | None, typer.Option(min=0, help="With --patch: places of the smallest slack to try; default: 4.")
+    ] = None,
+    random_places: Annotated[
+        int | None, typer.Option(min=0, help="With --patch: random places to try after them; default: 1.")
+    ] = None,
+    method: Annotated[
+        Method | None, typer.Option("--attack", help="With --norm: which attacks; default: standard.")
+    ] = None,
+    loss: Annotated[
+        list[Loss] | None, typer.Option(help="With --patch: losses of APGD; repeatable; default: both.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=0, help="Steps of APGD or PGD; default: 30, or 100.")] = None,
+    restarts: Annotated[int | None, typer.Option(min=1, help="Runs of APGD from other starts; default: 1.")] = None,
+    queries: Annotated[
+        int | None, typer.Option(min=0, help="Queries of Square; default: 100 a place, or 5000.")
+    ] = None,
+    overrides: Overrides = None,
+    storage: StorageSettings = None,
+    allow_code: AllowCode = False,
+    as_json: AsJson = False,
+) -> int:
+    """Bound robust accuracy from above: search patches, or small changes, that change what a classifier says.
+
+    Exit code 1 if images are missing, or if a certified image fell.
+    """
+    from smoothcert.pipeline.attack.request import request_of
+    from smoothcert.pipeline.studies.plan import run_to_study
+
+    asked = request_of(
+        patch=patch,
+        norm=norm and norm.value,
+        eps=eps,
+        only=only and only.value,
+        limit=limit,
+        seed=seed,
+        places=places,
+        random_places=random_places,
+        attack=method and method.value,
+        losses=loss and tuple(one.value for one in loss),
+        steps=steps,
+        restarts=restarts,
+        queries=queries,
+    )
+    run = run_to_study(target, overrides or (), _storage(storage), allow_code=allow_code)
+    console = console_of(stderr=as_json)
+    answer = asked.answer(run, console, allow_code=allow_code)
+    if as_json:
+        print(json.dumps(answer.as_json()))
+    else:
+        answer.show(console)
+    return 1 if answer.problems else 0
 
 
 @app.command()

@@ -20,12 +20,12 @@ def lacks_extra(error: ModuleNotFoundError) -> RequestError | None:
     return RequestError(_sentence(error, "certify")) if error.name in CERTIFY_MODULES else None
 
 
-def load(module: str, url: str, extra: str) -> ModuleType:
-    """Import a library that only some stores need.
+def load(module: str, wanted_for: str, extra: str) -> ModuleType:
+    """Import a library that few users need.
 
     Args:
         module: its name.
-        url: what it is to read.
+        wanted_for: the URL that it is to read, or what else needs it; the error begins with it.
         extra: of smoothcert, which installs it.
     Raises:
         RequestError: it is not installed.
@@ -33,7 +33,7 @@ def load(module: str, url: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise RequestError(f"{url}: {_sentence(error, extra)}") from None
+        raise RequestError(f"{wanted_for}: {_sentence(error, extra)}") from None
 
 
 def _sentence(error: ModuleNotFoundError, extra: str) -> str:

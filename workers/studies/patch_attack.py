@@ -20,7 +20,7 @@ from torch import Tensor
 
 from smoothcert.manifests.studies import PatchAttack
 from smoothcert.workers.ablations.kinds import ablations_of
-from smoothcert.workers.attacks.library import apgd, square
+from smoothcert.workers.attacks.library import Attacked
 from smoothcert.workers.attacks.patched_votes import PatchedVotes, Targets
 from smoothcert.workers.certificates.rules import Ballots, slack_everywhere
 from smoothcert.workers.certificates.tally import count_votes
@@ -153,22 +153,12 @@ class PatchAttackMeasures:
         return self._module
 
     def _run(self, module: PatchedVotes, attack: str, predictions: Tensor, seed: int) -> None:
-        start = self._targets.own_patches()
+        start, attacked = self._targets.own_patches(), Attacked(module, "Linf", _WHOLE_SPACE)
         if attack == "square":
-            queries = self._settings.queries
-            square(module, start, predictions, queries=queries, norm="Linf", eps=_WHOLE_SPACE, seed=seed)
-            return
-        loss = attack.removeprefix("apgd-")
-        apgd(
-            module,
-            start,
-            predictions,
-            loss=loss,
-            steps=self._settings.steps,
-            norm="Linf",
-            eps=_WHOLE_SPACE,
-            seed=seed,
-        )
+            attacked.square_once(start, predictions, queries=self._settings.queries, seed=seed)
+        else:
+            loss = attack.removeprefix("apgd-")
+            attacked.apgd_once(start, predictions, loss=loss, steps=self._settings.steps, seed=seed)
 
     def _confirmed(
         self,

@@ -1,0 +1,45 @@
+"""The whole-image classifier as a module that attacks take: pixels between 0 and 1 in, logits out.
+
+Normalisation and upsampling are inside, so a size of change is in pixels, as papers have it. It is float32.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from smoothcert.manifests.job import Preprocess
+from smoothcert.workers.ablations.shown import Masks
+from smoothcert.workers.networks.classifiers import has_tokens
+from smoothcert.workers.votes.ablated_dense import AblatedDense
+from smoothcert.workers.votes.ablated_forward import AblatedForward
+from smoothcert.workers.votes.smoothed import without_tf32
+
+
+class WholeImages(nn.Module):
+    """Images [N, C, height, width], 0 to 1, to logits [N, K].
+
+    Args:
+        network: float32, in evaluation mode.
+        preprocess: of its job.
+        device: where to compute.
+    Attributes:
+        forwards: images computed so far.
+    """
+
+    def __init__(self, network: nn.Module, preprocess: Preprocess, device: torch.device) -> None:
+        super().__init__()
+        without_tf32()
+        whole = [Masks.whole(preprocess.crop, preprocess.crop)]
+        self._forward: AblatedForward | AblatedDense = (
+            AblatedForward(network, whole, preprocess)
+            if has_tokens(network)
+            else AblatedDense(network, whole, preprocess)
+        )
+        self._forward.to_device(device)
+        self.eval()
+        self.forwards = 0
+
+    def forward(self, pixels_NCHW: Tensor) -> Tensor:
+        self.forwards += len(pixels_NCHW)
+        whole = torch.zeros(len(pixels_NCHW), dtype=torch.int64, device=pixels_NCHW.device)
+        (group,) = self._forward.groups(whole, at_most=len(pixels_NCHW))
+        return self._forward(pixels_NCHW, group).float()
