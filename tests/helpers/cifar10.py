@@ -51,18 +51,21 @@ def write_photos(folder: Path, taken: Photos, name: str) -> Path:
     return write_tar(folder, tar_of(members), name)
 
 
-def write_model(path: Path, images: int, *, bias: Sequence[float] = (0.0,) * CLASSES) -> Path:
+def write_model(
+    path: Path, images: int, *, bias: Sequence[float] = (0.0,) * CLASSES, ablation: Ablation = ABLATION
+) -> Path:
     """A ViT of one block with random weights, whose head is fitted to ablations of so many photographs.
 
     Args:
         path: file to write.
         images: of the training set; more of them make a better model.
         bias: added to the logit of each class.
+        ablation: whose size and stride are multiples of the tokens' side.
     """
     torch.manual_seed(0)
     network = timm.create_model("vit_tiny_patch16_224", img_size=SIDE, num_classes=CLASSES, **OPTIONS).eval()
     taken = photos("train", images)
-    features = _features(network, taken.files)
+    features = _features(network, taken.files, ablation)
     wanted = np.eye(CLASSES)[np.repeat(taken.labels, len(features) // images)] - 1 / CLASSES
     centre = features.mean(0)
     centred = features - centre
@@ -74,23 +77,13 @@ def write_model(path: Path, images: int, *, bias: Sequence[float] = (0.0,) * CLA
     return path
 
 
-def _features(network: nn.Module, files: Sequence[bytes]) -> NDArray[np.float64]:
+def _features(network: nn.Module, files: Sequence[bytes], ablation: Ablation) -> NDArray[np.float64]:
     """[images x ablations, embed_dim]: what the head sees of each ablation, its tokens alone."""
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
     batch = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
-    shown = ablations_of(ABLATION, SIDE, SIDE)
-    tokens = _tokens_of(shown.num_ablations)
+    shown = ablations_of(ablation, SIDE, SIDE).visible_tokens(OPTIONS["patch_size"])
     with torch.inference_mode():
         embedded = network.pos_embed[:, 1:] + network.patch_embed(batch)
         prefix = (network.cls_token + network.pos_embed[:, :1]).expand(len(files), -1, -1)
-        seen = [network.norm(network.blocks(torch.cat([prefix, embedded[:, places]], 1)))[:, 0] for places in tokens]
+        seen = [network.norm(network.blocks(torch.cat([prefix, embedded[:, there]], 1)))[:, 0] for there in shown]
     return torch.stack(seen, 1).flatten(0, 1).double().numpy()
-
-
-def _tokens_of(ablations: int) -> list[list[int]]:
-    """The tokens of each column: two columns of patches, as size and stride are those of ABLATION."""
-    across = SIDE // OPTIONS["patch_size"]
-    return [
-        [row * across + (first + step) % across for row in range(across) for step in range(2)]
-        for first in range(ablations)
-    ]
