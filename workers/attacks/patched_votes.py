@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smoothcert.workers.ablations.kinds import Ablations
-from smoothcert.workers.votes.ablated_dense import AblatedDense
-from smoothcert.workers.votes.ablated_forward import AblatedForward
+from smoothcert.workers.votes.differentiable import Differentiable
 
 _SPREAD = 10.0  # the touched votes of an image move its scaled counts by this much: cross entropy does not underflow
 
@@ -111,7 +110,7 @@ class PatchedVotes(nn.Module):
 
     def __init__(
         self,
-        network: AblatedForward | AblatedDense,
+        network: Differentiable,
         targets: Targets,
         predictions: Tensor,
         *,

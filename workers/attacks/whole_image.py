@@ -8,9 +8,7 @@ from torch import Tensor, nn
 
 from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.shown import Masks
-from smoothcert.workers.networks.classifiers import has_tokens
-from smoothcert.workers.votes.ablated_dense import AblatedDense
-from smoothcert.workers.votes.ablated_forward import AblatedForward
+from smoothcert.workers.votes.differentiable import differentiable
 from smoothcert.workers.votes.smoothed import without_tf32
 
 
@@ -29,11 +27,7 @@ class WholeImages(nn.Module):
         super().__init__()
         without_tf32()
         whole = [Masks.whole(preprocess.crop, preprocess.crop)]
-        self._forward: AblatedForward | AblatedDense = (
-            AblatedForward(network, whole, preprocess)
-            if has_tokens(network)
-            else AblatedDense(network, whole, preprocess)
-        )
+        self._forward = differentiable(network, whole, preprocess)
         self._forward.to_device(device)
         self.eval()
         self.forwards = 0

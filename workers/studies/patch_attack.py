@@ -24,11 +24,9 @@ from smoothcert.workers.attacks.library import Attacked
 from smoothcert.workers.attacks.patched_votes import PatchedVotes, Targets
 from smoothcert.workers.certificates.rules import Ballots, slack_everywhere
 from smoothcert.workers.certificates.tally import count_votes
-from smoothcert.workers.networks.classifiers import has_tokens
 from smoothcert.workers.runs.votes_table import column
 from smoothcert.workers.studies.measures import Kind, Loader, Studied
-from smoothcert.workers.votes.ablated_dense import AblatedDense
-from smoothcert.workers.votes.ablated_forward import AblatedForward
+from smoothcert.workers.votes.differentiable import differentiable
 
 _AT_ONCE = {"cpu": 4096, "cuda": 1 << 14}  # ablations in one forward pass
 _WHOLE_SPACE = 1.0  # an L-infinity ball of this radius around any patch holds all patches
@@ -64,16 +62,10 @@ class PatchAttackMeasures:
         self._settings, self._classes, self._device = settings, job.model.classes, loader.device
         self._ablations = ablations_of(job.ablation, crop, crop)
         self._engine = loader.voter()
-        network = loader.network()
-        if has_tokens(network):
-            keep_hidden = job.model.masked_tokens == "keep"
-            self._network: AblatedForward | AblatedDense = AblatedForward(
-                network, [self._ablations], job.preprocess, keep_hidden=keep_hidden
-            )
-        else:
-            self._network = AblatedDense(network, [self._ablations], job.preprocess)
-        self._network.to_device(self._device)
-        self._network.eval()
+        keep_hidden = job.model.masked_tokens == "keep"
+        self.network = differentiable(loader.network(), [self._ablations], job.preprocess, keep_hidden=keep_hidden)
+        self.network.to_device(self._device)
+        self.network.eval()
         self._patch = (settings.height, settings.width)
         self._reach = self._ablations.everywhere(*self._patch)
         self._forwards_before = 0
@@ -141,7 +133,7 @@ class PatchAttackMeasures:
         )
         self._forwards_before = self.forwards
         self._module = PatchedVotes(
-            self._network,
+            self.network,
             targets,
             siege.predictions(standing, self._device),
             classes=self._classes,

@@ -1,0 +1,32 @@
+"""The differentiable twin of a job's engine: for training, and for attacks.
+
+A network with tokens that can be dropped is an AblatedForward, any other an AblatedDense. Both have the same methods.
+"""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from smoothcert.manifests.job import Preprocess
+from smoothcert.workers.ablations.shown import Shown
+from smoothcert.workers.networks.classifiers import has_tokens
+from smoothcert.workers.votes.ablated_dense import AblatedDense
+from smoothcert.workers.votes.ablated_forward import AblatedForward
+
+Differentiable = AblatedForward | AblatedDense
+
+
+def differentiable(
+    network: nn.Module, kinds: Sequence[Shown], preprocess: Preprocess, *, keep_hidden: bool = False
+) -> Differentiable:
+    """A network under ablations.
+
+    Args:
+        network: any classifier of timm; taken over and changed.
+        kinds: ablations of images before they are upsampled.
+        preprocess: mean and std of the channels, and how often a pixel is repeated.
+        keep_hidden: compute every token; a network without tokens always does.
+    """
+    if has_tokens(network):
+        return AblatedForward(network, kinds, preprocess, keep_hidden=keep_hidden)
+    return AblatedDense(network, kinds, preprocess)
