@@ -11,10 +11,11 @@ Source: Salman et al. 2021, arXiv:2110.07719, and github.com/MadryLab/smoothed-v
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
 from smoothcert.manifests.job import (
     Ablation,
@@ -38,6 +39,20 @@ _NOT_IN_IDENTITY = {"validation", "output", "checkpoint_every_epochs", "executio
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+def _from_fraction(value: Any) -> Any:
+    """The number of a text such as 4/255; other values stay."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return float(Fraction(value))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError("should be a number, or a fraction such as 4/255") from None
+
+
+Length = Annotated[Positive, BeforeValidator(_from_fraction)]
+"""A length in pixel values from 0 to 1: a number, or a fraction such as 4/255."""
 
 
 class TrainedModel(Network):
@@ -111,6 +126,13 @@ class Schedule(Part):
     """Learning rate at the end, for `cosine`."""
 
 
+class PatchSensitivity(Part):
+    weight: Positive = 0.005
+    """Weight of the term in the loss."""
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Share of the tokens shown that are replaced by noise; at least one token."""
+
+
 class Regularisation(Part):
     label_smoothing: Share = 0.0
     """Share of the target that is spread over all classes."""
@@ -120,13 +142,38 @@ class Regularisation(Part):
     """Alpha of cutmix; 0: no cutmix. With mixup and cutmix, one of them is drawn for each batch."""
     drop_path: Share = 0.0
     """Stochastic depth of the last block; it falls linearly to 0 at the first."""
+    patch_sensitivity: PatchSensitivity | None = None
+    """A term that keeps the outputs of all blocks alike when a few tokens are noise (RSPC); null: no term."""
+
+
+class Adversarial(Part):
+    eps: Length
+    """Largest length of a perturbation, for pixels from 0 to 1, such as 4/255."""
+    norm: Literal["linf", "l2"] = "linf"
+    """How the length of a perturbation is measured: linf: its largest number; l2: the root of the sum of squares."""
+    steps: Count = 1
+    """Steps of the attack (PGD), which starts at a random point within eps."""
+    step_size: Length | None = None
+    """Length of a step; null: 1.5 x eps / steps."""
+    warmup_epochs: NotNegative = 10
+    """Epochs in which eps rises linearly from 0. The step keeps its length."""
+    loss: Literal["ce", "trades"] = "ce"
+    """ce: cross-entropy of perturbed images; trades: that of clean images, plus `beta` times the KL divergence from
+    clean to perturbed ones."""
+    beta: Positive = 6.0
+    """Weight of the divergence, for `trades`."""
+
+    @property
+    def step(self) -> float:
+        """The length of a step."""
+        return 1.5 * self.eps / self.steps if self.step_size is None else self.step_size
 
 
 class Validation(Part):
     images: Images
     """Held-out images, described as in a job."""
     ablation: Ablation | None = None
-    """Ablation of the votes; null: the first of the training's `ablation`."""
+    """Ablation of the votes; null: the first of the training's `ablation`, or the whole image."""
     patches: tuple[Pixels, ...] = ()
     """Sides of the square patches for which certified accuracy is reported."""
     every_epochs: Count = 5
@@ -162,8 +209,9 @@ class Training(Part):
     """The `preprocess` section of the job that will certify the network."""
     augmentation: Augmentation = Augmentation()
     """Random changes of an image before its ablation."""
-    ablation: Annotated[tuple[TrainedAblation, ...], OneOrMore]
-    """One ablation, or several that are drawn by their weights; an offset is drawn for each image."""
+    ablation: Annotated[tuple[TrainedAblation, ...] | None, OneOrMore]
+    """One ablation, or several that are drawn by their weights; an offset is drawn for each image. null: all images
+    are shown whole."""
     whole_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of images that are shown whole, without an ablation."""
     optimizer: Optimizer = Optimizer()
@@ -172,6 +220,8 @@ class Training(Part):
     """Schedule of the learning rate."""
     regularisation: Regularisation = Regularisation()
     """Reduces overfitting."""
+    adversarial: Adversarial | None = None
+    """Adversarial training: the network learns from images that an attack has perturbed; null: from clean ones."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Decay of a moving average of the weights, which is then validated and published; null: no average."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -206,19 +256,28 @@ class Training(Part):
 
     @field_validator("ablation")
     @classmethod
-    def _not_empty(cls, value: tuple[TrainedAblation, ...]) -> tuple[TrainedAblation, ...]:
-        if not value:
-            raise ValueError("is empty; name at least one")
+    def _not_empty(cls, value: tuple[TrainedAblation, ...] | None) -> tuple[TrainedAblation, ...] | None:
+        if value == ():
+            raise ValueError("is empty; name at least one, or write null to show images whole")
         return value
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        lengths: dict[str, Sequence[int]] = {"ablation.size": [ablation.size for ablation in self.ablation]}
+        lengths: dict[str, Sequence[int]] = {"ablation.size": [ablation.size for ablation in self.ablation or ()]}
         if self.validation is not None:
             lengths["validation.ablation.size"] = [self.validated_ablation.size]
             lengths["validation.patches"] = self.validation.patches
         refuse_misfits(self.preprocess, lengths)
         refuse_other_channels(self.model, self.preprocess)
+        if self.ablation is None and self.whole_share:
+            raise ValueError("whole_share: ablation: null shows all images whole; leave one of them out")
+        if self.adversarial is not None and self.adversarial.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"adversarial.warmup_epochs: {self.adversarial.warmup_epochs:g} of {self.epochs} epochs leave none "
+                "with the whole eps; lower it"
+            )
+        if self.adversarial is not None and self.regularisation.patch_sensitivity is not None:
+            raise ValueError("adversarial: does not go together with regularisation.patch_sensitivity; set one to null")
         if self.regularisation.drop_path and "drop_path_rate" in self.model.options:
             raise ValueError("model.options: drop_path_rate is regularisation.drop_path; keep one of them")
         if self.images.limit is not None and not self.cache:
@@ -242,8 +301,12 @@ class Training(Part):
     @property
     def validated_ablation(self) -> Ablation:
         """The ablation of the votes on held-out images."""
-        given = self.validation.ablation if self.validation is not None else None
-        return given or Ablation(**self.ablation[0].model_dump(exclude={"weight"}))
+        if self.validation is not None and self.validation.ablation is not None:
+            return self.validation.ablation
+        if self.ablation is None:
+            crop = self.preprocess.crop
+            return Ablation(kind="column", size=crop, stride=crop)  # one column, the whole image
+        return Ablation(**self.ablation[0].model_dump(exclude={"weight"}))
 
     @property
     def url(self) -> str:

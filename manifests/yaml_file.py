@@ -299,9 +299,16 @@ def _fields_of(part: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
     for field_name, field in part.model_fields.items():
         name = field.alias or field_name
         yield prefix + name, field
-        for inner in (field.annotation, *typing.get_args(field.annotation)):  # a part, `Part | None`, a list of parts
+        for inner in _types_in(field.annotation):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 yield from _fields_of(inner, f"{prefix}{name}.")
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """A type and all types in it, such as the parts in `tuple[Part, ...] | None`."""
+    yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _types_in(inner)
 
 
 def _suggest(path: str, fields: Fields) -> str:

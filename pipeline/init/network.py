@@ -270,8 +270,7 @@ def _classes_of(tensors: Mapping[str, torch.Tensor], of_timm: Mapping[str, Any])
 
 def _of_training(note: TrainedWith, checkpoint: str) -> Described:
     """Weights of `smoothcert finetune`."""
-    most = max(note.ablation, key=lambda ablation: ablation.weight)
-    kinds = [f"{one.kind}s of {one.size} pixels" for one in note.ablation]
+    kinds = [f"{one.kind}s of {one.size} pixels" for one in note.ablation or ()] or ["whole images"]
     return Described(
         name=_name_of(checkpoint),
         model=_model(
@@ -285,9 +284,16 @@ def _of_training(note: TrainedWith, checkpoint: str) -> Described:
         side=note.preprocess.network_side,
         classes=note.classes,
         trained=f"Trained by `smoothcert finetune` on {listed(kinds)}, as the file says.",
-        ablation=most.model_dump(exclude={"weight"}, exclude_defaults=True),
+        ablation=_most_drawn(note),
         comments={"preprocess": "What the network saw in its training."},
     )
+
+
+def _most_drawn(note: TrainedWith) -> dict[str, Any] | None:
+    if note.ablation is None:
+        return None
+    most = max(note.ablation, key=lambda ablation: ablation.weight)
+    return most.model_dump(exclude={"weight"}, exclude_defaults=True)
 
 
 def _with_tokens_kept(found: Described) -> Described:

@@ -69,6 +69,13 @@ def test_one_ablation_is_a_list_of_one(training_file):
         ("preprocess={resize: 15, crop: 16}", r"preprocess\.resize: 15 leaves nothing to crop"),
         ("validation.patches=[2, 400]", r"validation\.patches: 400 too large: the image is 16 x 16"),
         ("augmentation.scale=[0.9, 0.1]", r"augmentation\.scale: .*the smaller first"),
+        ("regularisation.patch_sensitivity={share: 1}", r"patch_sensitivity\.share: 1 .*less than 1"),
+        ("adversarial={}", r"adversarial\.eps: missing; add it"),
+        ("adversarial={eps: a lot}", r"adversarial\.eps: 'a lot' should be a number, or a fraction such as 4/255"),
+        ("adversarial={eps: 4/0}", r"adversarial\.eps: '4/0' should be a number, or a fraction"),
+        ("adversarial={eps: 0/255}", r"adversarial\.eps: .*greater than 0"),
+        ("adversarial={eps: 4/255, step: 1}", r"adversarial\.step: unknown key; did you mean adversarial\.steps\?"),
+        ("adversarial={eps: 4/255}", r"adversarial\.warmup_epochs: 10 of 2 epochs leave none .* lower it"),
     ],
 )
 def test_error_names_key_value_and_remedy(training_file, override, says):
@@ -85,6 +92,11 @@ def test_settings_that_contradict_each_other_are_refused(training_file):
         load_training(training_file, ["augmentation.crop=resized", "preprocess.resize=20"])
     with pytest.raises(RequestError, match=r"images\.limit: needs cache: true"):
         load_training(training_file, ["images.limit=3", "cache=false"])
+    with pytest.raises(RequestError, match=r"whole_share: ablation: null shows all images whole; leave one"):
+        load_training(training_file, ["ablation=null", "whole_share=0.5"])
+    with pytest.raises(RequestError, match=r"adversarial: does not go together with regularisation\.patch_sensitivity"):
+        both = ["adversarial={eps: 4/255, warmup_epochs: 0}", "regularisation.patch_sensitivity={}"]
+        load_training(training_file, both)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +107,9 @@ def test_settings_that_contradict_each_other_are_refused(training_file):
         ("ablation={kind: column, size: 4}", ["ablation"]),
         ("images.label=json:class", ["images.label"]),
         ("ema=0.9", ["ema"]),
+        ("ablation=null", ["ablation"]),
+        ("regularisation.patch_sensitivity={}", ["regularisation"]),
+        ("adversarial={eps: 4/255, warmup_epochs: 1}", ["adversarial"]),
         ("output=elsewhere", []),
         ("images.shards=elsewhere", []),
         ("execution.workers=2", []),
@@ -108,6 +123,21 @@ def test_identity_changes_with_what_determines_the_weights(training_file, overri
     then = load_training(training_file).identity(shards, None)
     now = load_training(training_file, [override]).identity(shards, None)
     assert differences(then, now) == changed
+
+
+def test_new_keys_leave_the_identity_of_older_trainings(training_file):
+    """A training that was begun before they were added continues."""
+    now = load_training(training_file).identity([Shard("a.tar", "anywhere/a.tar", 100, "")], None)
+    keys = ["ablation", "augmentation", "batch_size", "cache", "epochs", "images", "model", "name", "optimizer"]
+    assert sorted(now) == [*keys, "preprocess"]
+    assert [sorted(ablation) for ablation in now["ablation"]] == [["kind", "size"]]
+
+
+def test_a_length_is_a_number_or_a_fraction(training_file):
+    """YAML reads 4/255 as text."""
+    for written, eps in {"4/255": 4 / 255, "0.5": 0.5, "1e-2": 0.01, "'0.25'": 0.25}.items():
+        training = load_training(training_file, [f"adversarial={{eps: {written}, warmup_epochs: 0}}"])
+        assert training.adversarial.eps == pytest.approx(eps, abs=1e-12)
 
 
 def test_identity_changes_with_tars_and_starting_weights(training_file):

@@ -21,6 +21,7 @@ from smoothcert.workers.networks.normaliser import check_normalisers
 from smoothcert.workers.networks.own_code import network_from_code
 from smoothcert.workers.networks.transformers_names import with_timm_names
 from smoothcert.workers.networks.transformers_vit import transformers_vit  # noqa: F401  adds it to timm's models
+from smoothcert.workers.networks.vit_convolution import ConvolutionTransformer
 from smoothcert.workers.networks.weights import read_weights, without_ignored
 
 
@@ -105,7 +106,11 @@ def checked(network: nn.Module, model: Network, side: int) -> nn.Module:
 
 def has_tokens(network: nn.Module) -> TypeGuard[VisionTransformer]:
     """Whether a network is a plain VisionTransformer, whose hidden tokens can be left out."""
-    return isinstance(network, VisionTransformer) and isinstance(network.patch_embed, PatchEmbed)
+    return (
+        isinstance(network, VisionTransformer)
+        and isinstance(network.patch_embed, PatchEmbed)
+        and not isinstance(network, ConvolutionTransformer)
+    )
 
 
 def _create(model: Network, side: int) -> nn.Module:

@@ -22,7 +22,7 @@ class TrainedWith(BaseModel):
     Attributes:
         architecture, options, masked_tokens, classes: of the network.
         preprocess: what the network saw.
-        ablation: what was drawn, with weights.
+        ablation: what was drawn, with weights; None: whole images.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -32,7 +32,7 @@ class TrainedWith(BaseModel):
     masked_tokens: Literal["drop", "keep"]
     classes: int
     preprocess: Preprocess
-    ablation: Annotated[tuple[TrainedAblation, ...], Field(min_length=1)]
+    ablation: Annotated[tuple[TrainedAblation, ...], Field(min_length=1)] | None
 
 
 def metadata_of(training: Training) -> dict[str, str]:

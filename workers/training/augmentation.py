@@ -10,7 +10,7 @@ Not covered: mixup and cutmix, which also need a batch of targets (learner.py).
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +52,19 @@ def seed_everything(*key: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def generators(seeds: Shares, device: torch.device) -> Iterator[torch.Generator]:
+    """The generator of each image's further random numbers, seeded before it is given out.
+
+    Args:
+        seeds: [images], `Draws.seed`.
+        device: where the numbers are made.
+    """
+    generator = torch.Generator(device)
+    for seed in seeds:
+        generator.manual_seed(int(seed * 2**53))  # all digits: other numbers than those of the augmentation
+        yield generator
 
 
 class Augment:

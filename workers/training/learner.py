@@ -1,19 +1,20 @@
 """One step of learning in one training process, with its network, optimizer and schedule.
 
-    step    batch -> mixup -> groups of equal token count -> gradients, summed -> mean over all processes -> weights
+    step    batch -> mixup -> groups of equal token count -> losses -> gradients, summed -> mean over all processes
+            -> weights
 
 Gradients are summed over the groups of a process, then over the processes, and divided by the number of images. So
 neither the grouping nor the number of processes changes a step of the same images. Only the random numbers of the
 network itself (dropout, drop path), mixup, and the statistics of a batch norm differ from process to process.
 
-Not covered: the images and the order of the steps (loop.py).
+Not covered: the images and the order of the steps (loop.py); the losses (losses.py, adversarial.py,
+patch_sensitivity.py).
 """
 
 import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from timm.data.mixup import mixup_target
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
@@ -22,7 +23,10 @@ from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.training import Training
 from smoothcert.workers.networks.classifiers import build_classifier
 from smoothcert.workers.storage.store import Store
+from smoothcert.workers.training.adversarial import AdversarialLoss
 from smoothcert.workers.training.epochs import Batch
+from smoothcert.workers.training.losses import CrossEntropy, ForwardPass, Loss, Together
+from smoothcert.workers.training.patch_sensitivity import PatchSensitivityLoss
 from smoothcert.workers.training.processes import Peers, StepSize
 from smoothcert.workers.training.recipe import (
     draw_ablations,
@@ -99,7 +103,9 @@ class Learner:
         self._scheduler = scheduler_of(training, self._optimizer)
         self._average = ModelEmaV3(network, decay=training.ema, use_warmup=True) if training.ema else None
         self._mixup = mixup_of(training)
-        self._updates = 0
+        self._loss = _loss_of(training, ForwardPass(training, self._forward), device)
+        peers.copy_first(parameter.detach() for parameter in self._loss.trained)
+        self._updates, self._epochs = 0, 0.0
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, on the network's device."""
@@ -108,6 +114,7 @@ class Learner:
             "optimizer": self._optimizer.state_dict(),
             "average": self._average.module.state_dict() if self._average else None,
             "updates": self._updates,
+            "loss": self._loss.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -117,6 +124,8 @@ class Learner:
         if self._average:
             self._average.module.load_state_dict(state["average"])
         self._updates = state["updates"]
+        if (of_loss := state.get("loss")) is not None:
+            self._loss.load_state(of_loss)
 
     def weights(self) -> dict[str, Tensor]:
         """The weights to publish, on the CPU: the average, if the training file asks for one."""
@@ -138,8 +147,9 @@ class Learner:
         """The largest learning rate of all groups of parameters."""
         return max(group["lr"] for group in self._optimizer.param_groups)
 
-    def set_learning_rate(self, epochs: float) -> None:
-        """Set the learning rate that the schedule gives after `epochs`, which may be a fraction."""
+    def set_progress(self, epochs: float) -> None:
+        """Say how many epochs are done, which may be a fraction; the schedule gives their learning rate."""
+        self._epochs = epochs
         self._scheduler.step(epochs)
 
     def average_buffers(self) -> None:
@@ -155,18 +165,21 @@ class Learner:
             batch: of this process; None if it has no more, while others have.
             sums: of the epoch; the batch is added to them.
         """
-        self._optimizer.zero_grad(set_to_none=True)
+        trained = [*self._parameters, *self._loss.trained]
+        for parameter in trained:
+            parameter.grad = None
         images = 0
         if batch is not None:
             images = len(batch.labels)
             sums.left_out += batch.left_out
             self._add_gradients(batch, sums)
-        size = self._peers.average_gradients(self._parameters, images=images, has_batch=batch is not None)
+        size = self._peers.average_gradients(trained, images=images, has_batch=batch is not None)
         if size.images == 0:
             return size
         if (max_norm := self._training.optimizer.clip_grad) is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, max_norm)
         self._optimizer.step()
+        self._loss.step()
         self._updates += 1
         if self._average:
             self._average.update(self._network, step=self._updates)
@@ -180,24 +193,17 @@ class Learner:
         pixels_NCHW = batch.pixels.to(self._device).permute(0, 3, 1, 2).float() / 255
         targets = self._mix(pixels_NCHW, labels)
         ablations = draw_ablations(training, self._kinds, batch.draws).to(self._device)
-        smoothing = training.regularisation.label_smoothing if targets is labels else 0.0
         for group in self._forward.groups(ablations, at_most=training.execution.images_per_forward):
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=training.precision == "bfloat16"):
-                logits_SK = self._logits(pixels_NCHW, group)
-            loss = F.cross_entropy(logits_SK.float(), targets[group.images], reduction="sum", label_smoothing=smoothing)
+            images = group.images
+            together = Together(
+                pixels_NCHW[images],
+                group._replace(images=torch.arange(len(images), device=self._device)),
+                targets[images],
+                batch.draws.seed[images.cpu().numpy()],
+            )
+            loss, logits_SK = self._loss(together, self._epochs)
             loss.backward()
-            sums.add(loss.detach(), logits_SK, labels[group.images])
-
-    def _logits(self, pixels_NCHW: Tensor, group: Any) -> Tensor:
-        try:
-            return self._forward(pixels_NCHW, group)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise RunError(
-                "a batch norm cannot learn from a single image, but the last batch of an epoch, or of a process, "
-                "holds only one; change batch_size or images_per_forward"
-            ) from None
+            sums.add(loss.detach(), logits_SK, labels[images])
 
     def _mix(self, pixels_NCHW: Tensor, labels: Tensor) -> Tensor:
         """Mix images in place, pair by pair as timm does; return labels, or shares of classes if images were mixed."""
@@ -207,3 +213,11 @@ class Learner:
         _, targets = self._mixup(pixels_NCHW[:even], labels[:even])
         smoothing = self._training.regularisation.label_smoothing
         return torch.cat([targets, mixup_target(labels[even:], targets.shape[1], smoothing=smoothing)])
+
+
+def _loss_of(training: Training, forward_pass: ForwardPass, device: torch.device) -> Loss:
+    if training.adversarial is not None:
+        return AdversarialLoss(training, training.adversarial, forward_pass)
+    if (chosen := training.regularisation.patch_sensitivity) is not None:
+        return PatchSensitivityLoss(training, chosen, forward_pass, device)
+    return CrossEntropy(training, forward_pass)

@@ -196,7 +196,7 @@ class _Trainer:
             batch = next(batches, None)
             if batch is None and self._peers.size == 1:
                 return
-            self._learner.set_learning_rate(epoch + images / self._images)
+            self._learner.set_progress(epoch + images / self._images)
             seed_everything(self._training.seed, epoch, number, self._peers.rank)
             size = self._learner.step(batch, sums)
             if size.batches == 0:

@@ -32,9 +32,9 @@ from smoothcert.workers.votes.voters import smooth
 
 def kinds_of(training: Training) -> list[Shown]:
     """The ablations of a training file in order, then the whole image if some images are shown whole."""
-    crop = training.preprocess.crop
-    whole = [Masks.whole(crop, crop)] if training.whole_share > 0 else []
-    return [*(ablations_of(ablation, crop, crop) for ablation in training.ablation), *whole]
+    crop, ablations = training.preprocess.crop, training.ablation or ()
+    whole = [Masks.whole(crop, crop)] if training.whole_share > 0 or not ablations else []
+    return [*(ablations_of(ablation, crop, crop) for ablation in ablations), *whole]
 
 
 def draw_ablations(training: Training, kinds: Sequence[Shown], draws: Draws) -> Tensor:
@@ -45,7 +45,7 @@ def draw_ablations(training: Training, kinds: Sequence[Shown], draws: Draws) -> 
         kinds: of `kinds_of`.
         draws: numbers from 0 to 1.
     """
-    weights = torch.tensor([ablation.weight for ablation in training.ablation], dtype=torch.float64)
+    weights = torch.tensor([ablation.weight for ablation in training.ablation or ()], dtype=torch.float64)
     shares = weights / weights.sum() * (1 - training.whole_share)
     which = torch.bucketize(torch.from_numpy(draws.ablation), shares.cumsum(0), right=True)
     which = which.clamp(max=len(kinds) - 1)
@@ -59,7 +59,8 @@ def forward_of(training: Training, network: nn.Module) -> AblatedForward | Ablat
     kinds = kinds_of(training)
     if has_tokens(network):
         keep_hidden = training.model.masked_tokens == "keep"
-        return AblatedForward(network, kinds, training.preprocess, keep_hidden=keep_hidden)
+        every_row = training.regularisation.patch_sensitivity is not None
+        return AblatedForward(network, kinds, training.preprocess, keep_hidden=keep_hidden, every_row=every_row)
     return AblatedDense(network, kinds, training.preprocess)
 
 

@@ -58,6 +58,10 @@ class AblatedDense(nn.Module):
         images = torch.arange(len(ablations), device=ablations.device)
         yield from map(DenseGroup, images.split(at_most), ablations.split(at_most))
 
+    def visible(self, group: DenseGroup) -> Tensor:
+        """[S, 1, height, width] bool: the pixels that the ablations of a group show."""
+        return self._visible.of(group.ablations)[:, None]
+
     def forward(self, pixels_NCHW: Tensor, group: DenseGroup) -> Tensor:
         """[S, K] logits of the images of a group.
 
@@ -65,6 +69,13 @@ class AblatedDense(nn.Module):
             pixels_NCHW: [images, channels, height, width], 0 to 1, of the whole batch.
             group: of this batch.
         """
-        visible_S1HW = self._visible.of(group.ablations)[:, None]
-        shown_SCHW = (pixels_NCHW[group.images] * visible_S1HW - self._mean_C11) / self._std_C11
-        return self.network(F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest"))
+        return self.classify(self.inputs(pixels_NCHW, group), group)
+
+    def inputs(self, pixels_NCHW: Tensor, group: DenseGroup) -> Tensor:
+        """[S, channels, side, side]: what the network sees of a group, normalised; arguments as for `forward`."""
+        shown_SCHW = (pixels_NCHW[group.images] * self.visible(group) - self._mean_C11) / self._std_C11
+        return F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest")
+
+    def classify(self, inputs_SCHW: Tensor, group: DenseGroup) -> Tensor:  # noqa: ARG002  AblatedForward needs it
+        """[S, K] logits of the `inputs` of a group."""
+        return self.network(inputs_SCHW)

@@ -46,6 +46,7 @@ class AblatedForward(nn.Module):
         kinds: ablations of images before they are upsampled.
         preprocess: mean and std of the channels, and how often a pixel is repeated.
         keep_hidden: compute every token.
+        every_row: compute the last block for every token, not only for those that the head reads.
     """
 
     def __init__(
@@ -55,9 +56,11 @@ class AblatedForward(nn.Module):
         preprocess: Preprocess,
         *,
         keep_hidden: bool = False,
+        every_row: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
+        self._every_row = every_row
         # timm applies dropout to the sum of tokens and positions, which is computed here.
         self._pos_drop, network.pos_drop = network.pos_drop, nn.Identity()
         self._token_px = network.patch_embed.patch_size[0]
@@ -90,6 +93,10 @@ class AblatedForward(nn.Module):
                 if len(images):
                     yield Group(images, ablations[images], table[self._row_of[ablations[images]]])
 
+    def visible(self, group: Group) -> Tensor:
+        """[S, 1, height, width] bool: the pixels that the ablations of a group show."""
+        return self._visible.of(group.ablations)[:, None]
+
     def forward(self, pixels_NCHW: Tensor, group: Group) -> Tensor:
         """[S, K] logits of the images of a group.
 
@@ -97,27 +104,35 @@ class AblatedForward(nn.Module):
             pixels_NCHW: [images, channels, height, width], 0 to 1, of the whole batch.
             group: of this batch.
         """
+        return self.classify(self.inputs(pixels_NCHW, group), group)
+
+    def inputs(self, pixels_NCHW: Tensor, group: Group) -> Tensor:
+        """[S, channels, side, side]: what the network sees of a group, normalised; arguments as for `forward`."""
+        shown_SCHW = pixels_NCHW[group.images] * self.visible(group)
+        large_SCHW = F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest")
+        return large_SCHW * self._scale_C11 - self._shift_C11
+
+    def classify(self, inputs_SCHW: Tensor, group: Group) -> Tensor:
+        """[S, K] logits of the `inputs` of a group."""
         network = self.network
-        embedded_SnD = self._embed(pixels_NCHW, group)
+        embedded_SnD = self._embed(inputs_SCHW, group)
         prefix_1pD, positions_TD = positions_of(network)
         prefix_SpD = prefix_1pD.expand(len(group.images), -1, -1)
         tokens_SnD = torch.cat([prefix_SpD, embedded_SnD + positions_TD[group.tokens]], dim=1)
         tokens_SnD = network.norm_pre(network.patch_drop(self._pos_drop(tokens_SnD)))
         for block in network.blocks[:-1]:
             tokens_SnD = block(tokens_SnD)
-        tokens_SnD = _last_block(network, tokens_SnD)
+        tokens_SnD = network.blocks[-1](tokens_SnD) if self._every_row else _last_block(network, tokens_SnD)
         return network.forward_head(network.norm(tokens_SnD))
 
-    def _embed(self, pixels_NCHW: Tensor, group: Group) -> Tensor:
+    def _embed(self, inputs_SCHW: Tensor, group: Group) -> Tensor:
         """The shown tokens, [S, n, D]: gathered first, then embedded."""
         P = self._token_px
-        shown_SCHW = pixels_NCHW[group.images] * self._visible.of(group.ablations)[:, None]
-        large_SCHW = F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest")
-        tokens_STCPP = large_SCHW.unfold(2, P, P).unfold(3, P, P).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
-        each_S1 = torch.arange(len(group.images), device=large_SCHW.device)[:, None]
-        normal_SnCPP = tokens_STCPP[each_S1, group.tokens] * self._scale_C11 - self._shift_C11
+        tokens_STCPP = inputs_SCHW.unfold(2, P, P).unfold(3, P, P).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)
+        each_S1 = torch.arange(len(group.images), device=inputs_SCHW.device)[:, None]
+        shown_SnCPP = tokens_STCPP[each_S1, group.tokens]
         projection = self.network.patch_embed.proj
-        embedded_SnD = F.linear(normal_SnCPP.flatten(2), projection.weight.flatten(1), projection.bias)
+        embedded_SnD = F.linear(shown_SnCPP.flatten(2), projection.weight.flatten(1), projection.bias)
         return self.network.patch_embed.norm(embedded_SnD)
 
 

@@ -81,6 +81,16 @@ def test_weights_of_finetune_say_how_they_were_trained(tars: Path, tmp_path: Pat
     assert "notice" not in printed
 
 
+def test_weights_of_whole_images_get_the_usual_ablation(tars: Path, tmp_path: Path) -> None:
+    """The training names none; the job says what the weights have seen."""
+    training = small_training(tmp_path, ablation=None)
+    model = Model(**training.model.model_dump(exclude={"checkpoint", "checkpoint_classes"}), checkpoint="")
+    TrainingRun(training, AnyStore(Storage())).finish(network_of(model, 16).state_dict(), [])
+    _init(tmp_path, Path(training.url, "weights.safetensors"), tars)
+    assert load_job(tmp_path / "job.yaml").ablation.kind == "column"
+    assert "Trained by `smoothcert finetune` on whole images" in (tmp_path / "job.yaml").read_text()
+
+
 def test_weights_that_only_their_shapes_describe(tars: Path, tmp_path: Path) -> None:
     """The network is the one of the shapes, and both the file and the output ask the user to check it."""
     weights = jobs.write_weights(tmp_path / "weights.pt")

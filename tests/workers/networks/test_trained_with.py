@@ -25,6 +25,13 @@ def test_the_note_has_what_a_job_repeats(tmp_path: Path) -> None:
     assert (note.preprocess, note.ablation) == (training.preprocess, training.ablation)
 
 
+def test_whole_images_are_no_ablation(tmp_path: Path) -> None:
+    """As the training file says it."""
+    save_file({"weight": torch.zeros(1)}, tmp_path / "weights", metadata_of(small_training(tmp_path, ablation=None)))
+    note = trained_with(tmp_path / "weights")
+    assert note is not None and note.ablation is None
+
+
 @pytest.mark.parametrize(
     "metadata", [None, {"format": "pt"}, {"smoothcert.training": "{}"}, {"smoothcert.training": ""}]
 )

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smoothcert.manifests.training import Training
-from smoothcert.workers.training.augmentation import Augment, Draws
+from smoothcert.workers.training.augmentation import Augment, Draws, generators
 from tests.helpers.jobs import CROP
 from tests.helpers.trainings import SETTINGS
 
@@ -39,3 +40,16 @@ def test_augmentation_of_an_image_does_not_depend_on_the_others(crop):
     alone = [augment.batch(pixels[[k]], draws.of_images(np.array([k])))[0] for k in range(4)]
     np.testing.assert_array_equal(together, alone)
     assert (together != pixels).any()
+
+
+def test_each_image_has_its_own_generator():
+    """Its numbers are the same in another batch, and not those of another image."""
+
+    def numbers(*seeds):
+        cpu = torch.device("cpu")
+        return [torch.rand(3, generator=generator).tolist() for generator in generators(np.array(seeds), cpu)]
+
+    first, second = numbers(0.1, 0.7)
+    assert first != second
+    assert numbers(0.7, 0.5)[0] == second
+    assert numbers(np.nextafter(0.7, 1))[0] != second

@@ -60,6 +60,18 @@ KILLS = [
         [3, 4],
         id="streamed, muon",
     ),
+    pytest.param(
+        {"adversarial": {"eps": "8/255", "steps": 2, "warmup_epochs": 3, "loss": "trades"}, "epochs": 4},
+        "in epoch 3",
+        [3, 4],
+        id="adversarial",
+    ),
+    pytest.param(
+        {"regularisation": {"drop_path": 0.1, "patch_sensitivity": {"weight": 1.0}}, "epochs": 4},
+        "in epoch 3",
+        [3, 4],
+        id="patch sensitivity",
+    ),
 ]
 
 
@@ -112,6 +124,8 @@ def _one_of_two(rank, folder, meeting):
 TWO = {
     "cached": {"cache": True, "optimizer": {"lr": 0.5}, "ablation": [{"kind": "column", "size": 3}]},
     "streamed": {"cache": False, "batch_size": 26, "optimizer": {"lr": 0.5}},
+    "patch sensitivity": {"regularisation": {"patch_sensitivity": {"weight": 1.0}}},
+    "adversarial": {"ablation": None, "adversarial": {"eps": "8/255", "steps": 2, "warmup_epochs": 1}},
 }
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage
+from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.training.augmentation import Draws
 from smoothcert.workers.training.recipe import draw_ablations, kinds_of, optimizer_of, starting_network
@@ -74,6 +75,17 @@ def test_networks_without_stochastic_depth_are_built(tmp_path: Path) -> None:
     stochastic = small_training(tmp_path, **changes, regularisation={"drop_path": 0.1})
     with pytest.raises(RequestError, match="drop_path_rate"):
         starting_network(stochastic, AnyStore(Storage()))
+
+
+def test_without_an_ablation_all_images_are_whole(tmp_path: Path) -> None:
+    """One ablation that hides nothing, and held-out images vote on the whole image once."""
+    training = small_training(tmp_path, ablation=None)
+    (whole,) = kinds = kinds_of(training)
+    assert whole.num_ablations == 1 and whole.visible(np.array([0])).all()
+    assert not draw_ablations(training, kinds, Draws.of_epoch(0, 0, 50)).any()
+    voted = ablations_of(training.validated_ablation, CROP, CROP)
+    assert voted.num_ablations == 1 and voted.visible(np.array([0])).all()
+    starting_network(training, AnyStore(Storage()))
 
 
 def test_a_mixture_is_drawn_by_its_weights(tmp_path: Path) -> None:
