@@ -103,9 +103,9 @@ class Sensitivity(Study):
     kind: ClassVar[str] = "sensitivity"
 
     share: Share = 0.1
-    """Share of the tokens that change together."""
+    """Share of the tokens that change together; at least one token, and not all."""
     draws: Count = 8
-    """Draws of tokens for each image and way of changing them."""
+    """Draws of tokens for each image; each is changed in every way."""
     noise: Annotated[float, Field(gt=0)] = 0.1
     """Standard deviation of the noise that corrupts tokens, for pixels between 0 and 1."""
     by_token: bool = True
@@ -119,8 +119,8 @@ class Amplification(Study):
 
     iterations: Count = 10
     """Rounds of power iteration."""
-    exact_below: NotNegative = 4096
-    """Up to this many numbers in a block's input, the value is exact, from the whole Jacobian."""
+    exact_below: NotNegative = 1024
+    """Up to this many numbers in a block's input and output, the value is exact, from the whole Jacobian."""
 
 
 KINDS: dict[str, type[Study]] = {kind.kind: kind for kind in (PatchAttack, NormAttack, Sensitivity, Amplification)}

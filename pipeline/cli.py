@@ -23,8 +23,10 @@ if TYPE_CHECKING:  # pydantic takes longer to load than all else
     from rich.console import Console
 
     from smoothcert.manifests.job import Job, Storage
+    from smoothcert.manifests.studies import Study
     from smoothcert.manifests.suite import Suite
     from smoothcert.pipeline.certify.costs import Costs
+    from smoothcert.pipeline.studies.whole_images import AnswerKind
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -124,12 +126,13 @@ RunFolder = Annotated[
     typer.Argument(metavar="RUN", help="Folder of a run: OUTPUT/RUN_ID.", show_default=False, callback=_place),
 ]
 
-
 Target = Annotated[
     str,
     typer.Argument(metavar="RUN|JOB", help="Folder of a run, or a job file, whose run it is.", show_default=False),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the draw of the images, and of all else that is random.")]
+DrawnImages = Annotated[int, typer.Option("--limit", min=1, help="Measure N images, drawn at random.")]
+Picture = Annotated[str | None, typer.Option(metavar="FILE", help="Write a picture (PNG) to this file.")]
 
 
 class By(StrEnum):
@@ -715,6 +718,93 @@ def report(
     else:
         for line in [*headline_of(found), *map(str, paths)]:
             say(console_of(), line)
+
+
+@app.command()
+@ends_with_exit_code
+def sensitivity(
+    target: Target,
+    share: Annotated[float, typer.Option(help="Share of the tokens that each draw changes.")] = 0.1,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of tokens for each image.")] = 8,
+    noise: Annotated[float, typer.Option(help="Strength of the noise that corrupts pixels from 0 to 1.")] = 0.1,
+    by_token: Annotated[
+        bool, typer.Option("--by-token/--no-by-token", help="Also occlude each token alone: a forward pass for each.")
+    ] = True,
+    limit: DrawnImages = 1000,
+    seed: Seed = 0,
+    picture: Picture = None,
+    overwrite: Overwrite = False,
+    overrides: Overrides = None,
+    allow_code: AllowCode = False,
+    storage: StorageSettings = None,
+    as_json: AsJson = False,
+) -> int:
+    """Measure what changes if a few tokens of the whole image change. It certifies nothing."""
+    from smoothcert.manifests.studies import Sensitivity
+    from smoothcert.manifests.yaml_file import validate
+    from smoothcert.pipeline.sensitivity.answers import ANSWER
+
+    raw = {"share": share, "draws": draws, "noise": noise, "by_token": by_token}
+    settings = validate(Sensitivity, raw, "sensitivity")
+    drawing = None if picture is None else (picture, overwrite)
+    return _measure(target, settings, ANSWER, (limit, seed), drawing, overrides, allow_code, storage, as_json)
+
+
+@app.command()
+@ends_with_exit_code
+def amplify(
+    target: Target,
+    iterations: Annotated[int, typer.Option(min=1, help="Rounds of power iteration; more come closer.")] = 10,
+    exact_below: Annotated[
+        int, typer.Option(min=0, help="Blocks with at most so many numbers get the exact value; slow if large.")
+    ] = 1024,
+    limit: DrawnImages = 100,
+    seed: Seed = 0,
+    picture: Picture = None,
+    overwrite: Overwrite = False,
+    overrides: Overrides = None,
+    allow_code: AllowCode = False,
+    storage: StorageSettings = None,
+    as_json: AsJson = False,
+) -> int:
+    """Measure how much each encoder block can amplify a small change: the largest singular value of its Jacobian."""
+    from smoothcert.manifests.studies import Amplification
+    from smoothcert.manifests.yaml_file import validate
+    from smoothcert.pipeline.amplify.answers import ANSWER
+
+    settings = validate(Amplification, {"iterations": iterations, "exact_below": exact_below}, "amplify")
+    drawing = None if picture is None else (picture, overwrite)
+    return _measure(target, settings, ANSWER, (limit, seed), drawing, overrides, allow_code, storage, as_json)
+
+
+def _measure(
+    target: str,
+    settings: "Study",
+    kind: "AnswerKind",
+    drawn: tuple[int, int],
+    picture: tuple[str, bool] | None,
+    overrides: list[str] | None,
+    allow_code: bool,
+    storage: list[str] | None,
+    as_json: bool,
+) -> int:
+    """A study of whole images; `drawn` is limit and seed, `picture` its place and whether it is replaced."""
+    from smoothcert.pipeline.studies.plan import run_to_study
+    from smoothcert.pipeline.studies.selection import Choice
+    from smoothcert.pipeline.studies.whole_images import answer, measure
+    from smoothcert.workers.storage.output_file import OutputFile
+
+    reach = _storage(storage)
+    drawing = None if picture is None else OutputFile(picture[0], "--picture", picture[1], reach)
+    if drawing is not None:
+        drawing.check()
+    run, json_to = (
+        run_to_study(target, overrides or (), reach, allow_code=allow_code),
+        stdout_alone() if as_json else None,
+    )
+    measured = measure(run, settings, Choice(*drawn), kind, console_of(), allow_code=allow_code)
+    answer(measured, kind, console_of(), json_to=json_to, picture=drawing)
+    return 1 if measured.failures else 0
 
 
 @app.command()

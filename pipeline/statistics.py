@@ -1,11 +1,14 @@
-"""Intervals of shares, and tests of shares that belong to the same images.
+"""Intervals of shares, tests of shares that belong to the same images, and means with their standard errors.
 
 Not covered: which shares are asked for (compare/).
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
@@ -26,6 +29,24 @@ def share_interval(count: int, total: int, level: float = LEVEL) -> tuple[float,
         return 0.0, 1.0
     interval = binomtest(count, total).proportion_ci(level, method="exact")
     return float(interval.low), float(interval.high)
+
+
+class Mean(NamedTuple):
+    """A mean over images.
+
+    Attributes:
+        value: the mean.
+        standard_error: of the mean; None for a single image.
+    """
+
+    value: float
+    standard_error: float | None
+
+
+def mean_of(values: NDArray[np.floating]) -> Mean:
+    """The mean of at least one number."""
+    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else None
+    return Mean(float(values.mean()), error)
 
 
 def mcnemar(lost: int, gained: int) -> float:

@@ -1,6 +1,6 @@
-"""Plots as SVG within a page: text and axes take the page's colour, so they suit light and dark.
+"""Plots as SVG within a page: text and axes take the page's colour, so they suit light and dark. Others as PNG files.
 
-Not covered: what is plotted (report/plots.py, nightly/plots.py).
+Not covered: what is plotted (report/plots.py, nightly/plots.py, sensitivity/picture.py, amplify/picture.py).
 """
 
 import io
@@ -42,3 +42,10 @@ def svg_of(axes: Axes, name: str) -> str:
     svg = re.sub(r"^.*?(?=<svg )", "", out.getvalue(), count=1, flags=re.DOTALL).replace(_INK, "currentColor")
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
+
+
+def png_of(figure: Figure) -> bytes:
+    """The figure as a PNG on white, without the date or the version of the library."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=150, facecolor="white", metadata={"Software": None})
+    return out.getvalue()

@@ -31,6 +31,8 @@ def _run(command: Sequence[str], cwd: Path) -> subprocess.CompletedProcess[str]:
 # Arguments, then options, of each command. A name here may be added to, and none may go.
 OPTIONS = {
     "accept": "run --json --storage",
+    "amplify": "target --allow-code --exact-below --iterations --json --limit --overwrite --picture --seed --set "
+    "--storage",
     "certify": "job --adopt-across --allow-code --json --limit --set --strict-versions --unsafe-overwrite",
     "compare": "base new --allow --format --gate --html --json --markdown --names --overwrite --parquet --patch "
     "--storage --tolerance",
@@ -48,6 +50,8 @@ OPTIONS = {
     "repair": "run --json --storage",
     "report": "run --class --json --names --output -o --patch --sample --seed --storage",
     "runs": "output --json --storage",
+    "sensitivity": "target --allow-code --by-token --draws --json --limit --no-by-token --noise --overwrite --picture "
+    "--seed --set --share --storage",
     "sql": "runs_and_statement --format --json --overwrite --parquet --storage",
     "status": "run --allow-code --json --storage",
     "verify": "run --allow-code --allow-incomplete --checkpoint --images --json --replay --seed --storage",

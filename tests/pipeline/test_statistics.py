@@ -4,13 +4,14 @@ from fractions import Fraction
 from itertools import pairwise
 from math import comb, inf, log
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import beta, binom, norm
 
-from smoothcert.pipeline.statistics import difference_interval, holm, mcnemar, share_interval
+from smoothcert.pipeline.statistics import difference_interval, holm, mcnemar, mean_of, share_interval
 
 counts = st.integers(1, 400).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
 
@@ -105,3 +106,9 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values: list[float]
     adjusted = holm(p_values)
     assert {position for position, value in enumerate(adjusted) if value <= level} == rejected
     assert all(adjusted[one] <= adjusted[other] for one, other in pairwise(ordered))
+
+
+def test_a_mean_has_the_standard_error_of_the_textbook():
+    """Of 1, 2, 3, 6: mean 3, standard deviation sqrt(14 / 3), standard error half of it."""
+    assert mean_of(np.array([1.0, 2.0, 3.0, 6.0])) == pytest.approx((3, (14 / 3) ** 0.5 / 2))
+    assert mean_of(np.array([4.0])) == (4, None)

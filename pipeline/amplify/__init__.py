@@ -1,0 +1,1 @@
+"""`smoothcert amplify`: what a study of amplification says over all its images."""

@@ -1,0 +1,1 @@
+"""`smoothcert sensitivity`: what a study of sensitivity says over all its images."""
