@@ -6,28 +6,15 @@ run, so the same command continues a study that was interrupted.
 Not covered: the computing (workers/studies/); which images are chosen (pipeline/studies/selection.py).
 """
 
-from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from smoothcert.manifests.identity import run_id_of
 from smoothcert.manifests.job import Count, Pixels
+from smoothcert.manifests.lengths import Length
 from smoothcert.manifests.yaml_file import Part
 
-
-def _fraction(value: object) -> object:
-    """4/255 as people write it."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return float(Fraction(value))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{value!r} is not a number such as 0.03 or 4/255") from None
-
-
-Radius = Annotated[float, BeforeValidator(_fraction), Field(gt=0)]
-"""The size of a change of pixels between 0 and 1."""
 NotNegative = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -85,7 +72,7 @@ class NormAttack(Study):
 
     norm: Literal["linf", "l2"] = "linf"
     """The norm of the change."""
-    eps: Radius
+    eps: Length
     """Its largest size, for pixels between 0 and 1."""
     attack: Literal["standard", "apgd", "pgd", "fgsm"] = "standard"
     """standard: APGD-CE, targeted APGD, Square; apgd: APGD-CE; pgd, fgsm: cheap and weak."""

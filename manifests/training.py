@@ -11,11 +11,10 @@ Source: Salman et al. 2021, arXiv:2110.07719, and github.com/MadryLab/smoothed-v
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
+from pydantic import Field, Strict, field_validator, model_validator
 
 from smoothcert.manifests.job import (
     Ablation,
@@ -30,6 +29,7 @@ from smoothcert.manifests.job import (
     refuse_misfits,
     refuse_other_channels,
 )
+from smoothcert.manifests.lengths import Length
 from smoothcert.manifests.locations import OptionalWeights, Output
 from smoothcert.manifests.shards import Shard
 from smoothcert.manifests.yaml_file import Complete, Part, load_file
@@ -39,20 +39,6 @@ _NOT_IN_IDENTITY = {"validation", "output", "checkpoint_every_epochs", "executio
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
-
-
-def _from_fraction(value: Any) -> Any:
-    """The number of a text such as 4/255; other values stay."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return float(Fraction(value))
-    except (ValueError, ZeroDivisionError):
-        raise ValueError("should be a number, or a fraction such as 4/255") from None
-
-
-Length = Annotated[Positive, BeforeValidator(_from_fraction)]
-"""A length in pixel values from 0 to 1: a number, or a fraction such as 4/255."""
 
 
 class TrainedModel(Network):

@@ -16,6 +16,7 @@ from smoothcert.manifests.studies import PatchAttack
 from smoothcert.pipeline.bracket import Bracket, bracket
 from smoothcert.pipeline.console.looks import DASH, facts, number_of, percent, say, show
 from smoothcert.pipeline.statistics import share_interval
+from smoothcert.pipeline.studies.about import about
 from smoothcert.pipeline.studies.driver import conduct
 from smoothcert.pipeline.studies.plan import plan_study
 from smoothcert.pipeline.studies.selection import Choice, voted_images
@@ -53,13 +54,7 @@ class PatchAnswer:
         """For --json."""
         low, high = share_interval(self.fell, self.attacked)
         return {
-            "run_id": self.study.run.run_id,
-            "study_id": self.study.record.study_id,
-            "path": self.study.url,
-            "complete": not self.failures,
-            "settings": self.study.record.settings,
-            "choice": self.study.record.choice,
-            "candidates": self.study.record.candidates,
+            **about(self.study, self.failures),
             "attacked": self.attacked,
             "fell": self.fell,
             "fell_share": {"share": self.fell / max(1, self.attacked), "low": low, "high": high},

@@ -16,6 +16,7 @@ from rich.console import Console
 from smoothcert.manifests.studies import NormAttack
 from smoothcert.pipeline.console.looks import DASH, facts, number_of, percent, say, show
 from smoothcert.pipeline.statistics import share_interval
+from smoothcert.pipeline.studies.about import about
 from smoothcert.pipeline.studies.driver import conduct
 from smoothcert.pipeline.studies.plan import plan_study
 from smoothcert.pipeline.studies.selection import Choice, all_images
@@ -60,13 +61,7 @@ class NormAnswer:
     def as_json(self) -> dict[str, Any]:
         """For --json; `robustbench` has the keys of RobustBench's model cards."""
         return {
-            "run_id": self.study.run.run_id,
-            "study_id": self.study.record.study_id,
-            "path": self.study.url,
-            "complete": not self.failures,
-            "settings": self.study.record.settings,
-            "choice": self.study.record.choice,
-            "candidates": self.study.record.candidates,
+            **about(self.study, self.failures),
             "images": self.images,
             "clean_accuracy": _share(self.right, self.images),
             "robust_accuracy": _share(self.robust, self.images),

@@ -7,11 +7,10 @@ from smoothcert.manifests.training import Training
 from smoothcert.workers.training.augmentation import Draws
 from smoothcert.workers.training.losses import Together
 from smoothcert.workers.training.recipe import draw_ablations, kinds_of
-from smoothcert.workers.votes.ablated_dense import AblatedDense
-from smoothcert.workers.votes.ablated_forward import AblatedForward
+from smoothcert.workers.votes.differentiable import Differentiable
 
 
-def together_of(training: Training, forward: AblatedForward | AblatedDense, *, images: int) -> Together:
+def together_of(training: Training, forward: Differentiable, *, images: int) -> Together:
     """The first group of so many images; all of them, unless tokens are dropped."""
     crop, numbers = training.preprocess.crop, torch.Generator().manual_seed(1)
     pixels = torch.rand(images, training.preprocess.channels, crop, crop, generator=numbers)

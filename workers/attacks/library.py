@@ -52,7 +52,7 @@ class Attacked:
             )
             attack.init_hyperparam(inputs)
             torch.manual_seed(seed)
-            return attack.attack_single_run(inputs.contiguous(), classes)[3]
+            return attack.attack_single_run(inputs.contiguous(), classes)[3].detach()
 
     def square_once(self, inputs: Tensor, classes: Tensor, *, queries: int, seed: int) -> Tensor:
         """One run of Square, in which the module sees the inputs that have not left their class."""
@@ -62,7 +62,7 @@ class Attacked:
             )
             attack.init_hyperparam(inputs)
             torch.manual_seed(seed)
-            return attack.attack_single_run(inputs.contiguous(), classes)[1]
+            return attack.attack_single_run(inputs.contiguous(), classes)[1].detach()
 
     def apgd(self, inputs: Tensor, classes: Tensor, *, steps: int, restarts: int, seed: int) -> Tensor:
         """APGD on cross entropy, as AutoAttack calls it."""
@@ -70,7 +70,7 @@ class Attacked:
             attack = library.autopgd_base.APGDAttack(
                 self.module, n_iter=steps, norm=self.norm, n_restarts=restarts, eps=self.eps, seed=seed, loss="ce"
             )
-            return attack.perturb(inputs.contiguous(), classes)
+            return attack.perturb(inputs.contiguous(), classes).detach()
 
     def apgd_targeted(self, inputs: Tensor, classes: Tensor, *, steps: int, targets: int, seed: int) -> Tensor:
         """Targeted APGD towards each of the next most likely classes, as AutoAttack calls it."""
@@ -78,7 +78,7 @@ class Attacked:
             attack = library.autopgd_base.APGDAttack_targeted(
                 self.module, n_iter=steps, norm=self.norm, eps=self.eps, seed=seed, n_target_classes=targets
             )
-            return attack.perturb(inputs.contiguous(), classes)
+            return attack.perturb(inputs.contiguous(), classes).detach()
 
     def square(self, inputs: Tensor, classes: Tensor, *, queries: int, seed: int) -> Tensor:
         """Square, as AutoAttack calls it."""
@@ -86,7 +86,7 @@ class Attacked:
             attack = library.square.SquareAttack(
                 self.module, n_queries=queries, norm=self.norm, eps=self.eps, seed=seed, resc_schedule=False
             )
-            return attack.perturb(inputs.contiguous(), classes)
+            return attack.perturb(inputs.contiguous(), classes).detach()
 
     def fgsm(self, inputs: Tensor, classes: Tensor) -> Tensor:
         """One step along the gradient."""

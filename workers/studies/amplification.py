@@ -168,9 +168,8 @@ def largest_singular_value(
         if norm == 0:  # also of a function that does not depend on its input
             return SingularValue(0.0, exact=False)
         # The transpose has the same singular values, so this is a lower bound, too, and the better one.
-        (back,) = pull(moved / norm)
-        value = float(back.norm())
-        direction = back / value
+        (direction,) = pull(moved / norm)
+        value = float(direction.norm())
     return SingularValue(value, exact=False)
 
 

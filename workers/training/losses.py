@@ -17,8 +17,7 @@ from torch.nn import Parameter
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.training import Training
 from smoothcert.workers.training.augmentation import Shares
-from smoothcert.workers.votes.ablated_dense import AblatedDense
-from smoothcert.workers.votes.ablated_forward import AblatedForward
+from smoothcert.workers.votes.differentiable import Differentiable
 
 
 class Together(NamedTuple):
@@ -86,7 +85,7 @@ class ForwardPass:
         forward: the network.
     """
 
-    def __init__(self, training: Training, forward: AblatedForward | AblatedDense) -> None:
+    def __init__(self, training: Training, forward: Differentiable) -> None:
         self.forward = forward
         self._bfloat16 = training.precision == "bfloat16"
 

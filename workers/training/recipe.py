@@ -21,11 +21,10 @@ from smoothcert.manifests.training import Training
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Masks, Shown
 from smoothcert.workers.networks.checkpoints import recognise
-from smoothcert.workers.networks.classifiers import build_classifier, has_tokens, load_classifier
+from smoothcert.workers.networks.classifiers import build_classifier, load_classifier
 from smoothcert.workers.storage.store import Store
 from smoothcert.workers.training.augmentation import Draws
-from smoothcert.workers.votes.ablated_dense import AblatedDense
-from smoothcert.workers.votes.ablated_forward import AblatedForward
+from smoothcert.workers.votes.differentiable import Differentiable, differentiable
 from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.voters import smooth
 
@@ -54,14 +53,15 @@ def draw_ablations(training: Training, kinds: Sequence[Shown], draws: Draws) -> 
     return starts[which] + (torch.from_numpy(draws.offset) * sizes[which]).long()
 
 
-def forward_of(training: Training, network: nn.Module) -> AblatedForward | AblatedDense:
+def forward_of(training: Training, network: nn.Module) -> Differentiable:
     """The network under its ablations; if it has tokens, hidden ones are left out unless the file keeps them."""
-    kinds = kinds_of(training)
-    if has_tokens(network):
-        keep_hidden = training.model.masked_tokens == "keep"
-        every_row = training.regularisation.patch_sensitivity is not None
-        return AblatedForward(network, kinds, training.preprocess, keep_hidden=keep_hidden, every_row=every_row)
-    return AblatedDense(network, kinds, training.preprocess)
+    return differentiable(
+        network,
+        kinds_of(training),
+        training.preprocess,
+        keep_hidden=training.model.masked_tokens == "keep",
+        every_row=training.regularisation.patch_sensitivity is not None,
+    )
 
 
 def starting_network(training: Training, store: Store) -> nn.Module:

@@ -17,7 +17,12 @@ Differentiable = AblatedForward | AblatedDense
 
 
 def differentiable(
-    network: nn.Module, kinds: Sequence[Shown], preprocess: Preprocess, *, keep_hidden: bool = False
+    network: nn.Module,
+    kinds: Sequence[Shown],
+    preprocess: Preprocess,
+    *,
+    keep_hidden: bool = False,
+    every_row: bool = False,
 ) -> Differentiable:
     """A network under ablations.
 
@@ -26,7 +31,8 @@ def differentiable(
         kinds: ablations of images before they are upsampled.
         preprocess: mean and std of the channels, and how often a pixel is repeated.
         keep_hidden: compute every token; a network without tokens always does.
+        every_row: compute all rows of the last block, not only those that the head reads.
     """
     if has_tokens(network):
-        return AblatedForward(network, kinds, preprocess, keep_hidden=keep_hidden)
+        return AblatedForward(network, kinds, preprocess, keep_hidden=keep_hidden, every_row=every_row)
     return AblatedDense(network, kinds, preprocess)
