@@ -1,6 +1,5 @@
 """Random images that go through a network together, each under an ablation of its own."""
 
-import numpy as np
 import torch
 
 from smoothcert.manifests.training import Training
@@ -18,4 +17,4 @@ def together_of(training: Training, forward: Differentiable, *, images: int) -> 
     draws = Draws.of_epoch(training.seed, 0, images)
     group = next(iter(forward.groups(draw_ablations(training, kinds_of(training), draws), at_most=images)))
     here = group._replace(images=torch.arange(len(group.images)))
-    return Together(pixels[group.images], here, classes[group.images], np.asarray(draws.seed)[group.images.numpy()])
+    return Together(pixels[group.images], here, classes[group.images], torch.from_numpy(draws.seed)[group.images])

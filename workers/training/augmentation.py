@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from timm.data.auto_augment import rand_augment_transform
+from torch import Tensor
 from torchvision.transforms import ColorJitter, Compose, InterpolationMode, RandomResizedCrop
 
 from smoothcert.manifests.errors import RequestError
@@ -54,15 +55,15 @@ def seed_everything(*key: int) -> None:
     torch.manual_seed(seed)
 
 
-def generators(seeds: Shares, device: torch.device) -> Iterator[torch.Generator]:
+def generators(seeds: Tensor, device: torch.device) -> Iterator[torch.Generator]:
     """The generator of each image's further random numbers, seeded before it is given out.
 
     Args:
-        seeds: [images], `Draws.seed`.
+        seeds: [images] float64, of `Draws.seed`.
         device: where the numbers are made.
     """
     generator = torch.Generator(device)
-    for seed in seeds:
+    for seed in seeds.tolist():
         generator.manual_seed(int(seed * 2**53))  # all digits: other numbers than those of the augmentation
         yield generator
 

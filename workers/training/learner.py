@@ -193,13 +193,14 @@ class Learner:
         pixels_NCHW = batch.pixels.to(self._device).permute(0, 3, 1, 2).float() / 255
         targets = self._mix(pixels_NCHW, labels)
         ablations = draw_ablations(training, self._kinds, batch.draws).to(self._device)
+        seeds = torch.from_numpy(batch.draws.seed).to(self._device)
         for group in self._forward.groups(ablations, at_most=training.execution.images_per_forward):
             images = group.images
             together = Together(
                 pixels_NCHW[images],
                 group._replace(images=torch.arange(len(images), device=self._device)),
                 targets[images],
-                batch.draws.seed[images.cpu().numpy()],
+                seeds[images],
             )
             loss, logits_SK = self._loss(together, self._epochs)
             loss.backward()

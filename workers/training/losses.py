@@ -16,7 +16,6 @@ from torch.nn import Parameter
 
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.training import Training
-from smoothcert.workers.training.augmentation import Shares
 from smoothcert.workers.votes.differentiable import Differentiable
 
 
@@ -27,13 +26,13 @@ class Together(NamedTuple):
         pixels: [S, C, H, W], 0 to 1.
         group: of the forward pass; its `images` are positions in `pixels`.
         targets: [S] classes, or [S, K] shares of classes if images were mixed.
-        seeds: [S] from 0 to below 1, from which the random numbers of each image follow.
+        seeds: [S] float64, 0 to below 1, from which the random numbers of each image follow.
     """
 
     pixels: Tensor
     group: Any
     targets: Tensor
-    seeds: Shares
+    seeds: Tensor
 
     @property
     def classes(self) -> Tensor:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.training import PatchSensitivity, Training
-from smoothcert.workers.training.augmentation import Shares, generators
+from smoothcert.workers.training.augmentation import generators
 from smoothcert.workers.training.losses import ForwardPass, Loss, Scored, Together, cross_entropy
 
 # The authors' code trains the occlusion model so.
@@ -92,7 +92,7 @@ class PatchSensitivityLoss(Loss):
         loss = cross_entropy(self._training, logits_SK, together.targets) + self._chosen.weight * term
         return Scored(loss, logits_SK)
 
-    def replaced(self, inputs_SCHW: Tensor, visible_S1HW: Tensor, seeds: Shares) -> Tensor:
+    def replaced(self, inputs_SCHW: Tensor, visible_S1HW: Tensor, seeds: Tensor) -> Tensor:
         """The inputs with noise in place of the tokens that the occlusion model chooses.
 
         Args:

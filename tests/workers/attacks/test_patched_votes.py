@@ -22,8 +22,8 @@ KINDS = {
     "row": Ablation(kind="row", size=5),
     "block": Ablation(kind="block", size=6, stride=5),
 }
-PATCH = (3, 4)
-PLACES = np.array([[0, 0], [12, 12], [5, 7], [13, 2]])
+PATCH = (3, 5)
+PLACES = np.array([[0, 0], [12, 11], [5, 7], [13, 2]])
 
 
 def resnet():

@@ -31,7 +31,7 @@ def _points(attack, image, slopes, epochs, seed=0.3):
         return (pixels * slopes).sum()
 
     visible = torch.ones(1, 1, *image.shape[2:], dtype=torch.bool)
-    points.append(attack.perturb(raised, image, visible, generators([seed], _CPU), epochs))
+    points.append(attack.perturb(raised, image, visible, generators(torch.tensor([seed]), _CPU), epochs))
     return [point.flatten().tolist() for point in points]
 
 
@@ -82,7 +82,7 @@ def test_the_start_is_uniform(norm):
         lambda pixels: starts.append(pixels.detach()) or pixels.sum(),
         images,
         torch.ones(2000, 1, 2, 1, dtype=torch.bool),
-        generators(np.random.default_rng(0).random(2000), _CPU),
+        generators(torch.from_numpy(np.random.default_rng(0).random(2000)), _CPU),
         0,
     )
     shifts = (starts[0] - 0.5).flatten(1) / 0.2

@@ -47,7 +47,10 @@ def test_each_image_has_its_own_generator():
 
     def numbers(*seeds):
         cpu = torch.device("cpu")
-        return [torch.rand(3, generator=generator).tolist() for generator in generators(np.array(seeds), cpu)]
+        return [
+            torch.rand(3, generator=generator).tolist()
+            for generator in generators(torch.tensor(seeds, dtype=torch.float64), cpu)
+        ]
 
     first, second = numbers(0.1, 0.7)
     assert first != second

@@ -1,6 +1,5 @@
 """The plain loss equals torch's own, whatever the number format of the targets."""
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,5 +31,5 @@ def test_mixed_targets_are_smoothed_already(tmp_path):
 @pytest.mark.parametrize("targets", [torch.tensor([2, 0]), torch.tensor([[0.1, 0.2, 0.7], [0.6, 0.4, 0.0]])])
 def test_the_class_of_a_mixed_image_is_its_largest_share(targets):
     """The class itself, if images were not mixed."""
-    together = Together(torch.zeros(2, 3, 4, 4), None, targets, np.zeros(2))
+    together = Together(torch.zeros(2, 3, 4, 4), None, targets, torch.zeros(2))
     assert together.classes.tolist() == [2, 0]
