@@ -9,14 +9,16 @@ Without labels, read `predictions that stay` for `accuracy`: each prediction cou
 Not covered: the attack (workers/studies/patch_attack.py); pictures of patches (pages/patches.py).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from smoothcert.manifests.studies import PatchAttack
+from smoothcert.pipeline.console.looks import number_of, percent
 from smoothcert.pipeline.statistics import share_interval
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
@@ -30,6 +32,8 @@ from smoothcert.workers.studies.study import StoredStudy, studies_of
 Bools = NDArray[np.bool_]
 Image = tuple[str, int]
 """The shard and the position in it."""
+Size = tuple[int, int]
+"""Height and width of a patch in pixels."""
 
 
 class Bound(NamedTuple):
@@ -57,7 +61,7 @@ class Bracket:
         studies: the ids of the studies.
     """
 
-    patch: tuple[int, int]
+    patch: Size
     labelled: bool
     images: int
     right: int
@@ -89,6 +93,29 @@ class Bracket:
             low = high = 1 - self.fell / self.attacked
         return Bound(*(self._with(stood) for stood in (1 - self.fell / self.attacked, low, high)))
 
+    @property
+    def upper_text(self) -> str:
+        """The upper bound as people read it: `70.12 % (68.00 to 72.30 %)`."""
+        share, low, high = self.upper
+        if low == high:
+            return percent(share)
+        if not self.attacked:
+            return f"at most {percent(share)}"
+        return f"{percent(share)} ({100 * low:.2f} to {100 * high:.2f} %)"
+
+    @property
+    def problems(self) -> list[str]:
+        """What must not be, a line each: certified images that fell."""
+        if not self.fallen_certified:
+            return []
+        height, width = self.patch
+        count = number_of(len(self.fallen_certified), "certified image")
+        images = ", ".join(f"{shard} {index}" for shard, index in self.fallen_certified[:3])
+        return [
+            f"{count} fell to a {height} x {width} patch ({images}): "
+            "a certificate or the engine is wrong; run `smoothcert verify RUN --replay 100` and report this"
+        ]
+
     def _with(self, stood: float) -> float:
         return (self.certified + self.uncertified * stood) / self.images
 
@@ -110,20 +137,23 @@ class Bracket:
         }
 
 
-def patch_attacks_of(run: Run) -> dict[tuple[int, int], list[StoredStudy]]:
-    """The finished attacks on a run by the size of their patch.
+def patch_attacks_of(run: Run) -> dict[Size, list[StoredStudy]]:
+    """The finished attacks on a run by the size of their patch, ascending.
 
     Raises:
         RunError: a file of a study is damaged.
     """
-    found: dict[tuple[int, int], list[StoredStudy]] = {}
+    found: dict[Size, list[StoredStudy]] = {}
     for study in studies_of(run):
-        if isinstance(study.settings, PatchAttack) and study.success() is not None:
-            found.setdefault((study.settings.height, study.settings.width), []).append(study)
+        if study.record.kind != PatchAttack.kind or study.success() is None:
+            continue
+        settings = study.settings
+        assert isinstance(settings, PatchAttack)
+        found.setdefault((settings.height, settings.width), []).append(study)
     return dict(sorted(found.items()))
 
 
-def bracket(run: Run, patch: tuple[int, int], studies: Iterable[StoredStudy]) -> Bracket:
+def bracket(run: Run, patch: Size, studies: Iterable[StoredStudy]) -> Bracket:
     """Bring together what certificates and attacks say.
 
     Args:
@@ -133,53 +163,94 @@ def bracket(run: Run, patch: tuple[int, int], studies: Iterable[StoredStudy]) ->
     Raises:
         RunError: a file is damaged.
     """
-    studies = list(studies)
-    attacked, fell = _attacked(studies)
+    return brackets_of(run, {patch: [*studies]})[patch]
+
+
+def brackets_of(run: Run, attacks: Mapping[Size, Sequence[StoredStudy]]) -> dict[Size, Bracket]:
+    """The same for several sizes; the files of the run are read once, or not at all if there are no attacks.
+
+    Args:
+        run: complete.
+        attacks: by the size of their patch, such as those of `patch_attacks_of`.
+    Raises:
+        RunError: a file is damaged.
+    """
+    counts = [_Count(patch, studies) for patch, studies in attacks.items()]
+    if not counts:
+        return {}
     job, crop = run.job, run.job.preprocess.crop
     ablations, rule = ablations_of(job.ablation, crop, crop), next(iter(family_of(job.ablation).rules.values()))
     labelled = job.images.label is not None
-    images = right_count = certified_right = tried = fallen = tried_certified = 0
-    fallen_certified = list[Image]()
+    images = 0
     for file in read_published(run, ["shard", "index", "label", "prediction", "votes"]):
         images += len(file.rows)
         rows = file.rows.filter(file.rows["votes"].is_valid())
         if not len(rows):
             continue
         ballots = Ballots.of(matrix_of(rows["votes"]), classes=job.model.classes)
-        certified = rule(ballots, ablations, Threat(*patch)).certified
         right = np.ones(len(rows), bool)
         if labelled:
             right = numbers_of(rows["label"]) == numbers_of(rows["prediction"])
+        for count in counts:
+            count.add(rows, right, rule(ballots, ablations, Threat(*count.patch)).certified)
+    return {count.patch: count.bracket(labelled, images) for count in counts}
+
+
+class _Count:
+    """Counts the images of a run for one size of patch.
+
+    Args:
+        patch: height and width in pixels.
+        studies: attacks with such patches.
+    """
+
+    def __init__(self, patch: Size, studies: Sequence[StoredStudy]) -> None:
+        self.patch = patch
+        self._studies = tuple(study.record.study_id for study in studies)
+        self._attacked, self._fell = set[Image](), set[Image]()
+        for study in studies:
+            for row in study.rows().select(["shard", "index", "fell"]).to_pylist():
+                if row["fell"] is not None:
+                    self._attacked.add((row["shard"], row["index"]))
+                if row["fell"]:
+                    self._fell.add((row["shard"], row["index"]))
+        self._right = self._certified = self._tried = self._fallen = self._tried_certified = 0
+        self._fallen_certified: list[Image] = []
+
+    def add(self, rows: pa.Table, right: Bools, certified: Bools) -> None:
+        """Count images that have votes.
+
+        Args:
+            rows: of one file.
+            right: [rows], whether the prediction counts as right.
+            certified: [rows], whether no patch of this size changes it.
+        """
         names = list(zip(rows["shard"].to_pylist(), rows["index"].to_pylist(), strict=True))
-        was_attacked = np.array([name in attacked for name in names])
-        has_fallen = np.array([name in fell for name in names])
-        right_count += int(right.sum())
-        certified_right += int((right & certified).sum())
-        tried += int((right & ~certified & was_attacked).sum())
-        fallen += int((right & ~certified & has_fallen).sum())
-        tried_certified += int((certified & was_attacked).sum())
-        fallen_certified += [name for name, both in zip(names, certified & has_fallen, strict=True) if both]
-    return Bracket(
-        patch,
-        labelled,
-        images,
-        right_count,
-        certified_right,
-        tried,
-        fallen,
-        tried_certified,
-        tuple(fallen_certified),
-        tuple(study.record.study_id for study in studies),
-    )
+        attacked = np.array([name in self._attacked for name in names])
+        fell = np.array([name in self._fell for name in names])
+        self._right += int(right.sum())
+        self._certified += int((right & certified).sum())
+        self._tried += int((right & ~certified & attacked).sum())
+        self._fallen += int((right & ~certified & fell).sum())
+        self._tried_certified += int((certified & attacked).sum())
+        self._fallen_certified += [name for name, both in zip(names, certified & fell, strict=True) if both]
 
+    def bracket(self, labelled: bool, images: int) -> Bracket:
+        """What was counted.
 
-def _attacked(studies: Iterable[StoredStudy]) -> tuple[set[Image], set[Image]]:
-    """The images that were attacked, and those that fell."""
-    attacked, fell = set[Image](), set[Image]()
-    for study in studies:
-        for row in study.rows().select(["shard", "index", "fell"]).to_pylist():
-            if row["fell"] is not None:
-                attacked.add((row["shard"], row["index"]))
-            if row["fell"]:
-                fell.add((row["shard"], row["index"]))
-    return attacked, fell
+        Args:
+            labelled: whether the job has labels.
+            images: all images of the run.
+        """
+        return Bracket(
+            self.patch,
+            labelled,
+            images,
+            self._right,
+            self._certified,
+            self._tried,
+            self._fallen,
+            self._tried_certified,
+            tuple(self._fallen_certified),
+            self._studies,
+        )

@@ -446,7 +446,7 @@ def query(
     storage: StorageSettings = None,
     as_json: AsJson = False,
     format: Annotated[Format | None, typer.Option(help="CSV or Markdown on stdout; messages go to stderr.")] = None,
-) -> None:
+) -> int:
     """Count the predictions of a run that no patch can change. Several values of an option make a grid."""
     from smoothcert.pipeline.query import output
     from smoothcert.pipeline.query.answers import AnswersFile
@@ -485,6 +485,9 @@ def query(
     output.write(found, listed, form, console_of())
     for notice in output.notices_of(found, listed):
         say(console_of(stderr=True), f"notice: {notice}")
+    for problem in found.problems:
+        say(console_of(stderr=True), f"failed: {problem}")
+    return 1 if found.problems else 0
 
 
 @app.command()
@@ -634,7 +637,7 @@ def compare(
         print(verdict.as_markdown(found, judged), end="")
     else:
         verdict.show_comparison(found, judged, console_of())
-    return 0 if judged is None or judged.passed else 1
+    return 0 if (judged is None or judged.passed) and not found.problems else 1
 
 
 @app.command()
@@ -696,7 +699,7 @@ def report(
     of_class: Annotated[int | None, typer.Option("--class", min=0, help="Choose only images of this class.")] = None,
     storage: StorageSettings = None,
     as_json: AsJson = False,
-) -> None:
+) -> int:
     """Write report.html, report.md and report.json about a run: figures, classes, weak places, images."""
     from smoothcert.pipeline.pages.class_names import class_names
     from smoothcert.pipeline.report.page import headline_of
@@ -718,6 +721,9 @@ def report(
     else:
         for line in [*headline_of(found), *map(str, paths)]:
             say(console_of(), line)
+    for problem in found.problems:
+        say(console_of(stderr=True), f"failed: {problem}")
+    return 1 if found.problems else 0
 
 
 @app.command()

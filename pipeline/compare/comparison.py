@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from smoothcert.manifests.arguments import number
 from smoothcert.manifests.errors import RequestError
+from smoothcert.pipeline.compare.attacks import AttackedChange, attacked_in_both
 from smoothcert.pipeline.compare.comparable import IncomparableError, differing_keys, reasons_against
 from smoothcert.pipeline.compare.measures import Bools, Certified
 from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Ints, Pairs, names_of, pair
@@ -111,6 +112,7 @@ class Comparison:
         clean, smoothed: None without labels; `clean` also if a run has no clean predictions.
         certified: one for each patch and rule.
         classes: the certificates of the first patch, by class.
+        attacked: one for each size of patch that attacks tried in both runs; none if a run is not complete.
     """
 
     base: Run
@@ -128,10 +130,17 @@ class Comparison:
     smoothed: Change | None
     certified: tuple[CertifiedChange, ...]
     classes: tuple[ClassChange, ...]
+    attacked: tuple[AttackedChange, ...]
 
     @property
     def paired(self) -> int:
         return len(self.pairs.images)
+
+    @property
+    def problems(self) -> list[str]:
+        """What must not be, a line each: certified images that fell."""
+        brackets = [side for one in self.attacked for side in (("base", one.base), ("new", one.new))]
+        return [f"{role}: {problem}" for role, bracket in brackets for problem in bracket.problems]
 
 
 def compare(
@@ -189,6 +198,7 @@ def compare(
         smoothed=_change(images, "smoothed") if pairs.labelled else None,
         certified=tuple(_certified_change(pairs, measure) for measure in measures),
         classes=classes_of(pairs, measures[0]) if measures else (),
+        attacked=attacked_in_both(base, new) if all(complete) else (),
     )
 
 

@@ -11,7 +11,9 @@ from smoothcert.pipeline.compare.gates import GateResults
 from smoothcert.pipeline.compare.losses import Loss, losses_of
 from smoothcert.pipeline.compare.pairs import GAINED, LOST
 from smoothcert.pipeline.compare.verdict import (
+    attack_rows,
     failures_of,
+    fallen_table,
     image_table,
     is_text,
     measure_rows,
@@ -48,9 +50,11 @@ def html_of(comparison: Comparison, gates: GateResults | None = None, names: Seq
         "title": short(f"{comparison.new.name} against {comparison.base.name}"),
         "verdict": verdict_of(comparison, gates),
         "tripped": gates is not None and not gates.passed,
-        "failures": [] if gates is None else failures_of(gates),
+        "failures": failures_of(comparison, gates),
         "accepted": [] if gates is None else gates.accepted,
         "measures": _table(measure_rows(comparison)),
+        "attacks": _table(attack_rows(comparison)),
+        "fallen": [(title, _table(rows)) for title, rows in fallen_table(comparison, MAX_ROWS, names)],
         "losses": [_card(loss, names) for loss in losses],
         "tables": [
             {"id": change, "title": title, "table": _table(rows)}
@@ -67,6 +71,8 @@ def html_of(comparison: Comparison, gates: GateResults | None = None, names: Seq
 def _sections(page: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The sections that the page has: id and title of each."""
     yield "figures", "figures"
+    if page["attacks"]["rows"]:
+        yield "attack", "under attack"
     if page["losses"]:
         yield "losses", "votes of what was lost"
     yield from ((table["id"], f"images {table['id']}") for table in page["tables"])
@@ -114,7 +120,7 @@ def _card(loss: Loss, names: Sequence[str]) -> dict[str, Any]:
     label = "" if base.label is None else f"label {name_of(base.label, names)}; "
     alt = f"the image; {label}the base predicts {name_of(base.prediction, names)}"
     return {
-        **picture_parts(loss.picture, weakest, alt),
+        **picture_parts(loss.picture, weakest.box, alt),
         "title": f"{label}certificate against {base.height} x {base.width}",
         "which": short(f"{base.shard}: {base.key}"),
         "strips": [

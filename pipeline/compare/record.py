@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from smoothcert.pipeline.compare.attacks import AttackedChange
 from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison
 from smoothcert.pipeline.compare.gates import GateResults
 from smoothcert.workers.runs.run import Run
@@ -54,6 +55,7 @@ def as_json(comparison: Comparison, gates: GateResults | None = None) -> dict[st
             }
             for change in comparison.classes
         ],
+        "attacked": [_attacked(change) for change in comparison.attacked],
         "gate": None if gates is None else _gates(gates),
     }
 
@@ -80,6 +82,17 @@ def _change(change: Change | None) -> dict[str, Any] | None:
         "interval": list(change.interval),
         "lost_within_tolerance": change.lost_within_tolerance,
         "gained_within_tolerance": change.gained_within_tolerance,
+    }
+
+
+def _attacked(change: AttackedChange) -> dict[str, Any]:
+    return {
+        "patch": list(change.patch),
+        "base": change.base.as_json(),
+        "new": change.new.as_json(),
+        "both": change.both,
+        "fell_in_base": [one._asdict() for one in change.fell_in_base],
+        "fell_in_new": [one._asdict() for one in change.fell_in_new],
     }
 
 

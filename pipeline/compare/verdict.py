@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from smoothcert.manifests.names import listed
+from smoothcert.pipeline.compare.attacks import Fallen
 from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison, clearest_changes
 from smoothcert.pipeline.compare.gates import GateResult, GateResults
 from smoothcert.pipeline.compare.pairs import GAINED, LOST
@@ -86,7 +87,7 @@ def _lost_and_gained(what: str, against: str, change: Change, paired: int) -> st
 def show_comparison(comparison: Comparison, gates: GateResults | None, console: Console) -> None:
     """Print the verdict, the figures, and the first images."""
     say(console, verdict_of(comparison, gates))
-    for failure in () if gates is None else failures_of(gates):
+    for failure in failures_of(comparison, gates):
         say(console, f"failed: {failure}")
     for accepted in () if gates is None else gates.accepted:
         say(console, f"accepted: {accepted}")
@@ -94,6 +95,7 @@ def show_comparison(comparison: Comparison, gates: GateResults | None, console: 
     for role, run in runs_of(comparison):
         say(console, f"{role}: {run}")
     _show_rows(console, measure_rows(comparison), "")
+    _show_rows(console, attack_rows(comparison), "")
     for line in notices_of(comparison):
         say(console, f"notice: {line}")
     for title, rows in image_tables(comparison):
@@ -102,7 +104,7 @@ def show_comparison(comparison: Comparison, gates: GateResults | None, console: 
 
 def as_markdown(comparison: Comparison, gates: GateResults | None = None) -> str:
     """The same as Markdown, such as for a pull request."""
-    failures = [] if gates is None else [f"- {failure}" for failure in failures_of(gates)]
+    failures = [f"- {failure}" for failure in failures_of(comparison, gates)]
     accepted = [] if gates is None else [f"- accepted: {line}" for line in gates.accepted]
     runs = [f"{role}: {run}" for role, run in runs_of(comparison)]
     parts = [
@@ -110,6 +112,7 @@ def as_markdown(comparison: Comparison, gates: GateResults | None = None) -> str
         [markdown_text(line) for line in [*failures, *accepted]],
         [f"- {markdown_text(line)}" for line in [*runs, *notices_of(comparison)]],
         markdown_table(measure_rows(comparison)),
+        markdown_table(attack_rows(comparison)),
     ]
     for title, rows in image_tables(comparison):
         parts += [[markdown_text(title)], markdown_table(rows)]
@@ -122,9 +125,10 @@ def runs_of(comparison: Comparison) -> Iterator[tuple[str, str]]:
         yield role, run_in_words(run)
 
 
-def failures_of(gates: GateResults) -> list[str]:
-    """What tripped, and the images behind it, a line each."""
-    return [f"{failure.text}{_behind(failure)}" for failure in gates.failures]
+def failures_of(comparison: Comparison, gates: GateResults | None) -> list[str]:
+    """What must not be, then what tripped, and the images behind it, a line each."""
+    failures = () if gates is None else gates.failures
+    return [*comparison.problems, *(f"{failure.text}{_behind(failure)}" for failure in failures)]
 
 
 def is_text(column: str) -> bool:
@@ -149,6 +153,20 @@ def measure_rows(comparison: Comparison) -> list[Row]:
         }
         for name, change in named
         if change is not None
+    ]
+
+
+def attack_rows(comparison: Comparison) -> list[Row]:
+    """A row of cells for each size of patch that attacks tried in both runs."""
+    return [
+        {
+            "patch": _sides(change.patch),
+            "base, certified": percent(change.base.lower),
+            "base, under attack": change.base.upper_text,
+            "new, certified": percent(change.new.lower),
+            "new, under attack": change.new.upper_text,
+        }
+        for change in comparison.attacked
     ]
 
 
@@ -178,6 +196,13 @@ def notices_of(comparison: Comparison) -> Iterator[str]:
                 f"{change.measure.text}: {change.lost_within_tolerance:,} more lost and "
                 f"{change.gained_within_tolerance:,} more gained within the tolerance"
             )
+    for one in comparison.attacked:
+        yield (
+            f"{number_of(one.both, 'image')} attacked with a {_sides(one.patch)} patch in both runs: "
+            f"{len(one.fell_in_new):,} fell in the new run alone, {len(one.fell_in_base):,} in the base alone"
+        )
+    if comparison.attacked:
+        yield "shares under attack are of all images of a run; intervals (95 %) allow for images that were not attacked"
     if not pairs.labelled:
         yield "there are no labels: certified means that no patch changes the prediction, right or wrong"
 
@@ -188,12 +213,14 @@ def _changed(name: str, counts: Changed) -> str:
 
 
 def image_tables(comparison: Comparison) -> Iterator[tuple[str, list[Row]]]:
-    """A title and rows of cells: first the images that lost a certificate, then those that gained one."""
+    """A title and rows of cells: first the images that lost a certificate, then those that gained one; then those that
+    fell in one run alone."""
     left, names = MAX_IMAGES, comparison.new.class_names
     for change in (LOST, GAINED):
         for title, rows in image_table(comparison, change, left, names):
             left -= len(rows)
             yield title, rows
+    yield from fallen_table(comparison, MAX_IMAGES, names)
 
 
 def image_table(
@@ -209,6 +236,35 @@ def image_table(
         rule = comparison.certified[0].measure.rule
         title = f"{number_of(len(images), 'image')} {change} a certificate of the {rule} rule{more}"
         yield title, [_cells(one, names) for one in shown.to_pylist()]
+
+
+def fallen_table(comparison: Comparison, most: int, names: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
+    """The images that fell in one run alone, if there are any, those of the new run first."""
+    fallen = [("new", one, change.patch) for change in comparison.attacked for one in change.fell_in_new]
+    fallen += [("base", one, change.patch) for change in comparison.attacked for one in change.fell_in_base]
+    shown = fallen[:most]
+    if fallen:
+        more = f" (the first {len(shown)}; --json has all)" if len(shown) < len(fallen) else ""
+        yield (
+            f"{number_of(len(fallen), 'image')} fell in one run and stood in the other{more}",
+            [_fallen_cells(role, one, patch, names) for role, one, patch in shown],
+        )
+
+
+def _fallen_cells(role: str, one: Fallen, patch: tuple[int, int], names: Sequence[str]) -> Row:
+    return {
+        "shard": one.shard,
+        "key": one.key,
+        "label": DASH if one.label is None else name_of(one.label, names),
+        "patch": _sides(patch),
+        "fell in": role,
+        "prediction": f"{name_of(one.prediction, names)} -> {name_of(one.becomes, names)}",
+        "place": f"{one.top}, {one.left}",
+    }
+
+
+def _sides(patch: tuple[int, int]) -> str:
+    return f"{patch[0]} x {patch[1]}"
 
 
 def _cells(change: dict[str, Any], names: Sequence[str]) -> Row:

@@ -13,34 +13,48 @@ from PIL import Image
 
 from smoothcert.pipeline.pages.class_names import name_of
 from smoothcert.pipeline.pages.exhibits import Exhibit
-from smoothcert.pipeline.pages.pictures import Picture
+from smoothcert.pipeline.pages.patches import Success
+from smoothcert.pipeline.pages.pictures import Box, Picture
 from smoothcert.pipeline.pages.rendering import short
 
 PICTURE_PX = 224
 STRIP_PX = 1000
-"""Widths in pixels, at most: of pictures and squares of votes, of strips of votes."""
+PATCH_PX = 96
+"""Widths in pixels, at most: of pictures and squares of votes, of strips of votes, of patches."""
 _PREDICTED, _OTHER, _REST = (47, 127, 214), (194, 98, 10), (138, 138, 138)  # the page's CSS names them, too
 _FAINT = 0.25  # opacity of a vote without margin
 
 
-def picture_parts(picture: Picture, exhibit: Exhibit, alt: str) -> dict[str, str | bool]:
+def picture_parts(picture: Picture, patch: Box, alt: str) -> dict[str, str | bool]:
     """The picture as data, the place of the patch on it as CSS, and its text; or the reason why there is none."""
     image = picture.image
     if image is None:
         return {"picture": "", "box": "", "alt": "", "reason": short(picture.reason)}
     box = {
-        "left": exhibit.left / image.width,
-        "top": exhibit.top / image.height,
-        "width": exhibit.width / image.width,
-        "height": exhibit.height / image.height,
+        "left": patch.left / image.width,
+        "top": patch.top / image.height,
+        "width": patch.width / image.width,
+        "height": patch.height / image.height,
     }
     smaller = image.convert("RGB")
     smaller.thumbnail((PICTURE_PX, PICTURE_PX))
     return {
-        "picture": _data_url(smaller, "JPEG", quality=80),
+        "picture": _data_url(smaller, "JPEG", quality=80, subsampling=0),
         "box": ";".join(f"{side}:{100 * share:.2f}%" for side, share in box.items()),
         "alt": alt,
         "reason": "",
+    }
+
+
+def patch_parts(success: Success, names: Sequence[str]) -> dict[str, str | bool]:
+    """The image with the patch on it, and the patch alone, as data."""
+    after = name_of(success.becomes, names)
+    patch = success.patch.copy()
+    patch.thumbnail((PATCH_PX, PATCH_PX))
+    return {
+        **picture_parts(success.picture, success.box, f"the image with the patch, predicted as {after}"),
+        "patch": _data_url(patch, "PNG"),
+        "patch_alt": f"the patch, {success.box.height} x {success.box.width} pixels",
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from smoothcert.pipeline.pages.pictures import Box
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.families import family_of
@@ -52,6 +53,11 @@ class Exhibit:
     slack: int
     becomes: int
     is_grid: bool
+
+    @property
+    def box(self) -> Box:
+        """The weakest place."""
+        return Box(self.top, self.left, self.height, self.width)
 
 
 def exhibits_of(rows: pa.Table, run: Run, patches: Sequence[tuple[int, int]]) -> list[Exhibit]:

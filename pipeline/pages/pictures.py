@@ -17,6 +17,15 @@ from smoothcert.workers.tars.images import decode, image_of
 PICTURE_COLUMNS = ["shard", "image_offset", "image_bytes", "sha256"]
 
 
+class Box(NamedTuple):
+    """Where a patch lies on a picture, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
 class Picture(NamedTuple):
     """What the network saw of an image, or why it cannot be shown."""
 

@@ -118,8 +118,8 @@ def images_of(answers: Answers) -> pa.Table:
 
 def html_of(answers: Answers) -> str:
     """All cells in one table, and the notices, as a notebook shows them."""
-    rows = cells_of(answers)
-    return html_table(title_of(answers), [[*row.values()] for row in rows], [*rows[0]], notices_of(answers))
+    rows, lines = cells_of(answers), [*answers.problems, *notices_of(answers)]
+    return html_table(title_of(answers), [[*row.values()] for row in rows], [*rows[0]], lines)
 
 
 def describe_run(answers: Answers) -> dict[str, Any]:
@@ -227,13 +227,16 @@ def _answer_cells(name: int | None, counts: Counts, result: Result, answers: Ans
     cells["correct"] = _share(counts.correct, counts.images) if answers.labels else DASH
     cells["certified"] = at_least + _share(counts.certified, counts.images)
     cells["certified\ncorrect"] = at_least + _share(counts.certified_correct, counts.images) if answers.labels else DASH
+    if answers.brackets:
+        bracket = answers.bracket_of(result.question)
+        cells["under\nattack"] = DASH if name is not None or bracket is None else bracket.upper_text
     return cells
 
 
 def as_json(answers: Answers) -> list[dict[str, Any]]:
     """One object per question and class; `correct` and `certified_correct` are null without usable labels.
 
-    `class_name` is there if the run knows it.
+    `class_name` is there if the run knows it. `accuracy_under_attack` is null for a class, and if nothing was attacked.
     """
     names = answers.run.class_names
     return [
@@ -246,6 +249,7 @@ def as_json(answers: Answers) -> list[dict[str, Any]]:
             "correct": counts.correct if answers.labels else None,
             "certified_correct": counts.certified_correct if answers.labels else None,
             "is_bound": result.is_bound,
+            "accuracy_under_attack": None if name is not None else _under_attack(answers, result.question),
         }
         | ({"class_name": names[name]} if name is not None and name < len(names) else {})
         for result in answers.results
@@ -253,19 +257,42 @@ def as_json(answers: Answers) -> list[dict[str, Any]]:
     ]
 
 
-CSV_COLUMNS = [
+def _under_attack(answers: Answers, question: Question) -> dict[str, Any] | None:
+    bracket = answers.bracket_of(question)
+    if bracket is None:
+        return None
+    return bracket.upper._asdict() | {"attacked": bracket.attacked, "fell": bracket.fell}
+
+
+_CSV_COLUMNS = [
     *("run_id", "job", "checkpoint_sha256", "complete", "partial", "shards", "published"),
     *("patch_height", "patch_width", "patches", "stride", "tolerance", "rule", "class", "class_name"),
     *("images", "certified", "correct", "certified_correct", "is_bound"),
 ]
+_UNDER_ATTACK = {
+    "under_attack": "share",
+    "under_attack_low": "low",
+    "under_attack_high": "high",
+    "attacked": "attacked",
+    "fell": "fell",
+}
+"""Columns of CSV if there are attacks, and their keys in the JSON."""
+
+
+def csv_columns(answers: Answers) -> list[str]:
+    """The columns of CSV."""
+    return [*_CSV_COLUMNS, *(_UNDER_ATTACK if answers.brackets else ())]
 
 
 def as_records(answers: Answers) -> Iterator[dict[str, Any]]:
-    """The objects of `as_json` as rows of CSV_COLUMNS; a patch is two numbers, as in the file of images."""
+    """The objects of `as_json` as rows of `csv_columns`; a patch is two numbers, as in the file of images."""
+    columns = csv_columns(answers)
     for one in as_json(answers):
         height, width = one["patch"]
+        upper = one["accuracy_under_attack"] or {}
         values = one | {"patch_height": height, "patch_width": width}
-        yield {name: values.get(name) for name in CSV_COLUMNS}
+        values |= {column: upper.get(key) for column, key in _UNDER_ATTACK.items()}
+        yield {name: values.get(name) for name in columns}
 
 
 def notices_of(answers: Answers) -> list[str]:
@@ -282,6 +309,12 @@ def notices_of(answers: Answers) -> list[str]:
         notices.append(
             ">= is a sound bound: the patches have too many different places together to try each "
             f"(places x ablations above {MAX_LISTED:,})"
+        )
+    if answers.brackets:
+        what = "accuracy" if answers.run.job.images.label is not None else "share of predictions that stay"
+        notices.append(
+            f"under attack: {what} with the patches that attacks found; the interval (95 %) allows for the images that "
+            "were not attacked"
         )
     if answers.by_class:
         everyone = answers.results[0].classes

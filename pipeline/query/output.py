@@ -33,7 +33,7 @@ def write(answers: Answers, failing: Failing | None, form: str, console: Console
             case "json":
                 print(json.dumps(answers_in.as_json(answers)), file=out)
             case "csv":
-                _write_csv(answers_in.CSV_COLUMNS, answers_in.as_records(answers), out)
+                _write_csv(answers_in.csv_columns(answers), answers_in.as_records(answers), out)
             case "markdown":
                 print(_as_markdown([answers_in.title_of(answers)], answers_in.cells_of(answers)), file=out)
             case _:

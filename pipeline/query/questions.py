@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from smoothcert.manifests.arguments import number, several, whole_number
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Job
+from smoothcert.pipeline.bracket import Bracket, Size, brackets_of, patch_attacks_of
 from smoothcert.workers.ablations.kinds import Ablations, ablations_of
 from smoothcert.workers.ablations.threats import Patch, Threat, rectangles
 from smoothcert.workers.certificates.families import family_of
@@ -50,6 +51,11 @@ class Question(NamedTuple):
     stride: int
     tolerance: float
     rule: str
+
+    def is_attacked(self, job: Job) -> bool:
+        """Whether attacks on a run ask the same: one patch, against all votes, by the exact rule."""
+        exact = next(iter(family_of(job.ablation).rules))
+        return self[2:] == (1, job.ablation.stride, 0.0, exact)
 
 
 @dataclass
@@ -180,6 +186,7 @@ class Answers(NamedTuple):
         shards: how many were published when the run was read; the answers cover these.
         finished: whether _SUCCESS was there by then.
         labels: how many images of these shards have a usable label; without one, accuracies are unknown.
+        brackets: of the sizes that were asked for and attacked; none while the run is not complete.
     """
 
     run: Run
@@ -188,10 +195,20 @@ class Answers(NamedTuple):
     shards: int
     finished: bool
     labels: int
+    brackets: dict[Size, Bracket]
 
     @property
     def complete(self) -> bool:
         return self.finished and self.shards == len(self.run.tasks)
+
+    def bracket_of(self, question: Question) -> Bracket | None:
+        """What attacks say about a question; None if there are none."""
+        return self.brackets.get((question.height, question.width)) if question.is_attacked(self.run.job) else None
+
+    @property
+    def problems(self) -> list[str]:
+        """What must not be, a line each: certified images that fell."""
+        return [problem for one in self.brackets.values() for problem in one.problems]
 
     def as_records(self) -> list[dict[str, Any]]:
         """A dictionary for each question and class: a row of a data frame."""
@@ -276,7 +293,16 @@ def answer(
             answered.add_to(result, file.rows, by_class=by_class)
             for hear in per_image:
                 hear(file.rows, result.question, answered)
-    return Answers(run, results, by_class, shards, finished, labels)
+    complete = finished and shards == len(run.tasks)
+    brackets = _brackets(run, questions) if complete else {}
+    return Answers(run, results, by_class, shards, finished, labels, brackets)
+
+
+def _brackets(run: Run, questions: Sequence[Question]) -> dict[Size, Bracket]:
+    """Those of the sizes that attacks on the run asked, too."""
+    sizes = {(one.height, one.width) for one in questions if one.is_attacked(run.job)}
+    attacks = patch_attacks_of(run) if sizes else {}
+    return brackets_of(run, {size: studies for size, studies in attacks.items() if size in sizes})
 
 
 def _answer_all(

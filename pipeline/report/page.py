@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import yaml
 
+from smoothcert.pipeline.bracket import Bracket
 from smoothcert.pipeline.console.looks import DASH, number_of, percent, plain, span
 from smoothcert.pipeline.overview.runs_list import ablation_in_words
 from smoothcert.pipeline.pages.class_names import name_of
-from smoothcert.pipeline.pages.drawing import picture_parts, strip_parts
+from smoothcert.pipeline.pages.drawing import patch_parts, picture_parts, strip_parts
 from smoothcert.pipeline.pages.exhibits import Exhibit
+from smoothcert.pipeline.pages.patches import Success
 from smoothcert.pipeline.pages.rendering import render, short
 from smoothcert.pipeline.report import plots
 from smoothcert.pipeline.report.figures import MARGINS, ClassFigures, Share
@@ -39,7 +41,9 @@ def html_of(report: Report, names: Sequence[str] = ()) -> str:
     for gallery, entries in zip(page["galleries"], (report.fragile, report.sturdy), strict=True):
         for card, entry in zip(gallery["cards"], entries, strict=True):
             card |= _drawn(entry, names)
-    page["curve"] = plots.certified_curve(report.figures)
+    for card, success in zip(page["fallen"], report.fallen, strict=True):
+        card |= patch_parts(success, names)
+    page["curve"] = plots.certified_curve(report.figures, report.brackets)
     if report.sample:
         what = "certified accuracy, %" if report.figures.labelled else "certified share, %"
         page |= {
@@ -60,12 +64,16 @@ def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
     figures = report.figures
     page: dict[str, Any] = {
         "name": short(report.run.name),
-        "marks": list(_marks(report)),
+        "marks": [*_marks(report), *report.problems],
         "headline": list(headline_of(report)),
         "images": number_of(figures.images, "image"),
         "labelled": figures.labelled,
         "shares": [_share_row(what, share) for what, share in shares_of(report)],
         "curve_alt": _curve_alt(report),
+        "brackets": [_bracket_row(one) for one in report.brackets],
+        "bracket_titles": [(title, False) for title in ("patch", "certified", "under attack", "attacked", "fell")],
+        "brackets_note": _brackets_note(report.figures.labelled),
+        "fallen": [_fallen_card(one, names) for one in report.fallen],
         "sample": _sample_note(report),
         "galleries": [
             {"id": "fragile", "title": "The most fragile images", "cards": _cards(report.fragile, names)},
@@ -90,6 +98,8 @@ def _sections(page: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The sections that the page has: id and title of each."""
     yield "figures", "figures"
     yield "size", "patch size"
+    if page["brackets"]:
+        yield "attack", "under attack"
     if page["classes"]:
         yield "classes", "classes"
     if page["sample"]:
@@ -159,7 +169,39 @@ def headline_of(report: Report) -> Sequence[str]:
         f"Certified: {_with_interval(share)} {stays} whatever a {side} x {side} patch shows, wherever it lies (exact "
         f"rule; {ablation_in_words(job.ablation)}; {tokens})."
     )
+    if report.bracket is not None:
+        sentences.append(_bracket_sentence(report.bracket))
     return sentences
+
+
+def _bracket_sentence(one: Bracket) -> str:
+    """Both bounds, and what the upper one rests on."""
+    height, width = one.patch
+    what = "accuracy" if one.labelled else "share of predictions that stay"
+    of = "images that are right and not certified" if one.labelled else "predictions that are not certified"
+    if not one.attacked:
+        return f"No attack with a {height} x {width} patch tried any of the {one.uncertified:,} {of}."
+    share, low, high = one.upper
+    interval = "" if low == high else f" (95 % interval {100 * low:.2f} to {100 * high:.2f} %)"
+    return (
+        f"Under attack: robust {what} against a {height} x {width} patch is between {percent(one.lower)} (certified) "
+        f"and {percent(share)}{interval}; attacks tried {one.attacked:,} of the {one.uncertified:,} {of}, and "
+        f"{one.fell:,} fell."
+    )
+
+
+def _brackets_note(labelled: bool) -> str:
+    what, of = ("accuracy", "images that are right and") if labelled else ("share of predictions that stay", "those")
+    return (
+        f"Robust {what} is at least the certified one, and at most the one under attack. Attacks tried some of the "
+        f"{of} not certified; the interval (95 %) allows for the others."
+    )
+
+
+def _bracket_row(one: Bracket) -> tuple[str, ...]:
+    height, width = one.patch
+    attacked = f"{one.attacked:,} of {one.uncertified:,}"
+    return f"{height} x {width}", percent(one.lower), one.upper_text, attacked, f"{one.fell:,}"
 
 
 def _with_interval(share: Share) -> str:
@@ -186,9 +228,15 @@ def _share_row(what: str, share: Share) -> tuple[str, ...]:
 def _curve_alt(report: Report) -> str:
     exact = report.figures.certified["exact"]
     sides = sorted({round(side) for side in np.geomspace(1, len(exact), 6)})
-    return "Certified share by side of a square patch, exact rule: " + "; ".join(
+    certified = "Certified share by side of a square patch, exact rule: " + "; ".join(
         f"{side} pixels: {percent(exact[side - 1].value)}" for side in sides
     )
+    attacked = "; ".join(
+        f"{one.patch[0]} pixels: {one.upper_text}"
+        for one in report.brackets
+        if one.attacked and one.patch[0] == one.patch[1]
+    )
+    return f"{certified}. Under attack: {attacked}" if attacked else certified
 
 
 def _sample_note(report: Report) -> str:
@@ -259,10 +307,22 @@ def _card(one: Exhibit, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _fallen_card(one: Success, names: Sequence[str]) -> dict[str, Any]:
+    """The texts about an image that fell."""
+    lead = number_of(abs(one.slack), "vote")
+    slack = f"lacks {lead}" if one.slack < 0 else f"holds by {lead}"
+    return {
+        "title": f"{name_of(one.prediction, names)} becomes {name_of(one.becomes, names)}",
+        "text": f"{one.box.height} x {one.box.width} patch at top {one.box.top}, left {one.box.left}, found by "
+        f"{one.attack}; the certificate {slack} there",
+        "which": short(f"{one.shard}: {one.key}"),
+    }
+
+
 def _drawn(entry: Entry, names: Sequence[str]) -> dict[str, str | bool]:
     """The picture of an image, and its votes as a strip."""
     one = entry.exhibit
-    picture = picture_parts(entry.picture, one, f"the image, predicted as {name_of(one.prediction, names)}")
+    picture = picture_parts(entry.picture, one.box, f"the image, predicted as {name_of(one.prediction, names)}")
     return picture | strip_parts(one, one.prediction, one.becomes, names)
 
 

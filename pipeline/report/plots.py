@@ -10,13 +10,15 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from smoothcert.pipeline.pages.plotting import BLUE, GREEN, ORANGE, STYLE, axes_of, svg_of
+from smoothcert.pipeline.bracket import Bracket
+from smoothcert.pipeline.pages.plotting import BLUE, GREEN, ORANGE, RED, STYLE, axes_of, svg_of
 from smoothcert.pipeline.report.figures import Figures, Share
 from smoothcert.pipeline.report.sample import SampleFigures
 
 
-def certified_curve(figures: Figures) -> str:
-    """Certified share against the side of a square patch: by both rules, and the bound by smoothed accuracy."""
+def certified_curve(figures: Figures, brackets: Sequence[Bracket] = ()) -> str:
+    """Certified share against the side of a square patch: by both rules, and the bounds by attacks and by smoothed
+    accuracy."""
     with mpl.rc_context(STYLE):
         axes = axes_of("side of the patch, pixels", _what(figures))
         for rule, colour, style in (("exact", BLUE, "-"), ("margin", ORANGE, "--")):
@@ -29,6 +31,14 @@ def certified_curve(figures: Figures) -> str:
             axes.fill_between(sides, [100 * one for one in low], [100 * one for one in high], color=colour, alpha=0.2)
         if figures.smoothed is not None:
             axes.axhline(100 * figures.smoothed.value, color=GREEN, linestyle=":", label="smoothed accuracy")
+        attacked = [one for one in brackets if one.attacked and one.patch[0] == one.patch[1]]
+        if attacked:
+            values = [100 * one.upper.share for one in attacked]
+            below = [100 * (one.upper.share - one.upper.low) for one in attacked]
+            above = [100 * (one.upper.high - one.upper.share) for one in attacked]
+            label = f"{'accuracy' if figures.labelled else 'share that stays'} under attack"
+            places = [one.patch[0] for one in attacked]
+            axes.errorbar(places, values, (below, above), fmt="D", color=RED, markersize=4, capsize=4, label=label)
         axes.legend()
         return svg_of(axes, "curve")
 

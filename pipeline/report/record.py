@@ -6,6 +6,7 @@ Not covered: the figures (figures.py, sample.py); what people read (page.py).
 import json
 from typing import Any
 
+from smoothcert.pipeline.pages.patches import Success
 from smoothcert.pipeline.report.figures import MARGINS, Share
 from smoothcert.pipeline.report.gallery import Entry
 from smoothcert.pipeline.report.report import Report
@@ -39,6 +40,12 @@ KEYS = {
     "two patches, and the mean slack by place; null if no image has votes.",
     "fragile_images": "The right predictions that are closest to a change.",
     "sturdy_images": "The right predictions that are furthest from a change.",
+    "brackets": "For each size of `patch` that attacks tried: `certified_accuracy`, and `accuracy_under_attack` with "
+    "`share`, `low`, `high` (95 %); the numbers of images `right`, `certified` (and right), `attacked` and `fell` (of "
+    "those that are right and not certified), `attacked_certified`; `fallen_certified`, which must be empty: shard and "
+    "position; `studies`: the attacks. Without labels every prediction is right.",
+    "fallen_images": "Images whose prediction a patch changed: `becomes`, place of the `patch`, `slack` there, and the "
+    "`attack` that found it.",
     "environments": "Number of files of votes from each environment (versions, decoder, device).",
     "seconds": "Seconds of work on shards, all together.",
 }
@@ -82,6 +89,8 @@ def as_json(report: Report) -> dict[str, Any]:
         "sample": None if report.sample is None else _sample(report.sample),
         "fragile_images": [_image(one) for one in report.fragile],
         "sturdy_images": [_image(one) for one in report.sturdy],
+        "brackets": [one.as_json() for one in report.brackets],
+        "fallen_images": [_fallen(one) for one in report.fallen],
         "environments": figures.environments,
         "seconds": figures.seconds,
     }
@@ -93,7 +102,8 @@ def headline_as_json(report: Report) -> dict[str, Any]:
     names = ("run_id", "job", "path", "checkpoint_sha256", "complete", "partial", "images", "clean", "smoothed")
     side = report.figures.side
     certified = [one for one in whole["certified"] if one["patch"] == [side, side]]
-    return {name: whole[name] for name in names} | {"certified": certified}
+    bracket = None if report.bracket is None else report.bracket.as_json()
+    return {name: whole[name] for name in names} | {"certified": certified, "bracket": bracket}
 
 
 def _share(share: Share | None) -> dict[str, Any] | None:
@@ -120,6 +130,17 @@ def _sample(sample: SampleFigures) -> dict[str, Any]:
             "lefts": list(sample.lefts),
             "mean_slack": sample.atlas.tolist(),
         },
+    }
+
+
+def _fallen(one: Success) -> dict[str, Any]:
+    names = ("shard", "key", "label", "prediction", "becomes", "slack", "attack")
+    return {
+        **{name: getattr(one, name) for name in names},
+        "patch": [one.box.height, one.box.width],
+        "top": one.box.top,
+        "left": one.box.left,
+        "picture": one.picture.reason or "shown",
     }
 
 

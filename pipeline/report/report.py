@@ -9,6 +9,8 @@ from pathlib import Path
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job
+from smoothcert.pipeline.bracket import Bracket, brackets_of, patch_attacks_of
+from smoothcert.pipeline.pages.patches import Success, successes_of
 from smoothcert.pipeline.report.figures import COLUMNS, Figures, Sums
 from smoothcert.pipeline.report.gallery import Entry, Extremes, entries_of
 from smoothcert.pipeline.report.sample import SampleFigures, Sampler, sample_figures
@@ -34,6 +36,8 @@ class Report:
         figures: of all images.
         sample: of a sample of those with votes; None if there are none.
         fragile, sturdy: images at either end.
+        brackets: of the sizes of patches that attacks tried; none while the run is not complete.
+        fallen: images that fell to the patch that the page is about, or to any if attacks did not try this one.
     """
 
     run: Run
@@ -42,6 +46,18 @@ class Report:
     sample: SampleFigures | None
     fragile: tuple[Entry, ...]
     sturdy: tuple[Entry, ...]
+    brackets: tuple[Bracket, ...]
+    fallen: tuple[Success, ...]
+
+    @property
+    def bracket(self) -> Bracket | None:
+        """That of the patch that the page is about, if attacks tried it."""
+        return next((one for one in self.brackets if one.patch == (self.figures.side,) * 2), None)
+
+    @property
+    def problems(self) -> list[str]:
+        """What must not be, a line each: certified images that fell."""
+        return [problem for one in self.brackets for problem in one.problems]
 
 
 def report_of(
@@ -61,7 +77,7 @@ def report_of(
         sample: images of the sample; None: as many as take a minute, at most MAX_SAMPLE.
         seed: of the draw.
         of_class: draw only images of this class.
-        exhibits: images at either end of the gallery.
+        exhibits: images at either end of the gallery, and images that fell.
     Raises:
         RequestError: nothing is published yet, the patch does not fit, or no image is of the class.
         RunError: a file is damaged.
@@ -87,6 +103,8 @@ def report_of(
         raise RequestError(
             f"--class {of_class}: no image with votes has this {column} in {run.url}; name another class"
         )
+    attacks = patch_attacks_of(run) if complete else {}
+    shown = attacks.get((side, side)) or [study for studies in attacks.values() for study in studies]
     fragile, sturdy = (entries_of(rows, run, side) for rows in extremes.tables())
     return Report(
         run=run,
@@ -95,6 +113,8 @@ def report_of(
         sample=sample_figures(rows, job, side, seed=seed, of_class=of_class) if len(rows) else None,
         fragile=fragile,
         sturdy=sturdy,
+        brackets=tuple(brackets_of(run, attacks).values()),
+        fallen=successes_of(run, shown, exhibits),
     )
 
 

@@ -16,6 +16,7 @@ from smoothcert.pipeline.compare.verdict import failures_of, notices_of, verdict
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.html_tags import Tags
 from tests.helpers.judged_runs import CLASSES, image, judged_run
+from tests.helpers.studies import attack
 from tests.pipeline.compare.conftest import CLOSE, SURE, TwoRuns
 from tests.pipeline.compare.test_gates import TODAY
 
@@ -38,9 +39,9 @@ def test_the_page_has_the_sentences_of_the_terminal(two_runs: TwoRuns) -> None:
     found = compare(*two_runs, patches=[(2, 2)], allow=[Reason.images])
     gates = evaluate(found, Gates.model_validate({"gates": [{"metric": "errors", "max": 0.0}]}), TODAY)
     shown = Tags(html_of(found, gates)).text
-    for sentence in (verdict_of(found, gates), *failures_of(gates), *notices_of(found)):
+    for sentence in (verdict_of(found, gates), *failures_of(found, gates), *notices_of(found)):
         assert sentence in shown
-    assert "broken" in failures_of(gates)[0]
+    assert "broken" in failures_of(found, gates)[0]
 
 
 def test_a_lost_image_has_two_strips(found: Comparison, text: str) -> None:
@@ -121,3 +122,22 @@ def test_without_patches_the_page_is_about_predictions(tmp_path: Path) -> None:
     shown = Tags(html_of(compare(base, new))).text
     assert "1 right prediction lost" in shown
     assert "Votes of what was lost" not in shown
+
+
+def test_attacks_on_both_runs_have_a_section(tmp_path: Path) -> None:
+    """Both brackets, what fell in one run alone, and what must not be; none without attacks on both."""
+    shards = {"a.tar": [image(ATTACK, CLOSE), image("sure", SURE)]}
+    base, new = judged_run(tmp_path / "a", shards), judged_run(tmp_path / "b", shards, weights="1")
+    attack(base, {ATTACK: False, "sure": True})
+    assert "#attack" not in html_of(compare(base, new))
+    attack(new, {ATTACK: True, "sure": False})
+    tags = Tags(html_of(compare(base, new), names=["cat", "dog", "owl", "elk"]))
+    assert "#attack" in {attributes.get("href") for _, attributes in tags.tags}
+    for words in (
+        "base, under attack",
+        "2 images fell in one run and stood in the other",
+        "0 (cat) -> 1 (dog)",
+        "failed: base: 1 certified image fell to a 2 x 2 patch (a.tar 1)",
+    ):
+        assert words in tags.text
+    assert sum(tag == "script" for tag, _ in tags.tags) == 1

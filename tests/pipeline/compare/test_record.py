@@ -13,7 +13,9 @@ from smoothcert.pipeline.compare.gates import evaluate
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.compare.record import as_json, write_changes, write_text
 from smoothcert.workers.storage.output_file import OutputFile
-from tests.pipeline.compare.conftest import TwoRuns
+from tests.helpers.judged_runs import image, judged_run
+from tests.helpers.studies import attack
+from tests.pipeline.compare.conftest import CLOSE, TwoRuns
 from tests.pipeline.compare.test_gates import TODAY
 
 
@@ -38,7 +40,28 @@ def test_json_has_the_keys_that_programs_read(two_runs: TwoRuns) -> None:
     assert exact.keys() - {"patch", "rule", "kept_other_class"} == content["smoothed"].keys() == content["clean"].keys()
     assert content["smoothed"].keys() >= {"base", "new", "lost", "gained", "p_value", "difference", "interval"}
     assert content["classes"][0] == {"class": 0, "images": 6, "lost": 2, "gained": 1, "p_adjusted": 1.0}
+    assert content["attacked"] == []
     assert content["gate"] is None
+
+
+def test_json_holds_both_brackets_and_what_fell_in_one_run(tmp_path: Path) -> None:
+    shards = {"a.tar": [image(key, CLOSE) for key in "abc"]}
+    base, new = judged_run(tmp_path / "a", shards), judged_run(tmp_path / "b", shards, weights="1")
+    attack(base, {"a": True, "b": False})
+    attack(new, {"a": False, "b": False, "c": True})
+    found = compare(base, new)
+    (content,) = json.loads(json.dumps(as_json(found)))["attacked"]
+    assert content == {
+        "patch": [2, 2],
+        "base": json.loads(json.dumps(found.attacked[0].base.as_json())),
+        "new": json.loads(json.dumps(found.attacked[0].new.as_json())),
+        "both": 2,
+        "fell_in_base": [
+            {"shard": "a.tar", "key": "a", "label": 0, "prediction": 0, "becomes": 1, "top": 1, "left": 2}
+        ],
+        "fell_in_new": [],
+    }
+    assert content["new"]["fell"] == 1
 
 
 def test_json_holds_what_the_gates_say(two_runs: TwoRuns) -> None:

@@ -19,6 +19,7 @@ from smoothcert.pipeline.compare.verdict import as_markdown, image_tables, notic
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.finished_runs import edit_json, upload
 from tests.helpers.judged_runs import image, judged_run
+from tests.helpers.studies import attack
 from tests.pipeline.compare.conftest import CLOSE, SURE, TwoRuns
 from tests.pipeline.compare.test_gates import TODAY
 
@@ -179,6 +180,53 @@ def test_the_command_ends_with_the_exit_code_of_the_gates(two_runs: TwoRuns, tmp
     gates.write_text("gates: [{metric: certified, patch: 3, max_lost: 1}]")
     code, text = run("--allow", "images", "--gate", str(gates))
     assert (code, f"error: {gates}: gates[0]: the runs were not compared for" in text) == (2, True)
+
+
+def test_attacks_on_both_runs_stand_side_by_side(tmp_path: Path) -> None:
+    """On the terminal and in Markdown: both brackets, and what fell in one run alone, the new one first."""
+    shards = {"a.tar": [image(key, CLOSE) for key in "abc"]}
+    base, new = judged_run(tmp_path / "a", shards), judged_run(tmp_path / "b", shards, weights="1")
+    attack(base, {"a": True, "b": False, "c": True})
+    assert "attack" not in as_markdown(compare(base, new, patches=[(1, 1)]))
+    attack(new, {"a": False, "b": True})
+    found = compare(base, new, patches=[(1, 1)])
+    row = ["2 x 2", "0.00 %", "33.33 %", "0.00 %", "50.00 % (1.26 to 98.74 %)"]
+    fell = [["a.tar", key, "0", "2 x 2", role, "0 -> 1", "1, 2"] for key, role in (("b", "new"), ("a", "base"))]
+    text, lines = as_markdown(found), printed(lambda console: show_comparison(found, None, console))
+    for cells in (row, *fell):
+        assert f"| {' | '.join(cells).replace('>', '&gt;')} |" in text
+        assert any(" ".join(line.split()) == " ".join(cells) for line in lines)
+    for line in (
+        "2 images attacked with a 2 x 2 patch in both runs: 1 fell in the new run alone, 1 in the base alone",
+        "2 images fell in one run and stood in the other",
+    ):
+        assert line in text
+        assert any(line in one for one in lines)
+
+
+def test_many_images_that_fell_are_cut(tmp_path: Path) -> None:
+    shards = {"a.tar": [image(f"{number:02d}", CLOSE) for number in range(30)]}
+    base, new = judged_run(tmp_path / "a", shards), judged_run(tmp_path / "b", shards, weights="1")
+    for run, fell in ((base, False), (new, True)):
+        attack(run, {f"{number:02d}": fell for number in range(30)})
+    ((title, rows),) = image_tables(compare(base, new, patches=[(1, 1)]))
+    assert (title, len(rows)) == (
+        "30 images fell in one run and stood in the other (the first 20; --json has all)",
+        20,
+    )
+
+
+def test_a_certified_image_that_fell_is_a_failure(tmp_path: Path) -> None:
+    """Named on the terminal and in Markdown; the exit code is 1."""
+    shards = {"a.tar": [image("a", SURE)]}
+    runs = judged_run(tmp_path / "a", shards), judged_run(tmp_path / "b", shards, weights="1")
+    for run in runs:
+        attack(run, {"a": run is runs[0]})
+    says = "failed: base: 1 certified image fell to a 2 x 2 patch (a.tar 0)"
+    command = ["compare", *(run.url for run in runs), "--markdown", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, says in result.stdout.replace("\n", " ")) == (1, True)
+    assert "base: 1 certified image fell to a 2 x 2 patch" in (tmp_path / "out").read_text()
 
 
 def test_runs_in_a_bucket_are_compared(before_and_after: tuple[Path, Path], bucket: str, tmp_path: Path) -> None:

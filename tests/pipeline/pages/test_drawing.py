@@ -1,14 +1,17 @@
 """Strips have a colour for each class, and are small; pictures have the patch where it is."""
 
+import base64
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from smoothcert.pipeline.pages.drawing import PICTURE_PX, picture_parts, strip_of, strip_parts
+from smoothcert.pipeline.pages.drawing import PATCH_PX, PICTURE_PX, patch_parts, picture_parts, strip_of, strip_parts
 from smoothcert.pipeline.pages.exhibits import Exhibit
-from smoothcert.pipeline.pages.pictures import Picture
+from smoothcert.pipeline.pages.patches import Success
+from smoothcert.pipeline.pages.pictures import Box, Picture
 
 RANDOM = np.random.default_rng(0)
 BLOCKS = Exhibit(
@@ -58,14 +61,31 @@ def test_the_text_of_a_strip_counts_its_votes() -> None:
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_the_patch_lies_on_the_picture(mode: str) -> None:
     """In shares of the picture, whatever its size on the screen."""
-    parts = picture_parts(Picture(Image.new(mode, (20, 20)), ""), BLOCKS, "an image")
+    parts = picture_parts(Picture(Image.new(mode, (20, 20)), ""), BLOCKS.box, "an image")
     assert parts["box"] == "left:50.00%;top:25.00%;width:20.00%;height:10.00%"
     assert str(parts["picture"]).startswith("data:image/jpeg;base64,")
 
 
 def test_without_a_picture_there_is_a_reason() -> None:
     """On one line, of bounded length."""
-    parts = picture_parts(Picture(None, "gone\x1b" + "x" * 10_000), BLOCKS, "an image")
+    parts = picture_parts(Picture(None, "gone\x1b" + "x" * 10_000), BLOCKS.box, "an image")
     assert not parts["picture"]
     assert str(parts["reason"]).startswith(r"gone\x1bxxx")
     assert len(str(parts["reason"])) == 500
+
+
+@pytest.mark.parametrize("side", [4, 150])
+def test_a_patch_is_data_of_bounded_size(side: int) -> None:
+    """Pixel by pixel as it is, beside the picture with its place."""
+    patch = Image.effect_noise((side, side), 50)
+    picture = Picture(Image.new("L", (200, 200)), "")
+    success = Success("s", "k", 0, 1, 2, -3, "apgd-ce", Box(20, 0, side, side), patch, picture)
+    parts = patch_parts(success, ["cat", "dog", "owl"])
+    shown = Image.open(io.BytesIO(base64.b64decode(str(parts["patch"]).removeprefix("data:image/png;base64,"))))
+    assert shown.size == (min(side, PATCH_PX),) * 2
+    assert side > PATCH_PX or shown.tobytes() == patch.tobytes()
+    assert parts["box"] == f"left:0.00%;top:10.00%;width:{side / 2:.2f}%;height:{side / 2:.2f}%"
+    assert (parts["alt"], parts["patch_alt"]) == (
+        "the image with the patch, predicted as 2 (owl)",
+        f"the patch, {side} x {side} pixels",
+    )

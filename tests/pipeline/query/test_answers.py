@@ -12,10 +12,14 @@ from typer.testing import CliRunner
 from smoothcert.manifests.errors import RunError
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.query.answers import AnswersFile
+from smoothcert.pipeline.query.questions import query
+from smoothcert.pipeline.statistics import share_interval
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.storage.output_file import OutputFile
+from tests.helpers.judged_runs import image, judged_run
 from tests.helpers.known_votes import CROP, ask, holds, known_votes, write_run
 from tests.helpers.rows import file_of
+from tests.helpers.studies import attack
 
 
 def test_answers_for_each_image(tmp_path):
@@ -105,6 +109,46 @@ def test_a_bound_says_so(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["query", str(run), "--patch=1", "--patches=9"])
     assert ">= " in result.stdout
     assert "sound bound" in result.stderr
+
+
+def test_accuracy_under_attack_stands_beside_the_certificate(tmp_path):
+    """In the table and in JSON, for all classes together; the interval is about what was not attacked."""
+    run = judged_run(tmp_path, {"a.tar": [image(str(number), [0] * 7 + [1] * 5) for number in range(4)]})
+    without = ask(Path(run.url), "--patch=2")
+    assert "under" not in CliRunner().invoke(app, ["query", run.url, "--patch=2"]).stdout
+    attack(run, {"0": True, "1": False})
+    (answer,) = ask(Path(run.url), "--patch=2")
+    low, high = share_interval(1, 2)
+    expected = {"share": 0.5, "low": low, "high": high, "attacked": 2, "fell": 1}
+    assert [answer] == [without[0] | {"accuracy_under_attack": expected}]
+    assert [one["accuracy_under_attack"] for one in ask(Path(run.url), "--patch=2", "--by=class")] == [expected, None]
+    result = CliRunner().invoke(app, ["query", run.url, "--patch=2"])
+    assert f"50.00 % ({100 * low:.2f} to {100 * high:.2f} %)" in result.stdout
+    assert "notice: under attack: accuracy with the patches that attacks found" in result.stderr
+
+
+def test_attacks_are_in_the_answers_from_python(tmp_path):
+    """Records, and the table of a notebook."""
+    run = judged_run(tmp_path, {"a.tar": [image("0", [0] * 7 + [1] * 5, None)]}, images={"shards": "x", "label": None})
+    assert "under_attack" not in query(run, patches=2).as_records()[0]
+    attack(run, {"0": False})
+    answers = query(run, patches=2)
+    assert answers.brackets[2, 2].attacked == 1
+    assert (answers.as_records()[0]["under_attack"], answers.as_records()[0]["fell"]) == (1.0, 0)
+    assert "100.00 %" in answers._repr_html_()
+    assert "under attack: share of predictions that stay with the patches" in answers._repr_html_()
+
+
+@pytest.mark.parametrize("options", [[], ["--failing"], ["--json"]])
+def test_a_certified_image_that_fell_is_a_failure(tmp_path, options):
+    """The answer is printed; a line names the image, and the exit code is 1, as for other wrong data."""
+    run = judged_run(tmp_path, {"a.tar": [image("0", [0] * 12)]})
+    attack(run, {"0": True})
+    result = CliRunner().invoke(app, ["query", run.url, "--patch=2", *options])
+    assert (result.exit_code, "failed: 1 certified image fell to a 2 x 2 patch (a.tar 0)" in result.stderr) == (1, True)
+    assert result.stdout
+    assert CliRunner().invoke(app, ["query", run.url, "--patch=1", *options]).exit_code == 0
+    assert "1 certified image fell" in query(run, patches=2)._repr_html_()
 
 
 def test_the_votes_of_a_run_are_never_overwritten(tmp_path):

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from smoothcert.pipeline.cli import app
 from tests.helpers.judged_runs import image, judged_run
 from tests.helpers.known_votes import ask, write_run
+from tests.helpers.studies import attack
 
 
 def printed(run: Path | str, *options: str) -> str:
@@ -32,6 +33,7 @@ def test_csv_holds_the_values_of_json(tmp_path: Path) -> None:
         assert len(rows) == len(answers) == 3 * 2 * 5
         for row, answer in zip(rows, answers, strict=True):
             height, width = answer.pop("patch")
+            assert answer.pop("accuracy_under_attack") is None  # it has columns only where there are attacks
             answer |= {"patch_height": height, "patch_width": width, "class_name": None}
             assert row == {name: _text(value) for name, value in answer.items()}
 
@@ -50,6 +52,17 @@ def test_markdown_holds_the_cells_of_the_table(tmp_path: Path) -> None:
     ]
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows]
     assert [row[:1] + row[6:8] for row in cells] == [["1 x 1", *shares[0]], ["2 x 2", *shares[1]]]
+
+
+def test_csv_and_markdown_have_columns_for_attacks(tmp_path: Path) -> None:
+    """Those of JSON, empty where a question was not attacked; and the cell of the table."""
+    run = judged_run(tmp_path, {"a.tar": [image("0", [0] * 7 + [1] * 5), image("1", [0] * 12)]})
+    attack(run, {"0": True}, (2, 2))
+    rows = list(csv.DictReader(io.StringIO(printed(run.url, "--patch=1..2", "--format=csv"))))
+    assert list(rows[0])[-5:] == ["under_attack", "under_attack_low", "under_attack_high", "attacked", "fell"]
+    assert [list(row.values())[-5:] for row in rows] == [[""] * 5, ["0.5", "0.5", "0.5", "1", "1"]]
+    lines = printed(run.url, "--patch=1..2", "--format=markdown").splitlines()
+    assert [line.split("|")[-2].strip() for line in (lines[2], *lines[4:])] == ["under attack", "-", "50.00 %"]
 
 
 def test_images_with_hostile_names_stay_in_their_cells(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from smoothcert.pipeline.query.questions import query, questions_of
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.html_tags import rows_and_lines
 from tests.helpers.known_votes import CLASSES, CROP, JOB, SIZE, ask, holds, known_votes, write_run
+from tests.helpers.studies import attack
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,7 @@ def test_counts_are_those_by_hand(tmp_path, width, patches, stride, tolerance):
         "correct": correct,
         "certified_correct": both,
         "is_bound": False,
+        "accuracy_under_attack": None,
     }
 
 
@@ -256,3 +258,18 @@ def test_answers_are_rows_of_data_frames(tmp_path):
     assert sorted(found.images().to_pylist(), key=str) == sorted(expected, key=str)
     empty = query(open_run(write_run(tmp_path / "b", published=0)), patches=[1])
     assert empty.images().schema == found.images().schema
+
+
+def test_attacks_answer_only_the_question_that_they_asked(tmp_path):
+    """One patch of their size, against all votes, by the exact rule; and only for a run that is complete."""
+    run = open_run(str(write_run(tmp_path)))
+    attack(run, {"0-0": False}, (2, 3))
+    attack(run, {"0-0": False}, (1, 1), finished=False)
+    grid = {"counts": [1, 2], "strides": [1, 2], "tolerances": [0, 0.1], "rules": ["exact", "margin"]}
+    answers = query(run, patches=[(2, 3), (3, 2), (1, 1)], **grid)
+    (attacked,) = [one.question for one in answers.results if answers.bracket_of(one.question) is not None]
+    assert attacked == (2, 3, 1, 1, 0.0, "exact")
+    assert answers.brackets.keys() == {(2, 3)}
+    assert query(run, patches=[(2, 3)], counts=2).brackets == {}
+    next(path for path in (tmp_path / run.run_id / "votes").iterdir()).unlink()
+    assert query(run, patches=[(2, 3)]).brackets == {}

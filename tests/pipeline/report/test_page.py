@@ -11,6 +11,7 @@ from smoothcert.pipeline.report.report import Report, report_of
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.html_tags import Tags
 from tests.helpers.judged_runs import CLASSES, image, judged_run
+from tests.helpers.studies import attack
 
 ATTACK = "<script>alert(1)</script>"
 
@@ -101,3 +102,84 @@ def test_very_long_texts_are_cut(tmp_path: Path) -> None:
     assert len(text) < 500_000
     assert f"{report.run.url}/run.json" in text
     assert len(markdown_of(report, ["n" * 10**6] * CLASSES)) < 100_000
+
+
+CLOSE = [0] * 7 + [1] * 5
+
+
+def test_the_headline_names_both_bounds_of_the_pages_patch(tmp_path: Path) -> None:
+    """Only if attacks tried this patch; the figures are those of the bracket."""
+    shards = {"a.tar": [image("sure", [0] * 12), *(image(str(number), CLOSE) for number in range(4))]}
+    run = judged_run(tmp_path, shards)
+    attack(run, {"0": True, "1": False})
+    report = report_of(run, side=2)
+    assert report.bracket is not None
+    low, high = (f"{100 * one:.2f}" for one in report.bracket.upper[1:])
+    assert headline_of(report)[-1] == (
+        "Under attack: robust accuracy against a 2 x 2 patch is between 20.00 % (certified) and 60.00 % (95 % interval "
+        f"{low} to {high} %); attacks tried 2 of the 4 images that are right and not certified, and 1 fell."
+    )
+    assert len(headline_of(report_of(run, side=3))) == 3
+    attack(run, {"sure": False}, (1, 1))
+    assert headline_of(report_of(run, side=1))[-1] == (
+        "No attack with a 1 x 1 patch tried any of the 4 images that are right and not certified."
+    )
+
+
+def test_without_labels_the_bounds_are_of_predictions(tmp_path: Path) -> None:
+    run = judged_run(tmp_path, {"a.tar": [image("0", CLOSE, None)]}, images={"shards": "unused", "label": None})
+    attack(run, {"0": True})
+    report = report_of(run, side=2)
+    assert headline_of(report)[-1] == (
+        "Under attack: robust share of predictions that stay against a 2 x 2 patch is between 0.00 % (certified) and "
+        "0.00 %; attacks tried 1 of the 1 predictions that are not certified, and 1 fell."
+    )
+    assert "share that stays under attack" in html_of(report)
+
+
+def test_patches_that_succeeded_are_shown(run: Path) -> None:
+    """The picture with the place, the patch, what is predicted without and with it; Markdown has the words."""
+    opened = open_run(str(run))
+    images = opened.images()
+    key = next(row["key"] for row in images.to_pylist() if row["label"] == row["prediction"] is not None)
+    before = Tags(html_of(report_of(opened, side=2))).tags
+    attack(opened, {key: True}, (2, 3))
+    report = report_of(opened, side=2)
+    text = html_of(report, ["cat", "dog", "owl"])
+    (one,) = report.fallen
+    names = ["0 (cat)", "1 (dog)", "2 (owl)"]
+    words = f"{names[one.prediction]} becomes {names[one.becomes]}"
+    sentence = "2 x 3 patch at top 1, left 2, found by apgd-ce; the certificate lacks 3 votes there"
+    assert words in Tags(text).text
+    assert sentence in Tags(text).text
+    assert f"- {words}: {sentence} (" in markdown_of(report, ["cat", "dog", "owl"])
+    tags = Tags(text).tags
+    pictures = [str(attributes["alt"]) for tag, attributes in tags if tag == "img"]
+    assert f"the image with the patch, predicted as {names[one.becomes]}" in pictures
+    assert "the patch, 2 x 3 pixels" in pictures
+    assert "left:12.50%;top:6.25%;width:18.75%;height:12.50%" in {attributes.get("style") for _, attributes in tags}
+    assert "#attack" in {attributes.get("href") for _, attributes in tags}
+    assert "#attack" not in {attributes.get("href") for _, attributes in before}
+
+
+def test_patches_of_the_pages_size_go_before_others(tmp_path: Path) -> None:
+    """At most as many as other images; the table has all sizes."""
+    run = judged_run(tmp_path, {"a.tar": [image(str(number), CLOSE) for number in range(20)]})
+    attack(run, {"0": True}, (1, 3))
+    attack(run, {str(number): True for number in range(20)}, (2, 2))
+    assert [one.box.width for one in report_of(run, side=2).fallen] == [2] * 12
+    assert {one.box.width for one in report_of(run, side=1, exhibits=20).fallen} == {2, 3}
+    text = markdown_of(report_of(run, side=1))
+    assert "\n| 1 x 3 | 0.00 % | 0.00 % (0.00 to 97.50 %) | 1 of 20 | 1 |\n" in text
+    assert "\n| 2 x 2 | 0.00 % | 0.00 % | 20 of 20 | 20 |\n" in text
+    text = html_of(report_of(run, side=2))
+    assert text.count("No picture: its tar is out of reach") >= 12
+    assert text.count('class="enlarged"') == 12
+
+
+def test_a_certified_image_that_fell_heads_the_page(tmp_path: Path) -> None:
+    run = judged_run(tmp_path, {"a.tar": [image("0", [0] * 12)]})
+    attack(run, {"0": True})
+    report = report_of(run)
+    assert "1 certified image fell to a 2 x 2 patch (a.tar 0)" in markdown_of(report).splitlines()[2].replace("*", "")
+    assert re.search(r'<p class="bad">1 certified image fell', html_of(report))

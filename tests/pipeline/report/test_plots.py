@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from smoothcert.pipeline.bracket import Bracket
 from smoothcert.pipeline.report import plots
 from smoothcert.pipeline.report.report import Report, report_of
 from smoothcert.workers.runs.run import open_run
@@ -28,6 +29,23 @@ def test_a_plot_is_svg_with_ids_of_its_own(name: str, finished: Path) -> None:
     assert all(one.startswith(f"{name}-") for one in ids)
     used = {*re.findall(r"url\(#([^)]+)\)", svg), *re.findall(r'href="#([^"]+)"', svg)}
     assert used <= set(ids)
+
+
+def test_the_curve_has_a_point_with_its_interval_for_each_attacked_square(finished: Path) -> None:
+    """A rectangle has no place on it; where nothing was attacked there is no bound."""
+    figures = report_of(open_run(str(finished))).figures
+
+    def bracket(patch: tuple[int, int], attacked: int) -> Bracket:
+        return Bracket(patch, True, 20, 10, 4, attacked, 0, 0, (), ())
+
+    plain = plots.certified_curve(figures)
+    assert plots.certified_curve(figures, [bracket((2, 3), 1), bracket((3, 3), 0)]) == plain
+    assert "under attack" not in plain
+    svg = plots.certified_curve(figures, [bracket((2, 2), 3), bracket((4, 4), 3)])
+    words = list(ET.fromstring(svg).itertext())
+    assert "accuracy under attack" in words
+    caps_and_points = [len(re.findall(f"<use [^>]*{colour}", one)) for one in (plain, svg) for colour in (plots.RED,)]
+    assert caps_and_points == [0, 3 * (2 + 1)]  # two in the plot and one in the legend: a point and two ends each
 
 
 @pytest.mark.parametrize("name", PLOTS)

@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
-from smoothcert.pipeline.report.record import KEYS, as_json, json_of
+from smoothcert.pipeline.report.record import KEYS, as_json, headline_as_json, json_of
 from smoothcert.pipeline.report.report import report_of
 from smoothcert.workers.runs.run import open_run
+from tests.helpers.judged_runs import image, judged_run
+from tests.helpers.studies import attack
 
 
 def test_json_holds_all_figures(finished: Path) -> None:
@@ -24,4 +26,21 @@ def test_json_holds_all_figures(finished: Path) -> None:
     assert (content["sample"]["images"], content["sample"]["seed"]) == (5, 3)
     assert len(content["fragile_images"]) == 2
     assert content["fragile_images"][0]["picture"] == "shown"
+    assert (content["brackets"], content["fallen_images"]) == ([], [])
     assert sum(error["images"] for error in content["errors"]) == content["images"] - content["status"]["ok"]
+
+
+def test_json_holds_brackets_and_what_fell(tmp_path: Path) -> None:
+    """The headline has the bracket of its patch, or null."""
+    run = judged_run(tmp_path, {"a.tar": [image("0", [0] * 7 + [1] * 5), image("1", [0] * 12)]})
+    study = attack(run, {"0": True}, (1, 1))
+    content = json.loads(json_of(report_of(run, side=1)))
+    (bracket,) = content["brackets"]
+    assert (bracket["patch"], bracket["attacked"], bracket["fell"]) == ([1, 1], 1, 1)
+    assert bracket["studies"] == [study.record.study_id]
+    (one,) = content["fallen_images"]
+    assert one.pop("picture").startswith("its tar is out of reach")
+    expected = {"shard": "a.tar", "key": "0", "label": 0, "prediction": 0, "becomes": 1, "slack": -3}
+    assert one == expected | {"attack": "apgd-ce", "patch": [1, 1], "top": 1, "left": 2}
+    assert headline_as_json(report_of(run, side=1))["bracket"] == bracket
+    assert headline_as_json(report_of(run, side=2))["bracket"] is None

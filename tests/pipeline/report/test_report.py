@@ -14,6 +14,7 @@ from smoothcert.pipeline.report.report import report_of, write_report
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.finished_runs import file_of, upload
 from tests.helpers.judged_runs import image, judged_run
+from tests.helpers.studies import attack
 
 MAX_BYTES = 5 * 10**6
 
@@ -98,8 +99,23 @@ def test_the_command_prints_the_headline_as_json(report: Callable[..., tuple[int
     assert found.pop("files") == [str(folder / f"report.{kind}") for kind in ("html", "md", "json")]
     assert [(one["patch"], one["rule"]) for one in found["certified"]] == [([2, 2], "exact"), ([2, 2], "margin")]
     assert all(one in whole["certified"] for one in found.pop("certified"))
+    assert found.pop("bracket") is None
     assert (found["run_id"], found["job"], found["path"]) == (finished.name, "small", str(finished))
     assert found == {name: whole[name] for name in found}
+
+
+def test_a_certified_image_that_fell_is_a_failure(tmp_path: Path) -> None:
+    """The files are written; a line names the image, and the exit code is 1. A run that is not complete has no
+    bracket."""
+    run = judged_run(tmp_path, {"a.tar": [image("0", [0] * 12)], "b.tar": [image("1", [0] * 12)]})
+    attack(run, {"0": True})
+    for options in ([], ["--json"]):
+        result = CliRunner().invoke(app, ["report", run.url, "-o", str(tmp_path / "out"), *options])
+        assert (result.exit_code, "failed: 1 certified image fell to a 2 x 2 patch" in result.stderr) == (1, True)
+        assert (tmp_path / "out" / "report.html").exists()
+    file_of(Path(run.url), 1).unlink()
+    found = report_of(run)
+    assert (found.brackets, found.fallen) == ((), ())
 
 
 def test_a_patch_must_fit(report: Callable[..., tuple[int, str, Path]]) -> None:
