@@ -1,46 +1,23 @@
 """`smoothcert sensitivity` and `smoothcert amplify`, from a job file to rows, tables, JSON and picture."""
 
-import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from smoothcert.pipeline.cli import app
 from smoothcert.workers.runs.run import open_run
 from smoothcert.workers.studies.amplification import KIND as AMPLIFICATION
 from smoothcert.workers.studies.sensitivity import KIND as SENSITIVITY
 from smoothcert.workers.studies.study import studies_of
 from smoothcert.workers.studies.worker import StudyWorker
 from tests.helpers import jobs
+from tests.helpers.commands import check_refused, smoothcert
 from tests.helpers.tars import tar_of, write_tar
 
 pytestmark = pytest.mark.usefixtures("in_process")
 by_command = pytest.mark.parametrize("command", ["sensitivity", "amplify"])
-
-
-class Done(NamedTuple):
-    """How a command ended."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def output(self) -> str:
-        return self.stdout + self.stderr
-
-
-def smoothcert(*arguments: object) -> Done:
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
-        try:
-            app([str(argument) for argument in arguments])
-        except SystemExit as end:
-            return Done(int(end.code or 0), out.getvalue(), err.getvalue())
-    raise AssertionError("a command ends with an exit code")
 
 
 def job_in(folder: Path) -> Path:
@@ -167,11 +144,3 @@ def test_a_network_that_cannot_be_measured_is_one_line(tmp_path: Path) -> None:
     job = job_in(tmp_path)
     done = smoothcert("sensitivity", job, "--share", "0.99")
     check_refused(done, "share: 0.99 of 16 tokens leaves none as it is; use a smaller share")
-
-
-def check_refused(done: Done, line: str) -> None:
-    assert done.exit_code == 2, done.output
-    lines = [one for one in done.stderr.splitlines() if one.startswith("error:")]
-    assert len(lines) == 1
-    assert line in lines[0]
-    assert "Traceback" not in done.output
