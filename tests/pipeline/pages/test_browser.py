@@ -15,8 +15,9 @@ from smoothcert.pipeline.compare.comparison import compare  # noqa: E402
 from smoothcert.pipeline.compare.page import html_of  # noqa: E402
 from smoothcert.pipeline.nightly.page import html_of as history_page  # noqa: E402
 from smoothcert.pipeline.report.report import report_of, write_report  # noqa: E402
-from smoothcert.workers.runs.run import open_run  # noqa: E402
+from smoothcert.workers.runs.run import Run, open_run  # noqa: E402
 from tests.helpers.nights import made_up_nights  # noqa: E402
+from tests.helpers.studies import attack  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 about_a_run = pytest.mark.parametrize("page_file", ["report", "compare"], indirect=True)
@@ -51,11 +52,20 @@ def page_file(
         page.write_text(history_page(*made_up_nights(30)))
         return page
     if request.param == "report":
-        return write_report(report_of(open_run(str(finished)), side=2), folder, names)[0]
-    base, new = (open_run(str(run)) for run in before_and_after)
+        return write_report(report_of(attacked(finished, folder / "run"), side=2), folder, names)[0]
+    base, new = (attacked(run, folder / run.name, odd=run == before_and_after[1]) for run in before_and_after)
     page = folder / "compare.html"
     page.write_text(html_of(compare(base, new, patches=[(2, 2)]), names=names))
     return page
+
+
+def attacked(run: Path, copy: Path, *, odd: bool = False) -> Run:
+    """A copy of a run of which every second image fell."""
+    opened = open_run(str(shutil.copytree(run, copy)))
+    rows = opened.images(["key", "prediction"]).to_pylist()
+    keys = [row["key"] for row in rows if row["prediction"] is not None]
+    attack(opened, {key: number % 2 == odd for number, key in enumerate(keys)})
+    return opened
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ def test_html_is_escaped() -> None:
     """Through the macros of parts.html.j2, too."""
     page = render("smoothcert.pipeline.compare", "compare.html.j2", EMPTY | {"title": ATTACK, "notices": [ATTACK]})
     assert "<script>alert" not in page
-    assert page.count("&lt;script&gt;alert(1)") >= 3
+    assert page.count("&lt;script&gt;alert(1)") >= 6
     assert page.count("</script>") == 1
 
 
@@ -32,6 +32,8 @@ EMPTY = {
     "failures": [],
     "accepted": [],
     "measures": {"titles": [("measure", True), (ATTACK, False)], "rows": [[ATTACK, "1"]]},
+    "attacks": {"titles": [("patch", False)], "rows": [[ATTACK]]},
+    "fallen": [(ATTACK, {"titles": [("key", True)], "rows": [[ATTACK]]})],
     "losses": [],
     "tables": [],
     "classes": [],
