@@ -69,15 +69,7 @@ class PatchAnswer:
     @property
     def problems(self) -> list[str]:
         """Why the exit code is 1, a line each."""
-        fallen = self.bracket.fallen_certified
-        if not fallen:
-            return self.failures
-        images = ", ".join(f"{shard} {index}" for shard, index in fallen[:3])
-        return [
-            *self.failures,
-            f"{number_of(len(fallen), 'certified image')} fell ({images}): a certificate or the engine is wrong; run "
-            "`smoothcert verify RUN --replay 100` and report this",
-        ]
+        return [*self.failures, *self.bracket.problems]
 
     @property
     def notices(self) -> list[str]:
@@ -106,7 +98,7 @@ class PatchAnswer:
         table.add_row("found by", by_attack or DASH)
         table.add_row("forward passes per image", f"{self.forwards:,.0f}")
         table.add_row(f"certified {accuracy}", percent(one.lower))
-        table.add_row(f"{accuracy} under attack", _upper_text(one))
+        table.add_row(f"{accuracy} under attack", one.upper_text)
         table.add_row(f"smoothed {accuracy}", percent(one.right / one.images))
         show(console, table)
         for line in [*(f"failed: {line}" for line in self.problems), *(f"notice: {line}" for line in self.notices)]:
@@ -160,10 +152,3 @@ def _answer(study: StoredStudy, rows: pa.Table | None, failures: list[str]) -> P
         bracket=bracket(study.run, patch, [study]),
         failures=failures,
     )
-
-
-def _upper_text(one: Bracket) -> str:
-    share, low, high = one.upper
-    if not one.attacked:
-        return f"at most {percent(share)}: no image was attacked that is right and not certified"
-    return percent(share) if low == high else f"{percent(share)} ({percent(low)} to {percent(high)})"
