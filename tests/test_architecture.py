@@ -27,6 +27,7 @@ _UNTESTED = {
 # Tests without a module of their name, each with the reason.
 _CROSS_CUTTING = {
     "pipeline/fleet/test_attempts_machine.py": "the random histories of attempts.py, a state machine",
+    "pipeline/attack/test_standing.py": "the whole system: certified images stand, unsound rules are found out",
     "pipeline/certify/test_faults.py": "a whole driver under faults",
     "pipeline/certify/test_nodes.py": "a cluster of several machines under faults",
     "pipeline/certify/test_packed_images.py": "from photos to a run that is checked and asked",
