@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from smoothcert.manifests.gates import Gates
 from smoothcert.manifests.job import Auto, Job, OneOrMore
+from smoothcert.manifests.studies import KINDS
 from smoothcert.manifests.suite import SHARED, SuiteFile
 from smoothcert.manifests.training import Training
 from smoothcert.manifests.yaml_file import Part
@@ -39,6 +40,9 @@ from smoothcert.workers.runs.records import (
     SuccessRecord,
     TrainingRecord,
 )
+from smoothcert.workers.studies.measures import columns_of
+from smoothcert.workers.studies.study import StudyRecord, StudySuccess
+from smoothcert.workers.studies.worker import COLUMNS
 from smoothcert.workers.training.curves import Figures
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -223,6 +227,21 @@ def files_page() -> str:
         _record(AttemptRecord),
         "The last line is of the driver:",
         _record(DriverRecord),
+        "### studies/STUDY_ID/study.json",
+        "What a study measures: an attack ([attacks.md](../attacks.md)), sensitivity or amplification "
+        "([sensitivity.md](../sensitivity.md)). Written first.",
+        _record(StudyRecord),
+        "### studies/STUDY_ID/rows/00000-NAME.parquet",
+        "A row for each image. The metadata of each column holds its `meaning`. Every study has these columns:",
+        _schema(pa.schema(COLUMNS)),
+        *(
+            text
+            for kind in KINDS.values()
+            for text in (f"Of a study of kind `{kind.kind}` also:", _schema(columns_of(kind)))
+        ),
+        "### studies/STUDY_ID/_SUCCESS",
+        "Written last.",
+        _record(StudySuccess),
         "### quarantine/TIME/",
         "Files that `smoothcert repair` moved away, as they were, under the names that they had in the run.",
         "## nightly: OUTPUT/history/",
@@ -282,6 +301,8 @@ def _column(field: pa.Field, meaning: str) -> Row:
         text = f"{kind.value_type} (dictionary)"
     elif pa.types.is_fixed_size_list(kind):
         text = f"list of {'A' if kind.list_size == _A else kind.list_size} {kind.value_type}"
+    elif pa.types.is_list(kind) and not pa.types.is_fixed_size_list(kind.value_type):
+        text = f"list of {kind.value_type}"
     elif pa.types.is_list(kind):
         text = f"list of lists of {kind.value_type.list_size} {kind.value_type.value_type}"
     elif pa.types.is_fixed_size_binary(kind):

@@ -33,6 +33,8 @@ OPTIONS = {
     "accept": "run --json --storage",
     "amplify": "target --allow-code --exact-below --iterations --json --limit --overwrite --picture --seed --set "
     "--storage",
+    "attack": "target --allow-code --attack --eps --json --limit --loss --norm --only --patch --places --queries "
+    "--random-places --restarts --seed --set --steps --storage",
     "certify": "job --adopt-across --allow-code --json --limit --set --strict-versions --unsafe-overwrite",
     "compare": "base new --allow --format --gate --html --json --markdown --names --overwrite --parquet --patch "
     "--storage --tolerance",

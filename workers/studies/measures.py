@@ -109,5 +109,14 @@ _HOMES = {
 
 def kind_of(settings: Study) -> Kind:
     """The kind that settings belong to."""
-    kind: Kind = import_module(f"smoothcert.workers.studies.{_HOMES[settings.kind]}").KIND
+    return _kind(settings.kind)
+
+
+def columns_of(kind: type[Study]) -> pa.Schema:
+    """The columns of a kind, after those of the frame."""
+    return _kind(kind.kind).columns
+
+
+def _kind(name: str) -> Kind:
+    kind: Kind = import_module(f"smoothcert.workers.studies.{_HOMES[name]}").KIND
     return kind
