@@ -14,7 +14,6 @@ Source of the last: Levine & Feizi 2020, arXiv:2002.10733, section 5.
 
 import argparse
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,8 +23,8 @@ from torch import Tensor
 from smoothcert.manifests.studies import PatchAttack
 from smoothcert.pipeline.statistics import mcnemar, share_interval
 from smoothcert.pipeline.studies.selection import Choice, Only, choose, voted_images
-from smoothcert.workers.ablations.kinds import ablations_of
-from smoothcert.workers.attacks.patched_votes import PatchedVotes, Targets
+from smoothcert.workers.attacks.patched_votes import PatchedVotes
+from smoothcert.workers.attacks.patches import Voted
 from smoothcert.workers.iteration import batched
 from smoothcert.workers.runs.run import Run, open_run
 from smoothcert.workers.storage.store import AnyStore
@@ -39,15 +38,7 @@ _STEPS, _STEP = 150, 0.05  # of Levine & Feizi
 _PLACES = 5
 
 
-class Images(NamedTuple):
-    """Images with votes."""
-
-    pixels: Tensor
-    votes: NDArray[np.int64]
-    predictions: NDArray[np.int64]
-
-
-def images_of(run: Run, patch: int, count: int, seed: int) -> Images:
+def images_of(run: Run, patch: int, count: int, seed: int) -> Voted:
     """Uncertified images of a run, drawn with a seed."""
     job = run.job
     chosen = choose(voted_images(run, (patch, patch), Only.uncertified), Choice(count, seed)).images
@@ -62,16 +53,14 @@ def images_of(run: Run, patch: int, count: int, seed: int) -> Images:
     names = {task.shard.name: task.index for task in run.tasks}
     there = [place for place, row in enumerate(rows) if row["index"] in chosen.get(names[row["shard"]], ())]
     predictions = np.array([rows[place]["prediction"] for place in there])
-    return Images(torch.cat(pixels), run.votes()[there].astype(np.int64), predictions)
+    return Voted(torch.cat(pixels), run.votes()[there].astype(np.int64), predictions)
 
 
 class Contest:
     """Attacks on the same network, images and patch."""
 
     def __init__(self, run: Run, loader: Loader, patch: int, forwards: int) -> None:
-        self._patch, self._forwards, self._classes = patch, forwards, run.job.model.classes
-        crop = run.job.preprocess.crop
-        self._ablations, self._side = ablations_of(run.job.ablation, crop, crop), crop
+        self._patch, self._forwards, self._side = patch, forwards, run.job.preprocess.crop
         steps = forwards // _PLACES // 2 - 6  # two losses, each with a first pass, and Square with the rest
         queries = forwards // _PLACES - 2 * (steps + 1) - 1
         settings = PatchAttack(
@@ -79,14 +68,14 @@ class Contest:
         )
         self._ours = PatchAttackMeasures(settings, loader)
 
-    def ours(self, images: Images, seed: int) -> NDArray[np.bool_]:
+    def ours(self, images: Voted, seed: int) -> NDArray[np.bool_]:
         """What `smoothcert attack` does."""
         seeds = [seed * 1_000_003 + number for number in range(len(images.pixels))]
         rows = self._ours.measure(Studied(images.pixels, [None] * len(seeds), seeds, images.votes))
         assert max(row["forwards"] for row in rows) <= self._forwards
         return np.array([row["fell"] for row in rows])
 
-    def random_noise(self, images: Images, seed: int) -> NDArray[np.bool_]:
+    def random_noise(self, images: Voted, seed: int) -> NDArray[np.bool_]:
         """A new place and a new patch each time."""
         fell = np.zeros(len(images.pixels), bool)
         generator = torch.Generator().manual_seed(seed)
@@ -97,7 +86,7 @@ class Contest:
             fell[standing[module.fell.numpy()]] = True
         return fell
 
-    def levine_feizi(self, images: Images, seed: int) -> NDArray[np.bool_]:
+    def levine_feizi(self, images: Voted, seed: int) -> NDArray[np.bool_]:
         """Some steps at each random place."""
         fell = np.zeros(len(images.pixels), bool)
         generator = torch.Generator().manual_seed(seed)
@@ -115,27 +104,18 @@ class Contest:
         return fell
 
     def _module(
-        self, images: Images, standing: NDArray[np.bool_], generator: torch.Generator
+        self, images: Voted, standing: NDArray[np.bool_], generator: torch.Generator
     ) -> tuple[PatchedVotes, NDArray[np.int64]]:
-        """The module of the images that stand, each with a random place."""
+        """The module of the images that stand, each with a random place; and which images these are."""
         there = np.flatnonzero(standing)
         corners = torch.randint(0, self._side - self._patch + 1, (len(there), 2), generator=generator).numpy()
-        targets = Targets.of(
-            images.pixels[there],
-            torch.from_numpy(images.votes[there]),
-            corners,
-            (self._patch, self._patch),
-            self._ablations,
-        )
-        predictions = torch.from_numpy(images.predictions[there])
-        network = self._ours.network
-        return PatchedVotes(network, targets, predictions, classes=self._classes, at_once=4096), there
+        return self._ours.attacker.module(images.part(there), corners), there
 
 
-def in_batches(attack: Callable[[Images, int], NDArray[np.bool_]], images: Images) -> Iterator[NDArray[np.bool_]]:
+def in_batches(attack: Callable[[Voted, int], NDArray[np.bool_]], images: Voted) -> Iterator[NDArray[np.bool_]]:
     """An attack on a few images at a time."""
     for seed, places in enumerate(batched(range(len(images.pixels)), _TOGETHER)):
-        yield attack(Images(images.pixels[places], images.votes[places], images.predictions[places]), seed)
+        yield attack(images.part(np.array(places)), seed)
 
 
 def main() -> None:

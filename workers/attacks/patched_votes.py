@@ -8,7 +8,7 @@ votes' softmaxes in their place, because counts have no gradient.
 
     N images    S touched ablations of all images    K classes    C channels    h x w patch
 
-Not covered: how a patch is searched for (library.py); places (places.py).
+Not covered: how a patch is searched for (patches.py, library.py).
 """
 
 from typing import NamedTuple
@@ -103,6 +103,7 @@ class PatchedVotes(nn.Module):
             softmaxes: a gradient attack learns from them how near it is, where counts stay the same.
         follow_standing: the caller leaves out the images that fell, as Square does, so R is how many stand.
     Attributes:
+        targets, predictions: as given.
         fell: [N] bool.
         patches: [N, C, h, w] uint8, of the images that fell.
         forwards: [N] int64, how often each image was computed.
@@ -120,8 +121,9 @@ class PatchedVotes(nn.Module):
         follow_standing: bool = False,
     ) -> None:
         super().__init__()
-        self._network, self._targets, self._classes, self._at_once = network, targets, classes, at_once
-        self._predictions, self._whole_counts, self._follow = predictions, whole_counts, follow_standing
+        self._network, self._classes, self._at_once = network, classes, at_once
+        self.targets, self.predictions = targets, predictions
+        self._whole_counts, self._follow = whole_counts, follow_standing
         images, device = len(targets.images), targets.images.device
         self._fixed_NK = F.one_hot(targets.votes, classes).mul(~targets.touched[:, :, None]).sum(dim=1).float()
         touched_N = targets.touched.sum(dim=1).clamp(min=1)
@@ -144,13 +146,13 @@ class PatchedVotes(nn.Module):
         fell_P = self._note(rows_R[computed_R], hard_PK, rounded[computed_R])
         scores_PK = self._scores(rows_R[computed_R], hard_PK, soft_PK)
         # An image that fell counts as another class from now on.
-        away_RK = F.one_hot((self._predictions[rows_R] + 1) % self._classes, self._classes).float()
+        away_RK = F.one_hot((self.predictions[rows_R] + 1) % self._classes, self._classes).float()
         scores_RK = away_RK.index_put((torch.nonzero(computed_R)[~fell_P, 0],), scores_PK[~fell_P])
         return scores_RK + 0 * patches_RChw.sum()  # has a gradient even if all fell
 
     def _counts(self, patches_PChw: Tensor, rows_P: Tensor) -> tuple[Tensor, Tensor]:
         """Counts, and sums of softmaxes, of images with patches; untouched votes count in both."""
-        targets = self._targets.part(rows_P)
+        targets = self.targets.part(rows_P)
         pixels_PCHW = targets.pasted(patches_PChw)
         image_S, ablation_S = targets.touched.nonzero(as_tuple=True)
         hard_PK = soft_PK = self._fixed_NK[rows_P]
@@ -164,7 +166,7 @@ class PatchedVotes(nn.Module):
 
     def _note(self, rows_P: Tensor, hard_PK: Tensor, rounded_PChw: Tensor) -> Tensor:
         """Keep the patches that change predictions, and return for which images they do."""
-        fell_P = (hard_PK + self._tie_K).argmax(dim=1) != self._predictions[rows_P]
+        fell_P = (hard_PK + self._tie_K).argmax(dim=1) != self.predictions[rows_P]
         self.fell[rows_P[fell_P]] = True
         self.patches[rows_P[fell_P]] = rounded_PChw[fell_P].detach().to(torch.uint8)
         return fell_P
