@@ -15,7 +15,7 @@ from smoothcert.workers.studies.study import studies_of
 from tests.helpers import jobs
 from tests.helpers.actors_here import actors_here
 from tests.helpers.commands import check_refused, smoothcert
-from tests.helpers.finished_runs import finish_job
+from tests.helpers.finished_runs import finish_job, upload
 
 pytest.importorskip("pyautoattack")
 ATTACK = ("--patch", 6, "--only", "all", "--places", 1, "--random-places", 0, "--steps", 3, "--queries", 3)
@@ -79,3 +79,19 @@ def test_a_checkpoint_that_changed_is_refused(tmp_path: Path) -> None:
     jobs.write_weights(tmp_path / "weights.pt", fill=0.1)
     check_refused(smoothcert("attack", run, *ATTACK), "is not the checkpoint of run")
     assert job.exists()
+
+
+@pytest.mark.usefixtures("in_process")
+def test_an_attack_on_a_run_in_s3_lies_beside_its_votes(tmp_path: Path, bucket: str) -> None:
+    """And is found again there."""
+    finished_job(tmp_path)
+    (folder,) = (tmp_path / "runs").iterdir()
+    url = upload(folder, bucket)
+    first = smoothcert("attack", url, *ATTACK, "--json")
+    assert first.exit_code == 0, first.output
+    assert json.loads(first.stdout)["path"].startswith(f"{url}/studies/")
+    again = smoothcert("attack", url, *ATTACK, "--json")
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    assert "0 of 15 images to do" in again.stderr
+    (study,) = studies_of(open_run(url))
+    assert len(study.rows()) == 15
