@@ -209,7 +209,7 @@ class _Count:
         self._studies = tuple(study.record.study_id for study in studies)
         self._attacked, self._fell = set[Image](), set[Image]()
         for study in studies:
-            for row in study.rows().select(["shard", "index", "fell"]).to_pylist():
+            for row in study.rows(["shard", "index", "fell"]).to_pylist():
                 if row["fell"] is not None:
                     self._attacked.add((row["shard"], row["index"]))
                 if row["fell"]:

@@ -83,7 +83,7 @@ def _attacked(studies: Iterable[StoredStudy]) -> _Attacked:
     """A row for each image that was attacked: one that fell, if any did."""
     found: _Attacked = {}
     for study in studies:
-        for row in study.rows().select(_COLUMNS).to_pylist():
+        for row in study.rows(_COLUMNS).to_pylist():
             image = row["shard"], row["key"], row["sha256"]
             if row["fell"] or (row["fell"] is not None and image not in found):
                 found[image] = row

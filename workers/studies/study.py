@@ -10,7 +10,7 @@ Not covered: what the rows hold (one file per kind); making them (worker.py).
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -170,17 +170,20 @@ class StoredStudy:
             return None
         return parse(StudySuccess, self.run.store.read(url), url)
 
-    def rows(self) -> pa.Table:
+    def rows(self, columns: Sequence[str] | None = None) -> pa.Table:
         """A row per image of the published parts, in order.
 
+        Args:
+            columns: those to read; None: all.
         Raises:
             RunError: a file is damaged.
         """
-        return pa.concat_tables([table for table, _ in self.files().values()])
+        return pa.concat_tables([table for table, _ in self._files(columns).values()])
 
-    def files(self) -> dict[str, tuple[pa.Table, str]]:
-        """The rows of each published file, and its SHA-256; errors as for `rows`."""
+    def _files(self, columns: Sequence[str] | None = None) -> dict[str, tuple[pa.Table, str]]:
+        """The rows of each published file, and its SHA-256; arguments and errors as for `rows`."""
         success, published = self.success(), self.published()
+        wanted = None if columns is None else [*columns]
         found = {}
         for task in self.tasks:
             if task.file_name not in published:
@@ -191,7 +194,8 @@ class StoredStudy:
             if success is not None and success.files.get(task.file_name) != sha256:
                 raise RunError(damaged(url, "its SHA-256 is not the one in _SUCCESS", AGAIN))
             try:
-                table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read(use_threads=False)
+                file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+                table = file.read(wanted, use_threads=False)
             except (pa.ArrowException, OSError, ValueError) as error:
                 raise RunError(damaged(url, error, AGAIN)) from None
             found[task.file_name] = (table.replace_schema_metadata(None), sha256)
@@ -203,7 +207,7 @@ class StoredStudy:
         Raises:
             RunError: a file is damaged, or _SUCCESS exists and names other files.
         """
-        files = self.files()
+        files = self._files(["index"])
         record = StudySuccess(
             rows=sum(len(table) for table, _ in files.values()),
             files={name: sha256 for name, (_, sha256) in files.items()},
