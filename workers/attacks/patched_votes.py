@@ -11,13 +11,14 @@ votes' softmaxes in their place, because counts have no gradient.
 Not covered: how a patch is searched for (patches.py, library.py).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from smoothcert.workers.ablations.kinds import Ablations
 from smoothcert.workers.votes.differentiable import Differentiable
@@ -98,7 +99,7 @@ class PatchedVotes(nn.Module):
         targets: the images and places.
         predictions: [N] int64, the classes that the attack must change.
         classes: K.
-        at_once: ablations in one forward pass.
+        at_once: ablations whose activations fit into memory together.
         whole_counts: the scores are counts, and softmaxes only rank equal counts. Otherwise they are sums of
             softmaxes: a gradient attack learns from them how near it is, where counts stay the same.
         follow_standing: the caller leaves out the images that fell, as Square does, so R is how many stand.
@@ -137,7 +138,8 @@ class PatchedVotes(nn.Module):
         self.forwards = torch.zeros(images, dtype=torch.int64, device=device)
 
     def forward(self, patches_RChw: Tensor) -> Tensor:
-        rows_R = torch.nonzero(~self.fell)[:, 0] if self._follow else torch.arange(len(self.fell))
+        every_N = torch.arange(len(self.fell), device=self.fell.device)
+        rows_R = every_N[~self.fell] if self._follow else every_N
         assert len(rows_R) == len(patches_RChw)  # whoever leaves images out leaves out those that fell
         computed_R = ~self.fell[rows_R]
         rounded = (patches_RChw * 255).round()
@@ -158,11 +160,17 @@ class PatchedVotes(nn.Module):
         hard_PK = soft_PK = self._fixed_NK[rows_P]
         for group in self._network.groups(ablation_S, at_most=self._at_once):
             own_S = image_S[group.images]
-            logits_SK = self._network(pixels_PCHW, group._replace(images=own_S)).float()
+            logits_SK = self._logits(pixels_PCHW, group._replace(images=own_S), in_parts=len(image_S) > self._at_once)
             hard_PK = hard_PK.index_add(0, own_S, F.one_hot(logits_SK.argmax(dim=1), self._classes).float())
             soft_PK = soft_PK.index_add(0, own_S, logits_SK.softmax(dim=1))
         self.forwards[rows_P] += 1
         return hard_PK, soft_PK
+
+    def _logits(self, pixels_PCHW: Tensor, group: Any, *, in_parts: bool) -> Tensor:
+        """[S, K]; of several parts, activations are computed again in the backward pass, so that one part must fit."""
+        if in_parts and pixels_PCHW.requires_grad:
+            return checkpoint(self._network, pixels_PCHW, group, use_reentrant=False, preserve_rng_state=False).float()
+        return self._network(pixels_PCHW, group).float()
 
     def _note(self, rows_P: Tensor, hard_PK: Tensor, rounded_PChw: Tensor) -> Tensor:
         """Keep the patches that change predictions, and return for which images they do."""
