@@ -12,7 +12,7 @@ def _from_fraction(value: Any) -> Any:
         return value
     try:
         return float(Fraction(value))
-    except (ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise ValueError("should be a number, or a fraction such as 4/255") from None
 
 

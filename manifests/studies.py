@@ -6,9 +6,9 @@ run, so the same command continues a study that was interrupted.
 Not covered: the computing (workers/studies/); which images are chosen (pipeline/studies/selection.py).
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from smoothcert.manifests.identity import run_id_of
 from smoothcert.manifests.job import Count, Pixels
@@ -64,6 +64,14 @@ class PatchAttack(Study):
     queries: NotNegative = 100
     """Queries of Square for each place; 0: no Square."""
 
+    @model_validator(mode="after")
+    def _attacks_something(self) -> Self:
+        if not self.places + self.random_places:
+            raise ValueError("places: none and no random ones leave nothing to attack; name at least one")
+        if not self.steps + self.queries:
+            raise ValueError("steps: no steps and no queries leave no attack; name one of them")
+        return self
+
 
 class NormAttack(Study):
     """Search a small change of the whole image that changes the class, as RobustBench does."""
@@ -82,6 +90,12 @@ class NormAttack(Study):
     """Runs of APGD-CE."""
     queries: Count = 5000
     """Queries of Square."""
+
+    @model_validator(mode="after")
+    def _is_a_change_of_pixels(self) -> Self:
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(f"eps: {self.eps:g} is more than any pixel can change; write 8/255, not 8")
+        return self
 
 
 class Sensitivity(Study):

@@ -84,7 +84,7 @@ class Bracket:
 
     @property
     def upper(self) -> Bound:
-        """Accuracy under attack."""
+        """Accuracy under attack, if the images that were not attacked fall as often as those that were."""
         if not self.attacked:
             share = self.right / self.images
             return Bound(share, self.lower, share)
@@ -92,6 +92,11 @@ class Bracket:
         if self.attacked == self.uncertified:  # nothing is left to chance
             low = high = 1 - self.fell / self.attacked
         return Bound(*(self._with(stood) for stood in (1 - self.fell / self.attacked, low, high)))
+
+    @property
+    def at_most(self) -> float:
+        """The share of images that are right and did not fall: a bound that supposes nothing of other images."""
+        return (self.right - self.fell) / self.images
 
     @property
     def upper_text(self) -> str:
@@ -133,6 +138,7 @@ class Bracket:
             "fallen_certified": [list(image) for image in self.fallen_certified],
             "certified_accuracy": self.lower,
             "accuracy_under_attack": self.upper._asdict(),
+            "at_most": self.at_most,
             "studies": list(self.studies),
         }
 

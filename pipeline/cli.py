@@ -130,7 +130,9 @@ Target = Annotated[
     str,
     typer.Argument(metavar="RUN|JOB", help="Folder of a run, or a job file, whose run it is.", show_default=False),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the draw of the images, and of all else that is random.")]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the draw of the images, and of all else that is random.")
+]
 DrawnImages = Annotated[int, typer.Option("--limit", min=1, help="Measure N images, drawn at random.")]
 Picture = Annotated[str | None, typer.Option(metavar="FILE", help="Write a picture (PNG) to this file.")]
 
@@ -548,13 +550,16 @@ def attack(
         restarts=restarts,
         queries=queries,
     )
-    run = run_to_study(target, overrides or (), _storage(storage), allow_code=allow_code)
-    console = console_of(stderr=as_json)
+    run = run_to_study(target, overrides or (), _storage(storage), allow_code=allow_code, begins=patch is None)
+    json_to = stdout_alone() if as_json else None
+    console = console_of()
     answer = asked.answer(run, console, allow_code=allow_code)
-    if as_json:
-        print(json.dumps(answer.as_json()))
-    else:
+    if json_to is None:
         answer.show(console)
+    else:
+        print(json.dumps(answer.as_json()), file=json_to)
+    for line in [*(f"failed: {line}" for line in answer.problems), *(f"notice: {line}" for line in answer.notices)]:
+        say(console, line)
     return 1 if answer.problems else 0
 
 
@@ -804,10 +809,8 @@ def _measure(
     drawing = None if picture is None else OutputFile(picture[0], "--picture", picture[1], reach)
     if drawing is not None:
         drawing.check()
-    run, json_to = (
-        run_to_study(target, overrides or (), reach, allow_code=allow_code),
-        stdout_alone() if as_json else None,
-    )
+    run = run_to_study(target, overrides or (), reach, allow_code=allow_code)
+    json_to = stdout_alone() if as_json else None
     measured = measure(run, settings, Choice(*drawn), kind, console_of(), allow_code=allow_code)
     answer(measured, kind, console_of(), json_to=json_to, picture=drawing)
     return 1 if measured.failures else 0

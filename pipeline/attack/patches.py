@@ -101,8 +101,6 @@ class PatchAnswer:
         table.add_row(f"{accuracy} under attack", one.upper_text)
         table.add_row(f"smoothed {accuracy}", percent(one.right / one.images))
         show(console, table)
-        for line in [*(f"failed: {line}" for line in self.problems), *(f"notice: {line}" for line in self.notices)]:
-            say(console, line)
         say(console, self.study.url)
 
 

@@ -20,6 +20,7 @@ from smoothcert.workers.runs.run import Run
 
 _OF_PATCHES = ("only", "places", "random_places", "losses")
 _OF_NORMS = ("eps", "attack")
+_USELESS = {"fgsm": ("steps", "restarts", "queries"), "pgd": ("restarts", "queries"), "apgd": ("queries",)}
 
 
 class Answer(Protocol):
@@ -28,6 +29,10 @@ class Answer(Protocol):
     @property
     def problems(self) -> list[str]:
         """Why the exit code is 1, a line each."""
+
+    @property
+    def notices(self) -> list[str]:
+        """What else a reader must know, a line each."""
 
     def as_json(self) -> dict[str, Any]:
         """For --json."""
@@ -76,6 +81,9 @@ def request_of(*, patch: str | None, norm: str | None, limit: int | None, seed: 
         _refuse(given, _OF_PATCHES, "--patch")
         if "eps" not in given:
             raise RequestError("--norm: needs --eps, the size of the changes, such as --eps 4/255")
+        for name in _USELESS.get(given.get("attack", "standard"), ()):
+            if name in given:
+                raise RequestError(f"--{name}: --attack {given['attack']} has none; leave it out")
         return Request(validate(NormAttack, given | {"norm": norm}, "attack"), Choice(limit, seed))
     _refuse(given, _OF_NORMS, "--norm")
     sides = parse_patches([patch])

@@ -6,7 +6,6 @@ Not covered: the attacks (workers/studies/norm_attack.py).
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import pyarrow as pa
@@ -21,10 +20,10 @@ from smoothcert.pipeline.studies.driver import conduct
 from smoothcert.pipeline.studies.plan import plan_study
 from smoothcert.pipeline.studies.selection import Choice, all_images
 from smoothcert.workers.runs.run import Run
-from smoothcert.workers.runs.votes_table import ABSENT, numbers_of
+from smoothcert.workers.runs.votes_table import numbers_of
 from smoothcert.workers.studies.study import StoredStudy
 
-_LARGEST_DENOMINATOR = 255  # eps is a fraction of 255 in papers
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -81,17 +80,14 @@ class NormAnswer:
     def robustbench(self) -> dict[str, Any]:
         """The keys of a model card of RobustBench that follow from the attack."""
         job, settings = self.study.run.job, self.settings
-        eps = Fraction(settings.eps).limit_denominator(_LARGEST_DENOMINATOR)
-        attack = "autoattack_acc" if settings.attack == "standard" else f"{settings.attack}_acc"
-        norm = {"linf": "Linf", "l2": "L2"}[settings.norm]
         return {
             "name": job.name,
             "architecture": job.model.architecture,
-            "threat_model": norm,
-            "eps": f"{255 * eps.numerator // eps.denominator}/255" if _is_of_255(eps) else f"{settings.eps:g}",
+            "threat_model": {"linf": "Linf", "l2": "L2"}[settings.norm],
+            "eps": _eps_text(settings),
             "number_forward_passes": 1,
             "clean_acc": f"{100 * self.right / max(1, self.images):.2f}",
-            attack: f"{100 * self.robust / max(1, self.images):.2f}",
+            "external": f"{100 * self.robust / max(1, self.images):.2f}",  # of attacks that are not AutoAttack
         }
 
     @property
@@ -99,9 +95,14 @@ class NormAnswer:
         """Why the exit code is 1, a line each."""
         return self.failures
 
+    @property
+    def notices(self) -> list[str]:
+        """What else a reader must know, a line each."""
+        return [f"{number_of(self.errors, 'image')} could not be read and count as wrong"] if self.errors else []
+
     def show(self, console: Console) -> None:
         """Print it, as a person reads it."""
-        settings, eps = self.settings, self.robustbench()["eps"]
+        settings, eps = self.settings, _eps_text(self.settings)
         table = facts(
             f"{settings.attack} in {settings.norm}, eps {eps}, on whole images of run {self.study.run.run_id}"
         )
@@ -113,15 +114,14 @@ class NormAnswer:
             counts = f"{both + certified:,}, of which robust {both:,}; robust alone {robust:,}"
             table.add_row(f"certified against {side} x {side}", counts)
         show(console, table)
-        for reason in self.failures:
-            say(console, f"failed: {reason}")
-        if self.errors:
-            say(console, f"notice: {number_of(self.errors, 'image')} could not be read and count as wrong")
         say(console, self.study.url)
 
 
-def _is_of_255(eps: Fraction) -> bool:
-    return (255 * eps).denominator == 1
+def _eps_text(settings: NormAttack) -> str:
+    """As papers write it: linf as a fraction of 255 if it is one."""
+    of_255 = 255 * settings.eps
+    is_fraction = settings.norm == "linf" and abs(of_255 - round(of_255)) < _ROUNDING
+    return f"{round(of_255)}/255" if is_fraction else f"{settings.eps:g}"
 
 
 def _share(count: int, images: int) -> dict[str, float]:
@@ -164,7 +164,7 @@ def _with_certificates(run: Run, rows: pa.Table) -> dict[int, tuple[int, int, in
     joined = rows.select(["shard", "index", "robust"]).join(voted, ["shard", "index"], join_type="inner")
     right = numbers_of(joined["label"]) == numbers_of(joined["prediction"])
     robust = joined["robust"].fill_null(False).to_numpy()
-    largest = numbers_of(joined["max_certified_patch"], ABSENT)
+    largest = numbers_of(joined["max_certified_patch"])
     found = {}
     for side in run.job.patches:
         certified = right & (largest >= side)

@@ -62,7 +62,7 @@ class ShardActor(ABC, Generic[PlanT, WorkerT]):
 
     @ray.method(concurrency_group="life")  # type: ignore[untyped-decorator]
     def stop(self) -> None:
-        """End each shard after its current batch. A shard whose images are all done is still published."""
+        """End each shard after its current step. A shard whose images are all done is still published."""
         self._stopping.set()
 
     @ray.method(concurrency_group="shards")  # type: ignore[untyped-decorator]

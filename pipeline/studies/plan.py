@@ -4,7 +4,7 @@ Not covered: doing the work (driver.py).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Execution, Job, Storage, refuse_code
 from smoothcert.manifests.locations import anchored
 from smoothcert.manifests.studies import Study
+from smoothcert.manifests.yaml_file import content_of, validate
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.studies.selection import Candidates, Choice, choose
@@ -61,31 +62,52 @@ def run_to_study(
     storage: Storage = Storage(),  # noqa: B008  frozen
     *,
     allow_code: bool = False,
+    begins: bool = True,
 ) -> Run:
-    """The run that a user names: by its folder, or by a job file, whose run begins if it does not exist.
+    """The run that a user names, by its folder or by a job file.
+
+    Who computes, and how to reach the tars, is what the user says now: of the job file, or `--set execution...` of a
+    folder.
 
     Args:
         target: OUTPUT/RUN_ID, or a job file.
-        overrides: of the job file, KEY.PATH=VALUE each.
-        storage: how to reach a run.
+        overrides: KEY.PATH=VALUE each.
+        storage: how to reach a run that is named by its folder.
         allow_code: whether code that the job names may run.
+        begins: whether the run of a job file begins if it does not exist.
     Raises:
         RequestError: there is neither, a suite was named, or something that the job names cannot be used.
     """
     if not _is_file(target):
-        if overrides:
-            raise RequestError(f"--set: changes a job file, but {target} is none; leave it out")
         run = open_run(anchored(target), storage)
         refuse_code(run.job.model, allow_code=allow_code)
-        return run
+        return _computed_by(run, _execution_of(run, target, overrides), run.job.storage)
     job = load_job_or_suite(Path(target), overrides)
     if not isinstance(job, Job):
         raise RequestError(f"{target}: is a suite; name a job file, or the folder of one run")
     plan = make_plan(job, allow_code=allow_code)
-    begin(plan)
+    if begins:
+        begin(plan)
     begun = find_run(plan.run.url, plan.run.store)
-    assert begun is not None  # it was just written
-    return begun
+    if begun is None:
+        raise RequestError(
+            f"{target}: its run {plan.run.run_id} does not exist; run `smoothcert certify {target}` first"
+        )
+    return _computed_by(begun, job.execution, job.storage)
+
+
+def _execution_of(run: Run, target: str, overrides: Sequence[str]) -> Execution:
+    """Who computes for a run that is named by its folder."""
+    content = content_of(Job, overrides)
+    if others := [key for key in content if key != "execution"]:
+        raise RequestError(f"--set {others[0]}: would be another run; name a job file, or leave it out with {target}")
+    return validate(Execution, run.job.execution.model_dump() | content.get("execution", {}), "--set")
+
+
+def _computed_by(run: Run, execution: Execution, storage: Storage) -> Run:
+    """The run with another `execution` and `storage`, which are no part of its identity."""
+    changed = {"execution": execution.model_dump(mode="json"), "storage": storage.model_dump(mode="json")}
+    return replace(run, record=run.record.model_copy(update={"job": {**run.record.job, **changed}}))
 
 
 def _is_file(target: str) -> bool:

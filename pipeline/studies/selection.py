@@ -1,4 +1,4 @@
-"""Which images a study measures: drawn with a seed, whatever the order and the number of the files.
+"""Which images a study measures: drawn with a seed. A larger sample holds the images of a smaller one.
 
 Not covered: what is measured about them.
 """
@@ -21,6 +21,7 @@ from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import ShardTask
 from smoothcert.workers.runs.votes_table import matrix_of
+from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.tars.fetched import naming
 from smoothcert.workers.tars.tar_headers import read_tar
 
@@ -121,5 +122,5 @@ def all_images(run: Run) -> Candidates:
 def _count(run: Run, task: ShardTask) -> int:
     if task.known_images is not None:
         return task.known_images
-    with run.store.local(task.shard.url) as tar, naming(task.shard):
+    with AnyStore(run.job.storage).local(task.shard.url) as tar, naming(task.shard):
         return len(read_tar(tar, run.job.images).images)

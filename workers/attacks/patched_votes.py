@@ -3,25 +3,24 @@
     a patch of each image -> pasted at its place -> votes of the touched ablations -> counts, with the other votes
 
 Only the ablations that a patch touches are computed. No patch can change the others, so their stored votes are added.
-The forward pass returns counts, so a change of the prediction is a real one. The backward pass uses the sum of the
-votes' softmaxes in their place, because counts have no gradient.
+Counts decide whether an image has fallen. They have no gradient and do not change with small steps, so APGD sees sums
+of softmaxes in their place. Square sees counts.
 
     N images    S touched ablations of all images    K classes    C channels    h x w patch
 
 Not covered: how a patch is searched for (patches.py, library.py).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from smoothcert.workers.ablations.kinds import Ablations
-from smoothcert.workers.votes.differentiable import Differentiable
+from smoothcert.workers.votes.differentiable import Differentiable, logits_of
 
 _SPREAD = 10.0  # the touched votes of an image move its scaled counts by this much: cross entropy does not underflow
 
@@ -89,7 +88,7 @@ class Targets(NamedTuple):
 
 
 class PatchedVotes(nn.Module):
-    """Patches [R, C, h, w], 0 to 1, to scores [R, K] whose largest is the prediction; R is N, or how many stand.
+    """Patches [R, C, h, w], 0 to 1, to scores [R, K]; R is N, or how many images stand.
 
     A patch is rounded to 8 bits before it is pasted. As soon as its votes change the prediction of an image, the image
     has fallen: its patch is kept, and it is not computed again.
@@ -100,8 +99,8 @@ class PatchedVotes(nn.Module):
         predictions: [N] int64, the classes that the attack must change.
         classes: K.
         at_once: ablations whose activations fit into memory together.
-        whole_counts: the scores are counts, and softmaxes only rank equal counts. Otherwise they are sums of
-            softmaxes: a gradient attack learns from them how near it is, where counts stay the same.
+        whole_counts: the scores are counts, whose largest is the prediction; softmaxes only rank equal counts.
+            Otherwise they are sums of softmaxes, which tell a gradient attack how near it is.
         follow_standing: the caller leaves out the images that fell, as Square does, so R is how many stand.
     Attributes:
         targets, predictions: as given.
@@ -160,17 +159,12 @@ class PatchedVotes(nn.Module):
         hard_PK = soft_PK = self._fixed_NK[rows_P]
         for group in self._network.groups(ablation_S, at_most=self._at_once):
             own_S = image_S[group.images]
-            logits_SK = self._logits(pixels_PCHW, group._replace(images=own_S), in_parts=len(image_S) > self._at_once)
+            part = group._replace(images=own_S)
+            logits_SK = logits_of(self._network, pixels_PCHW, part, recompute=len(image_S) > self._at_once)
             hard_PK = hard_PK.index_add(0, own_S, F.one_hot(logits_SK.argmax(dim=1), self._classes).float())
             soft_PK = soft_PK.index_add(0, own_S, logits_SK.softmax(dim=1))
         self.forwards[rows_P] += 1
         return hard_PK, soft_PK
-
-    def _logits(self, pixels_PCHW: Tensor, group: Any, *, in_parts: bool) -> Tensor:
-        """[S, K]; of several parts, activations are computed again in the backward pass, so that one part must fit."""
-        if in_parts and pixels_PCHW.requires_grad:
-            return checkpoint(self._network, pixels_PCHW, group, use_reentrant=False, preserve_rng_state=False).float()
-        return self._network(pixels_PCHW, group).float()
 
     def _note(self, rows_P: Tensor, hard_PK: Tensor, rounded_PChw: Tensor) -> Tensor:
         """Keep the patches that change predictions, and return for which images they do."""

@@ -47,7 +47,7 @@ class Voted(NamedTuple):
         return Voted(self.pixels[images], self.votes[images], self.predictions[images])
 
 
-class Finds(NamedTuple):
+class Found(NamedTuple):
     """What an attack has found for each image.
 
     Attributes:
@@ -95,7 +95,8 @@ class PatchAttacker:
     @property
     def forwards(self) -> int:
         """How often images were computed so far, also while an attack runs."""
-        return self._done + (0 if self._module is None else int(self._module.forwards.sum()))
+        module = self._module  # another thread runs the attack
+        return self._done + (0 if module is None else int(module.forwards.sum()))
 
     def module(self, images: Voted, places: Ints, *, square: bool = False) -> PatchedVotes:
         """What is attacked.
@@ -122,7 +123,7 @@ class PatchAttacker:
             follow_standing=square,
         )
 
-    def attack(self, images: Voted, places: Ints, name: str, *, steps: int, queries: int, seed: int) -> Finds:
+    def attack(self, images: Voted, places: Ints, name: str, *, steps: int, queries: int, seed: int) -> Found:
         """Run an attack.
 
         Args:
@@ -138,8 +139,9 @@ class PatchAttacker:
         else:
             attacked.apgd_once(own, module.predictions, loss=name.removeprefix("apgd-"), steps=steps, seed=seed)
         becomes, fell = self._confirmed(images, places, module), module.fell.cpu().numpy()
-        self._done, self._module = self.forwards, None
-        return Finds(becomes, module.patches.cpu(), fell & (becomes == NOBODY), module.forwards.cpu().numpy())
+        self._module = None
+        self._done += int(module.forwards.sum())
+        return Found(becomes, module.patches.cpu(), fell & (becomes == NOBODY), module.forwards.cpu().numpy())
 
     def _confirmed(self, images: Voted, places: Ints, module: PatchedVotes) -> Ints:
         """[N]: the predictions by the engine's votes on images that fell; NOBODY where they stay, or none was found."""

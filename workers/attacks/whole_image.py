@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.shown import Masks
-from smoothcert.workers.votes.differentiable import differentiable
+from smoothcert.workers.votes.differentiable import differentiable, logits_of
 from smoothcert.workers.votes.smoothed import without_tf32
+
+_AT_ONCE = 64  # images with a backward pass
 
 
 class WholeImages(nn.Module):
@@ -35,5 +37,5 @@ class WholeImages(nn.Module):
     def forward(self, pixels_NCHW: Tensor) -> Tensor:
         self.forwards += len(pixels_NCHW)
         whole = torch.zeros(len(pixels_NCHW), dtype=torch.int64, device=pixels_NCHW.device)
-        (group,) = self._forward.groups(whole, at_most=len(pixels_NCHW))
-        return self._forward(pixels_NCHW, group).float()
+        groups = list(self._forward.groups(whole, at_most=_AT_ONCE))
+        return torch.cat([logits_of(self._forward, pixels_NCHW, group, recompute=len(groups) > 1) for group in groups])

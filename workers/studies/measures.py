@@ -1,6 +1,6 @@
 """What a kind of study does with images; each kind has a file of its own.
 
-    settings of a kind (manifests/studies.py) -> `measures_of` -> Measures, with the run's network loaded
+    settings of a kind (manifests/studies.py) -> `kind_of` -> Measures, with the run's network loaded
 
 Not covered: reading the images and writing the rows (worker.py).
 """
@@ -30,7 +30,8 @@ class Studied(NamedTuple):
     Attributes:
         pixels: [images, crop, crop, channels] uint8, on the CPU.
         labels: None where an image has none.
-        seeds: one for each image; all its random numbers follow from it.
+        seeds: one for each image, from the study's seed and the image's SHA-256. An attack draws for all images of a
+            batch together, from the first of these.
         votes: [images, ablations] int64, in offset order; None if the kind does not need them.
     """
 
@@ -89,7 +90,7 @@ class Kind(NamedTuple):
     """A kind of study.
 
     Attributes:
-        columns: its columns, after those of the frame (worker.py).
+        columns: its columns, after those that all studies have (worker.py).
         needs_votes: whether images must have votes.
         measures: makes its Measures, with settings and loader.
     """
@@ -113,7 +114,7 @@ def kind_of(settings: Study) -> Kind:
 
 
 def columns_of(kind: type[Study]) -> pa.Schema:
-    """The columns of a kind, after those of the frame."""
+    """The columns of a kind, after those that all studies have."""
     return _kind(kind.kind).columns
 
 

@@ -114,14 +114,10 @@ class NormAttackMeasures:
         return self._module(pixels_NCHW).argmax(dim=1)
 
     def _inside(self, pixels: Tensor, changed: Tensor) -> Tensor:
-        """The changed images, those that left the ball by more than rounding as they were: a defect must not count."""
-        sizes = _sizes(changed - pixels, self._settings.norm)
-        left = (
-            (sizes > self._settings.eps * (1 + 1e-4))
-            | (changed.flatten(1).amin(1) < 0)
-            | (changed.flatten(1).amax(1) > 1)
-        )
-        return torch.where(left[:, None, None, None], pixels, changed)
+        """The changed images; those outside the ball, beyond rounding, as they were: a defect must not count."""
+        flat, sizes = changed.flatten(1), _sizes(changed - pixels, self._settings.norm)
+        inside = (sizes <= self._settings.eps * (1 + 1e-4)) & (flat >= 0).all(dim=1) & (flat <= 1).all(dim=1)
+        return torch.where(inside[:, None, None, None], changed, pixels)
 
 
 def _sizes(changes_NCHW: Tensor, norm: str) -> Tensor:

@@ -17,14 +17,17 @@ import pyarrow as pa
 from PIL import Image
 from torch import Tensor
 
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.studies import PatchAttack
 from smoothcert.workers.ablations.kinds import ablations_of
-from smoothcert.workers.attacks.patches import SQUARE, Finds, Ints, PatchAttacker, Voted
+from smoothcert.workers.attacks.patches import SQUARE, Found, Ints, PatchAttacker, Voted
 from smoothcert.workers.certificates.rules import Ballots, slack_everywhere
 from smoothcert.workers.certificates.tally import NOBODY
 from smoothcert.workers.runs.votes_table import column
 from smoothcert.workers.studies.measures import Kind, Loader, Studied
 from smoothcert.workers.votes.differentiable import differentiable
+
+_LEAST_CLASSES_OF_DLR = 3  # it compares three logits; with fewer it is left out
 
 COLUMNS = pa.schema(
     [
@@ -50,6 +53,8 @@ class PatchAttackMeasures:
     Args:
         settings: how.
         loader: of the run's network.
+    Raises:
+        RequestError: a loss needs more classes.
     """
 
     def __init__(self, settings: PatchAttack, loader: Loader) -> None:
@@ -61,7 +66,10 @@ class PatchAttackMeasures:
         self.attacker = PatchAttacker(
             twin, loader.voter(), ablations, patch, classes=job.model.classes, device=loader.device
         )
-        runs = [f"apgd-{loss}" for loss in settings.losses for _ in range(settings.restarts)] if settings.steps else []
+        losses = [loss for loss in settings.losses if loss != "dlr" or job.model.classes >= _LEAST_CLASSES_OF_DLR]
+        if settings.steps and not losses:
+            raise RequestError(f"--loss dlr: needs {_LEAST_CLASSES_OF_DLR} classes; use ce")
+        runs = [f"apgd-{loss}" for loss in losses for _ in range(settings.restarts)] if settings.steps else []
         self._runs = [*runs, *([SQUARE] if settings.queries else [])]
 
     @property
@@ -74,11 +82,11 @@ class PatchAttackMeasures:
         assert images.votes is not None
         ballots = Ballots.of(images.votes, classes=self._classes)
         slack = slack_everywhere(ballots, self._reach)
-        siege = _Siege(Voted(images.pixels, images.votes, ballots.tally.prediction.astype(np.int64)), slack)
+        progress = _Progress(Voted(images.pixels, images.votes, ballots.tally.prediction.astype(np.int64)), slack)
         places = np.stack([self._places(*one) for one in zip(slack, images.seeds, strict=True)])
         for number, chosen in enumerate(places.T, start=1):
-            self._attack_places(siege, chosen, [seed + 1000 * number for seed in images.seeds])
-        return siege.rows()
+            self._attack_places(progress, chosen, [seed + 1000 * number for seed in images.seeds])
+        return progress.rows()
 
     def _places(self, slack: Ints, seed: int) -> Ints:
         """[places]: the weakest places of an image, then random ones. Places of equal slack are shuffled."""
@@ -88,26 +96,26 @@ class PatchAttackMeasures:
         random = np.random.default_rng([seed, 1]).permutation(rest)[: self._settings.random_places]
         return np.concatenate([chosen, random])
 
-    def _attack_places(self, siege: "_Siege", places: Ints, seeds: Sequence[int]) -> None:
+    def _attack_places(self, progress: "_Progress", places: Ints, seeds: Sequence[int]) -> None:
         """Attack the images that stand, each at one of its places, with one attack after the other."""
         corners = self._reach.places(places)[:, 0]
-        siege.tried[siege.standing()] += 1
+        progress.tried[progress.standing()] += 1
         for number, name in enumerate(self._runs):
-            standing = siege.standing()
+            standing = progress.standing()
             if not len(standing):
                 return
-            finds = self.attacker.attack(
-                siege.images.part(standing),
+            found_now = self.attacker.attack(
+                progress.images.part(standing),
                 corners[standing],
                 name,
                 steps=self._settings.steps,
                 queries=self._settings.queries,
                 seed=seeds[standing[0]] + 10 * number,
             )
-            siege.note(standing, finds, name, places, corners)
+            progress.note(standing, found_now, name, places, corners)
 
 
-class _Siege:
+class _Progress:
     """What has become of images so far.
 
     Args:
@@ -128,27 +136,27 @@ class _Siege:
         """Positions of the images that have not fallen."""
         return np.array([image for image, found in enumerate(self._found) if found is None], np.int64)
 
-    def note(self, standing: Ints, finds: Finds, attack: str, places: Ints, corners: Ints) -> None:
+    def note(self, standing: Ints, found_now: Found, attack: str, places: Ints, corners: Ints) -> None:
         """Add what an attack has found.
 
         Args:
             standing: the images that it saw.
-            finds: for each of these.
+            found_now: for each of these.
             attack: its name.
             places, corners: of all images.
         """
-        self._forwards[standing] += finds.forwards
-        self._unconfirmed[standing] += finds.unconfirmed
-        for number in np.flatnonzero(finds.becomes != NOBODY).tolist():
+        self._forwards[standing] += found_now.forwards
+        self._unconfirmed[standing] += found_now.unconfirmed
+        for number in np.flatnonzero(found_now.becomes != NOBODY).tolist():
             image = int(standing[number])
             top, left = corners[image].tolist()
             self._found[image] = {
-                "becomes": int(finds.becomes[number]),
+                "becomes": int(found_now.becomes[number]),
                 "top": top,
                 "left": left,
                 "place_slack": int(self._slack[image, places[image]]),
                 "attack": attack,
-                "patch": _png(finds.patches[number]),
+                "patch": _png(found_now.patches[number]),
             }
 
     def rows(self) -> list[dict[str, Any]]:

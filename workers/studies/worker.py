@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from smoothcert.manifests.errors import RequestError, RunError, ShardError
+from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import ShardReport, Step
@@ -68,7 +68,7 @@ class StudyWorker:
         images_per_batch = job.execution.images_per_batch or auto_images_per_batch(self._device)
         self._reader = PixelReader(job.images, job.preprocess, job.model.classes, images_per_batch, threads)
         self._compute = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (threads,))  # as the Certifier does
-        self._loading, self._turn = threading.Lock(), threading.Lock()
+        self._turn = threading.Lock()
         self._measures: Measures | None = None
 
     def work(self, task: PartTask) -> Generator[Step, None, None]:
@@ -77,21 +77,21 @@ class StudyWorker:
         Args:
             task: the part.
         Yields:
-            The number of images that are done, after every batch and while one takes long; then a report.
+            The number of images that are done, after every batch but the last and while one takes long; then a report.
         Raises:
             RequestError: the checkpoint is not the run's, or does not fit its network.
             ShardError: the tar cannot be read whole, or holds other images than the run.
         """
-        start, rows = time.monotonic(), list[dict[str, Any]]()
-        store = AnyStore(self._run.job.storage)
+        rows, store = list[dict[str, Any]](), AnyStore(self._run.job.storage)
         with naming(task.shard), self._turn:
-            measures = self._loaded()
+            start, measures = time.monotonic(), self._loaded()
             votes = _votes_of(self._run, task) if self._kind.needs_votes else {}
             with (
                 fetched(task.shard, store) as shard,
                 closing(self._reader.batches(shard, only=frozenset(task.images))) as batches,
             ):
-                for batch in batches:
+                batch = next(batches, None)
+                while batch is not None:
                     coming = self._compute.submit(self._rows, measures, batch, votes, task)
                     while not coming.done():
                         forwards = measures.forwards
@@ -101,7 +101,9 @@ class StudyWorker:
                             if measures.forwards > forwards:
                                 yield len(rows)
                     rows += coming.result()
-                    yield len(rows)
+                    batch = next(batches, None)
+                    if batch is not None:  # a part whose images are all done is published, whoever wants to stop
+                        yield len(rows)
             if len(rows) != len(task.images):
                 raise ShardError(f"it lacks {len(task.images) - len(rows)} of the images to measure; restore the tar")
         published = self._run.store.publish(self._run.url, task.file_name, self._encode(rows))
@@ -118,10 +120,9 @@ class StudyWorker:
         )
 
     def _loaded(self) -> Measures:
-        with self._loading:
-            if self._measures is None:
-                self._measures = self._compute.submit(self._load).result()
-            return self._measures
+        if self._measures is None:
+            self._measures = self._compute.submit(self._load).result()
+        return self._measures
 
     def _load(self) -> Measures:
         run, store = self._run, AnyStore(self._run.job.storage)
@@ -187,7 +188,7 @@ def _votes_of(run: Run, task: PartTask) -> dict[int, _Voted]:
     (file,) = read_published(run, ["index", "sha256", "votes"], [task.votes_file])
     there = file.rows.filter(file.rows["votes"].is_valid())
     if not len(there):
-        raise RunError(f"{run.url}/{task.votes_file} has no votes; choose other images")
+        return {}
     matrix = matrix_of(there["votes"]).astype(np.int64)
     return {
         index: _Voted(sha256, votes)

@@ -4,8 +4,10 @@ A network with tokens that can be dropped is an AblatedForward, any other an Abl
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.shown import Shown
@@ -36,3 +38,17 @@ def differentiable(
     if has_tokens(network):
         return AblatedForward(network, kinds, preprocess, keep_hidden=keep_hidden, every_row=every_row)
     return AblatedDense(network, kinds, preprocess)
+
+
+def logits_of(network: Differentiable, pixels_NCHW: Tensor, group: Any, *, recompute: bool) -> Tensor:
+    """[S, K] float32 logits of a group, for a gradient with respect to the pixels.
+
+    Args:
+        network: in evaluation mode.
+        pixels_NCHW: of the whole batch, 0 to 1.
+        group: of this batch.
+        recompute: compute activations again in the backward pass, so that memory must hold those of one group alone.
+    """
+    if recompute and pixels_NCHW.requires_grad:
+        return checkpoint(network, pixels_NCHW, group, use_reentrant=False, preserve_rng_state=False).float()
+    return network(pixels_NCHW, group).float()

@@ -92,7 +92,7 @@ def test_a_certified_image_that_falls_is_a_failure(run: Path, monkeypatch: pytes
     ("arguments", "line"),
     [
         (["--patch", "17"], "patch 17 x 17: must be 1 x 1 to 16 x 16"),
-        (["--patch", "4", "--limit", "3", "--set", "name=x"], "--set: changes a job file"),
+        (["--patch", "4", "--limit", "3", "--set", "name=x"], "--set name: would be another run"),
         (["--patch", "16", "--only", "certified"], "there are no certified images to choose from"),
         ([], "name one of --patch SIDE"),
     ],

@@ -65,17 +65,19 @@ def test_the_card_has_the_keys_of_robustbench(job: Path) -> None:
         "eps": "8/255",
         "number_forward_passes": 1,
         "clean_acc": f"{100 * right / 15:.2f}",
-        "autoattack_acc": f"{100 * robust / 15:.2f}",
+        "external": f"{100 * robust / 15:.2f}",
     }
     assert value["certified"] == []
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_another_attack_is_another_key_and_l2_is_no_part_of_255(job: Path) -> None:
-    card = answer(job, "--norm", "l2", "--eps", "0.123", "--attack", "pgd", "--steps", 2)["robustbench"]
-    assert (card["threat_model"], card["eps"]) == ("L2", "0.123")
-    assert "pgd_acc" in card
-    assert "autoattack_acc" not in card
+@pytest.mark.parametrize(
+    ("norm", "eps", "threat", "text"),
+    [("l2", "2", "L2", "2"), ("linf", "0.001", "Linf", "0.001"), ("linf", "1/3", "Linf", "85/255")],
+)
+def test_eps_is_written_as_papers_do(norm: str, eps: str, threat: str, text: str, job: Path) -> None:
+    card = answer(job, "--norm", norm, "--eps", eps, "--attack", "fgsm", "--limit", 1)["robustbench"]
+    assert (card["threat_model"], card["eps"]) == (threat, text)
 
 
 def test_people_read_a_table(job: Path) -> None:

@@ -42,10 +42,29 @@ def test_a_job_file_begins_its_run(tmp_path: Path) -> None:
     assert run_to_study(str(job), ["ablation.size=5"]).record == run.record
 
 
+def test_who_computes_is_what_the_user_says_now(tmp_path: Path) -> None:
+    """It is no part of a run's identity."""
+    jobs.write_shards(tmp_path)
+    job = jobs.write_job(tmp_path)
+    run = run_to_study(str(job))
+    assert run.job.execution.images_per_batch is None
+    for target in (str(job), run.url):
+        now = run_to_study(target, ["execution.images_per_batch=3", "execution.actors=2"])
+        assert (now.run_id, now.job.execution.images_per_batch, now.job.execution.actors) == (run.run_id, 3, 2)
+
+
+def test_an_attack_with_patches_begins_no_run(tmp_path: Path) -> None:
+    jobs.write_shards(tmp_path)
+    with pytest.raises(RequestError, match=r"its run .* does not exist; run `smoothcert certify"):
+        run_to_study(str(jobs.write_job(tmp_path)), begins=False)
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("target", "overrides", "line"),
     [
-        ("RUN", ["name=x"], "--set: changes a job file"),
+        ("RUN", ["ablation.size=3"], "--set ablation: would be another run; name a job file"),
+        ("RUN", ["execution.actors=many"], "--set: actors: 'many'"),
         ("nowhere", [], "nowhere"),
         ("EMPTY", [], "no run here"),
         ("SUITE", [], "is a suite; name a job file, or the folder of one run"),

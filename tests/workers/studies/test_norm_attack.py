@@ -87,8 +87,11 @@ def test_what_is_wrong_before_is_not_robust(loader, studied):
 def test_a_change_beyond_the_ball_does_not_count(loader, studied, monkeypatch):
     """Whatever a library returns."""
     measures = NormAttackMeasures(NormAttack(eps=EPS, attack="apgd"), loader)
-    monkeypatch.setattr(type(measures._attacked), "apgd", lambda _, inputs, classes, **rest: 1 - inputs)
-    assert all(row["robust"] for row in measures.measure(studied)[2:])
+    for broken in (lambda inputs: 1 - inputs, lambda inputs: inputs * float("nan"), lambda inputs: inputs - 2 * EPS):
+        monkeypatch.setattr(
+            type(measures._attacked), "apgd", lambda _, inputs, *__, broken=broken, **___: broken(inputs)
+        )
+        assert all(row["robust"] for row in measures.measure(studied)[2:])
 
 
 def test_the_same_images_give_the_same_rows(loader, studied):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.studies import PatchAttack
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.rules import Ballots, slack_everywhere
@@ -84,9 +85,18 @@ def test_forward_passes_are_counted(loader, studied):
     assert measures.forwards == sum(row["forwards"] for row in rows)
 
 
-def test_without_steps_and_queries_nothing_is_tried(loader, studied):
-    settings = PatchAttack(height=8, width=6, steps=0, queries=0)
-    assert not any(row["fell"] or row["forwards"] for row in rows_of(loader, studied, settings))
+def test_with_two_classes_dlr_is_left_out(tmp_path):
+    """It compares three logits."""
+    (tmp_path / "tars").mkdir()
+    jobs.write_weights(tmp_path / "weights.pt", classes=2)
+    model = {"architecture": "vit_tiny_patch16_224", "options": jobs.OPTIONS, "checkpoint": "weights.pt", "classes": 2}
+    two = Loader(load_job(jobs.write_job(tmp_path, model=model)), tmp_path / "weights.pt", None, CPU)
+    some = images(3)
+    some = some._replace(votes=two.voter().votes(some.pixels).classes.numpy())
+    rows = rows_of(two, some, SETTINGS.model_copy(update={"queries": 0}))
+    assert all(row["forwards"] <= 3 * (SETTINGS.steps + 1) for row in rows)
+    with pytest.raises(RequestError, match="--loss dlr: needs 3 classes; use ce"):
+        PatchAttackMeasures(SETTINGS.model_copy(update={"losses": ("dlr",)}), two)
 
 
 def test_every_value_has_its_column(loader, studied):

@@ -127,5 +127,5 @@ def test_long_work_beats_as_long_as_it_makes_progress(
     worker, task = worker_of(run, [0, 1], shard=0)
     *beats, report = worker.work(task)
     assert beats.count(0) >= 3
-    assert beats[-1] == 2
+    assert set(beats) == {0}  # the last batch is published, not announced
     assert report.rows == 2
