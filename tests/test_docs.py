@@ -52,7 +52,14 @@ def test_tables_name_the_shipped_checkpoint(page: Path) -> None:
 def test_pages_with_figures_of_the_checkpoint_are_known() -> None:
     """The rule above is asked of the pages that have such figures."""
     named = {page.name for page in PAGES for section in sections(page) if HASH.search(section)}
-    assert named == {"certificates.md", "compare.md", "report.md", "results.md", "cifar10_vit_p4_column4.md"}
+    assert named == {
+        "certificates.md",
+        "compare.md",
+        "report.md",
+        "results.md",
+        "robustness.md",
+        "cifar10_vit_p4_column4.md",
+    }
 
 
 @by_table
