@@ -128,7 +128,7 @@ RunFolder = Annotated[
 
 Target = Annotated[
     str,
-    typer.Argument(metavar="RUN|JOB", help="Folder of a run, or a job file, whose run it is.", show_default=False),
+    typer.Argument(metavar="RUN|JOB", help="Folder of a run, or a job file.", show_default=False),
 ]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the draw of the images, and of all else that is random.")
@@ -518,10 +518,12 @@ def attack(
     loss: Annotated[
         list[Loss] | None, typer.Option(help="With --patch: losses of APGD; repeatable; default: both.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=0, help="Steps of APGD or PGD; default: 30, or 100.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=0, help="Steps of APGD or PGD; default: 30 (--patch), 100 (--norm).")
+    ] = None,
     restarts: Annotated[int | None, typer.Option(min=1, help="Runs of APGD from other starts; default: 1.")] = None,
     queries: Annotated[
-        int | None, typer.Option(min=0, help="Queries of Square; default: 100 a place, or 5000.")
+        int | None, typer.Option(min=0, help="Queries of Square; default: 100 a place (--patch), 5000 (--norm).")
     ] = None,
     overrides: Overrides = None,
     storage: StorageSettings = None,

@@ -37,15 +37,26 @@ def rows_of(folder: Path) -> list[dict[str, object]]:
     return rows
 
 
+COMMANDS = {
+    "attack": ("attack", *ATTACK),
+    "attack-norm": ("attack", "--norm", "linf", "--eps", "8/255", "--steps", 3, "--queries", 3),
+    "sensitivity": ("sensitivity", "--limit", 15),
+    "amplify": ("amplify", "--limit", 15),
+}
+
+
 @pytest.mark.timeout(280)
-def test_a_killed_attack_continues_with_equal_rows(tmp_path: Path, ray_here: object) -> None:
+@pytest.mark.parametrize(
+    "name", [name if name == "attack" else pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS]
+)
+def test_a_killed_study_continues_with_equal_rows(name: str, tmp_path: Path, ray_here: object) -> None:
     """The driver is killed as soon as a part is published; the parts that are there stay."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    command, *options = map(str, COMMANDS[name])
     with actors_here():
-        assert smoothcert("attack", finished_job(whole), *ATTACK).exit_code == 0
-    job = finished_job(killed)
-    command = [sys.executable, "-m", "smoothcert", "attack", str(job), *map(str, ATTACK)]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert smoothcert(command, finished_job(whole), *options).exit_code == 0
+    arguments = [sys.executable, "-m", "smoothcert", command, str(finished_job(killed)), *options]
+    driver = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while not (there := list((killed / "runs").glob("*/studies/*/rows/*.parquet"))):
         assert time.monotonic() < deadline
@@ -54,11 +65,12 @@ def test_a_killed_attack_continues_with_equal_rows(tmp_path: Path, ray_here: obj
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     before = {path: path.stat().st_mtime_ns for path in there}
-    again = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    again = subprocess.run([*arguments, "--json"], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["attacked"] == 15
+    assert json.loads(again.stdout)["complete"]
     assert {path: path.stat().st_mtime_ns for path in there} == before
     assert rows_of(killed) == rows_of(whole)
+    assert len(rows_of(killed)) == 15
 
 
 @pytest.mark.usefixtures("in_process")
