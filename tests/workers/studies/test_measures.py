@@ -10,7 +10,10 @@ from smoothcert.workers.studies.worker import COLUMNS
 from tests.helpers import jobs
 from tests.helpers.studied import CPU, images
 
-LEAST = {"patch-attack": {"height": 2, "width": 2}, "norm-attack": {"eps": 0.1}}
+LEAST = {
+    "patch-attack": {"height": 2, "width": 2, "steps": 2, "queries": 2},
+    "norm-attack": {"eps": 0.1, "steps": 2, "queries": 2},
+}
 
 
 @pytest.fixture
