@@ -185,7 +185,7 @@ def brackets_of(run: Run, attacks: Mapping[Size, Sequence[StoredStudy]]) -> dict
     if not counts:
         return {}
     job, crop = run.job, run.job.preprocess.crop
-    ablations, rule = ablations_of(job.ablation, crop, crop), next(iter(family_of(job.ablation).rules.values()))
+    ablations, rule = ablations_of(job.ablation, crop, crop), family_of(job.ablation).default_rule
     labelled = job.images.label is not None
     images = 0
     for file in read_published(run, ["shard", "index", "label", "prediction", "votes"]):

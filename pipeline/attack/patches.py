@@ -123,9 +123,7 @@ def attack_with_patches(
     if only is None:
         raise RequestError("--only: name which images to attack")
     plan = plan_study(run, settings, choice, lambda: voted_images(run, patch, only), allow_code=allow_code)
-    failures = conduct(plan, console)
-    rows = plan.study.rows() if plan.study.published() else None
-    return _answer(plan.study, rows, failures)
+    return _answer(plan.study, *conduct(plan, console))
 
 
 def _answer(study: StoredStudy, rows: pa.Table | None, failures: list[str]) -> PatchAnswer:

@@ -134,11 +134,9 @@ def attack_whole_images(
 ) -> NormAnswer:
     """Attack whole images of a run's tars, or continue to; arguments and errors as for `attack_with_patches`."""
     plan = plan_study(run, settings, choice, lambda: all_images(run), allow_code=allow_code)
-    failures = conduct(plan, console)
-    study = plan.study
-    if not study.published():
+    study, (rows, failures) = plan.study, conduct(plan, console)
+    if rows is None:
         return NormAnswer(study, 0, 0, 0, {}, 0, {}, failures)
-    rows = study.rows()
     return NormAnswer(
         study=study,
         images=len(rows),

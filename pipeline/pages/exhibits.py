@@ -72,7 +72,7 @@ def exhibits_of(rows: pa.Table, run: Run, patches: Sequence[tuple[int, int]]) ->
         return []
     job = run.job
     ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-    exact = next(iter(family_of(job.ablation).rules.values()))
+    exact = family_of(job.ablation).default_rule
     votes, margins = matrix_of(rows["votes"]), matrix_of(rows["margins"])
     exhibits = []
     listed = rows.select(["shard", "key", "label", "prediction", "max_certified_patch"]).to_pylist()

@@ -119,7 +119,7 @@ def sample_figures(rows: pa.Table, job: Job, side: int, *, seed: int, of_class: 
         seed, of_class: how the sample was drawn; repeated in the answer.
     """
     crop, family = job.preprocess.crop, family_of(job.ablation)
-    rule = next(iter(family.rules.values()))
+    rule = family.default_rule
     ablations = ablations_of(job.ablation, crop, crop)
     ballots = Ballots.of(matrix_of(rows["votes"]), classes=job.model.classes)
     right = np.ones(len(rows), bool)

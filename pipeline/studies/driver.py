@@ -5,7 +5,9 @@ Not covered: which images (selection.py); the answer (one room per kind).
 
 import random
 from functools import partial
+from typing import NamedTuple
 
+import pyarrow as pa
 from rich.console import Console
 
 from smoothcert.pipeline.console.looks import number_of, say
@@ -14,17 +16,33 @@ from smoothcert.pipeline.fleet.progress import progress_of
 from smoothcert.pipeline.studies.plan import StudyPlan
 
 
-def conduct(plan: StudyPlan, console: Console) -> list[str]:
-    """Measure the images that are missing.
+class Conducted(NamedTuple):
+    """What there is of a study.
+
+    Attributes:
+        rows: of the published parts; None if there are none.
+        failures: why parts are missing, a line each; none if the study is complete.
+    """
+
+    rows: pa.Table | None
+    failures: list[str]
+
+
+def conduct(plan: StudyPlan, console: Console) -> Conducted:
+    """Measure the images that are missing, and read all rows.
 
     Args:
         plan: the study.
         console: where to say how it goes.
-    Returns:
-        Why parts are missing, a line each; none if the study is complete.
     Raises:
         RequestError, RunError: the work cannot begin, or cannot continue.
     """
+    failures = _finish(plan, console)
+    return Conducted(plan.study.rows() if plan.study.published() else None, failures)
+
+
+def _finish(plan: StudyPlan, console: Console) -> list[str]:
+    """Measure the images that are missing; why parts are missing still."""
     study = plan.study
     images = sum(len(task.images) for task in study.tasks)
     left = sum(len(task.images) for task in plan.todo)

@@ -97,7 +97,7 @@ def voted_images(run: Run, patch: tuple[int, int], only: Only) -> Candidates:
         missing = number_of(len(run.missing()), "shard")
         raise RequestError(f"{run.url}: the run is not complete ({missing} missing); finish it first")
     job, crop = run.job, run.job.preprocess.crop
-    ablations, rule = ablations_of(job.ablation, crop, crop), next(iter(family_of(job.ablation).rules.values()))
+    ablations, rule = ablations_of(job.ablation, crop, crop), family_of(job.ablation).default_rule
     ablations.reach(Threat(*patch))  # refuses a patch that is too large
     for task, file in zip(run.tasks, read_published(run, ["index", "votes"]), strict=True):
         rows = file.rows.filter(file.rows["votes"].is_valid())

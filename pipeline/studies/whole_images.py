@@ -81,8 +81,7 @@ def measure(
         RequestError, RunError: the study cannot begin, or cannot continue.
     """
     plan = plan_study(run, settings, choice, lambda: all_images(run), allow_code=allow_code)
-    failures = conduct(plan, console)
-    rows = plan.study.rows() if plan.study.published() else None
+    rows, failures = conduct(plan, console)
     return Measured(plan.study, kind.figures_of(rows), failures)
 
 

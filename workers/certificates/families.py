@@ -51,6 +51,11 @@ class RuleFamily:
     rules: Mapping[str, Rule]
 
     @property
+    def default_rule(self) -> Rule:
+        """The first rule: the tight one, which the stored columns follow, too."""
+        return next(iter(self.rules.values()))
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns."""
         return tuple(field.name for record in (self.predicted, self.certified) for field in fields(record))

@@ -1,4 +1,4 @@
-"""What a kind of study does with images; each kind has a file of its own.
+"""What a kind of study does with images; each kind has a file of its own name in this room.
 
     settings of a kind (manifests/studies.py) -> `kind_of` -> Measures, with the run's network loaded
 
@@ -100,14 +100,6 @@ class Kind(NamedTuple):
     measures: Callable[[Any, Loader], Measures]
 
 
-_HOMES = {
-    "patch-attack": "patch_attack",
-    "norm-attack": "norm_attack",
-    "sensitivity": "sensitivity",
-    "amplification": "amplification",
-}
-
-
 def kind_of(settings: Study) -> Kind:
     """The kind that settings belong to."""
     return _kind(settings.kind)
@@ -119,5 +111,5 @@ def columns_of(kind: type[Study]) -> pa.Schema:
 
 
 def _kind(name: str) -> Kind:
-    kind: Kind = import_module(f"smoothcert.workers.studies.{_HOMES[name]}").KIND
+    kind: Kind = import_module(f"smoothcert.workers.studies.{name.replace('-', '_')}").KIND
     return kind

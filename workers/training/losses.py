@@ -6,6 +6,7 @@ from group to group (learner.py).
     S images    C channels    H, W height and width    K classes
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ class Scored(NamedTuple):
     logits: Tensor
 
 
-class Loss:
+class Loss(ABC):
     """A loss.
 
     Attributes:
@@ -56,6 +57,7 @@ class Loss:
 
     trained: Sequence[Parameter] = ()
 
+    @abstractmethod
     def __call__(self, together: Together, epochs: float) -> Scored:
         """Compute the loss.
 
@@ -63,16 +65,15 @@ class Loss:
             together: the images.
             epochs: done so far, which may be a fraction.
         """
-        raise NotImplementedError
 
-    def step(self) -> None:
+    def step(self) -> None:  # noqa: B027  most losses have nothing to update
         """Update `trained`; their gradients are those of the mean loss of all processes."""
 
     def state(self) -> dict[str, Any] | None:
         """All that the next step depends on, besides the network."""
         return None
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027  nor a state
         """Continue from what `state` returned."""
 
 
