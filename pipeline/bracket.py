@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 from smoothcert.manifests.studies import PatchAttack
 from smoothcert.pipeline.console.looks import number_of, percent
 from smoothcert.pipeline.statistics import share_interval
-from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.certificates.families import family_of
-from smoothcert.workers.certificates.rules import Ballots
+from smoothcert.workers.runs.job_rules import JobRules
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
-from smoothcert.workers.runs.votes_table import matrix_of, numbers_of
+from smoothcert.workers.runs.votes_table import numbers_of
 from smoothcert.workers.studies.study import StoredStudy, studies_of
 
 Bools = NDArray[np.bool_]
@@ -184,21 +182,19 @@ def brackets_of(run: Run, attacks: Mapping[Size, Sequence[StoredStudy]]) -> dict
     counts = [_Count(patch, studies) for patch, studies in attacks.items()]
     if not counts:
         return {}
-    job, crop = run.job, run.job.preprocess.crop
-    ablations, rule = ablations_of(job.ablation, crop, crop), family_of(job.ablation).default_rule
-    labelled = job.images.label is not None
+    rules, labelled = JobRules(run.job), run.job.images.label is not None
     images = 0
     for file in read_published(run, ["shard", "index", "label", "prediction", "votes"]):
         images += len(file.rows)
         rows = file.rows.filter(file.rows["votes"].is_valid())
         if not len(rows):
             continue
-        ballots = Ballots.of(matrix_of(rows["votes"]), classes=job.model.classes)
+        ballots = rules.count(rows)
         right = np.ones(len(rows), bool)
         if labelled:
             right = numbers_of(rows["label"]) == numbers_of(rows["prediction"])
         for count in counts:
-            count.add(rows, right, rule(ballots, ablations, Threat(*count.patch)).certified)
+            count.add(rows, right, rules.answer(ballots, Threat(*count.patch)).certified)
     return {count.patch: count.bracket(labelled, images) for count in counts}
 
 

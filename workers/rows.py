@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.workers.certificates.families import Record, RuleFamily
+from smoothcert.workers.certificates.cast import Cast
+from smoothcert.workers.certificates.family import Record, RuleFamily
 from smoothcert.workers.runs.votes_table import Row
 from smoothcert.workers.tars.pixels import DecodedSample
 from smoothcert.workers.votes.job_voter import ImageVotes
-
-Votes = NDArray[np.uint16]
 
 
 def row_of(shard: str, sample: DecodedSample) -> Row:
@@ -46,31 +45,31 @@ def with_votes(row: Row, votes: ImageVotes, place: int) -> Row:
     return replace(row, clean_prediction=int(clean_class), clean_margin=float(clean_margin))
 
 
-def with_certificates(rows: Sequence[Row], family: RuleFamily, certify: Callable[[Votes], Any]) -> list[Row]:
+def with_certificates(rows: Sequence[Row], family: RuleFamily, certify: Callable[[Cast], Any]) -> list[Row]:
     """The rows; those with votes get predictions and certificates.
 
     Args:
         rows: of a shard.
         family: names the columns.
-        certify: computes the columns, [images] each, from votes [images, ablations].
+        certify: computes the columns, [images] each, from votes.
     """
     done = list(rows)
-    votes = _votes_by_position(rows)
-    if votes:
-        certificates = certify(np.stack(list(votes.values())))
-        for place, position in enumerate(votes):
+    voted = _voted(rows)
+    if voted:
+        certificates = certify(_cast_of([rows[position] for position in voted]))
+        for place, position in enumerate(voted):
             predicted = _record_at(place, family.predicted, certificates)
             certified = _record_at(place, family.certified, certificates)
             done[position] = replace(rows[position], predicted=predicted, certified=certified)
     return done
 
 
-def predictions(rows: Sequence[Row], predict: Callable[[Votes], NDArray[np.int32]]) -> NDArray[np.int64]:
-    """[rows]: the prediction of each row, -1 without votes; `predict` takes votes [images, ablations]."""
-    votes = _votes_by_position(rows)
+def predictions(rows: Sequence[Row], predict: Callable[[Cast], NDArray[np.int32]]) -> NDArray[np.int64]:
+    """[rows]: the prediction of each row, -1 without votes."""
+    voted = _voted(rows)
     found = np.full(len(rows), -1)
-    if votes:
-        found[list(votes)] = predict(np.stack(list(votes.values())))
+    if voted:
+        found[voted] = predict(_cast_of([rows[position] for position in voted]))
     return found
 
 
@@ -79,10 +78,29 @@ def numbers(values: Iterable[int | None]) -> NDArray[np.int64]:
     return np.array([-1 if value is None else value for value in values], np.int64)
 
 
-def _votes_by_position(rows: Sequence[Row]) -> dict[int, Votes]:
-    return {position: row.votes for position, row in enumerate(rows) if row.votes is not None}
+def _voted(rows: Sequence[Row]) -> list[int]:
+    """The positions of rows with votes."""
+    return [position for position, row in enumerate(rows) if row.votes is not None]
+
+
+def _cast_of(rows: Sequence[Row]) -> Cast:
+    """The votes of rows that have some."""
+    clean = numbers(row.clean_prediction for row in rows)
+    clean_margins = np.array([np.nan if row.clean_margin is None else row.clean_margin for row in rows], np.float32)
+    return Cast(
+        np.stack([row.votes for row in rows if row.votes is not None]),
+        np.stack([row.margins for row in rows if row.margins is not None]),
+        numbers(row.label for row in rows),
+        clean,
+        clean_margins,
+    )
 
 
 def _record_at(place: int, record: type[Any], columns: Any) -> Record:
     """The columns of one image, as a record."""
-    return record(**{field.name: int(getattr(columns, field.name)[place]) for field in fields(record)})
+    return record(**{field.name: _value_at(place, getattr(columns, field.name)) for field in fields(record)})
+
+
+def _value_at(place: int, column: NDArray[Any] | None) -> int | bool | None:
+    """A plain number or truth value; None if the column is unknown."""
+    return None if column is None else column[place].item()

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 
 from smoothcert.manifests.arguments import number
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.rules import Certificate
 from smoothcert.pipeline.compare.attacks import AttackedChange, attacked_in_both
 from smoothcert.pipeline.compare.comparable import IncomparableError, differing_keys, reasons_against
 from smoothcert.pipeline.compare.measures import Bools, Certified
@@ -210,8 +211,8 @@ def _measures(base: Run, new: Run, patches: Patch | Sequence[Patch]) -> list[Cer
     for height, width in sizes:
         if not (min(height, width) >= 1 and max(height, width) <= largest):
             raise RequestError(f"--patch {height}x{width}: must be 1x1 to {largest}x{largest}, the image")
-    in_new = family_of(new.job.ablation).rules
-    rules = [rule for rule in family_of(base.job.ablation).rules if rule in in_new]
+    in_new = family_of(new.job.ablation).rules[Certificate.recovery]
+    rules = [rule for rule in family_of(base.job.ablation).rules[Certificate.recovery] if rule in in_new]
     return [Certified(height, width, rule) for height, width in dict.fromkeys(sizes) for rule in rules]
 
 

@@ -18,13 +18,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from smoothcert.manifests.job import Job
-from smoothcert.manifests.rules import RuleName
-from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.manifests.rules import Claim, RuleName
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.certificates.majority import LARGEST_SQUARES
-from smoothcert.workers.certificates.rules import Answer, Ballots
-from smoothcert.workers.runs.votes_table import ABSENT, matrix_of, numbers_of, spread
+from smoothcert.workers.certificates.rules import Answer
+from smoothcert.workers.runs.job_rules import JobRules
+from smoothcert.workers.runs.votes_table import ABSENT, numbers_of, spread
 
 Bools = NDArray[np.bool_]
 
@@ -72,10 +71,18 @@ class Rows:
         return np.asarray(pc.is_valid(self.table["votes"]))
 
     @cached_property
-    def ballots(self) -> Ballots:
+    def rules(self) -> JobRules:
+        return JobRules(self.job)
+
+    @cached_property
+    def ballots(self) -> Any:
         """Of the rows that have votes."""
-        votes = self.table["votes"].filter(pa.array(self.voted))
-        return Ballots.of(matrix_of(votes), classes=self.job.model.classes)
+        return self.rules.count(self.table.filter(pa.array(self.voted)))
+
+    def answer(self, ballots: Any, measure: Certified) -> Answer:
+        """The rule's answer for some of the ballots."""
+        threat = Threat(measure.height, measure.width)
+        return self.rules.answer(ballots, threat, Claim(rule=RuleName(measure.rule)))
 
 
 def certified_in(rows: Rows, measure: Certified) -> Bools:
@@ -88,14 +95,8 @@ def certified_in(rows: Rows, measure: Certified) -> Bools:
         square: Bools = largest >= measure.height
         return square
     certified = np.zeros(len(rows.table), bool)
-    certified[rows.voted] = answer_for(rows.ballots, rows.job, measure).certified
+    certified[rows.voted] = rows.answer(rows.ballots, measure).certified
     return certified
-
-
-def answer_for(ballots: Ballots, job: Job, measure: Certified) -> Answer:
-    """The rule's answer."""
-    ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-    return family_of(job.ablation).rules[measure.rule](ballots, ablations, Threat(measure.height, measure.width))
 
 
 def slack_and_place(rows: Rows, which: Bools, measure: Certified) -> dict[str, Any]:
@@ -107,6 +108,6 @@ def slack_and_place(rows: Rows, which: Bools, measure: Certified) -> dict[str, A
         measure: patch and rule.
     """
     voted = rows.voted[which]
-    answer = answer_for(rows.ballots.of_images(np.flatnonzero(which[rows.voted])), rows.job, measure)
+    answer = rows.answer(rows.ballots.of_images(np.flatnonzero(which[rows.voted])), measure)
     values = {"slack": answer.slack, "top": answer.places[:, 0, 0], "left": answer.places[:, 0, 1]}
     return {name: spread(pa.array(array.astype(np.int32)), voted) for name, array in values.items()}

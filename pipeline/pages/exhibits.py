@@ -11,10 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from smoothcert.pipeline.pages.pictures import Box
-from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.certificates.families import family_of
-from smoothcert.workers.certificates.rules import Ballots, slack_if_touched
+from smoothcert.workers.certificates.rules import slack_if_touched
+from smoothcert.workers.runs.job_rules import JobRules
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.votes_table import matrix_of
 
@@ -70,16 +69,14 @@ def exhibits_of(rows: pa.Table, run: Run, patches: Sequence[tuple[int, int]]) ->
     """
     if not len(rows):
         return []
-    job = run.job
-    ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-    exact = family_of(job.ablation).default_rule
+    rules = JobRules(run.job)
     votes, margins = matrix_of(rows["votes"]), matrix_of(rows["margins"])
     exhibits = []
     listed = rows.select(["shard", "key", "label", "prediction", "max_certified_patch"]).to_pylist()
     for place, (row, (height, width)) in enumerate(zip(listed, patches, strict=True)):
-        ballots = Ballots.of(votes[place : place + 1], classes=job.model.classes)
-        top, left = exact(ballots, ablations, Threat(height, width)).places[0, 0].tolist()
-        slack, rival = slack_if_touched(ballots, ablations.touched_at(height, width, top, left))
+        ballots = rules.count(rows.slice(place, 1))
+        top, left = rules.answer(ballots, Threat(height, width)).places[0, 0].tolist()
+        slack, rival = slack_if_touched(ballots, rules.ablations.touched_at(height, width, top, left))
         exhibits.append(
             Exhibit(
                 shard=row["shard"],
@@ -95,7 +92,7 @@ def exhibits_of(rows: pa.Table, run: Run, patches: Sequence[tuple[int, int]]) ->
                 left=left,
                 slack=int(slack[0]),
                 becomes=int(rival[0]),
-                is_grid=job.ablation.kind == "block",
+                is_grid=run.job.ablation.kind == "block",
             )
         )
     return exhibits

@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from smoothcert.manifests.arguments import number, several, whole_number
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Job
+from smoothcert.manifests.rules import Certificate, Claim, RuleName
 from smoothcert.pipeline.bracket import Bracket, Size, brackets_of, patch_attacks_of
 from smoothcert.workers.ablations.kinds import Ablations, ablations_of
 from smoothcert.workers.ablations.threats import Patch, Threat, rectangles
 from smoothcert.workers.certificates.families import family_of
-from smoothcert.workers.certificates.rules import Answer, Ballots
+from smoothcert.workers.certificates.rules import Answer
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, run_of
-from smoothcert.workers.runs.votes_table import ABSENT, matrix_of, numbers_of
+from smoothcert.workers.runs.votes_table import ABSENT, cast_of, matrix_of, numbers_of
 
 _COLUMNS = ["key", "shard", "label", "votes", "margins"]
 
@@ -54,7 +55,7 @@ class Question(NamedTuple):
 
     def is_attacked(self, job: Job) -> bool:
         """Whether attacks on a run ask the same: one patch, against all votes, by the exact rule."""
-        exact = next(iter(family_of(job.ablation).rules))
+        exact = family_of(job.ablation).rules[Certificate.recovery][0]
         return self[2:] == (1, job.ablation.stride, 0.0, exact)
 
 
@@ -127,7 +128,8 @@ def questions_of(
         RequestError: no patch, a patch that does not fit, a stride or a rule for which the votes have no answer, or a
             value that is no number.
     """
-    crop, own, known = job.preprocess.crop, job.ablation.stride, [*map(str, family_of(job.ablation).rules)]
+    crop, own = job.preprocess.crop, job.ablation.stride
+    known = [*map(str, family_of(job.ablation).rules[Certificate.recovery])]
     sizes = rectangles(patches) or rectangles(job.patches)
     whole_counts = [whole_number("--patches", count) for count in several(counts)]
     whole_strides = [whole_number("--stride", stride) for stride in several(strides)]
@@ -308,18 +310,18 @@ def _brackets(run: Run, questions: Sequence[Question]) -> dict[Size, Bracket]:
 def _answer_all(
     job: Job, strides: Mapping[int, tuple[Ablations, Ints]], voted: pa.Table, results: Sequence[Result]
 ) -> Iterator[tuple[Result, Answered]]:
-    rules = family_of(job.ablation).rules
-    votes, margins = matrix_of(voted["votes"]), matrix_of(voted["margins"])
+    family, cast = family_of(job.ablation), cast_of(voted)
     label = None if job.images.label is None else numbers_of(voted["label"])
-    ballots: dict[tuple[int, float], Ballots] = {}
+    ballots: dict[tuple[int, float], Any] = {}
     for result in results:
         question = result.question
         coarse, chosen = strides[question.stride]
         kind = question.stride, question.tolerance
         if kind not in ballots:
-            # A margin of NaN is fragile, too.
-            fragile = ~(margins[:, chosen].astype(float) >= question.tolerance) if question.tolerance else None
-            ballots[kind] = Ballots.of(votes[:, chosen], classes=job.model.classes, fragile=fragile)
+            ballots[kind] = family.ballots(
+                cast.by(chosen), coarse, classes=job.model.classes, tolerance=question.tolerance
+            )
         counted = ballots[kind]
-        found = rules[question.rule](counted, coarse, Threat(question.height, question.width, question.patches))
-        yield result, Answered(found, counted.tally.prediction, label)
+        rule = family.rule(Claim(rule=RuleName(question.rule)))
+        found = rule(counted, coarse, Threat(question.height, question.width, question.patches))
+        yield result, Answered(found, counted.prediction, label)

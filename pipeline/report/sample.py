@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.report.figures import Share
-from smoothcert.workers.ablations.kinds import Ablations, ablations_of
+from smoothcert.workers.ablations.kinds import Ablations
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.certificates.rules import Ballots, slack_everywhere
+from smoothcert.workers.runs.job_rules import JobRules
 from smoothcert.workers.runs.published import PublishedFile
-from smoothcert.workers.runs.votes_table import matrix_of
 
 GRID = 8
 """Heights, and widths, of the map of rectangles."""
@@ -118,23 +117,21 @@ def sample_figures(rows: pa.Table, job: Job, side: int, *, seed: int, of_class: 
         side: of the square patch of the atlas.
         seed, of_class: how the sample was drawn; repeated in the answer.
     """
-    crop, family = job.preprocess.crop, family_of(job.ablation)
-    rule = family.default_rule
-    ablations = ablations_of(job.ablation, crop, crop)
-    ballots = Ballots.of(matrix_of(rows["votes"]), classes=job.model.classes)
+    crop, rules = job.preprocess.crop, JobRules(job)
+    ballots = rules.count(rows)
     right = np.ones(len(rows), bool)
     if job.images.label is not None:
         right = np.asarray(pc.fill_null(pc.equal(rows["label"], rows["prediction"]), False))
 
     def certified(threat: Threat) -> tuple[int, bool]:
-        answer = rule(ballots, ablations, threat)
+        answer = rules.answer(ballots, threat)
         return int((answer.certified & right).sum()), answer.is_bound
 
     lengths = _lengths(crop, GRID)
     rectangles = np.array([[certified(Threat(h, w))[0] for w in lengths] for h in lengths]) / len(rows)
     sides = tuple(length for length in lengths if length <= crop // 2) or lengths[:1]
     two = [certified(Threat(length, length, 2)) for length in sides]
-    tops, lefts, atlas = _atlas(ballots, ablations, side)
+    tops, lefts, atlas = _atlas(ballots, rules.ablations, side)
     return SampleFigures(
         images=len(rows),
         seed=seed,

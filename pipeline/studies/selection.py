@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.console.looks import number_of
-from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.certificates.families import family_of
-from smoothcert.workers.certificates.rules import Ballots
+from smoothcert.workers.runs.job_rules import JobRules
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import ShardTask
-from smoothcert.workers.runs.votes_table import matrix_of
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.tars.fetched import naming
 from smoothcert.workers.tars.tar_headers import read_tar
@@ -96,15 +93,13 @@ def voted_images(run: Run, patch: tuple[int, int], only: Only) -> Candidates:
     if not run.complete():
         missing = number_of(len(run.missing()), "shard")
         raise RequestError(f"{run.url}: the run is not complete ({missing} missing); finish it first")
-    job, crop = run.job, run.job.preprocess.crop
-    ablations, rule = ablations_of(job.ablation, crop, crop), family_of(job.ablation).default_rule
-    ablations.reach(Threat(*patch))  # refuses a patch that is too large
+    rules = JobRules(run.job)
+    rules.ablations.reach(Threat(*patch))  # refuses a patch that is too large
     for task, file in zip(run.tasks, read_published(run, ["index", "votes"]), strict=True):
         rows = file.rows.filter(file.rows["votes"].is_valid())
         there = rows["index"].to_numpy().astype(np.int64)
         if only is not Only.all and len(rows):
-            ballots = Ballots.of(matrix_of(rows["votes"]), classes=job.model.classes)
-            certified = rule(ballots, ablations, Threat(*patch)).certified
+            certified = rules.answer(rules.count(rows), Threat(*patch)).certified
             there = there[certified if only is Only.certified else ~certified]
         yield task.index, there
 

@@ -70,7 +70,7 @@ def test_rows_with_votes_get_their_own_certificates():
     lost = row_of("s.tar", SAMPLE)
     voted = [with_votes(lost, votes_of(clean=False), place) for place in range(3)]
     rows = [lost, voted[0], lost, lost, voted[1], voted[2]]
-    done = with_certificates(rows, MAJORITY, lambda votes: certify(votes, ABLATIONS, classes=3))
+    done = with_certificates(rows, MAJORITY, lambda cast: certify(cast.votes, ABLATIONS, classes=3))
     assert [row.predicted for row in done] == [
         None,
         Prediction(1, 3, 0, 1),
@@ -99,5 +99,5 @@ def test_predictions_stand_at_the_place_of_their_rows():
     """-1 where there are no votes, or no number."""
     lost = row_of("s.tar", SAMPLE)
     rows = [lost, with_votes(lost, votes_of(clean=False), 1), lost, with_votes(lost, votes_of(clean=False), 0)]
-    assert predictions(rows, lambda votes: votes[:, 0].astype(np.int32)).tolist() == [-1, 2, -1, 1]
+    assert predictions(rows, lambda cast: cast.votes[:, 0].astype(np.int32)).tolist() == [-1, 2, -1, 1]
     assert numbers([None, 0, 5]).tolist() == [-1, 0, 5]

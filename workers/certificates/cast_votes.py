@@ -19,11 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Ablation, ablation_of
 from smoothcert.manifests.names import one_line
+from smoothcert.manifests.rules import Certificate, Claim, RuleName
 from smoothcert.workers.ablations.kinds import Ablations, ablations_of
 from smoothcert.workers.ablations.threats import Patch, Threat, rectangle
+from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.certificates.majority import Certificates
-from smoothcert.workers.certificates.rules import Answer, Ballots
+from smoothcert.workers.certificates.rules import Answer
 
 _MAX_CLASSES = 1 << 16
 
@@ -40,7 +42,8 @@ def certify_votes(votes: ArrayLike, ablation: Ablation | Mapping[str, Any], *, c
         RequestError: the votes are not those of such ablations and classes.
     """
     known, ablations = _geometry(ablation, crop)
-    found: Certificates = family_of(known).certify(_checked(votes, ablations, classes), ablations, classes=classes)
+    cast = Cast(_checked(votes, ablations, classes))
+    found: Certificates = family_of(known).certify(cast, ablations, classes=classes)
     return found
 
 
@@ -65,12 +68,13 @@ def query_votes(
         RequestError: as for `certify_votes`; the patch does not fit the image; there is no such rule.
     """
     known, ablations = _geometry(ablation, crop)
-    rules = family_of(known).rules
+    family = family_of(known)
+    rules = family.rules[Certificate.recovery]
     if rule not in rules:
         raise RequestError(f"rule: {rule!r} is unknown; use {' or '.join(rules)}")
-    ballots = Ballots.of(_checked(votes, ablations, classes), classes=classes)
+    ballots = family.ballots(Cast(_checked(votes, ablations, classes)), ablations, classes=classes)
     threat = Threat(*rectangle(patch), _whole_number("patches", patches, least=1))
-    return rules[rule](ballots, ablations, threat)
+    return family.rule(Claim(rule=RuleName(rule)))(ballots, ablations, threat)
 
 
 def _geometry(ablation: Ablation | Mapping[str, Any], crop: int) -> tuple[Ablation, Ablations]:

@@ -1,7 +1,7 @@
-"""Majority votes: the columns that are stored for each image beside its votes.
+"""The family of majority votes: the prediction is the class with the most votes.
 
-The prediction is the class with the most votes. The sides of the largest certified squares by the exact rule and by the
-margin rule are stored, so that tables need no votes.
+The sides of the largest certified squares by the exact rule and by the margin rule are stored for each image beside its
+votes, so that tables need no votes.
 
 Not covered: the rules themselves (rules.py).
 """
@@ -11,8 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.manifests.rules import RuleName
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.rules import Certificate, Claim, RuleName
 from smoothcert.workers.ablations.kinds import Ablations
+from smoothcert.workers.certificates.cast import Cast
+from smoothcert.workers.certificates.family import Rule, RuleFamily
 from smoothcert.workers.certificates.largest import largest_certified, squares
 from smoothcert.workers.certificates.rules import Ballots, Ints, exact_rule, margin_rule
 
@@ -76,3 +79,33 @@ def certify(votes: NDArray[np.integer], ablations: Ablations, *, classes: int) -
         largest_certified(exact_rule, ballots, ablations, squares(ablations)),
         largest_certified(margin_rule, ballots, ablations, squares(ablations)),
     )
+
+
+class Majority(RuleFamily):
+    """Columns, rows and blocks: the class with the most votes."""
+
+    predicted = Prediction
+    certified = LargestPatches
+    rules = {Certificate.recovery: (RuleName.exact, RuleName.margin)}  # noqa: RUF012  of the class
+
+    def ballots(self, cast: Cast, ablations: Ablations, *, classes: int, tolerance: float = 0.0) -> Ballots:  # noqa: ARG002
+        fragile = None
+        if tolerance:
+            if cast.margins is None:
+                raise ValueError("a tolerance needs margins")
+            fragile = ~(cast.margins.astype(float) >= tolerance)  # a margin of NaN is fragile, too
+        return Ballots.of(cast.votes, classes=classes, fragile=fragile, labels=cast.labels)
+
+    def certify(self, cast: Cast, ablations: Ablations, *, classes: int) -> Certificates:
+        return certify(cast.votes, ablations, classes=classes)
+
+    def rule(self, claim: Claim = Claim()) -> Rule:  # noqa: B008  frozen
+        if claim.certificate == Certificate.recovery and claim == Claim(rule=claim.rule):
+            if claim.rule == RuleName.exact:
+                return exact_rule
+            if claim.rule == RuleName.margin:
+                return margin_rule
+        raise RequestError(f"columns, rows and blocks do not decide {claim}")
+
+
+MAJORITY = Majority()

@@ -41,11 +41,13 @@ class Answer(NamedTuple):
         places: [images, patches, 2], top and left pixel where the slack is smallest; patches that would add
             nothing are left out; -1 if the answer belongs to no place.
         is_bound: whether the true slack may be larger. Certificates are proven, but some may be missing.
+        alarms: [images], for detection: whether an alarm sounds without any patch; None for other certificates.
     """
 
     slack: Ints
     places: Ints
     is_bound: bool
+    alarms: Bools | None = None
 
     @property
     def certified(self) -> Bools:
@@ -60,24 +62,38 @@ class Ballots:
         votes: [images, ablations], in offset order.
         tally: of the votes.
         fragile: [images, ablations], votes that count as touched everywhere; None if there are none.
+        labels: [images], -1 for images without a usable label; None if there are none.
     """
 
     votes: NDArray[np.integer]
     tally: Tally
     fragile: Bools | None = None
+    labels: NDArray[np.integer] | None = None
 
     @classmethod
-    def of(cls, votes: NDArray[np.integer], *, classes: int, fragile: Bools | None = None) -> Self:
+    def of(
+        cls,
+        votes: NDArray[np.integer],
+        *,
+        classes: int,
+        fragile: Bools | None = None,
+        labels: NDArray[np.integer] | None = None,
+    ) -> Self:
         """Count votes.
 
         Args:
             votes: [images, ablations], classes from 0 to `classes` - 1, in offset order.
             classes: K, at least 2.
-            fragile: as the attribute.
+            fragile, labels: as the attributes.
         Raises:
             ValueError: a vote is for no class.
         """
-        return cls(votes, count_votes(votes, classes=classes), fragile)
+        return cls(votes, count_votes(votes, classes=classes), fragile, labels)
+
+    @property
+    def prediction(self) -> NDArray[np.int32]:
+        """[images]: the class with the most votes."""
+        return self.tally.prediction
 
     def __len__(self) -> int:
         return len(self.votes)
@@ -85,7 +101,8 @@ class Ballots:
     def of_images(self, images: Ints | slice) -> Self:
         """The ballots of some images."""
         tally = Tally(self.tally.classes[images], self.tally.counts[images])
-        return type(self)(self.votes[images], tally, None if self.fragile is None else self.fragile[images])
+        fragile = None if self.fragile is None else self.fragile[images]
+        return type(self)(self.votes[images], tally, fragile, None if self.labels is None else self.labels[images])
 
     def weights(self) -> Weights:
         """[images, ablations]: the largest that w_r can be, 1 + [v = p]."""

@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from smoothcert.workers.certificates.families import Record, RuleFamily
+from smoothcert.workers.certificates.cast import Cast
+from smoothcert.workers.certificates.family import Record, RuleFamily
 from smoothcert.workers.runs.records import FileMetadata
 
 METADATA_KEY = b"smoothcert"
@@ -151,6 +152,19 @@ def matrix_of(column: pa.ChunkedArray) -> NDArray[Any]:
     flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], kind.value_type)
     matrix: NDArray[Any] = flat.to_numpy().reshape(len(column), kind.list_size)
     return matrix
+
+
+def cast_of(rows: pa.Table) -> Cast:
+    """The votes of rows, which no row may lack, with those of the other columns of Cast that the table has."""
+
+    def numbers(name: str) -> NDArray[np.int64] | None:
+        return numbers_of(rows[name]) if name in rows.column_names else None
+
+    margins = matrix_of(rows["margins"]) if "margins" in rows.column_names else None
+    clean_margins = None
+    if "clean_margin" in rows.column_names:
+        clean_margins = rows["clean_margin"].fill_null(float("nan")).to_numpy()
+    return Cast(matrix_of(rows["votes"]), margins, numbers("label"), numbers("clean_prediction"), clean_margins)
 
 
 def numbers_of(column: pa.ChunkedArray, absent: int = ABSENT) -> NDArray[np.int64]:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from smoothcert.manifests.job import Job
 from smoothcert.workers.ablations.kinds import Ablations
-from smoothcert.workers.certificates.families import RuleFamily, family_of
-from smoothcert.workers.certificates.tally import count_votes
+from smoothcert.workers.certificates.cast import Cast
+from smoothcert.workers.certificates.families import family_of
+from smoothcert.workers.certificates.family import RuleFamily
 from smoothcert.workers.votes.self_check import made_up_image
 from smoothcert.workers.votes.smoothed import Smoothed
 
@@ -66,18 +67,21 @@ class JobVoter:
         finite &= np.isfinite(clean_margins)
         return ImageVotes(classes, margins, clean.classes[:, 0].cpu().numpy(), clean_margins, finite)
 
-    def predict(self, votes: NDArray[np.uint16]) -> NDArray[np.int32]:
-        """[images]: the class with the most of the votes [images, ablations]. Certificates take far longer."""
-        return count_votes(votes, classes=self.job.model.classes).prediction
+    def predict(self, cast: Cast) -> NDArray[np.int32]:
+        """[images]: the prediction. Certificates take far longer."""
+        prediction: NDArray[np.int32] = self.family.ballots(
+            cast, self.ablations, classes=self.job.model.classes
+        ).prediction
+        return prediction
 
     @property
     def family(self) -> RuleFamily:
         """The rules for the job's kind of ablation."""
         return family_of(self.job.ablation)
 
-    def certify(self, votes: NDArray[np.uint16]) -> Any:
-        """The columns that the family stores, [images] each, from votes [images, ablations]."""
-        return self.family.certify(votes, self.ablations, classes=self.job.model.classes)
+    def certify(self, cast: Cast) -> Any:
+        """The columns that the family stores, [images] each."""
+        return self.family.certify(cast, self.ablations, classes=self.job.model.classes)
 
     def sample_logits(self) -> NDArray[np.float32]:
         """[classes]: the logits of an image that is the same on every machine."""

@@ -9,7 +9,6 @@ import pytest
 from smoothcert.pipeline.compare.measures import (
     Certified,
     Rows,
-    answer_for,
     certified_in,
     errors_in,
     right_in,
@@ -58,7 +57,7 @@ def test_errors_are_all_that_is_not_ok(run: Run) -> None:
 def test_stored_columns_and_votes_certify_the_same_squares(run: Run, rule: str, side: int) -> None:
     rows, measure = rows_of(run), Certified(side, side, rule)
     expected = np.zeros(len(rows.table), bool)
-    expected[rows.voted] = answer_for(rows.ballots, run.job, measure).certified
+    expected[rows.voted] = rows.answer(rows.ballots, measure).certified
     assert (certified_in(rows, measure) == expected).all()
 
 

@@ -8,6 +8,7 @@ import torch
 
 from smoothcert.manifests.job import Job, load_job
 from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.majority import certify
 from smoothcert.workers.votes.job_voter import JobVoter
 from smoothcert.workers.votes.self_check import made_up_image
@@ -60,9 +61,9 @@ def test_certificates_and_predictions_are_those_of_the_rules(tmp_path):
     voter = voter_of(tmp_path)
     votes = np.random.default_rng(1).integers(0, 2, (5, voter.ablations.num_ablations)).astype(np.uint16)
     expected = certify(votes, voter.ablations, classes=jobs.CLASSES)
-    for name, values in vars(voter.certify(votes)).items():
+    for name, values in vars(voter.certify(Cast(votes))).items():
         assert (values == getattr(expected, name)).all()
-    assert (voter.predict(votes) == expected.prediction).all()
+    assert (voter.predict(Cast(votes)) == expected.prediction).all()
 
 
 def test_sample_logits_are_those_of_the_made_up_image(tmp_path):

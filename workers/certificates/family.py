@@ -1,0 +1,89 @@
+"""A rule family: what a kind of ablation stores for each image, and which claims its votes decide.
+
+The families: families.py.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smoothcert.manifests.rules import Certificate, Claim, RuleName
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.certificates.cast import Cast
+from smoothcert.workers.certificates.rules import Answer
+
+
+class Record(Protocol):
+    """A dataclass whose fields are columns of one image: whole numbers, or truth values. None is null."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+class Counted(Protocol):
+    """Votes of images, counted once for all claims of a family."""
+
+    @property
+    def prediction(self) -> NDArray[np.int32]:
+        """[images]: the class that the family predicts."""
+
+    def __len__(self) -> int: ...
+    def of_images(self, images: Any) -> Self:
+        """The same for some of the images."""
+
+
+Rule = Callable[[Any, Any, Threat], Answer]
+"""Decides a claim. Takes the counted votes of the family, its ablations, and the patches."""
+
+
+class RuleFamily(ABC):
+    """Rules that share their votes.
+
+    Attributes:
+        predicted: the columns that an image has before its votes.
+        certified: the columns after its votes.
+        rules: the names of the rules by certificate; the first is the default.
+    """
+
+    predicted: ClassVar[type[Record]]
+    certified: ClassVar[type[Record]]
+    rules: ClassVar[Mapping[Certificate, tuple[RuleName, ...]]]
+
+    @abstractmethod
+    def ballots(self, cast: Cast, ablations: Any, *, classes: int, tolerance: float = 0.0) -> Any:
+        """Count votes: `Counted`.
+
+        Args:
+            cast: the votes.
+            ablations: the ablations that voted, of a kind of this family.
+            classes: K, the number of classes, at least 2.
+            tolerance: votes with smaller margins count as the attacker's.
+        Raises:
+            ValueError: a vote is for no class.
+        """
+
+    @abstractmethod
+    def certify(self, cast: Cast, ablations: Any, *, classes: int) -> Any:
+        """What is stored: an object whose attributes are the columns, [images] each.
+
+        Args:
+            cast, ablations, classes: as for `ballots`.
+        Raises:
+            ValueError: there are not as many votes as ablations, or one is for no class.
+        """
+
+    @abstractmethod
+    def rule(self, claim: Claim = Claim()) -> Rule:  # noqa: B008  frozen
+        """The rule that decides a claim.
+
+        Raises:
+            RequestError: the votes of this family do not decide such claims.
+        """
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns."""
+        return tuple(field.name for record in (self.predicted, self.certified) for field in fields(record))

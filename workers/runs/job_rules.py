@@ -1,0 +1,57 @@
+"""The rules of a job: they count the stored votes of its images, and decide what can be claimed of them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from smoothcert.manifests.job import Job
+from smoothcert.manifests.rules import Claim
+from smoothcert.workers.ablations.kinds import Ablations, ablations_of
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.certificates.families import family_of
+from smoothcert.workers.certificates.family import RuleFamily
+from smoothcert.workers.certificates.rules import Answer
+from smoothcert.workers.runs.votes_table import cast_of
+
+
+@dataclass(frozen=True)
+class JobRules:
+    """The family and the ablations of a job.
+
+    Attributes:
+        job: the job.
+    """
+
+    job: Job
+
+    @cached_property
+    def ablations(self) -> Ablations:
+        return ablations_of(self.job.ablation, self.job.preprocess.crop, self.job.preprocess.crop)
+
+    @cached_property
+    def family(self) -> RuleFamily:
+        return family_of(self.job.ablation)
+
+    def count(self, rows: pa.Table, *, tolerance: float = 0.0) -> Any:
+        """Count the votes of rows for `answer`: the `Counted` of the family.
+
+        Args:
+            rows: with `votes`, which no row lacks, and what else the claims need: `margins`, `label`, and
+                `clean_prediction` and `clean_margin`.
+            tolerance: votes with smaller margins count as the attacker's.
+        """
+        return self.family.ballots(cast_of(rows), self.ablations, classes=self.job.model.classes, tolerance=tolerance)
+
+    def answer(self, counted: Any, threat: Threat, claim: Claim = Claim()) -> Answer:  # noqa: B008  frozen
+        """Decide a claim for each image.
+
+        Args:
+            counted: from `count`.
+            threat: the patches.
+            claim: what is claimed; by default that the prediction cannot change, by the exact rule.
+        Raises:
+            RequestError: the votes do not decide this claim, or not against such patches.
+        """
+        return self.family.rule(claim)(counted, self.ablations, threat)
