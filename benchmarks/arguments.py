@@ -1,9 +1,12 @@
 """What several benchmarks take on their command lines."""
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests import ablation
+from smoothcert.manifests.ablation import Ablation
 
 
 def ablation_of(text: str) -> Ablation:
-    """The ablation that KIND:SIZE:STRIDE names, in pixels."""
-    kind, size, stride = text.split(":")
-    return Ablation.model_validate({"kind": kind, "size": int(size), "stride": int(stride)})
+    """The ablation that KIND:SIZE:STRIDE names, such as column:19:1, or mask:THREAT:PER_AXIS, in pixels."""
+    kind, size, number = text.split(":")
+    if kind == "mask":
+        return ablation.ablation_of({"kind": kind, "threat": int(size), "per_axis": int(number)})
+    return ablation.ablation_of({"kind": kind, "size": int(size), "stride": int(number)})

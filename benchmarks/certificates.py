@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import ablation_of
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.majority import certify
@@ -94,7 +94,7 @@ def _cases(run: str | None) -> Iterator[Case]:
 
 def measure(case: Case) -> Cost:
     """Seconds and memory of one case."""
-    ablation = Ablation.model_validate(BLOCK if case.kind == "block" else COLUMN | {"stride": case.stride})
+    ablation = ablation_of(BLOCK if case.kind == "block" else COLUMN | {"stride": case.stride})
     ablations = ablations_of(ablation, SIDE, SIDE)
     votes = _votes(case, ablations.num_ablations)
     start = time.perf_counter()

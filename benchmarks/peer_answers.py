@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peer_sides import Settings
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import ablation_of
 from smoothcert.workers.ablations.geometry import Geometry
 from smoothcert.workers.ablations.touched import Touched
 from smoothcert.workers.certificates.tally import count_votes
@@ -86,5 +86,5 @@ def compare(settings: Settings, ours: dict[str, NDArray[Any]], art: dict[str, ND
 
 
 def geometry_of(settings: Settings) -> Geometry:
-    ablation = Ablation.model_validate({"kind": settings.kind, "size": settings.size})
+    ablation = ablation_of({"kind": settings.kind, "size": settings.size})
     return Geometry.of(ablation, settings.crop, settings.crop)

@@ -84,7 +84,8 @@ class Ours:
     def __init__(self, settings: Settings, images: NDArray[np.uint8]) -> None:
         import timm
 
-        from smoothcert.manifests.job import Ablation, Model, Preprocess
+        from smoothcert.manifests.ablation import ablation_of
+        from smoothcert.manifests.job import Model, Preprocess
         from smoothcert.workers.ablations.kinds import ablations_of
         from smoothcert.workers.certificates.majority import certify
         from smoothcert.workers.networks.classifiers import load_classifier
@@ -93,7 +94,7 @@ class Ours:
 
         model = Model(architecture=settings.architecture, checkpoint="none", classes=settings.classes)
         preprocess = Preprocess(crop=settings.crop, mean=(0, 0, 0), std=(1, 1, 1))
-        ablation = Ablation.model_validate({"kind": settings.kind, "size": settings.size})
+        ablation = ablation_of({"kind": settings.kind, "size": settings.size})
         network = load_classifier(model, preprocess, Path(settings.folder, "weights.safetensors"), None)
         self.versions = {"timm": timm.__version__, "torch": torch.__version__}
         self.batch = len(images)

@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
+from smoothcert.manifests.ablation import Ablation, Pixels, lengths_of
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.locations import Locations, Names, Output, Weights
-from smoothcert.manifests.yaml_file import Complete, Part, from_options, load_file, validate
+from smoothcert.manifests.yaml_file import Complete, Part, from_options, load_file
 
-Pixels = Annotated[int, Strict(), Field(ge=1)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 # "auto" in the file is None in Python: decided where the hardware is known.
 Auto = BeforeValidator(lambda value: None if value == "auto" else value)
@@ -99,7 +99,7 @@ class Network(Part):
     classes: Annotated[int, Strict(), Field(ge=2, le=65536)]
     """Number of classes of the head."""
     masked_tokens: Literal["drop", "keep"] = "drop"
-    """drop: hidden tokens are left out; keep: every token is computed, hidden pixels are black."""
+    """drop: hidden tokens are left out; keep: every token is computed."""
 
     @property
     def is_code(self) -> bool:
@@ -200,17 +200,6 @@ class Preprocess(Part):
         return value
 
 
-class Ablation(Part):
-    kind: Literal["column", "row", "block"]
-    """Shape of the visible pixels."""
-    size: Pixels
-    """Width of the column, height of the row, side of the block."""
-    stride: Pixels = 1
-    """Distance between offsets."""
-    edges: Literal["wrap", "inside"] = "wrap"
-    """wrap: ablations continue at the opposite edge of the image; inside: they stay within it."""
-
-
 class Execution(Part):
     actors: Annotated[Count | None, Auto] = None
     """Number of actors that work at once."""
@@ -281,7 +270,7 @@ class Job(Part):
 
     @model_validator(mode="after")
     def _fits_the_image(self) -> Self:
-        refuse_misfits(self.preprocess, {"ablation.size": [self.ablation.size], "patches": self.patches})
+        refuse_misfits(self.preprocess, lengths_of("ablation", self.ablation) | {"patches": self.patches})
         refuse_other_channels(self.model, self.preprocess)
         return self
 
@@ -342,17 +331,6 @@ def refuse_other_channels(model: Network, preprocess: Preprocess) -> None:
             f"model.options: the network takes {takes} channel(s) (in_chans), but preprocess.mean has {gives}; "
             f"{remedy.get(takes, 'set in_chans to 3 for RGB images, or 1 for gray ones')}"
         )
-
-
-def ablation_of(ablation: Ablation | Mapping[str, Any]) -> Ablation:
-    """An ablation that a caller gives as the keys of a job file, such as {"kind": "column", "size": 4}.
-
-    Raises:
-        RequestError: a key is unknown, or its value is not valid.
-    """
-    if isinstance(ablation, Ablation):
-        return ablation
-    return validate(Ablation, dict(ablation) if isinstance(ablation, Mapping) else ablation, "ablation")
 
 
 def storage_of(settings: Sequence[str]) -> Storage:

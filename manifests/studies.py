@@ -10,8 +10,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from smoothcert.manifests.ablation import Pixels
 from smoothcert.manifests.identity import run_id_of
-from smoothcert.manifests.job import Count, Pixels
+from smoothcert.manifests.job import Count
 from smoothcert.manifests.lengths import Length
 from smoothcert.manifests.yaml_file import Part
 

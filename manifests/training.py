@@ -16,14 +16,22 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, Strict, field_validator, model_validator
 
-from smoothcert.manifests.job import (
+from smoothcert.manifests.ablation import (
     Ablation,
+    Fill,
+    MaskAblation,
+    Pixels,
+    WindowAblation,
+    ablation_of,
+    fill_of,
+    lengths_of,
+)
+from smoothcert.manifests.job import (
     Auto,
     Count,
     Images,
     Network,
     OneOrMore,
-    Pixels,
     Preprocess,
     Storage,
     refuse_misfits,
@@ -48,9 +56,30 @@ class TrainedModel(Network):
     """Number of classes of the checkpoint's head, which a new head replaces; 0: it has none; null: keep the head."""
 
 
-class TrainedAblation(Ablation):
+class TrainedWindow(WindowAblation):
     weight: Positive = 1.0
     """How often this ablation is drawn, relative to the others."""
+
+
+class TrainedMask(MaskAblation):
+    weight: Positive = 1.0
+    """How often this ablation is drawn, relative to the others."""
+
+
+class Cutout(Part):
+    kind: Literal["cutout"]
+    """Hides squares at random places, as the authors of double masking train."""
+    side: Pixels
+    """Side of a square in pixels; squares may reach over the edge of the image."""
+    count: Literal[1, 2] = 2
+    """Number of squares."""
+    fill: Fill = "mean"
+    """What hidden pixels become: black, or the mean of the normalisation."""
+    weight: Positive = 1.0
+    """How often this ablation is drawn, relative to the others."""
+
+
+TrainedAblation = Annotated[TrainedWindow | TrainedMask | Cutout, Field(discriminator="kind")]
 
 
 class Augmentation(Part):
@@ -159,7 +188,7 @@ class Validation(Part):
     images: Images
     """Held-out images, described as in a job."""
     ablation: Ablation | None = None
-    """Ablation of the votes; null: the first of the training's `ablation`, or the whole image."""
+    """Ablation of the votes; null: the first of the training's `ablation` that is no cutout, or the whole image."""
     patches: tuple[Pixels, ...] = ()
     """Sides of the square patches for which certified accuracy is reported."""
     every_epochs: Count = 5
@@ -249,11 +278,19 @@ class Training(Part):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        lengths: dict[str, Sequence[int]] = {"ablation.size": [ablation.size for ablation in self.ablation or ()]}
+        voting = [ablation for ablation in self.ablation or () if not isinstance(ablation, Cutout)]
+        lengths: dict[str, Sequence[int]] = {**lengths_of("ablation", *voting)}
         if self.validation is not None:
-            lengths["validation.ablation.size"] = [self.validated_ablation.size]
+            lengths |= lengths_of("validation.ablation", self.validated_ablation)
             lengths["validation.patches"] = self.validation.patches
         refuse_misfits(self.preprocess, lengths)
+        if len(fills := {fill_of(ablation) for ablation in self.ablation or ()}) > 1:
+            raise ValueError(
+                f"ablation: hidden pixels become {' or '.join(sorted(fills))}; give all ablations the same fill "
+                "(columns, rows and blocks are black)"
+            )
+        if len(voting) < len(self.ablation or ()) and self.model.masked_tokens == "drop":
+            raise ValueError("ablation: cutout leaves no tokens out; set model.masked_tokens to keep, or use mask")
         refuse_other_channels(self.model, self.preprocess)
         if self.ablation is None and self.whole_share:
             raise ValueError("whole_share: ablation: null shows all images whole; leave one of them out")
@@ -289,10 +326,11 @@ class Training(Part):
         """The ablation of the votes on held-out images."""
         if self.validation is not None and self.validation.ablation is not None:
             return self.validation.ablation
-        if self.ablation is None:
+        voting = next((ablation for ablation in self.ablation or () if not isinstance(ablation, Cutout)), None)
+        if voting is None:
             crop = self.preprocess.crop
-            return Ablation(kind="column", size=crop, stride=crop)  # one column, the whole image
-        return Ablation(**self.ablation[0].model_dump(exclude={"weight"}))
+            return WindowAblation(kind="column", size=crop, stride=crop)  # one column, the whole image
+        return ablation_of(voting.model_dump(exclude={"weight"}))
 
     @property
     def url(self) -> str:

@@ -153,7 +153,7 @@ def mistakes_in(error: ValidationError, fields: Fields, raw: dict[str, Any]) -> 
         fields: of the file, by key path; a wrong key is answered with the nearest of them.
         raw: the content.
     """
-    return [Mistake(mistake["loc"], _describe(mistake, fields, raw)) for mistake in error.errors()]
+    return [Mistake(_without_tags(mistake["loc"], raw), _describe(mistake, fields, raw)) for mistake in error.errors()]
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -255,15 +255,19 @@ def _mark_of(field: FieldInfo) -> Anchored | None:
 
 def _describe(mistake: ErrorDetails, fields: Fields, raw: dict[str, Any]) -> str:
     """One line: key path, value, remedy."""
-    loc = mistake["loc"]
+    loc, kind = _without_tags(mistake["loc"], raw), mistake["type"]
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _describe_tag(mistake, loc, fields, raw)
     keys = [key for key in loc if isinstance(key, str)]  # the others are positions in lists
     # pydantic appends the branch of a union ("str", "tuple[str, ...]"), which is no key of the file.
-    while len(keys) > 1 and ".".join(keys) not in fields and mistake["type"] != "extra_forbidden":
+    while len(keys) > 1 and ".".join(keys) not in fields and kind != "extra_forbidden":
         keys.pop()
     path, shown = ".".join(keys), _shown(raw, loc, len(keys))
-    if mistake["type"] == "extra_forbidden":
+    if kind == "extra_forbidden" and path in fields:
+        return f"{shown}: not a key of this kind; remove it"
+    if kind == "extra_forbidden":
         return f"{shown}: unknown key; {_suggest(path, fields)}"
-    if mistake["type"] == "missing":
+    if kind == "missing":
         purpose = (fields[path].description if path in fields else None) or "required"
         return f"{shown}: missing; add it ({' '.join(purpose.split()).rstrip('.')})"
     message = mistake["msg"].removeprefix("Value error, ")
@@ -271,6 +275,34 @@ def _describe(mistake: ErrorDetails, fields: Fields, raw: dict[str, Any]) -> str
         return message
     found = "" if isinstance(mistake["input"], dict) else f"{mistake['input']!r} "  # a mapping would fill the line
     return f"{shown}: {found}{message.replace('Input should be', 'should be')}"
+
+
+def _without_tags(loc: tuple[int | str, ...], raw: Any) -> tuple[int | str, ...]:
+    """A place without the values that chose a part by its `kind`: pydantic has ablation.mask.threat."""
+    kept: list[int | str] = []
+    for place, key in enumerate(loc):
+        if isinstance(raw, dict) and raw.get("kind") == key and key not in raw and place + 1 < len(loc):
+            continue
+        kept.append(key)
+        if isinstance(raw, dict) and isinstance(key, int):
+            continue  # a mapping in place of a list of one
+        if isinstance(raw, list) and isinstance(key, int):
+            raw = raw[key]
+        else:
+            raw = raw.get(key) if isinstance(raw, dict) else None
+    return tuple(kept)
+
+
+def _describe_tag(mistake: ErrorDetails, loc: tuple[int | str, ...], fields: Fields, raw: dict[str, Any]) -> str:
+    """One line about a key such as `kind`, which says which keys are beside it."""
+    context = mistake.get("ctx", {})
+    key = context["discriminator"].strip("'")
+    shown = f"{_shown(raw, loc, len(loc))}.{key}"
+    if mistake["type"] == "union_tag_not_found":
+        purpose = fields[".".join(part for part in (*loc, key) if isinstance(part, str))].description or "required"
+        return f"{shown}: missing; add it ({' '.join(purpose.split()).rstrip('.')})"
+    *others, last = context["expected_tags"].split(", ")
+    return f"{shown}: {context['tag']!r} should be {', '.join(others)} or {last}"
 
 
 def _shown(raw: Any, loc: tuple[int | str, ...], keys: int) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from smoothcert.manifests.ablation import ablation_in_words
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Images, Job, storage_of
 from smoothcert.manifests.names import without_secrets
@@ -75,7 +76,7 @@ def init(model: str, data: str, output: Path, overrides: Sequence[str]) -> Writt
     return Written(
         output,
         f"{network.name} on {looked.tars:,} {'tar' if looked.tars == 1 else 'tars'} in {without_secrets(data)}: "
-        f"{ablation.kind} {ablation.size} of {job.preprocess.crop} pixels",
+        f"{ablation_in_words(ablation)}, of {job.preprocess.crop} pixels",
         [*looked.notices, *filter(None, [labels.notice, _about_training(network)]), *network.notices],
     )
 

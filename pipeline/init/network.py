@@ -21,6 +21,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Network
 from smoothcert.manifests.locations import Anchored, name_of
 from smoothcert.manifests.names import listed, one_line
+from smoothcert.manifests.training import Cutout, TrainedMask, TrainedWindow
 from smoothcert.workers.networks.checkpoint_files import require_checkpoint
 from smoothcert.workers.networks.checkpoints import recognise
 from smoothcert.workers.networks.classifiers import build_classifier, has_tokens
@@ -34,6 +35,7 @@ from smoothcert.workers.storage.store import Store
 
 _INTERPOLATIONS = ("bilinear", "bicubic")
 _TIMM_CROP_SHARE = 0.875  # timm's crop_pct where a config gives none
+_SIDE_OF_2_PERCENT = 32 / 224  # of a square patch, as a share of the image's
 _NOT_TRAINED = (
     "Nothing says that these weights were trained on ablations. Weights that were not certify far fewer images; "
     "`smoothcert finetune` trains them (docs/training.md)."
@@ -270,7 +272,7 @@ def _classes_of(tensors: Mapping[str, torch.Tensor], of_timm: Mapping[str, Any])
 
 def _of_training(note: TrainedWith, checkpoint: str) -> Described:
     """Weights of `smoothcert finetune`."""
-    kinds = [f"{one.kind}s of {one.size} pixels" for one in note.ablation or ()] or ["whole images"]
+    kinds = [*map(_trained_under, note.ablation or ())] or ["whole images"]
     return Described(
         name=_name_of(checkpoint),
         model=_model(
@@ -289,10 +291,23 @@ def _of_training(note: TrainedWith, checkpoint: str) -> Described:
     )
 
 
+def _trained_under(ablation: TrainedWindow | TrainedMask | Cutout) -> str:
+    match ablation:
+        case TrainedWindow():
+            return f"{ablation.kind}s of {ablation.size} pixels"
+        case TrainedMask():
+            return f"masks against {ablation.threat_text}"
+        case Cutout():
+            return f"cutout of {ablation.side} pixels"
+
+
 def _most_drawn(note: TrainedWith) -> dict[str, Any] | None:
     if note.ablation is None:
         return None
     most = max(note.ablation, key=lambda ablation: ablation.weight)
+    if isinstance(most, Cutout):  # masks hide squares; the threat is that of the paper, 2 % of the pixels
+        threat = max(1, round(note.preprocess.crop * _SIDE_OF_2_PERCENT))
+        return {"kind": "mask", "threat": threat, "per_axis": 3, "fill": most.fill}
     return most.model_dump(exclude={"weight"}, exclude_defaults=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from smoothcert.manifests.errors import RequestError, SmoothcertError
-from smoothcert.manifests.job import Ablation, Storage
+from smoothcert.manifests.job import Storage
 from smoothcert.manifests.locations import recorded_url
 from smoothcert.manifests.names import listed
 from smoothcert.manifests.shards import instead_of
@@ -140,8 +140,3 @@ def run_in_words(run: Run) -> str:
     model = checkpoint(run.job.model.checkpoint, run.checkpoint_sha256)
     partial = [f"PARTIAL: the first {run.job.images.limit:,} images"] if run.partial else []
     return ", ".join([run.name, f"run {run.run_id}", f"model {model}", *partial])
-
-
-def ablation_in_words(ablation: Ablation) -> str:
-    inside = "" if ablation.edges == "wrap" else f" {ablation.edges}"
-    return f"{ablation.kind} {ablation.size} stride {ablation.stride}{inside}"

@@ -12,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from smoothcert.manifests.ablation import ablation_in_words
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.console.looks import (
     DASH,
@@ -26,7 +27,7 @@ from smoothcert.pipeline.console.looks import (
     show,
     span,
 )
-from smoothcert.pipeline.overview.runs_list import RunInShort, ablation_in_words
+from smoothcert.pipeline.overview.runs_list import RunInShort
 from smoothcert.pipeline.overview.status import LastDriver, Status
 from smoothcert.pipeline.overview.summary import Summary
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from smoothcert.manifests.ablation import stride_of
 from smoothcert.manifests.arguments import number, several, whole_number
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Job
@@ -56,7 +57,7 @@ class Question(NamedTuple):
     def is_attacked(self, job: Job) -> bool:
         """Whether attacks on a run ask the same: one patch, against all votes, by the exact rule."""
         exact = family_of(job.ablation).rules[Certificate.recovery][0]
-        return self[2:] == (1, job.ablation.stride, 0.0, exact)
+        return self[2:] == (1, stride_of(job.ablation), 0.0, exact)
 
 
 @dataclass
@@ -128,7 +129,7 @@ def questions_of(
         RequestError: no patch, a patch that does not fit, a stride or a rule for which the votes have no answer, or a
             value that is no number.
     """
-    crop, own = job.preprocess.crop, job.ablation.stride
+    crop, own = job.preprocess.crop, stride_of(job.ablation)
     known = [*map(str, family_of(job.ablation).rules[Certificate.recovery])]
     sizes = rectangles(patches) or rectangles(job.patches)
     whole_counts = [whole_number("--patches", count) for count in several(counts)]
@@ -282,7 +283,7 @@ def answer(
     job, results, shards, labels = run.job, [Result(question) for question in questions], 0, 0
     finished = run.success() is not None  # before the files are read: it is written after them
     finest = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-    strides = {one.stride: finest.coarser(one.stride // job.ablation.stride) for one in questions}
+    strides = {one.stride: finest.coarser(one.stride // stride_of(job.ablation)) for one in questions}
     for file in read_published(run, _COLUMNS):
         shards += 1
         labels += len(file.rows) - file.rows["label"].null_count

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import yaml
 
+from smoothcert.manifests.ablation import ablation_in_words
 from smoothcert.pipeline.bracket import Bracket
 from smoothcert.pipeline.console.looks import DASH, number_of, percent, plain, span
-from smoothcert.pipeline.overview.runs_list import ablation_in_words
 from smoothcert.pipeline.pages.class_names import name_of
 from smoothcert.pipeline.pages.drawing import patch_parts, picture_parts, strip_parts
 from smoothcert.pipeline.pages.exhibits import Exhibit

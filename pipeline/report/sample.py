@@ -6,6 +6,7 @@ Not covered: figures of all images (figures.py).
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,7 @@ from numpy.typing import NDArray
 
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.report.figures import Share
-from smoothcert.workers.ablations.kinds import Ablations
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.certificates.rules import Ballots, slack_everywhere
 from smoothcert.workers.runs.job_rules import JobRules
 from smoothcert.workers.runs.published import PublishedFile
 
@@ -131,7 +130,7 @@ def sample_figures(rows: pa.Table, job: Job, side: int, *, seed: int, of_class: 
     rectangles = np.array([[certified(Threat(h, w))[0] for w in lengths] for h in lengths]) / len(rows)
     sides = tuple(length for length in lengths if length <= crop // 2) or lengths[:1]
     two = [certified(Threat(length, length, 2)) for length in sides]
-    tops, lefts, atlas = _atlas(ballots, rules.ablations, side)
+    tops, lefts, atlas = _atlas(ballots, rules, side)
     return SampleFigures(
         images=len(rows),
         seed=seed,
@@ -155,12 +154,12 @@ def _lengths(crop: int, count: int) -> tuple[int, ...]:
     return tuple(sorted({round(length) for length in np.geomspace(1, crop, count)}))
 
 
-def _atlas(ballots: Ballots, ablations: Ablations, side: int) -> tuple[tuple[int, ...], tuple[int, ...], Floats]:
+def _atlas(ballots: Any, rules: JobRules, side: int) -> tuple[tuple[int, ...], tuple[int, ...], Floats]:
     """Mean slack of the exact rule if the patch lies at each of some places."""
-    places = ablations.height - side + 1, ablations.width - side + 1
+    places = rules.ablations.height - side + 1, rules.ablations.width - side + 1
     tops, lefts = (np.unique(np.linspace(0, number - 1, ATLAS_CELLS).round().astype(int)) for number in places)
-    reach, total = ablations.everywhere(side, side), np.zeros(places)
+    total = np.zeros(places)
     for start in range(0, len(ballots), _IMAGES_AT_ONCE):
         part = ballots.of_images(slice(start, start + _IMAGES_AT_ONCE))
-        total += slack_everywhere(part, reach).sum(axis=0).reshape(places)
+        total += rules.slack_everywhere(part, side, side).sum(axis=0).reshape(places)
     return tuple(tops.tolist()), tuple(lefts.tolist()), total[np.ix_(tops, lefts)] / len(ballots)

@@ -28,8 +28,9 @@ from pyarrow import fs
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Storage
 from smoothcert.manifests.names import one_line
-from smoothcert.manifests.rules import RuleName
+from smoothcert.manifests.rules import Certificate
 from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.storage.s3_errors import explained
 
@@ -142,9 +143,9 @@ def _described(run: Run) -> dict[str, Any]:
         "architecture": job.model.architecture,
         "masked_tokens": job.model.masked_tokens,
         "kind": job.ablation.kind,
-        "size": job.ablation.size,
-        "stride": job.ablation.stride,
-        "edges": job.ablation.edges,
+        "size": getattr(job.ablation, "size", None),
+        "stride": getattr(job.ablation, "stride", None),
+        "edges": getattr(job.ablation, "edges", None),
         "crop": job.preprocess.crop,
         "labelled": job.images.label is not None,
         "classified_whole": job.clean,
@@ -154,8 +155,8 @@ def _described(run: Run) -> dict[str, Any]:
 
 
 def _sides(run: Run) -> list[dict[str, Any]]:
-    sides = range(1, run.job.preprocess.crop + 1)
-    return [{"run_id": run.run_id, "side": side, "rule": rule.value} for side in sides for rule in RuleName]
+    sides, rules = range(1, run.job.preprocess.crop + 1), family_of(run.job.ablation).rules[Certificate.recovery]
+    return [{"run_id": run.run_id, "side": side, "rule": rule.value} for side in sides for rule in rules]
 
 
 def _names(run: Run) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import Fill, WindowAblation
 from smoothcert.workers.ablations.shown import Masks
 from smoothcert.workers.ablations.threats import Threat
 
@@ -21,12 +21,12 @@ Pixels = frozenset[tuple[int, int]]
 
 
 @st.composite
-def settings_of(draw: st.DrawFn, sides: tuple[int, ...] = tuple(range(1, 13))) -> tuple[Ablation, int, int]:
+def settings_of(draw: st.DrawFn, sides: tuple[int, ...] = tuple(range(1, 13))) -> tuple[WindowAblation, int, int]:
     """An ablation that fits an image, and the image's height and width."""
     height, width = draw(st.sampled_from(sides)), draw(st.sampled_from(sides))
     kind = draw(st.sampled_from(["column", "row", "block"]))
     longest = {"column": width, "row": height, "block": min(height, width)}[kind]
-    ablation = Ablation(
+    ablation = WindowAblation(
         kind=kind,
         size=draw(st.integers(1, longest)),
         stride=draw(st.integers(1, longest + 1)),
@@ -35,7 +35,7 @@ def settings_of(draw: st.DrawFn, sides: tuple[int, ...] = tuple(range(1, 13))) -
     return ablation, height, width
 
 
-def shown_by_hand(ablation: Ablation, height: int, width: int) -> list[Pixels]:
+def shown_by_hand(ablation: WindowAblation, height: int, width: int) -> list[Pixels]:
     """The pixels of each ablation in offset order, walked from its offset."""
 
     def starts(side: int) -> list[int]:
@@ -106,6 +106,10 @@ class HiddenRectangles:
     @property
     def num_ablations(self) -> int:
         return len(self.rows)
+
+    @property
+    def fill(self) -> Fill:
+        return "black"
 
     @property
     def middle(self) -> int:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import Ablation, WindowAblation
 from smoothcert.workers.ablations.kinds import ablations_of
 from tests.helpers.house import SHARED
 from tests.helpers.tars import tar_of, write_tar
 
 SIDE, CLASSES = 32, 10
-ABLATION = Ablation(kind="column", size=8, stride=4)
+ABLATION = WindowAblation(kind="column", size=8, stride=4)
 OPTIONS = {"patch_size": 4, "depth": 1, "embed_dim": 96, "num_heads": 3}
 MEAN = STD = (0.5, 0.5, 0.5)
 

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smoothcert.manifests.job import Ablation, Job
+from smoothcert.manifests.ablation import WindowAblation
+from smoothcert.manifests.job import Job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.certify.plan import make_plan
@@ -26,7 +27,7 @@ from tests.helpers.tars import png, tar_of, write_tar
 
 Row = dict[str, Any]
 Edit = Callable[[list[Row]], None]
-COLUMN = Ablation(kind="column", size=4, stride=3)  # 3 does not divide 16: the published formula is wrong
+COLUMN = WindowAblation(kind="column", size=4, stride=3)  # 3 does not divide 16: the published formula is wrong
 RUNS: dict[str, dict[str, Any]] = {
     "column": {},
     "row": {"ablation": {"kind": "row", "size": 3, "stride": 2, "edges": "inside"}, "clean": False},

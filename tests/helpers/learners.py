@@ -4,7 +4,8 @@ import copy
 
 import torch
 
-from smoothcert.manifests.job import Ablation, Preprocess
+from smoothcert.manifests.ablation import WindowAblation
+from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.classifiers import has_tokens
 from smoothcert.workers.votes.ablated_dense import AblatedDense
@@ -14,7 +15,11 @@ from smoothcert.workers.votes.voters import smooth
 
 CROP, CLASSES = 16, 3
 PREPROCESS = Preprocess(resize=None, crop=CROP)
-ABLATIONS = [Ablation(kind="column", size=3), Ablation(kind="row", size=6), Ablation(kind="block", size=5, stride=3)]
+ABLATIONS = [
+    WindowAblation(kind="column", size=3),
+    WindowAblation(kind="row", size=6),
+    WindowAblation(kind="block", size=5, stride=3),
+]
 KINDS = [ablations_of(ablation, CROP, CROP) for ablation in ABLATIONS]
 
 

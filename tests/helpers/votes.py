@@ -5,7 +5,7 @@ from itertools import combinations_with_replacement, product
 import numpy as np
 from hypothesis import strategies as st
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.workers.ablations.geometry import Geometry
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Threat
@@ -26,7 +26,7 @@ def geometries(draw: st.DrawFn, longest: int = 8, largest: int = 4) -> RowsTimes
     size = draw(st.integers(1, min(side, largest)))
     stride = min(draw(st.integers(1, 3) | st.integers(1, longest)), side)
     edges = draw(st.sampled_from(["wrap", "inside"]))
-    return RowsTimesColumns.of(Ablation(kind=kind, size=size, stride=stride, edges=edges), height, width)
+    return RowsTimesColumns.of(WindowAblation(kind=kind, size=size, stride=stride, edges=edges), height, width)
 
 
 @st.composite

@@ -71,7 +71,7 @@ def test_an_example(tmp_path: Path) -> None:
         ("{metric: certified, patch: 3}", "gates: sets no limit; add max_lost, max_drop or min"),
         (
             "{metric: certified, patch: 3, rule: tight, max_lost: 5}",
-            "gates.rule: 'tight' should be 'exact' or",
+            "gates.rule: 'tight' should be 'exact', 'margin' or",
         ),
         ("{metric: certified, patch: 3, max_lost: 5, min_images: 3}", "gates: min_images belongs to `class: each`"),
         ("{metric: smoothed, min: 60}", "gates.min: 60 should be less than or equal to 1"),

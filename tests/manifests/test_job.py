@@ -5,8 +5,9 @@ import re
 import pytest
 import yaml
 
+from smoothcert.manifests.ablation import WindowAblation, ablation_of
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation, Storage, ablation_of, load_job, storage_of
+from smoothcert.manifests.job import Storage, load_job, storage_of
 from smoothcert.pipeline.cli import EXAMPLES
 
 
@@ -29,7 +30,7 @@ def test_one_pattern_to_ignore_is_a_list_of_one(job_file):
         ("ablation.stride=0", r"ablation\.stride: 0 .*greater than or equal to 1"),
         ("ablation.stride=true", r"ablation\.stride: True .*valid integer"),
         ("ablation.size=300", r"ablation\.size: 300 .*224 x 224"),
-        ("ablation.kind=stripe", r"ablation\.kind: 'stripe' .*'column', 'row' or 'block'"),
+        ("ablation.kind=stripe", r"ablation\.kind: 'stripe' .*'column', 'row', 'block' or 'mask'"),
         ("patches=[32, 500]", r"patches: 500 .*224 x 224"),
         ("preprocess.resize=100", r"preprocess\.resize: 100 .*at least 224"),
         ("preprocess.std=[1, 0, 1]", r"preprocess\.std: .*above 0"),
@@ -74,19 +75,19 @@ def test_anonymous_storage_has_no_profile_and_nobody_to_pay():
 
 def test_an_ablation_is_given_as_keys_of_a_job_file():
     """Or as that of a job."""
-    ablation = Ablation(kind="block", size=5, stride=4, edges="inside")
+    ablation = WindowAblation(kind="block", size=5, stride=4, edges="inside")
     assert ablation_of(ablation.model_dump()) == ablation_of(ablation) == ablation
-    assert ablation_of({"kind": "row", "size": 3}) == Ablation(kind="row", size=3)
+    assert ablation_of({"kind": "row", "size": 3}) == WindowAblation(kind="row", size=3)
 
 
 @pytest.mark.parametrize(
     ("ablation", "says"),
     [
-        ({"kind": "colum", "size": 4}, "ablation: kind: 'colum' should be 'column', 'row' or 'block'"),
-        ({"kind": "column"}, "ablation: size: missing; add it"),
-        ({"kind": "column", "size": 4, "strid": 2}, "ablation: strid: unknown key; did you mean stride?"),
-        ({"kind": "column", "size": 0}, "ablation: size: 0 should be greater than or equal to 1"),
-        ("column", "ablation: Input should be a valid dictionary"),
+        ({"kind": "colum", "size": 4}, "ablation.kind: 'colum' should be 'column', 'row', 'block' or 'mask'"),
+        ({"kind": "column"}, "ablation.size: missing; add it"),
+        ({"kind": "column", "size": 4, "strid": 2}, "ablation.strid: unknown key; did you mean ablation.stride?"),
+        ({"kind": "column", "size": 0}, "ablation.size: 0 should be greater than or equal to 1"),
+        ("column", "ablation: 'column' should be a valid dictionary"),
     ],
 )
 def test_a_wrong_ablation_is_one_line(ablation, says):

@@ -8,7 +8,7 @@ from smoothcert.manifests.rules import RuleName
 
 def test_names_are_plain_text() -> None:
     """In files and tables a name is what a user types."""
-    assert [f"{name}" for name in RuleName] == ["exact", "margin"]
+    assert [f"{name}" for name in RuleName] == ["exact", "margin", "published"]
 
 
 def test_names_load_no_numpy() -> None:

@@ -8,9 +8,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.gates import Gates, load_gates
-from smoothcert.manifests.job import Ablation, Job, load_job
+from smoothcert.manifests.job import Job, load_job
 from smoothcert.manifests.suite import SHARED, Suite, SuiteFile, is_suite, load_suite
 from smoothcert.manifests.yaml_file import Part
 from smoothcert.pipeline.compare.reasons import Reason
@@ -336,4 +337,4 @@ def test_the_example_of_the_docs_is_a_suite(tmp_path: Path) -> None:
     suite = load_suite(tmp_path / "suite.yaml")
     assert list(suite.jobs) == ["vit", "vit-stride-2", "resnet"]
     assert list(suite.gates) == ["vit", "vit-stride-2"]
-    assert suite.jobs["vit-stride-2"].ablation == Ablation(kind="column", size=4, stride=2)
+    assert suite.jobs["vit-stride-2"].ablation == WindowAblation(kind="column", size=4, stride=2)

@@ -5,9 +5,9 @@ import re
 import pytest
 import yaml
 
+from smoothcert.manifests.ablation import WindowAblation, ablation_of
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import differences
-from smoothcert.manifests.job import Ablation
 from smoothcert.manifests.shards import Shard
 from smoothcert.manifests.training import Training, load_training
 from smoothcert.pipeline.cli import EXAMPLES
@@ -24,7 +24,7 @@ def test_the_example_is_valid():
     """The example trains for the ablations that the example job certifies."""
     training = load_training(EXAMPLES / "cifar10-train.yaml")
     job = yaml.safe_load((EXAMPLES / "cifar10-test.yaml").read_text())
-    assert training.validated_ablation == Ablation.model_validate(job["ablation"])
+    assert training.validated_ablation == ablation_of(job["ablation"])
     assert training.model.options == job["model"]["options"]
 
 
@@ -41,9 +41,9 @@ def test_one_ablation_is_a_list_of_one(training_file):
     mixture = ["ablation=[{kind: row, size: 2, weight: 3}, {kind: block, size: 5}]"]
     training = load_training(training_file, mixture)
     assert [(ablation.kind, ablation.weight) for ablation in training.ablation] == [("row", 3), ("block", 1)]
-    assert training.validated_ablation == Ablation(kind="row", size=2)
+    assert training.validated_ablation == WindowAblation(kind="row", size=2)
     other = load_training(training_file, [*mixture, "validation.ablation={kind: column, size: 4, stride: 2}"])
-    assert other.validated_ablation == Ablation(kind="column", size=4, stride=2)
+    assert other.validated_ablation == WindowAblation(kind="column", size=4, stride=2)
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_error_about_a_mapping_does_not_repeat_the_mapping(job_file):
     [
         ("ablation.strid=4", r"ablation\.strid: unknown key; did you mean ablation\.stride\?"),
         ("stride=4", r"stride: unknown key; did you mean ablation\.stride\?"),
-        ("ablation.zzz=4", r"ablation\.zzz: unknown key; known here: kind, size, stride, edges"),
+        ("ablation.zzz=4", r"ablation\.zzz: unknown key; known here: kind, size, stride, edges, threat"),
         ("nonsense", r"--set nonsense: expected key\.path=value"),
         ("name=[", r"not valid YAML"),
         ("=4", r"--set =4: expected key\.path=value"),

@@ -21,8 +21,9 @@ import torch
 from torch import nn
 from typer.testing import CliRunner, Result
 
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation, Model, Preprocess
+from smoothcert.manifests.job import Model, Preprocess
 from smoothcert.pipeline.cli import app
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.checkpoints import recognise
@@ -50,7 +51,7 @@ def _network() -> nn.Module:
 
 def _logits(network: nn.Module) -> torch.Tensor:
     images = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    geometry = ablations_of(Ablation(kind="column", size=4), 16, 16)
+    geometry = ablations_of(WindowAblation(kind="column", size=4), 16, 16)
     engine = SmoothedViT(
         network, geometry, preprocess=_PREPROCESS, format=Format.of(_MODEL), device=torch.device("cpu")
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.families import MAJORITY
 from smoothcert.workers.certificates.majority import LargestPatches, Prediction, certify
@@ -11,7 +11,7 @@ from smoothcert.workers.rows import numbers, predictions, row_of, with_certifica
 from smoothcert.workers.tars.pixels import DecodedSample
 from smoothcert.workers.votes.job_voter import ImageVotes
 
-ABLATIONS = ablations_of(Ablation(kind="column", size=1), 4, 4)
+ABLATIONS = ablations_of(WindowAblation(kind="column", size=1), 4, 4)
 VOTES = np.array([[1, 1, 1, 0], [2, 2, 2, 2], [0, 1, 0, 1]], np.uint16)
 MARGINS = np.arange(12, dtype=np.float32).reshape(3, 4)
 SAMPLE = DecodedSample(

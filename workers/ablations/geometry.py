@@ -20,8 +20,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from smoothcert.manifests.ablation import Fill, WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations.shown import Array, Bools
 
 Ints = NDArray[np.int64]
@@ -40,7 +40,7 @@ class Geometry:
     columns: Bools
 
     @classmethod
-    def of(cls, ablation: Ablation, height: int, width: int) -> Self:
+    def of(cls, ablation: WindowAblation, height: int, width: int) -> Self:
         """The geometry of a job's ablation.
 
         Args:
@@ -57,6 +57,10 @@ class Geometry:
                 return cls(_spans(ablation, height), whole_width)
             case "block":
                 return cls(_spans(ablation, height), _spans(ablation, width))
+
+    @property
+    def fill(self) -> Fill:
+        return "black"
 
     @property
     def height(self) -> int:
@@ -120,7 +124,7 @@ class Geometry:
         return type(self)(self.rows[rows], self.columns[columns]), positions
 
 
-def _spans(ablation: Ablation, side: int) -> Bools:
+def _spans(ablation: WindowAblation, side: int) -> Bools:
     """[offsets, side]: the pixels that each offset shows along one axis."""
     if ablation.size > side:
         raise RequestError(f"ablation.size: {ablation.size} is larger than the image's {side} pixels")

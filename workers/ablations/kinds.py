@@ -1,18 +1,19 @@
 """The kinds of ablations: each is listed once, here.
 
-A kind is a class with the members of `Ablations`. Engines, certificates, queries and tables use no other members, so a
-new kind needs only a module of its own and an entry in the table below.
+A kind is a class with the members of `Ablations`. Engines, queries and tables use no other members. Only the rules of
+the kind's family (certificates/families.py) know more of it.
 
     rows times columns   columns, rows and blocks: geometry.py says what they show, touched.py what threats touch
+    masks                masks.py says what they hide, and which of them hide a threat
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Protocol, Self
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import Ablation, MaskAblation
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.geometry import Geometry, Ints
+from smoothcert.workers.ablations.masks import MaskSet
 from smoothcert.workers.ablations.shown import Bools, Shown
 from smoothcert.workers.ablations.threats import Reach, Threat
 
@@ -24,24 +25,19 @@ class Ablations(Shown, Protocol):
         """The ablations with a stride `times` as long, and the positions of their votes.
 
         Args:
-            times: 1 or more.
+            times: 1 or more; 1 for masks.
         """
 
     def first_pixels(self) -> Ints:
-        """[ablations, 2]: top and left pixel of what each shows. One that wraps around begins before the edge."""
-
-    def reach(self, threat: Threat) -> Reach:
-        """The largest sets of ablations that a threat can touch.
-
-        Raises:
-            RequestError: the patch is larger than the image.
+        """[ablations, 2]: top and left pixel of what each shows, or hides if it is a mask. One that wraps around begins
+        before the edge.
         """
 
-    def everywhere(self, height: int, width: int) -> Reach:
-        """A set for each place of one patch, in row-major order: what the patch touches there.
+    def refuse(self, threat: Threat) -> None:
+        """Refuse patches for which the votes have no answer.
 
-        Args:
-            height, width: of the patch, in pixels.
+        Raises:
+            RequestError: the patch is larger than the image, or masks are too small for it.
         """
 
     def touched_at(self, height: int, width: int, top: int, left: int) -> Bools:
@@ -57,19 +53,19 @@ class RowsTimesColumns(Geometry):
     """Columns, rows or blocks."""
 
     def reach(self, threat: Threat) -> Reach:
+        """The largest sets of ablations that a threat can touch; errors as for `refuse`."""
         return touched.reach(self, threat)
 
     def everywhere(self, height: int, width: int) -> Reach:
+        """A set for each place of one patch, in row-major order: what the patch touches there.
+
+        Args:
+            height, width: of the patch, in pixels.
+        """
         return touched.Touched.everywhere(self, height, width)
 
-
-_of_settings = lru_cache(maxsize=64)(RowsTimesColumns.of)  # touched.py knows what it found for the same object
-
-_KINDS: dict[str, Callable[[Ablation, int, int], Ablations]] = {
-    "column": _of_settings,
-    "row": _of_settings,
-    "block": _of_settings,
-}
+    def refuse(self, threat: Threat) -> None:
+        self.reach(threat)
 
 
 def ablations_of(ablation: Ablation, height: int, width: int) -> Ablations:
@@ -81,4 +77,11 @@ def ablations_of(ablation: Ablation, height: int, width: int) -> Ablations:
     Raises:
         RequestError: the ablation is larger than the image.
     """
-    return _KINDS[ablation.kind](ablation, height, width)
+    return _ablations_of(ablation, height, width)
+
+
+@lru_cache(maxsize=64)  # touched.py and masks.py know what they found for the same object
+def _ablations_of(ablation: Ablation, height: int, width: int) -> RowsTimesColumns | MaskSet:
+    if isinstance(ablation, MaskAblation):
+        return MaskSet.of(ablation, height, width)
+    return RowsTimesColumns.of(ablation, height, width)

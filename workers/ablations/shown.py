@@ -14,6 +14,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from smoothcert.manifests.ablation import Fill
+
 Bools = NDArray[np.bool_]
 Array = Any
 """A numpy array or a torch tensor. All arrays of one call have the same type."""
@@ -27,6 +29,7 @@ class Shown(Protocol):
         num_ablations: how many there are.
         middle: position of an ablation in the middle, on which engines are checked.
         tables: what `visible` reads.
+        fill: what hidden pixels become: black before normalisation, or the mean that it subtracts.
     """
 
     @property
@@ -39,6 +42,8 @@ class Shown(Protocol):
     def middle(self) -> int: ...
     @property
     def tables(self) -> tuple[Array, ...]: ...
+    @property
+    def fill(self) -> Fill: ...
     def visible(self, ablations: Array, tables: Sequence[Array] | None = None) -> Array:
         """[n, height, width] bool: the pixels that each of n ablations shows.
 
@@ -64,9 +69,11 @@ class Masks:
 
     Attributes:
         masks: [ablations, height, width], the pixels shown.
+        fill: what hidden pixels become.
     """
 
     masks: Bools
+    fill: Fill = "black"
 
     @classmethod
     def whole(cls, height: int, width: int) -> Self:
@@ -76,7 +83,7 @@ class Masks:
     @classmethod
     def one_of(cls, shown: Shown, ablation: int) -> Self:
         """One ablation of several."""
-        return cls(shown.visible(np.array([ablation])))
+        return cls(shown.visible(np.array([ablation])), shown.fill)
 
     @property
     def height(self) -> int:
@@ -108,4 +115,4 @@ class Masks:
         return tiles.any(axis=(2, 4)).reshape(-1, rows * columns)
 
     def upsampled(self, times: int) -> Self:
-        return type(self)(self.masks.repeat(times, axis=1).repeat(times, axis=2))
+        return type(self)(self.masks.repeat(times, axis=1).repeat(times, axis=2), self.fill)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from smoothcert.manifests.ablation import Ablation, ablation_of
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation, ablation_of
 from smoothcert.manifests.names import one_line
 from smoothcert.manifests.rules import Certificate, Claim, RuleName
 from smoothcert.workers.ablations.kinds import Ablations, ablations_of

@@ -7,7 +7,7 @@ A new family needs a module with its rules and its stored columns, and an entry 
 The table of votes takes its columns from here (runs/votes_table.py).
 """
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import Ablation
 from smoothcert.workers.certificates.family import RuleFamily
 from smoothcert.workers.certificates.majority import MAJORITY
 

@@ -83,6 +83,16 @@ class RuleFamily(ABC):
             RequestError: the votes of this family do not decide such claims.
         """
 
+    @abstractmethod
+    def slack_everywhere(self, counted: Any, ablations: Any, height: int, width: int) -> NDArray[np.int64]:
+        """[images, places]: the slack of the exact rule for recovery, for a patch at each place in row-major order.
+
+        Args:
+            counted: from `ballots`.
+            ablations: the ablations that voted.
+            height, width: of the patch, in pixels.
+        """
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns."""

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smoothcert.workers.ablations.kinds import Ablations
+from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.rules import Ballots, Ints, Rule
 
 
-def largest_certified(rule: Rule, ballots: Ballots, ablations: Ablations, threats: Sequence[Threat]) -> Ints:
+def largest_certified(rule: Rule, ballots: Ballots, ablations: RowsTimesColumns, threats: Sequence[Threat]) -> Ints:
     """[images]: how many of the threats are certified, up to the first that is not.
 
     A certificate for a rectangle holds for every smaller one, so a bisection finds the largest.
@@ -36,16 +36,16 @@ def largest_certified(rule: Rule, ballots: Ballots, ablations: Ablations, threat
     return largest
 
 
-def squares(ablations: Ablations) -> list[Threat]:
+def squares(ablations: RowsTimesColumns) -> list[Threat]:
     """1 x 1, 2 x 2, ... up to the image's shorter side."""
     return [Threat(side, side) for side in range(1, min(ablations.height, ablations.width) + 1)]
 
 
-def wide_strips(ablations: Ablations) -> list[Threat]:
+def wide_strips(ablations: RowsTimesColumns) -> list[Threat]:
     """As wide as the image, 1, 2, ... pixels high: they give the largest height that is certified for every width."""
     return [Threat(height, ablations.width) for height in range(1, ablations.height + 1)]
 
 
-def high_strips(ablations: Ablations) -> list[Threat]:
+def high_strips(ablations: RowsTimesColumns) -> list[Threat]:
     """As high as the image, 1, 2, ... pixels wide: they give the largest width that is certified for every height."""
     return [Threat(ablations.height, width) for width in range(1, ablations.width + 1)]

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Certificate, Claim, RuleName
-from smoothcert.workers.ablations.kinds import Ablations
+from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.family import Rule, RuleFamily
 from smoothcert.workers.certificates.largest import largest_certified, squares
-from smoothcert.workers.certificates.rules import Ballots, Ints, exact_rule, margin_rule
+from smoothcert.workers.certificates.rules import Ballots, Ints, exact_rule, margin_rule, slack_everywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Certificates:
     max_margin_certified_patch: Ints
 
 
-def certify(votes: NDArray[np.integer], ablations: Ablations, *, classes: int) -> Certificates:
+def certify(votes: NDArray[np.integer], ablations: RowsTimesColumns, *, classes: int) -> Certificates:
     """Count the votes and find the largest certified squares.
 
     Args:
@@ -88,7 +88,7 @@ class Majority(RuleFamily):
     certified = LargestPatches
     rules = {Certificate.recovery: (RuleName.exact, RuleName.margin)}  # noqa: RUF012  of the class
 
-    def ballots(self, cast: Cast, ablations: Ablations, *, classes: int, tolerance: float = 0.0) -> Ballots:  # noqa: ARG002
+    def ballots(self, cast: Cast, ablations: RowsTimesColumns, *, classes: int, tolerance: float = 0.0) -> Ballots:  # noqa: ARG002
         fragile = None
         if tolerance:
             if cast.margins is None:
@@ -96,7 +96,7 @@ class Majority(RuleFamily):
             fragile = ~(cast.margins.astype(float) >= tolerance)  # a margin of NaN is fragile, too
         return Ballots.of(cast.votes, classes=classes, fragile=fragile, labels=cast.labels)
 
-    def certify(self, cast: Cast, ablations: Ablations, *, classes: int) -> Certificates:
+    def certify(self, cast: Cast, ablations: RowsTimesColumns, *, classes: int) -> Certificates:
         return certify(cast.votes, ablations, classes=classes)
 
     def rule(self, claim: Claim = Claim()) -> Rule:  # noqa: B008  frozen
@@ -106,6 +106,9 @@ class Majority(RuleFamily):
             if claim.rule == RuleName.margin:
                 return margin_rule
         raise RequestError(f"columns, rows and blocks do not decide {claim}")
+
+    def slack_everywhere(self, counted: Ballots, ablations: RowsTimesColumns, height: int, width: int) -> Ints:
+        return slack_everywhere(counted, ablations.everywhere(height, width))
 
 
 MAJORITY = Majority()

@@ -23,7 +23,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.workers.ablations.kinds import Ablations
+from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Reach, Threat, Weights
 from smoothcert.workers.certificates.tally import NOBODY, Tally, count_votes
 
@@ -109,10 +109,10 @@ class Ballots:
         return (self.votes == self.tally.prediction[:, None]) + np.float32(1)
 
 
-Rule = Callable[[Ballots, Ablations, Threat], Answer]
+Rule = Callable[[Ballots, RowsTimesColumns, Threat], Answer]
 
 
-def exact_rule(ballots: Ballots, ablations: Ablations, threat: Threat) -> Answer:
+def exact_rule(ballots: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
     """Whether any content of the patches, at any place, changes the prediction. Tight, unless the answer is a bound.
 
     Args:
@@ -126,7 +126,7 @@ def exact_rule(ballots: Ballots, ablations: Ablations, threat: Threat) -> Answer
     return _answer(_exact_slack, ballots, ablations, threat)
 
 
-def margin_rule(ballots: Ballots, ablations: Ablations, threat: Threat) -> Answer:
+def margin_rule(ballots: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
     """The published rule, made sound: it certifies nothing that the exact rule does not. Takes the same arguments."""
     return _answer(_margin_slack, ballots, ablations, threat)
 
@@ -166,7 +166,10 @@ def slack_if_touched(ballots: Ballots, touched: Bools) -> tuple[Ints, Ints]:
 
 
 def _answer(
-    slack_of: Callable[[Ballots, Reach], tuple[Ints, Ints]], ballots: Ballots, ablations: Ablations, threat: Threat
+    slack_of: Callable[[Ballots, Reach], tuple[Ints, Ints]],
+    ballots: Ballots,
+    ablations: RowsTimesColumns,
+    threat: Threat,
 ) -> Answer:
     if ballots.votes.shape[1] != ablations.num_ablations:
         raise ValueError(f"{ballots.votes.shape[1]} votes an image do not fit {ablations.num_ablations} ablations")

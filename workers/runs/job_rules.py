@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.rules import Claim
 from smoothcert.workers.ablations.kinds import Ablations, ablations_of
 from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.certificates.family import RuleFamily
 from smoothcert.workers.certificates.rules import Answer
@@ -42,7 +45,15 @@ class JobRules:
                 `clean_prediction` and `clean_margin`.
             tolerance: votes with smaller margins count as the attacker's.
         """
-        return self.family.ballots(cast_of(rows), self.ablations, classes=self.job.model.classes, tolerance=tolerance)
+        return self.count_cast(cast_of(rows), tolerance=tolerance)
+
+    def count_cast(self, cast: Cast, *, tolerance: float = 0.0) -> Any:
+        """The same for votes that are not in a table."""
+        return self.family.ballots(cast, self.ablations, classes=self.job.model.classes, tolerance=tolerance)
+
+    def slack_everywhere(self, counted: Any, height: int, width: int) -> NDArray[np.int64]:
+        """[images, places]: the slack of the exact rule for a patch of this size at each place, in row-major order."""
+        return self.family.slack_everywhere(counted, self.ablations, height, width)
 
     def answer(self, counted: Any, threat: Threat, claim: Claim = Claim()) -> Answer:  # noqa: B008  frozen
         """Decide a claim for each image.

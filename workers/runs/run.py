@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from smoothcert.manifests.ablation import ablation_in_words
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import identity_of, run_id_of
 from smoothcert.manifests.job import Job, Storage
@@ -167,10 +168,10 @@ class Run:
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         job, success, missing = self.job, self.success(), len(self.missing())
-        model, ablation = PurePosixPath(job.model.checkpoint).name, job.ablation
+        model = PurePosixPath(job.model.checkpoint).name
         yield "folder", self.url
         yield "model", f"{job.model.architecture}, {model}, SHA-256 {self.checkpoint_sha256[:12]}"
-        yield "ablation", f"{ablation.kind} {ablation.size} stride {ablation.stride} {ablation.edges}"
+        yield "ablation", ablation_in_words(job.ablation)
         yield "state", "UNFINISHED" if missing or success is None else "complete"
         yield "shards", f"{len(self.tasks) - missing:,} of {len(self.tasks):,}"
         if success is None:

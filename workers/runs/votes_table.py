@@ -6,7 +6,8 @@ the two cannot differ.
 The checksum covers values, not encodings, so any tool can recompute it: SHA-256 over, for each column in
 schema order, its name in UTF-8 and a zero byte; one byte per row, 1 where the value is present; then the values,
 absent ones as zeros (an absent list as A zeros), numbers little-endian in the column's type, strings and
-binaries each as an int64 length and their bytes (absent: length 0).
+binaries each as an int64 length and their bytes (absent: length 0). If single elements of lists are absent, one byte
+per element of all rows follows, 1 where it is present.
 
 Not covered: what the values mean (votes/, certificates/); publishing the file (publication.py).
 """
@@ -15,6 +16,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
@@ -74,10 +76,10 @@ class Row:
     clean_margin: Annotated[float | None, pa.float32()] = None
     """Difference of its two largest logits."""
     predicted: Record | None = None
-    votes: Annotated[NDArray[np.uint16] | None, pa.list_(pa.uint16())] = None
-    """Class of each ablation, in the order of offsets."""
+    votes: Annotated[NDArray[np.integer] | None, pa.list_(pa.uint16())] = None
+    """Class of each ablation, in the order of offsets; null where no vote was cast (`early_exit` of masks)."""
     margins: Annotated[NDArray[np.float32] | None, pa.list_(pa.float32())] = None
-    """Difference of the two largest logits of each ablation."""
+    """Difference of the two largest logits of each ablation; null where no vote was cast."""
     certified: Record | None = None
 
 
@@ -124,21 +126,46 @@ def _columns(num_ablations: int, family: RuleFamily) -> Iterator[_Column]:
     hints = get_type_hints(Row, include_extras=True)
     for field in fields(Row):
         if field.name in records:
-            yield from (_column_of(field.name, inner.name) for inner in fields(records[field.name]))
+            kinds = get_type_hints(records[field.name])
+            yield from (_column_of(field.name, inner.name, kinds[inner.name]) for inner in fields(records[field.name]))
             continue
         _, kind = get_args(hints[field.name])
-        kind = pa.list_(kind.value_type, num_ablations) if pa.types.is_list(kind) else kind
-        yield _Column(pa.field(field.name, kind, nullable=field.default is not MISSING), attrgetter(field.name))
+        value_of: Callable[[Row], Any] = attrgetter(field.name)
+        if pa.types.is_list(kind):
+            kind, value_of = pa.list_(kind.value_type, num_ablations), partial(_list_of, field.name)
+        yield _Column(pa.field(field.name, kind, nullable=field.default is not MISSING), value_of)
 
 
-def _column_of(record: str, name: str) -> _Column:
+def _list_of(name: str, row: Row) -> Any:
+    """Votes or margins of a row, None in place of those that were not cast."""
+    values = getattr(row, name)
+    if values is None or row.votes is None or not (skipped := row.votes == ABSENT).any():
+        return values
+    return [None if left_out else value for value, left_out in zip(values.tolist(), skipped.tolist(), strict=True)]
+
+
+def _column_of(record: str, name: str, kind: Any) -> _Column:
     """A column of a record; null in rows without the record."""
 
     def value_of(row: Row) -> Any:
         there = getattr(row, record)
         return None if there is None else getattr(there, name)
 
-    return _Column(pa.field(name, pa.int32()), value_of)
+    is_truth = bool in (kind, *get_args(kind))
+    return _Column(pa.field(name, pa.bool_() if is_truth else pa.int32()), value_of)
+
+
+def _canonical_lists(column: pa.ChunkedArray, kind: pa.DataType) -> bytes:
+    there, lists = column.is_valid().to_numpy(), column.drop_null()
+    shape = len(column), kind.list_size
+    matrix = np.zeros(shape, np.dtype(kind.value_type.to_pandas_dtype()).newbyteorder("<"))
+    elements = pa.chunked_array([chunk.flatten() for chunk in lists.chunks], kind.value_type)
+    matrix[there] = elements.fill_null(0).to_numpy().reshape(-1, kind.list_size)
+    if not elements.null_count:
+        return matrix.tobytes()
+    present = np.zeros(shape, np.uint8)
+    present[there] = elements.is_valid().to_numpy().reshape(-1, kind.list_size)
+    return matrix.tobytes() + present.tobytes()
 
 
 def column(name: str, kind: pa.DataType, meaning: str, *, nullable: bool = False) -> pa.Field:
@@ -147,9 +174,12 @@ def column(name: str, kind: pa.DataType, meaning: str, *, nullable: bool = False
 
 
 def matrix_of(column: pa.ChunkedArray) -> NDArray[Any]:
-    """[rows, A]: votes or margins; no row may lack them."""
+    """[rows, A]: votes or margins; no row may lack them. A vote that was not cast is ABSENT, its margin NaN."""
     kind = column.type
     flat = pa.chunked_array([chunk.flatten() for chunk in column.chunks], kind.value_type)
+    if flat.null_count:
+        is_vote = pa.types.is_integer(kind.value_type)
+        flat = flat.cast(pa.int32()).fill_null(ABSENT) if is_vote else flat.fill_null(float("nan"))
     matrix: NDArray[Any] = flat.to_numpy().reshape(len(column), kind.list_size)
     return matrix
 
@@ -192,9 +222,7 @@ def _canonical(column: pa.ChunkedArray, kind: pa.DataType) -> bytes:
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
     if pa.types.is_fixed_size_list(kind):
-        matrix = np.zeros((len(column), kind.list_size), np.dtype(kind.value_type.to_pandas_dtype()).newbyteorder("<"))
-        matrix[column.is_valid().to_numpy()] = matrix_of(column.drop_null())
-        return matrix.tobytes()
+        return _canonical_lists(column, kind)
     if pa.types.is_string(kind) or pa.types.is_fixed_size_binary(kind):
         values = [value.encode() if isinstance(value, str) else value or b"" for value in column.to_pylist()]
         return b"".join(len(value).to_bytes(8, "little") + value for value in values)

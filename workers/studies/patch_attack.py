@@ -19,10 +19,10 @@ from torch import Tensor
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.studies import PatchAttack
-from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.attacks.patches import SQUARE, Found, Ints, PatchAttacker, Voted
-from smoothcert.workers.certificates.rules import Ballots, slack_everywhere
+from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.tally import NOBODY
+from smoothcert.workers.runs.job_rules import JobRules
 from smoothcert.workers.runs.votes_table import column
 from smoothcert.workers.studies.measures import Kind, Loader, Studied
 from smoothcert.workers.votes.differentiable import differentiable
@@ -58,11 +58,11 @@ class PatchAttackMeasures:
     """
 
     def __init__(self, settings: PatchAttack, loader: Loader) -> None:
-        job, crop = loader.job, loader.job.preprocess.crop
-        ablations, patch = ablations_of(job.ablation, crop, crop), (settings.height, settings.width)
+        job, self._rules = loader.job, JobRules(loader.job)
+        ablations, patch = self._rules.ablations, (settings.height, settings.width)
         keep_hidden = job.model.masked_tokens == "keep"
         twin = differentiable(loader.network(), [ablations], job.preprocess, keep_hidden=keep_hidden)
-        self._settings, self._classes, self._reach = settings, job.model.classes, ablations.everywhere(*patch)
+        self._settings = settings
         self.attacker = PatchAttacker(
             twin, loader.voter(), ablations, patch, classes=job.model.classes, device=loader.device
         )
@@ -80,9 +80,9 @@ class PatchAttackMeasures:
     def measure(self, images: Studied) -> list[dict[str, Any]]:
         """The columns of each image."""
         assert images.votes is not None
-        ballots = Ballots.of(images.votes, classes=self._classes)
-        slack = slack_everywhere(ballots, self._reach)
-        progress = _Progress(Voted(images.pixels, images.votes, ballots.tally.prediction.astype(np.int64)), slack)
+        counted = self._rules.count_cast(Cast(images.votes))
+        slack = self._rules.slack_everywhere(counted, self._settings.height, self._settings.width)
+        progress = _Progress(Voted(images.pixels, images.votes, counted.prediction.astype(np.int64)), slack)
         places = np.stack([self._places(*one) for one in zip(slack, images.seeds, strict=True)])
         for number, chosen in enumerate(places.T, start=1):
             self._attack_places(progress, chosen, [seed + 1000 * number for seed in images.seeds])
@@ -98,7 +98,7 @@ class PatchAttackMeasures:
 
     def _attack_places(self, progress: "_Progress", places: Ints, seeds: Sequence[int]) -> None:
         """Attack the images that stand, each at one of its places, with one attack after the other."""
-        corners = self._reach.places(places)[:, 0]
+        corners = np.stack(np.divmod(places, self._rules.ablations.width - self._settings.width + 1), axis=1)
         progress.tried[progress.standing()] += 1
         for number, name in enumerate(self._runs):
             standing = progress.standing()

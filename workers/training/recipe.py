@@ -14,10 +14,12 @@ import torch
 from timm.data import Mixup
 from torch import Tensor, nn
 
+from smoothcert.manifests.ablation import MaskAblation, WindowAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Model
 from smoothcert.manifests.names import one_line
-from smoothcert.manifests.training import Training
+from smoothcert.manifests.training import Cutout, Training
+from smoothcert.workers.ablations.cutouts import CutoutSquares
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Masks, Shown
 from smoothcert.workers.networks.checkpoints import recognise
@@ -33,7 +35,13 @@ def kinds_of(training: Training) -> list[Shown]:
     """The ablations of a training file in order, then the whole image if some images are shown whole."""
     crop, ablations = training.preprocess.crop, training.ablation or ()
     whole = [Masks.whole(crop, crop)] if training.whole_share > 0 or not ablations else []
-    return [*(ablations_of(ablation, crop, crop) for ablation in ablations), *whole]
+    return [*(_kind_of(ablation, crop) for ablation in ablations), *whole]
+
+
+def _kind_of(ablation: WindowAblation | MaskAblation | Cutout, crop: int) -> Shown:
+    if isinstance(ablation, Cutout):
+        return CutoutSquares(crop, crop, ablation.side, ablation.count, ablation.fill)
+    return ablations_of(ablation, crop, crop)
 
 
 def draw_ablations(training: Training, kinds: Sequence[Shown], draws: Draws) -> Tensor:

@@ -13,7 +13,8 @@ from torch import nn
 from smoothcert.manifests.training import Training
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.certificates.rules import Ballots, exact_rule
+from smoothcert.workers.certificates.cast import Cast
+from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.training.data import LabelledImages
 from smoothcert.workers.training.processes import Peers
 from smoothcert.workers.votes.format import Format
@@ -72,10 +73,12 @@ class Validator:
             votes[together] = voter.votes(images.pixels[together]).classes.cpu().numpy()
             yield Validated(epoch, min(together.stop, len(votes)), len(votes))
         labels = images.labels.numpy()
-        ballots = Ballots.of(votes, classes=training.model.classes)
-        right = ballots.tally.prediction == labels
+        family = family_of(training.validated_ablation)
+        counted = family.ballots(Cast(votes), self._ablations, classes=training.model.classes)
+        right = counted.prediction == labels
         patches = training.validation.patches if training.validation is not None else ()
-        certified = [exact_rule(ballots, self._ablations, Threat(side, side)).certified & right for side in patches]
+        rule = family.rule()
+        certified = [rule(counted, self._ablations, Threat(side, side)).certified & right for side in patches]
         counts = [(votes == labels[:, None]).mean(axis=1).sum(), right.sum(), *(held.sum() for held in certified)]
         total, *sums = self._peers.sum_over_all([len(labels) + images.left_out, *counts], self._device)
         shares = [right / total for right in sums]

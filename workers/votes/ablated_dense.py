@@ -1,4 +1,4 @@
-"""The forward pass of training for a network that computes every pixel; hidden ones are black before normalisation.
+"""The forward pass of training for a network that computes every pixel, hidden ones too.
 
 AblatedForward (ablated_forward.py) has the same methods and leaves hidden tokens out, which this network cannot.
 A batch norm learns from the images of one group, so the network depends on how many images a group has.
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.shown import Shown
-from smoothcert.workers.votes.visible import VisiblePixels
+from smoothcert.workers.votes.visible import VisiblePixels, fill_of
 
 
 class DenseGroup(NamedTuple):
@@ -40,7 +40,7 @@ class AblatedDense(nn.Module):
         self._mean_C11, self._std_C11 = (
             torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
         )
-        self._upsample = preprocess.upsample
+        self._upsample, self._fill = preprocess.upsample, fill_of(kinds)
 
     def to_device(self, device: torch.device) -> None:
         """Move network and tables."""
@@ -73,7 +73,10 @@ class AblatedDense(nn.Module):
 
     def inputs(self, pixels_NCHW: Tensor, group: DenseGroup) -> Tensor:
         """[S, channels, side, side]: what the network sees of a group, normalised; arguments as for `forward`."""
-        shown_SCHW = (pixels_NCHW[group.images] * self.visible(group) - self._mean_C11) / self._std_C11
+        visible_S1HW = self.visible(group)
+        shown_SCHW = (pixels_NCHW[group.images] * visible_S1HW - self._mean_C11) / self._std_C11
+        if self._fill == "mean":
+            shown_SCHW = shown_SCHW * visible_S1HW
         return F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest")
 
     def classify(self, inputs_SCHW: Tensor, group: DenseGroup) -> Tensor:  # noqa: ARG002  AblatedForward needs it

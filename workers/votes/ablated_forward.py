@@ -9,7 +9,7 @@ evaluation mode its logits are those of SmoothedViT, which computes many ablatio
     S sequences: each an image with its ablation     n tokens that are shown    T tokens of an image
     P side of a token                                D width of the network     K classes
 
-Pixels outside an ablation are black before normalisation; with `drop` a token without a visible pixel is left out.
+Hidden pixels are black before normalisation, or its mean; with `drop` a token without a visible pixel is left out.
 Source: Salman et al. 2021, arXiv:2110.07719, section 4.
 """
 
@@ -27,7 +27,7 @@ from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.ablations.tokens import token_groups
 from smoothcert.workers.votes.smoothed_vit import positions_of, rows_that_the_head_reads
-from smoothcert.workers.votes.visible import VisiblePixels
+from smoothcert.workers.votes.visible import VisiblePixels, fill_of
 
 
 class Group(NamedTuple):
@@ -64,7 +64,7 @@ class AblatedForward(nn.Module):
         # timm applies dropout to the sum of tokens and positions, which is computed here.
         self._pos_drop, network.pos_drop = network.pos_drop, nn.Identity()
         self._token_px = network.patch_embed.patch_size[0]
-        self._upsample = preprocess.upsample
+        self._upsample, self._fill = preprocess.upsample, fill_of(kinds)
         self._kinds = kinds
         self._visible = VisiblePixels(kinds, torch.device("cpu"))
         large = [kind.upsampled(self._upsample) for kind in kinds]
@@ -108,9 +108,12 @@ class AblatedForward(nn.Module):
 
     def inputs(self, pixels_NCHW: Tensor, group: Group) -> Tensor:
         """[S, channels, side, side]: what the network sees of a group, normalised; arguments as for `forward`."""
-        shown_SCHW = pixels_NCHW[group.images] * self.visible(group)
-        large_SCHW = F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest")
-        return large_SCHW * self._scale_C11 - self._shift_C11
+        visible_S1HW = self.visible(group)
+        shown_SCHW = self._large(pixels_NCHW[group.images] * visible_S1HW) * self._scale_C11 - self._shift_C11
+        return shown_SCHW * self._large(visible_S1HW.float()) if self._fill == "mean" else shown_SCHW
+
+    def _large(self, images_SCHW: Tensor) -> Tensor:
+        return F.interpolate(images_SCHW, scale_factor=self._upsample, mode="nearest")
 
     def classify(self, inputs_SCHW: Tensor, group: Group) -> Tensor:
         """[S, K] logits of the `inputs` of a group."""

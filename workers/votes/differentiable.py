@@ -1,6 +1,7 @@
 """The differentiable twin of a job's engine: for training, and for attacks.
 
 A network with tokens that can be dropped is an AblatedForward, any other an AblatedDense. Both have the same methods.
+Under cutout every network is an AblatedDense, because cutout leaves no tokens out.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from smoothcert.manifests.job import Preprocess
+from smoothcert.workers.ablations.cutouts import CutoutSquares
 from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.networks.classifiers import has_tokens
 from smoothcert.workers.votes.ablated_dense import AblatedDense
@@ -35,7 +37,7 @@ def differentiable(
         keep_hidden: compute every token; a network without tokens always does.
         every_row: compute all rows of the last block, not only those that the head reads.
     """
-    if has_tokens(network):
+    if has_tokens(network) and not any(isinstance(kind, CutoutSquares) for kind in kinds):
         return AblatedForward(network, kinds, preprocess, keep_hidden=keep_hidden, every_row=every_row)
     return AblatedDense(network, kinds, preprocess)
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from smoothcert.manifests.ablation import Ablation, ablation_of
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation, Model, Preprocess, ablation_of
+from smoothcert.manifests.job import Model, Preprocess
 from smoothcert.manifests.names import one_line
 from smoothcert.manifests.yaml_file import validate
 from smoothcert.workers.extras import needs_certify

@@ -13,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from smoothcert.manifests.ablation import MaskAblation
 from smoothcert.manifests.job import Job
 from smoothcert.workers.ablations.kinds import Ablations
+from smoothcert.workers.ablations.masks import MaskSet
 from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.certificates.family import RuleFamily
+from smoothcert.workers.certificates.tally import NOBODY
+from smoothcert.workers.votes.early_exit import needed_votes
 from smoothcert.workers.votes.self_check import made_up_image
 from smoothcert.workers.votes.smoothed import Smoothed
 
@@ -26,14 +30,15 @@ class ImageVotes(NamedTuple):
     """What a model says about some images.
 
     Attributes:
-        classes: [images, ablations] uint16, in offset order.
-        margins: [images, ablations] float32.
+        classes: [images, ablations] uint16, in offset order; int32 with -1 for votes that no certificate needs, if the
+            job leaves these out.
+        margins: [images, ablations] float32, NaN for these.
         clean_classes: [images] int64, of the whole images; None if the job does not ask for them.
         clean_margins: [images] float32, likewise.
         finite: [images] bool, false where a logit of the image is not finite.
     """
 
-    classes: NDArray[np.uint16]
+    classes: NDArray[np.integer]
     margins: NDArray[np.float32]
     clean_classes: NDArray[np.int64] | None
     clean_margins: NDArray[np.float32] | None
@@ -56,11 +61,14 @@ class JobVoter:
 
     def vote(self, pixels: Tensor) -> ImageVotes:
         """Vote on images, [images, crop, crop, channels] uint8."""
-        votes = self.model.votes(pixels)
+        ablation, early = self.job.ablation, None
+        if isinstance(ablation, MaskAblation) and ablation.early_exit and isinstance(self.ablations, MaskSet):
+            early = self.ablations
+        votes = self.model.votes(pixels) if early is None else needed_votes(self.model, pixels, early)
         clean = self.model.clean_votes(pixels) if self.job.clean else None  # queued before the CPU waits for a result
         margins = votes.margins.cpu().numpy()
-        classes = votes.classes.cpu().numpy().astype(np.uint16)
-        finite = np.isfinite(margins).all(axis=1)
+        classes: NDArray[np.integer] = votes.classes.cpu().numpy().astype(np.uint16 if early is None else np.int32)
+        finite = (np.isfinite(margins) | (classes == NOBODY)).all(axis=1)
         if clean is None:
             return ImageVotes(classes, margins, None, None, finite)
         clean_margins = clean.margins[:, 0].cpu().numpy()

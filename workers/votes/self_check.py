@@ -117,12 +117,12 @@ def made_up_image(preprocess: Preprocess) -> Tensor:
 
 
 def _views(network: nn.Module, shown: Shown, format: Format) -> Iterator[_View]:
-    """The whole image; one ablation with its hidden pixels black; the same with its hidden tokens left out, if the job
+    """The whole image; one ablation with every token; the same with its hidden tokens left out, if the job
     leaves them out.
     """
     middle = Masks.one_of(shown, shown.middle)
     yield _View("an image", Masks.whole(shown.height, shown.width), keep_hidden=True)
-    yield _View("an ablation with hidden pixels black", middle, keep_hidden=True)
+    yield _View(f"an ablation, hidden pixels {shown.fill}", middle, keep_hidden=True)
     if not format.keep_hidden and isinstance(network, VisionTransformer):
         yield _View("an ablation with hidden tokens left out", middle, keep_hidden=False)
 
@@ -134,7 +134,10 @@ def _timm_logits(network: nn.Module, view: _View, preprocess: Preprocess) -> Ten
     visible_HW1 = torch.from_numpy(view.ablation.masks[0])[:, :, None]
     painted = upsampled((made_up_image(preprocess) * visible_HW1)[None], preprocess.upsample)
     mean, std = (torch.tensor(values) for values in (preprocess.mean, preprocess.std))
-    pixels = ((painted / 255 - mean) / std).permute(0, 3, 1, 2).to(device)
+    normalised = (painted / 255 - mean) / std
+    if view.ablation.fill == "mean":
+        normalised *= upsampled(visible_HW1[None], preprocess.upsample)
+    pixels = normalised.permute(0, 3, 1, 2).to(device)
     with (
         nullcontext() if view.keep_hidden else _only_shown_tokens(network, view.ablation.upsampled(preprocess.upsample))
     ):

@@ -68,6 +68,17 @@ class Smoothed(ABC):
         """
         return self._votes(self._ablated_logits(images), len(images), self._num_ablations)
 
+    def some_votes(self, images: Tensor, wanted: Tensor) -> Votes:
+        """Vote on some ablations of each image.
+
+        Args:
+            images: as for `votes`.
+            wanted: [images, ablations] bool.
+        Returns:
+            The classes are -1 and the margins NaN where no vote was wanted.
+        """
+        return self._votes(self._ablated_logits(images, wanted.to(self._device)), len(images), self._num_ablations)
+
     def clean_votes(self, images: Tensor) -> Votes:
         """Classify whole images, [images, 1] each; arguments as for `votes`."""
         return self._votes(self._whole_logits(images), len(images), 1)
@@ -87,29 +98,29 @@ class Smoothed(ABC):
         Args:
             image: [height, width, channels] uint8.
             ablation: one ablation, before it is upsampled.
-            keep_hidden: compute hidden tokens, too, with black pixels; an engine that drops none always does.
+            keep_hidden: compute hidden tokens, too; an engine that drops none always does.
         """
 
     @abstractmethod
-    def _ablated_logits(self, images: Tensor) -> Iterator[Computed]:
-        """Every ablation of every image once, in any order."""
+    def _ablated_logits(self, images: Tensor, wanted: Tensor | None = None) -> Iterator[Computed]:
+        """Every ablation of every image once, or every one that is wanted ([images, ablations] bool), in any order."""
 
     @abstractmethod
     def _whole_logits(self, images: Tensor) -> Iterator[Computed]:
         """Every image once, whole, as its ablation 0."""
 
     def _in_parts(
-        self, sequences: int, cost: int, compute: Callable[[Tensor], Tensor]
+        self, sequences: Tensor, cost: int, compute: Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Positions of sequences and their logits, in as few parts as memory allows. Parts have equal sizes, because a
-        small last one would be slow.
+        """Sequences and their logits, in as few parts as memory allows. Parts have equal sizes, because a small last
+        one would be slow.
 
         Args:
-            sequences: how many there are.
+            sequences: [S] their numbers.
             cost: of one sequence.
-            compute: gives the logits of the sequences at some positions.
+            compute: gives the logits of the sequences of some numbers.
         """
-        left = torch.arange(sequences, device=self._device)
+        left = sequences
         while len(left):
             parts = math.ceil(len(left) / max(1, self._at_once // cost))
             part = left[: math.ceil(len(left) / parts)]
@@ -124,8 +135,8 @@ class Smoothed(ABC):
             left = left[len(part) :]
 
     def _votes(self, computed: Iterator[Computed], images: int, num_ablations: int) -> Votes:
-        classes_NA = torch.empty(images, num_ablations, device=self._device, dtype=torch.int64)
-        margins_NA = torch.empty(images, num_ablations, device=self._device, dtype=torch.float32)
+        classes_NA = torch.full((images, num_ablations), -1, device=self._device, dtype=torch.int64)
+        margins_NA = torch.full((images, num_ablations), math.nan, device=self._device, dtype=torch.float32)
         for image_S, ablation_S, logits_SK in computed:
             votes = _votes_of(logits_SK)
             classes_NA[image_S, ablation_S], margins_NA[image_S, ablation_S] = votes.classes, votes.margins

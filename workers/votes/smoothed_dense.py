@@ -1,4 +1,4 @@
-"""Images to votes with any timm classifier. It computes every pixel; hidden pixels are black.
+"""Images to votes with any timm classifier. It computes every pixel; hidden pixels are black or the mean.
 
     N images    A ablations of an image    S sequences: each one ablation of one image    K classes
     H side of an image    W side of what the network sees, upsampled    C channels: 3, or 1 for gray images
@@ -31,7 +31,7 @@ _PIXELS_AT_ONCE = {"cpu": 16 * 224**2, "cuda": 512 * 224**2}
 
 
 class SmoothedDense(Smoothed):
-    """A classifier that votes on mostly black images.
+    """A classifier that votes on images whose hidden pixels it computes, too.
 
     Args:
         network: in evaluation mode, float32; taken over and changed.
@@ -68,24 +68,31 @@ class SmoothedDense(Smoothed):
     def one_logits(self, image: Tensor, ablation: Shown, *, keep_hidden: bool) -> Tensor:  # noqa: ARG002  all are
         return next(self._computed(image[None], VisiblePixels([ablation], self._device))).logits[0]
 
-    def _ablated_logits(self, images: Tensor) -> Iterator[Computed]:
-        return self._computed(images, self._ablated)
+    def _ablated_logits(self, images: Tensor, wanted: Tensor | None = None) -> Iterator[Computed]:
+        return self._computed(images, self._ablated, wanted)
 
     def _whole_logits(self, images: Tensor) -> Iterator[Computed]:
         return self._computed(images, self._whole)
 
-    def _computed(self, images: Tensor, visible: VisiblePixels) -> Iterator[Computed]:
+    def _computed(self, images: Tensor, visible: VisiblePixels, wanted_NA: Tensor | None = None) -> Iterator[Computed]:
         compute = partial(self._part_logits, images.to(self._device), visible)
         A = visible.num_ablations
-        for part_S, logits_SK in self._in_parts(len(images) * A, self._side**2, compute):
+        sequences = torch.arange(len(images) * A, device=self._device)
+        if wanted_NA is not None:
+            sequences = sequences[wanted_NA.flatten()]
+        for part_S, logits_SK in self._in_parts(sequences, self._side**2, compute):
             yield Computed(part_S // A, part_S % A, logits_SK)
 
     @torch.inference_mode()
     def _part_logits(self, images_NHHC: Tensor, visible: VisiblePixels, part_S: Tensor) -> Tensor:
         A = visible.num_ablations
-        images_SHHC = images_NHHC[part_S // A] * visible.of(part_S % A)[:, :, :, None]
+        visible_SHH1 = visible.of(part_S % A)[:, :, :, None]
+        images_SHHC = images_NHHC[part_S // A] * visible_SHH1
         pixels_SCWW = upsampled(images_SHHC, self._upsample).permute(0, 3, 1, 2).float() / 255
-        return self._network(((pixels_SCWW - self._mean) / self._std).to(self._dtype)).float()
+        normalised_SCWW = (pixels_SCWW - self._mean) / self._std
+        if visible.fill == "mean":
+            normalised_SCWW *= upsampled(visible_SHH1, self._upsample).permute(0, 3, 1, 2)
+        return self._network(normalised_SCWW.to(self._dtype)).float()
 
     def _try_out(self, format: Format, black: Tensor) -> None:
         """Classify a black image: some networks take no image of this size, or lack an operation in this format."""

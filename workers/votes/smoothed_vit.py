@@ -28,6 +28,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from smoothcert.manifests.ablation import Fill
 from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.shown import Masks, Shown
 from smoothcert.workers.ablations.tokens import token_groups, visible_pixels
@@ -46,6 +47,7 @@ class _Group(NamedTuple):
     ablations: Tensor  # [G]
     tokens: Tensor  # [G, n]
     visible: Tensor  # [G, n, P, P] uint8, 1 where the pixel shows
+    fill: Fill  # what hidden pixels become
 
 
 class SmoothedViT(Smoothed):
@@ -89,18 +91,21 @@ class SmoothedViT(Smoothed):
     def one_logits(self, image: Tensor, ablation: Shown, *, keep_hidden: bool) -> Tensor:
         return next(self._computed(image[None], self._groups(ablation, keep_hidden=keep_hidden))).logits[0]
 
-    def _ablated_logits(self, images: Tensor) -> Iterator[Computed]:
-        return self._computed(images, self._ablated)
+    def _ablated_logits(self, images: Tensor, wanted: Tensor | None = None) -> Iterator[Computed]:
+        return self._computed(images, self._ablated, wanted)
 
     def _whole_logits(self, images: Tensor) -> Iterator[Computed]:
         return self._computed(images, self._whole)
 
-    def _computed(self, images: Tensor, groups: list[_Group]) -> Iterator[Computed]:
+    def _computed(self, images: Tensor, groups: list[_Group], wanted_NA: Tensor | None = None) -> Iterator[Computed]:
         pixels_NTV = self._tokens_of(images.to(self._device))
         for group in groups:
             members, tokens = group.tokens.shape
             compute = partial(self._sequence_logits, pixels_NTV, group)
-            parts = self._in_parts(len(images) * members, tokens + self._network.num_prefix_tokens, compute)
+            sequences = torch.arange(len(images) * members, device=self._device)
+            if wanted_NA is not None:
+                sequences = sequences[wanted_NA[:, group.ablations].flatten()]
+            parts = self._in_parts(sequences, tokens + self._network.num_prefix_tokens, compute)
             for part_S, logits_SK in parts:
                 yield Computed(part_S // members, group.ablations[part_S % members], logits_SK)
 
@@ -120,8 +125,13 @@ class SmoothedViT(Smoothed):
         tokens_Sn = group.tokens[member_S]
         shown_SnV = pixels_NTV[image_S[:, None], tokens_Sn]
         visible_SnPP = group.visible[member_S]
-        shown_SnV = shown_SnV.unflatten(2, (-1, *visible_SnPP.shape[2:])).mul_(visible_SnPP[:, :, None]).flatten(2)
-        embedded_SnD = self._embed_norm(F.linear(shown_SnV.float(), self._embed_weight_DV, self._embed_bias_D))
+        tiles_SnCPP = shown_SnV.unflatten(2, (-1, *visible_SnPP.shape[2:]))
+        if group.fill == "black":
+            shown_SnV, bias_D = tiles_SnCPP.mul_(visible_SnPP[:, :, None]).flatten(2).float(), self._embed_bias_D
+        else:  # hidden pixels are the mean, 0 after normalisation
+            centred_SnCPP = tiles_SnCPP.float().sub_(self._mean_C11)
+            shown_SnV, bias_D = centred_SnCPP.mul_(visible_SnPP[:, :, None]).flatten(2), self._embed_bias_of_mean_D
+        embedded_SnD = self._embed_norm(F.linear(shown_SnV, self._embed_weight_DV, bias_D))
         embedded_SnD = embedded_SnD + self._positions_TD[tokens_Sn]
         prefix = self._prefix_1pD.expand(len(image_S), -1, -1)
         return self._network.norm_pre(torch.cat([prefix, embedded_SnD], dim=1).to(self._dtype))
@@ -142,12 +152,14 @@ class SmoothedViT(Smoothed):
                 torch.from_numpy(group.ablations).to(self._device),
                 torch.from_numpy(group.tokens).to(self._device),
                 torch.from_numpy(visible_pixels(shown, group, self._token_px)).view(torch.uint8).to(self._device),
+                shown.fill,
             )
             for group in token_groups(shown, self._token_px, keep_hidden=keep_hidden)
         ]
 
     def _fold_embedding(self, preprocess: Preprocess) -> None:
-        """Make the embedding take raw pixels: W (x / 255 - mean) / std + b = W' x + b', so a hidden pixel is a 0.
+        """Make the embedding take raw pixels: W (x / 255 - mean) / std + b = W' x + b', so a black pixel is a 0; and
+        W' (x - 255 mean) + b, so a pixel that is the mean is a 0.
 
         It stays float32 for every dtype: it is 3 % of the work, and b' would lose digits in a shorter format.
         """
@@ -158,6 +170,8 @@ class SmoothedViT(Smoothed):
         bias_D = torch.zeros_like(shift_D) if embed.proj.bias is None else embed.proj.bias.double()
         self._embed_weight_DV = (weight_DCPP / (255 * std)[:, None, None]).flatten(1).float()
         self._embed_bias_D = (bias_D - shift_D).float()
+        self._embed_bias_of_mean_D = bias_D.float()
+        self._mean_C11 = (255 * mean)[:, None, None].float()
         self._embed_norm = embed.norm
         with torch.inference_mode():
             self._prefix_1pD, self._positions_TD = positions_of(network)

@@ -5,7 +5,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from smoothcert.manifests.ablation import Fill
 from smoothcert.workers.ablations.shown import Shown
+
+
+def fill_of(kinds: Sequence[Shown]) -> Fill:
+    """What hidden pixels become; the same under all kinds that hide some.
+
+    Args:
+        kinds: at least one; a kind that shows the whole image has any fill.
+    """
+    fills = {kind.fill for kind in kinds if kind.num_ablations > 1} or {kinds[0].fill}
+    assert len(fills) == 1, fills
+    return fills.pop()
 
 
 class VisiblePixels:
@@ -21,6 +33,10 @@ class VisiblePixels:
     def __init__(self, kinds: Sequence[Shown], device: torch.device) -> None:
         self._kinds = kinds
         self._tables = [[torch.from_numpy(table).to(device) for table in kind.tables] for kind in kinds]
+
+    @property
+    def fill(self) -> Fill:
+        return fill_of(self._kinds)
 
     @property
     def num_ablations(self) -> int:

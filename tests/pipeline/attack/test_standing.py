@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import Ablation, WindowAblation
 from smoothcert.manifests.studies import PatchAttack
 from smoothcert.pipeline.studies.plan import plan_study
 from smoothcert.pipeline.studies.selection import Choice, Only, voted_images
@@ -23,11 +23,11 @@ from tests.helpers.finished_runs import finish_job
 pytest.importorskip("pyautoattack")
 
 ABLATIONS = {
-    "column": Ablation(kind="column", size=8, stride=4),
-    "row": Ablation(kind="row", size=8, stride=4),
-    "block": Ablation(kind="block", size=12, stride=4),
+    "column": WindowAblation(kind="column", size=8, stride=4),
+    "row": WindowAblation(kind="row", size=8, stride=4),
+    "block": WindowAblation(kind="block", size=12, stride=4),
 }
-STRIDE_10 = Ablation(kind="column", size=4, stride=10)  # 10 does not divide 32
+STRIDE_10 = WindowAblation(kind="column", size=4, stride=10)  # 10 does not divide 32
 TRAINED_ON = 2000
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.overview.runs_list import ablation_in_words, run_in_words, runs_of
 from smoothcert.workers.runs.run import open_run
@@ -121,8 +121,8 @@ def test_the_oldest_run_comes_first(run: Path, tmp_path: Path, created: str | No
 
 def test_an_ablation_in_words_says_what_is_unusual() -> None:
     """Wrapping around the edge is the usual."""
-    assert ablation_in_words(Ablation(kind="row", size=3, stride=2)) == "row 3 stride 2"
-    assert ablation_in_words(Ablation(kind="block", size=5, edges="inside")) == "block 5 stride 1 inside"
+    assert ablation_in_words(WindowAblation(kind="row", size=3, stride=2)) == "row 3 stride 2"
+    assert ablation_in_words(WindowAblation(kind="block", size=5, edges="inside")) == "block 5 stride 1 inside"
 
 
 def test_a_run_in_words_says_whether_it_holds_all_of_the_data(finished: Path, finished_partial: Path) -> None:

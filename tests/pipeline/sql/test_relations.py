@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation, Storage
+from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.sql.relations import TABLES, connect, s3_system
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.runs.published import read_published
@@ -105,7 +106,7 @@ def test_without_clean_predictions_none_is_counted_as_wrong(tmp_path: Path) -> N
 )
 def test_an_ablation_shows_its_first_pixel(tmp_path: Path, ablation: dict) -> None:
     """`top` and `left` say where it begins; each has its vote and its margin."""
-    shown = ablations_of(Ablation(**ablation), CROP, CROP)
+    shown = ablations_of(WindowAblation(**ablation), CROP, CROP)
     count = shown.num_ablations
     votes, margins = [number % 4 for number in range(count)], [number / 10 for number in range(count)]
     run = judged_run(tmp_path, {"a.tar": [image("0", votes, margins=margins)]}, ablation=ablation)

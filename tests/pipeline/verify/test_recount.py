@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smoothcert.manifests.job import Ablation, load_job
+from smoothcert.manifests.ablation import WindowAblation
+from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.verify import recount as module
@@ -36,7 +37,7 @@ def test_it_counts_as_the_engine_does(
     """
     jobs.write_shards(tmp_path, shards=1)
     write_tar(tmp_path / "tars", tar_of(jobs.samples(0, 1)) + bytes(512 * 1200), "00.tar")
-    ablation = Ablation(kind=kind, size=size, stride=stride, edges=edges)
+    ablation = WindowAblation(kind=kind, size=size, stride=stride, edges=edges)
     plan = make_plan(load_job(jobs.write_job(tmp_path), [f"ablation={ablation.model_dump()}", "model.classes=5"]))
     begin(plan)
     geometry, random = ablations_of(ablation, jobs.CROP, jobs.CROP), np.random.default_rng(size)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smoothcert.manifests.ablation import Ablation, WindowAblation, ablation_of
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations.geometry import Geometry
 from tests.helpers.ablations import Pixels, settings_of, shown_by_hand
 
@@ -61,7 +61,7 @@ def test_masks_of_some_ablations_are_their_rows_and_columns(
 @pytest.mark.parametrize(("kind", "middle"), [("column", 4), ("row", 3), ("block", 3 * 9 + 4)])
 def test_the_middle_is_halfway_along_both_axes(kind: str, middle: int) -> None:
     """Of 7 vertical and 9 horizontal offsets the fourth and the fifth."""
-    assert Geometry.of(Ablation.model_validate({"kind": kind, "size": 2}), 7, 9).middle == middle
+    assert Geometry.of(ablation_of({"kind": kind, "size": 2}), 7, 9).middle == middle
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_the_middle_is_halfway_along_both_axes(kind: str, middle: int) -> None:
 )
 def test_an_ablation_larger_than_the_image_is_refused(kind: str, height: int, width: int) -> None:
     """An ablation that is larger than the image along its axis is a RequestError; as large is not."""
-    Geometry.of(Ablation(kind=kind, size=7), height, width)  # type: ignore[arg-type]
+    Geometry.of(WindowAblation(kind=kind, size=7), height, width)  # type: ignore[arg-type]
     with pytest.raises(RequestError, match="larger than the image's 7 pixels"):
-        Geometry.of(Ablation(kind=kind, size=8), height, width)  # type: ignore[arg-type]
+        Geometry.of(WindowAblation(kind=kind, size=8), height, width)  # type: ignore[arg-type]
 
 
 @settings(max_examples=100)
@@ -91,7 +91,7 @@ def test_upsampled_ablations_show_what_their_pixels_became(setting: tuple[Ablati
 @given(st.data(), st.integers(1, 4))
 def test_coarser_stride_is_a_run_at_that_stride(data: st.DataObject, times: int) -> None:
     """The coarser geometry is that of a run at its stride, and the positions are those of its ablations."""
-    ablation = Ablation(
+    ablation = WindowAblation(
         kind=data.draw(st.sampled_from(["column", "row", "block"])),
         size=data.draw(st.integers(1, 5)),
         stride=data.draw(st.integers(1, 3)),

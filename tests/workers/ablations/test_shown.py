@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.workers.ablations.geometry import Geometry
 from smoothcert.workers.ablations.shown import Masks
 from smoothcert.workers.ablations.tokens import token_groups, visible_pixels
@@ -21,7 +21,7 @@ def test_the_whole_image_is_one_ablation() -> None:
 @pytest.mark.parametrize("ablation", [0, 5, 11])
 def test_one_ablation_of_several_shows_what_it_showed(ablation: int) -> None:
     """Its pixels and tokens are those of its place among the others, upsampled or not."""
-    blocks = Geometry.of(Ablation(kind="block", size=3, stride=2), 6, 8)
+    blocks = Geometry.of(WindowAblation(kind="block", size=3, stride=2), 6, 8)
     one = Masks.one_of(blocks, ablation)
     assert (one.height, one.width, one.num_ablations, one.middle) == (6, 8, 1, 0)
     for times in (1, 2):

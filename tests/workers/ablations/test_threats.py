@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Reach, Threat, rectangle
@@ -15,7 +15,7 @@ from tests.helpers.ablations import other_kinds
 
 
 def _reaches(monkeypatch: pytest.MonkeyPatch) -> list[Reach]:
-    blocks = ablations_of(Ablation(kind="block", size=3, stride=2), 8, 8)
+    blocks = ablations_of(WindowAblation(kind="block", size=3, stride=2), 8, 8)
     listed = [blocks.reach(Threat(2, 2, patches)) for patches in (1, 2)]
     monkeypatch.setattr(touched, "MAX_LISTED", 0)
     bound = blocks.reach(Threat(2, 2, 3))

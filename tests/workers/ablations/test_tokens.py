@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import Ablation, WindowAblation
 from smoothcert.workers.ablations import tokens
 from smoothcert.workers.ablations.geometry import Geometry
 from smoothcert.workers.ablations.tokens import token_groups, visible_pixels
@@ -43,7 +43,7 @@ def test_groups_hold_the_tokens_and_pixels_that_ablations_show(
 @pytest.mark.parametrize("pixels_at_once", [1, 200])
 def test_pixels_of_many_ablations_are_made_in_parts(monkeypatch: pytest.MonkeyPatch, pixels_at_once: int) -> None:
     """However few masks fit at once, the pixels are the same."""
-    geometry = Geometry.of(Ablation(kind="block", size=3, stride=2), 8, 8)
+    geometry = Geometry.of(WindowAblation(kind="block", size=3, stride=2), 8, 8)
     [group] = token_groups(geometry, 4, keep_hidden=True)
     together = visible_pixels(geometry, group, 4)
     monkeypatch.setattr(tokens, "_PIXELS_AT_ONCE", pixels_at_once)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smoothcert.manifests.ablation import Ablation, WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.geometry import Geometry
 from smoothcert.workers.ablations.kinds import ablations_of
@@ -62,7 +62,7 @@ def test_sets_are_those_that_patches_touch(setting: tuple[Ablation, int, int], d
 def test_a_patch_that_does_not_fit_is_refused(patch: tuple[int, int]) -> None:
     """A patch without pixels, or larger than the image, is a RequestError."""
     with pytest.raises(RequestError, match="must be 1 x 1 to 9 x 7"):
-        reach(Geometry.of(Ablation(kind="column", size=2), 9, 7), Threat(*patch))
+        reach(Geometry.of(WindowAblation(kind="column", size=2), 9, 7), Threat(*patch))
 
 
 def test_formula_for_the_touched_is_wrong() -> None:
@@ -70,7 +70,7 @@ def test_formula_for_the_touched_is_wrong() -> None:
     settings = list(product(range(1, 21), (23, 32, 39)))
     touched = {
         (stride, m): Touched.everywhere(
-            Geometry.of(Ablation(kind="column", size=19, stride=stride), 224, 224), m, m
+            Geometry.of(WindowAblation(kind="column", size=19, stride=stride), 224, 224), m, m
         ).most
         for stride, m in settings
     }
@@ -120,4 +120,4 @@ def test_each_place_has_what_a_patch_there_touches(setting: tuple[Ablation, int,
 @pytest.mark.parametrize("patch", [(0, 1), (7, 1), (1, 9)])
 def test_a_patch_larger_than_the_image_has_no_places(patch: tuple[int, int]) -> None:
     with pytest.raises(RequestError, match=r"must be 1 x 1 to 6 x 8, the image"):
-        ablations_of(Ablation(kind="column", size=2), 6, 8).everywhere(*patch)
+        ablations_of(WindowAblation(kind="column", size=2), 6, 8).everywhere(*patch)

@@ -7,7 +7,8 @@ import pytest
 import timm
 import torch
 
-from smoothcert.manifests.job import Ablation, Preprocess
+from smoothcert.manifests.ablation import WindowAblation
+from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.attacks.patched_votes import PatchedVotes, Targets
 from smoothcert.workers.certificates.tally import count_votes
@@ -18,9 +19,9 @@ from smoothcert.workers.votes.voters import smooth
 from tests.helpers.studied import CLASSES, CPU, CROP, PREPROCESS, images, vit
 
 KINDS = {
-    "column": Ablation(kind="column", size=3, stride=2),
-    "row": Ablation(kind="row", size=5),
-    "block": Ablation(kind="block", size=6, stride=5),
+    "column": WindowAblation(kind="column", size=3, stride=2),
+    "row": WindowAblation(kind="row", size=5),
+    "block": WindowAblation(kind="block", size=6, stride=5),
 }
 PATCH = (3, 5)
 PLACES = np.array([[0, 0], [12, 11], [5, 7], [13, 2]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.attacks.patches import SQUARE, PatchAttacker, Voted
 from smoothcert.workers.certificates.tally import NOBODY, count_votes
@@ -25,7 +25,7 @@ class Setting:
     """Six images with votes, places, and what attacks them."""
 
     def __init__(self, kind: str = "column") -> None:
-        network, ablations = vit(spread=0.6), ablations_of(Ablation(kind=kind, size=4), CROP, CROP)
+        network, ablations = vit(spread=0.6), ablations_of(WindowAblation(kind=kind, size=4), CROP, CROP)
         twin = differentiable(copy.deepcopy(network), [ablations], PREPROCESS)
         form = Format("one", CLASSES, keep_hidden=False)
         self.engine = smooth(network, ablations, preprocess=PREPROCESS, format=form, device=CPU)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation
 from smoothcert.pipeline.query.questions import query
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.certificates.cast_votes import certify_votes, query_votes
@@ -142,7 +142,7 @@ def test_what_is_no_array_of_votes_is_refused(changes: dict[str, Any], says: str
 def test_a_question_without_an_answer_is_refused(question: dict[str, Any], says: str) -> None:
     """In one line."""
     with pytest.raises(RequestError, match=f"^{re.escape(says)}$"):
-        query_votes(VOTES, Ablation(kind="column", size=2), crop=4, classes=3, **question)
+        query_votes(VOTES, WindowAblation(kind="column", size=2), crop=4, classes=3, **question)
 
 
 def test_no_images_have_no_certificates() -> None:
@@ -156,6 +156,6 @@ def test_what_patches_touch_is_found_once() -> None:
     """A second call, with the same ablation in other words, finds the sets of the first."""
     query_votes(VOTES, PAIRS, crop=4, classes=3, patch=1, patches=2)
     before = touched._reach_of_several.cache_info()
-    query_votes(VOTES, Ablation(kind="column", size=2), crop=4, classes=3, patch=1, patches=2)
+    query_votes(VOTES, WindowAblation(kind="column", size=2), crop=4, classes=3, patch=1, patches=2)
     after = touched._reach_of_several.cache_info()
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)

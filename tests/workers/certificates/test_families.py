@@ -5,20 +5,20 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import WindowAblation, ablation_of
 from smoothcert.manifests.rules import Claim, RuleName
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.families import MAJORITY, family_of
 from smoothcert.workers.runs.votes_table import schema
 
-_KINDS = get_args(Ablation.model_fields["kind"].annotation)
+_KINDS = get_args(WindowAblation.model_fields["kind"].annotation)
 
 
 @pytest.mark.parametrize("kind", _KINDS)
 def test_every_kind_of_the_job_file_has_a_family(kind: str) -> None:
     """Its certificates are its columns, of one number an image, for the ablations of that kind."""
-    ablation = Ablation.model_validate({"kind": kind, "size": 2})
+    ablation = ablation_of({"kind": kind, "size": 2})
     family, ablations = family_of(ablation), ablations_of(ablation, 6, 4)
     votes = np.random.default_rng(0).integers(0, 3, (5, ablations.num_ablations))
     stored = vars(family.certify(Cast(votes), ablations, classes=3))
@@ -37,7 +37,7 @@ def test_the_table_holds_the_columns_of_the_family() -> None:
 @pytest.mark.parametrize("kind", _KINDS)
 def test_every_rule_that_a_family_names_is_there(kind: str) -> None:
     """A name that a query accepts has a rule; the exact rule is asked unless another is named."""
-    family = family_of(Ablation.model_validate({"kind": kind, "size": 2}))
+    family = family_of(ablation_of({"kind": kind, "size": 2}))
     for certificate, names in family.rules.items():
         assert names[0] == RuleName.exact
         rules = [family.rule(Claim(certificate, name)) for name in names]
@@ -46,6 +46,6 @@ def test_every_rule_that_a_family_names_is_there(kind: str) -> None:
 
 def test_every_rule_name_belongs_to_a_family() -> None:
     """There is no name without a rule."""
-    families = [family_of(Ablation.model_validate({"kind": kind, "size": 2})) for kind in _KINDS]
+    families = [family_of(ablation_of({"kind": kind, "size": 2})) for kind in _KINDS]
     named = {name for family in families for names in family.rules.values() for name in names}
     assert named == {*RuleName} - {RuleName.published}

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.kinds import RowsTimesColumns, ablations_of
 from smoothcert.workers.ablations.threats import Threat
@@ -184,7 +184,7 @@ def test_fragile_votes_allow_for_other_rounding(data: st.DataObject, classes: in
 @pytest.mark.parametrize("numbers_at_once", [1, 60, 1000])
 def test_parts_cover_all_images(monkeypatch: pytest.MonkeyPatch, numbers_at_once: int) -> None:
     """However many images are worked on together, each gets the answer that it gets alone."""
-    geometry = RowsTimesColumns.of(Ablation(kind="column", size=2), 7, 7)
+    geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=2), 7, 7)
     votes = (np.random.default_rng(0).random((300, 7)) ** 3 * 4).astype(np.int64)
     ballots = Ballots.of(votes, classes=5)
     together = [rule(ballots, geometry, Threat(2, 2)) for rule in (exact_rule, margin_rule)]
@@ -199,7 +199,7 @@ def test_parts_cover_all_images(monkeypatch: pytest.MonkeyPatch, numbers_at_once
 
 def test_one_geometry_answers_for_one_patch_and_for_two() -> None:
     """What is kept of a geometry for one patch is not taken for two."""
-    geometry = RowsTimesColumns.of(Ablation(kind="column", size=2), 12, 12)
+    geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=2), 12, 12)
     ballots = Ballots.of(np.array([[0] * 9 + [1] * 3]), classes=2)
     slack = [int(exact_rule(ballots, geometry, Threat(1, 1, patches)).slack[0]) for patches in (1, 2, 1, 3, 2)]
     assert slack[0] == slack[2] > slack[1] == slack[4] > slack[3]
@@ -208,7 +208,7 @@ def test_one_geometry_answers_for_one_patch_and_for_two() -> None:
 @pytest.mark.parametrize("patches", [12, 10**9, 10**52])
 def test_more_patches_than_places_add_nothing(patches: int) -> None:
     """More patches than places add nothing: all votes are lost, at once and exactly."""
-    geometry = RowsTimesColumns.of(Ablation(kind="column", size=2), 12, 12)
+    geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=2), 12, 12)
     answer = exact_rule(Ballots.of(np.zeros((1, 12), int), classes=2), geometry, Threat(1, 1, patches))
     assert answer.slack.tolist() == [12 - 24]
     assert not answer.is_bound
@@ -238,13 +238,13 @@ BY_HAND = [
 @pytest.mark.parametrize(("votes", "classes", "certified"), BY_HAND)
 def test_examples_counted_by_hand_hold(votes: list[int], classes: int, certified: bool) -> None:
     """Leads and ties counted by hand on 10 columns of 2 pixels, under a patch of 1 pixel."""
-    geometry = RowsTimesColumns.of(Ablation(kind="column", size=2), 10, 10)
+    geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=2), 10, 10)
     assert holds(np.array([votes]), classes, geometry, 1, 1) == certified
 
 
 def test_classes_without_votes_are_rivals() -> None:
     """Three votes for class 1: another class of none needs two of them, and class 0 also wins the tie that it makes."""
-    geometry = RowsTimesColumns.of(Ablation(kind="column", size=1), 4, 4)
+    geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=1), 4, 4)
     votes = np.array([[1, 1, 1, 1]])
     held = [holds(votes, classes, geometry, 1, width) for classes in (2, 9) for width in (1, 2, 3)]
     assert held == [True, False, False] * 2
@@ -255,7 +255,7 @@ def test_classes_without_votes_are_rivals() -> None:
 
 def test_17_votes_against_6_fall_where_six_ablations_are_touched() -> None:
     """Where a formula says that 5 ablations are touched, 6 are; 17 votes against 6 then fall to a 32-pixel patch."""
-    geometry = RowsTimesColumns.of(Ablation(kind="column", size=19, stride=10), 224, 224)
+    geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=19, stride=10), 224, 224)
     votes = np.zeros((1, 23), np.int64)
     votes[0, 8:14] = 1
     ballots = Ballots.of(votes, classes=2)
@@ -264,7 +264,7 @@ def test_17_votes_against_6_fall_where_six_ablations_are_touched() -> None:
     assert 2 * 5 <= 11 < 2 * 6
     assert margin_rule(ballots, geometry, Threat(32, 32)).slack.tolist() == [-1]
     assert not exact_rule(ballots, geometry, Threat(32, 32)).certified[0]
-    strip = RowsTimesColumns.of(Ablation(kind="column", size=19, stride=10), 1, 224)
+    strip = RowsTimesColumns.of(WindowAblation(kind="column", size=19, stride=10), 1, 224)
     reached = touched_by_hand(strip, Threat(1, 32)).values()
     assert any(attacker_wins(votes[0].tolist(), one, 2, tried=6) for one in reached)
 
@@ -293,7 +293,7 @@ def test_smallest_counterexample_to_the_published_formula() -> None:
         for width in (1, 2, 3)
         for size, stride, side in product(range(1, width + 1), repeat=3)
         if falls_though_the_formula_certifies(
-            RowsTimesColumns.of(Ablation(kind="column", size=size, stride=stride), 1, width),
+            RowsTimesColumns.of(WindowAblation(kind="column", size=size, stride=stride), 1, width),
             published_formula(size, stride, side),
             side,
         )
@@ -307,13 +307,13 @@ def test_the_published_formula_holds_where_strides_are_even(width: int, data: st
     """Without wrap-around, or with a stride that divides the width, no patch touches more than the formula says."""
     size, side, stride = (data.draw(st.integers(1, width)) for _ in range(3))
     edges = "inside" if width % stride else data.draw(st.sampled_from(["wrap", "inside"]))
-    geometry = RowsTimesColumns.of(Ablation(kind="column", size=size, stride=stride, edges=edges), 1, width)
+    geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=size, stride=stride, edges=edges), 1, width)
     assert Touched.everywhere(geometry, 1, side).most <= published_formula(size, stride, side)
 
 
 def test_one_of_several_runners_up_is_not_enough() -> None:
     """Classes 0 and 2 tie as runner-up: the test against class 2 alone passes, and class 0 takes the prediction."""
-    geometry = RowsTimesColumns.of(Ablation(kind="column", size=1), 1, 2)
+    geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=1), 1, 2)
     votes = np.array([[1, 1]])
     counts = [0, 2, 0]
     assert counts[1] == counts[2] + 2 * Touched.everywhere(geometry, 1, 1).most  # and 1 < 2: one runner-up passes
@@ -326,14 +326,14 @@ def test_a_patch_larger_than_the_image_is_refused() -> None:
     """A patch that does not fit into the image is a RequestError, not a certificate."""
     votes = np.zeros((1, 4), np.int64)
     with pytest.raises(RequestError, match="patch 5 x 1"):
-        holds(votes, 2, RowsTimesColumns.of(Ablation(kind="column", size=1), 4, 4), 5, 1)
+        holds(votes, 2, RowsTimesColumns.of(WindowAblation(kind="column", size=1), 4, 4), 5, 1)
 
 
 def test_votes_of_other_ablations_are_refused() -> None:
     """Votes that are not one for each ablation are a defect, never certified."""
     ballots = Ballots.of(np.zeros((1, 5), np.int64), classes=2)
     with pytest.raises(ValueError, match="do not fit 4 ablations"):
-        exact_rule(ballots, RowsTimesColumns.of(Ablation(kind="column", size=1), 4, 4), Threat(1, 1))
+        exact_rule(ballots, RowsTimesColumns.of(WindowAblation(kind="column", size=1), 4, 4), Threat(1, 1))
 
 
 @settings(max_examples=60)
@@ -355,7 +355,7 @@ def test_the_exact_rule_holds_for_any_kind_of_ablation(kind: str, side: int, cla
 def test_slack_at_a_place_is_what_an_attacker_there_can_do(seed: int, kind: str, edges: str) -> None:
     """All touched votes for one rival, whichever is best; the weakest place is that of the rule."""
     random = np.random.default_rng(seed)
-    ablations = ablations_of(Ablation(kind=kind, size=3, stride=2, edges=edges), 8, 8)
+    ablations = ablations_of(WindowAblation(kind=kind, size=3, stride=2, edges=edges), 8, 8)
     votes = random.integers(0, 3, (1, ablations.num_ablations))
     votes[random.random(votes.shape) < 0.6] = 1
     ballots = Ballots.of(votes, classes=4)

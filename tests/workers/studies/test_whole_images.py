@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from smoothcert.manifests.job import Ablation, Preprocess
+from smoothcert.manifests.ablation import WindowAblation
+from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.studies.whole_images import normalised
 from smoothcert.workers.votes.voters import smooth
@@ -17,7 +18,7 @@ def test_whole_images_are_those_of_the_engine(crop, upsample):
     """A network gives the logits of its engine, which folds the same arithmetic into the embedding."""
     preprocess = Preprocess(resize=None, crop=crop, upsample=upsample)
     network, pixels = vit(), images(3, crop).pixels
-    shown = ablations_of(Ablation(kind="column", size=4), crop, crop)
+    shown = ablations_of(WindowAblation(kind="column", size=4), crop, crop)
     engine = smooth(copy.deepcopy(network), shown, preprocess=preprocess, format=FORMAT, device=CPU)
     logits = network(normalised(pixels, preprocess))
     torch.testing.assert_close(logits, engine.clean_logits(pixels)[:, 0], atol=1e-4, rtol=1e-4)

@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.transformers_vit import transformers_vit
 from smoothcert.workers.votes.ablated_forward import AblatedForward
@@ -82,7 +82,7 @@ def test_the_gradient_is_that_of_the_whole_batch():
 
 def test_hidden_tokens_are_left_out():
     """Columns of 4 on tokens of 4 show one or two token columns: two groups, of 4 and 8 tokens."""
-    geometry = ablations_of(Ablation(kind="column", size=4), CROP, CROP)
+    geometry = ablations_of(WindowAblation(kind="column", size=4), CROP, CROP)
     forward = AblatedForward(network_of("class token"), [geometry], PREPROCESS)
     groups = list(forward.groups(torch.arange(16), at_most=100))
     assert [group.tokens.shape[1] for group in groups] == [4, 8]

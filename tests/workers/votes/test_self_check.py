@@ -9,8 +9,9 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation, Model, Preprocess
+from smoothcert.manifests.job import Model, Preprocess
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.classifiers import build_classifier
 from smoothcert.workers.votes.format import Format
@@ -80,7 +81,7 @@ def _network(model: Model) -> nn.Module:
 
 
 def _smooth(network: nn.Module, model: Model, preprocess: Preprocess) -> Smoothed:
-    geometry = ablations_of(Ablation(kind="column", size=5, stride=3), _SIDE, _SIDE)
+    geometry = ablations_of(WindowAblation(kind="column", size=5, stride=3), _SIDE, _SIDE)
     form = Format.of(model, model.dtype)
     return smooth(network, geometry, preprocess=preprocess, format=form, device=torch.device("cpu"))
 
@@ -195,7 +196,7 @@ def test_a_network_that_mixes_the_images_of_a_batch_is_refused(masked_tokens: An
     )
     network = build_classifier(model, _SIDE).eval().requires_grad_(False)
     preprocess = Preprocess(resize=None, crop=_SIDE)
-    shown = ablations_of(Ablation(kind="column", size=4), _SIDE, _SIDE)
+    shown = ablations_of(WindowAblation(kind="column", size=4), _SIDE, _SIDE)
     mixing = copy.deepcopy(network)
     mixing.head = nn.Sequential(mixing.head, _Centred())
     settings: Any = {"preprocess": preprocess, "format": Format.of(model), "device": torch.device("cpu")}

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation, Model, Preprocess
+from smoothcert.manifests.job import Model, Preprocess
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Masks
 from smoothcert.workers.networks.classifiers import build_classifier
@@ -57,7 +58,7 @@ def _network(family: str) -> nn.Module:
 
 def _engine(family: str, kind: Kind, size: int, stride: int, dtype: str = "float32", upsample: int = 1) -> Smoothed:
     side = _FAMILIES[family][2] // upsample
-    geometry = ablations_of(Ablation(kind=kind, size=size, stride=stride), side, side)
+    geometry = ablations_of(WindowAblation(kind=kind, size=size, stride=stride), side, side)
     return smooth(
         copy.deepcopy(_network(family)),
         geometry,
@@ -162,7 +163,7 @@ def test_a_network_that_cannot_classify_is_refused_in_one_line(
     """A network that takes no such image, or gives no logits, is refused before the first image."""
     model = Model(architecture=architecture, options=options, checkpoint="none", classes=7, masked_tokens="keep")
     network = build_classifier(model, side).eval().requires_grad_(False)
-    geometry = ablations_of(Ablation(kind="column", size=4), side, side)
+    geometry = ablations_of(WindowAblation(kind="column", size=4), side, side)
     preprocess = Preprocess(resize=None, crop=side)
     with pytest.raises(RequestError, match=says) as error:
         smooth(network, geometry, preprocess=preprocess, format=Format.of(model), device=torch.device("cpu"))

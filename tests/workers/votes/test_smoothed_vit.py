@@ -11,7 +11,8 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor
 
-from smoothcert.manifests.job import Ablation, Model, Preprocess
+from smoothcert.manifests.ablation import WindowAblation
+from smoothcert.manifests.job import Model, Preprocess
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.networks.classifiers import build_classifier
@@ -331,4 +332,4 @@ def _engine(
 
 
 def _geometry(kind: Kind, size: int, stride: int, side: int, edges: Literal["wrap", "inside"] = "wrap") -> Shown:
-    return ablations_of(Ablation(kind=kind, size=size, stride=stride, edges=edges), side, side)
+    return ablations_of(WindowAblation(kind=kind, size=size, stride=stride, edges=edges), side, side)

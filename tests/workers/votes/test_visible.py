@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from smoothcert.manifests.job import Ablation
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Masks
 from smoothcert.workers.votes.visible import VisiblePixels
@@ -13,7 +13,7 @@ from tests.helpers.ablations import other_kinds
 def test_kinds_follow_each_other() -> None:
     """Each number has the mask of its kind, in any order and more than once."""
     kinds = [
-        ablations_of(Ablation(kind="block", size=3, stride=2), 8, 8),
+        ablations_of(WindowAblation(kind="block", size=3, stride=2), 8, 8),
         Masks.whole(8, 8),
         *other_kinds(8).values(),
     ]

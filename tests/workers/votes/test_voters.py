@@ -10,8 +10,9 @@ import timm
 import torch
 from PIL import Image
 
+from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Ablation, Preprocess, load_job
+from smoothcert.manifests.job import Preprocess, load_job
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.classifiers import load_classifier
 from smoothcert.workers.votes import voters
@@ -121,7 +122,7 @@ def test_a_network_gets_the_engine_that_fits_it_and_is_not_copied(name: str, mon
     architecture, options, masked_tokens, engine = _NETWORKS[name]
     sized = {"img_size": jobs.CROP} if name == "tokens" else {}
     network = timm.create_model(architecture, num_classes=jobs.CLASSES, **options, **sized).eval().requires_grad_(False)
-    ablations = ablations_of(Ablation(kind="column", size=4), jobs.CROP, jobs.CROP)
+    ablations = ablations_of(WindowAblation(kind="column", size=4), jobs.CROP, jobs.CROP)
     form = Format("a network", jobs.CLASSES, keep_hidden=masked_tokens == "keep")
     monkeypatch.setattr(voters.copy, "deepcopy", lambda _: pytest.fail("the network is copied"))
     preprocess = Preprocess(resize=None, crop=jobs.CROP)
