@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.rules import RuleName
+from smoothcert.manifests.rules import RuleName, Subject
 from smoothcert.manifests.version import __version__
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.exit_codes import ends_with_exit_code, ends_with_verdict, stdout_alone
@@ -433,6 +433,11 @@ def query(
     rule: Annotated[
         list[RuleName] | None, typer.Option(help="exact: tight; margin: the published rule, made sound.")
     ] = None,
+    top: Annotated[
+        list[int] | None,
+        typer.Option(min=1, metavar="K", help="The class stays among the K classes with the most votes; repeatable."),
+    ] = None,
+    of: Annotated[list[Subject] | None, typer.Option(help="Which class: the predicted one, or the label.")] = None,
     by: Annotated[
         By | None, typer.Option(help="Also for each label, or each prediction if there are no labels.")
     ] = None,
@@ -472,6 +477,8 @@ def query(
         strides=stride or (),
         tolerances=tolerance or (),
         rules=[name.value for name in rule or ()],
+        top=top or (),
+        of=[name.value for name in of or ()],
     )
     if failing:
         refuse_several(questions)

@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 
+from smoothcert.manifests.rules import Claim, Subject
 from smoothcert.pipeline.console.looks import DASH, fits, number_of, percent, say, show
 from smoothcert.pipeline.overview.runs_list import run_in_words
 from smoothcert.pipeline.pages.class_names import name_of
@@ -37,20 +38,28 @@ SCHEMA = pa.schema(
         column("stride", pa.int32(), "Of the question: distance between the ablations that vote, in pixels."),
         column("tolerance", pa.float64(), "Of the question: votes with smaller margins count as the attacker's."),
         column("rule", pa.string(), "Of the question: exact or margin."),
+        column("top", pa.int32(), "Of the question: the class stays among so many classes with the most votes."),
+        column("of", pa.string(), "Of the question: which class, prediction or label."),
         column("label", pa.int32(), "Class of the image; null without a usable label.", nullable=True),
         column("prediction", pa.int32(), "Class with the most votes; null without votes.", nullable=True),
-        column("certified", pa.bool_(), "Whether no such patches change the prediction; false without votes."),
+        column(
+            "certified",
+            pa.bool_(),
+            "Whether the class stays among the `top` whatever such patches show; false without votes, and without a "
+            "label if the class is the label.",
+        ),
         column(
             "slack",
             pa.int32(),
-            "Votes by which the certificate holds, 0 or more, or fails, below 0; null without votes.",
+            "Votes by which the certificate holds, 0 or more, or fails, below 0; null without votes, and without a "
+            "label if the class is the label.",
             nullable=True,
         ),
         column("is_bound", pa.bool_(), "Whether `certified` and `slack` are sound bounds, not exact."),
         column(
             "weakest",
             pa.list_(pa.list_(pa.int32(), 2)),
-            "Top and left pixel of each patch where the slack is smallest; null for bounds and without votes.",
+            "Top and left pixel of each patch where the slack is smallest; null for bounds and without a slack.",
             nullable=True,
         ),
     ]
@@ -90,16 +99,17 @@ class AnswersFile:
 def image_rows(rows: pa.Table, question: Question, answered: Answered) -> pa.Table:
     """The images of one file; `weakest` holds top and left pixel of each patch where the slack is smallest."""
     found, voted = answered.answer, pc.is_valid(rows["votes"]).to_numpy()
-    same = {
-        "patch_height": question.height,
-        "patch_width": question.width,
-        **{name: getattr(question, name) for name in ("patches", "stride", "tolerance", "rule")},
-        "is_bound": found.is_bound,
-    }
+    same = describe_question(question)
+    same["patch_height"], same["patch_width"] = same.pop("patch")
+    same["is_bound"] = found.is_bound
     columns: dict[str, Any] = {name: pa.repeat(value, len(rows)) for name, value in same.items()}
     columns |= {name: rows[name] for name in ("shard", "key", "label")}
-    weakest = [None if found.is_bound else places for places in found.places.tolist()]
-    for name, values in (("prediction", answered.prediction), ("slack", found.slack), ("weakest", weakest)):
+    there = answered.has_subject(question.claim)
+    slack = pa.array(found.slack, mask=~there)
+    weakest = [
+        None if found.is_bound or not one else places for one, places in zip(there, found.places.tolist(), strict=True)
+    ]
+    for name, values in (("prediction", answered.prediction), ("slack", slack), ("weakest", weakest)):
         columns[name] = spread(pa.array(values), voted)
     columns["certified"] = pc.fill_null(spread(pa.array(found.certified), voted), False)
     return pa.table({field.name: columns[field.name] for field in SCHEMA}).cast(SCHEMA)
@@ -143,12 +153,14 @@ def describe_question(question: Question) -> dict[str, Any]:
         "patches": question.patches,
         "stride": question.stride,
         "tolerance": question.tolerance,
-        "rule": question.rule,
+        "rule": question.claim.rule.value,
+        "top": question.claim.top,
+        "of": question.claim.of.value,
     }
 
 
 def question_in_words(question: Question) -> str:
-    return ", ".join(f"{name} {cell}" for name, cell in _question_cells(question).items())
+    return ", ".join(f"{name} {cell}" for name, cell in _question_cells(question, [question]).items())
 
 
 def show_answers(answers: Answers, console: Console) -> None:
@@ -175,8 +187,8 @@ def tables_of(answers: Answers, console: Console) -> list[Table]:
     What all rows of a table have in common is its title. If the columns do not fit the console, more of the question
     moves into the title: a table for each rule, then for each rule and tolerance, and so on.
     """
-    rows = cells_of(answers)
-    asked = [*_question_cells(answers.results[0].question)]
+    rows, questions = cells_of(answers), _questions_of(answers)
+    asked = [*_question_cells(questions[0], questions)]
     differ = [name for name in asked if len({row[name] for row in rows}) > 1]
     for kept in range(len(differ), -1, -1):
         titles = [name for name in asked if name not in differ[:kept]]
@@ -188,8 +200,9 @@ def tables_of(answers: Answers, console: Console) -> list[Table]:
 
 def cells_of(answers: Answers) -> list[Row]:
     """A row for each question and class, as people read it."""
+    questions = _questions_of(answers)
     return [
-        _question_cells(result.question) | _answer_cells(name, counts, result, answers)
+        _question_cells(result.question, questions) | _answer_cells(name, counts, result, answers)
         for result in answers.results
         for name, counts in _in_order(result)
     ]
@@ -210,14 +223,26 @@ def _divided(rows: Sequence[Row], titles: Sequence[str]) -> Iterator[Table]:
         yield table
 
 
-def _question_cells(question: Question) -> Row:
-    return {
+def _questions_of(answers: Answers) -> list[Question]:
+    return [result.question for result in answers.results]
+
+
+def _question_cells(question: Question, beside: Sequence[Question]) -> Row:
+    """The question as people read it; what is claimed only if one of those `beside` it claims something else."""
+    cells = {
         "patch": f"{question.height} x {question.width}",
         "patches": str(question.patches),
         "stride": str(question.stride),
         "tolerance": f"{question.tolerance:g}",
-        "rule": question.rule,
+        "rule": question.claim.rule.value,
     }
+    if any(_is_about_top(one.claim) for one in beside):
+        cells |= {"top": str(question.claim.top), "of": question.claim.of.value}
+    return cells
+
+
+def _is_about_top(claim: Claim) -> bool:
+    return (claim.top, claim.of) != (1, Subject.prediction)
 
 
 def _answer_cells(name: int | None, counts: Counts, result: Result, answers: Answers) -> Row:
@@ -266,7 +291,7 @@ def _under_attack(answers: Answers, question: Question) -> dict[str, Any] | None
 
 _CSV_COLUMNS = [
     *("run_id", "job", "checkpoint_sha256", "complete", "partial", "shards", "published"),
-    *("patch_height", "patch_width", "patches", "stride", "tolerance", "rule", "class", "class_name"),
+    *("patch_height", "patch_width", "patches", "stride", "tolerance", "rule", "top", "of", "class", "class_name"),
     *("images", "certified", "correct", "certified_correct", "is_bound"),
 ]
 _UNDER_ATTACK = {
@@ -309,6 +334,16 @@ def notices_of(answers: Answers) -> list[str]:
         notices.append(
             ">= is a sound bound: the patches have too many different places together to try each "
             f"(places x ablations above {MAX_LISTED:,})"
+        )
+    claims = {one.claim for one in _questions_of(answers)}
+    if any(one.top > 1 and one.of == Subject.prediction for one in claims):
+        notices.append(
+            "top K of prediction: certified counts predictions that stay among the K classes with the most votes"
+        )
+    if any(one.of == Subject.label for one in claims):
+        notices.append(
+            "top K of label: correct counts labels that are among the K classes with the most votes, certified those "
+            "that stay there"
         )
     if answers.brackets:
         what = "accuracy" if answers.run.job.images.label is not None else "share of predictions that stay"

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.rules import Subject
 from smoothcert.pipeline.console.looks import DASH, cell_text, number_of, say, show
 from smoothcert.pipeline.pages.class_names import name_of
 from smoothcert.pipeline.query.answers import (
@@ -37,6 +38,8 @@ _ORDERS = {
 class Failing:
     """Collects the images that have votes and no certificate; hand it to `query` as `per_image`.
 
+    For a claim of the label, an image without one is counted and not listed, too.
+
     Args:
         sort: `slack`: smallest first, `-slack`: largest first, or `key`; None: in the order of the run.
         limit: keep only the first so many; None: all.
@@ -48,12 +51,14 @@ class Failing:
         self._new: list[pa.Table] = []
         self.count = 0
         self.without_votes = 0
+        self.without_label = 0
 
     def __call__(self, rows: pa.Table, question: Question, answered: Answered) -> None:
         table = image_rows(rows, question, answered)
         failing = table.filter(pc.less(table["slack"], 0)).select(CSV_COLUMNS)
         self.count += len(failing)
-        self.without_votes += table["slack"].null_count
+        self.without_votes += table["prediction"].null_count
+        self.without_label += table["slack"].null_count - table["prediction"].null_count
         self._new.append(failing)
         if self._limit is not None:  # so that no more than a file's images are held besides
             self._kept, self._new = self.table, []
@@ -133,6 +138,7 @@ def as_json(failing: Failing, answers: Answers) -> dict[str, Any]:
         "is_bound": result.is_bound,
         "images": result.classes[None].images,
         "without_votes": failing.without_votes,
+        "without_label": failing.without_label if result.question.claim.of == Subject.label else None,
         "failing": failing.count,
         "listed": failing.table.to_pylist(),
     }
@@ -146,7 +152,9 @@ def as_records(failing: Failing) -> list[dict[str, Any]]:
 
 def notices_of(failing: Failing) -> list[str]:
     """What else a reader of the list must know."""
-    if not failing.without_votes:
-        return []
-    have, are = ("has", "is") if failing.without_votes == 1 else ("have", "are")
-    return [f"{number_of(failing.without_votes, 'image')} {have} no votes and {are} not listed"]
+    notices = []
+    for count, what in ((failing.without_votes, "votes"), (failing.without_label, "label")):
+        if count:
+            have, are = ("has", "is") if count == 1 else ("have", "are")
+            notices.append(f"{number_of(count, 'image')} {have} no {what} and {are} not listed")
+    return notices

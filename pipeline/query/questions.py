@@ -1,7 +1,8 @@
 """`smoothcert query`: which predictions no patch can change, answered from the votes of a run.
 
-Any rectangle, several patches at once, a coarser stride, a tolerance of margins, any rule of the ablations' family: all
-answers come from the votes in Parquet, without the model. Several values of each option make a grid of questions.
+Any rectangle, several patches at once, a coarser stride, a tolerance of margins, any claim that the ablations' family
+decides: all answers come from the votes in Parquet, without the model. Several values of each option make a grid of
+questions.
 
 Not covered: whether the votes are right (pipeline/verify/), how answers are shown and written (answers.py).
 """
@@ -23,12 +24,13 @@ from smoothcert.manifests.ablation import stride_of
 from smoothcert.manifests.arguments import number, several, whole_number
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Job
-from smoothcert.manifests.rules import Certificate, Claim, RuleName
+from smoothcert.manifests.rules import Certificate, Claim, RuleName, Subject
 from smoothcert.pipeline.bracket import Bracket, Size, brackets_of, patch_attacks_of
 from smoothcert.workers.ablations.kinds import Ablations, ablations_of
 from smoothcert.workers.ablations.threats import Patch, Threat, rectangles
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.certificates.rules import Answer
+from smoothcert.workers.certificates.top_k import labels_on_top
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, run_of
 from smoothcert.workers.runs.votes_table import ABSENT, cast_of, matrix_of, numbers_of
@@ -40,11 +42,12 @@ Bools = NDArray[np.bool_]
 
 
 class Question(NamedTuple):
-    """Can this many `patches` of `height` x `width` pixels change predictions?
+    """Does a claim hold against this many `patches` of `height` x `width` pixels?
 
     Attributes:
         stride: of the ablations that vote, in pixels.
         tolerance: votes of smaller margins count as touched.
+        claim: what is claimed; by default, that the prediction cannot change.
     """
 
     height: int
@@ -52,17 +55,20 @@ class Question(NamedTuple):
     patches: int
     stride: int
     tolerance: float
-    rule: str
+    claim: Claim = Claim()
 
     def is_attacked(self, job: Job) -> bool:
-        """Whether attacks on a run ask the same: one patch, against all votes, by the exact rule."""
-        exact = family_of(job.ablation).rules[Certificate.recovery][0]
-        return self[2:] == (1, stride_of(job.ablation), 0.0, exact)
+        """Whether attacks on a run ask the same: one patch, against all votes and the prediction, by the exact rule."""
+        return self[2:] == (1, stride_of(job.ablation), 0.0, Claim())
 
 
 @dataclass
 class Counts:
-    """Images of one class, or of all: how many, certified, correct, and both. An image without votes is neither."""
+    """Images of one class, or of all: how many, certified, correct, and both. An image without votes is neither.
+
+    Correct means that the prediction is the label; for a claim of the label, that this is among the K classes with the
+    most votes.
+    """
 
     images: int = 0
     certified: int = 0
@@ -121,21 +127,22 @@ def questions_of(
     strides: int | Sequence[int] = (),
     tolerances: float | Sequence[float] = (),
     rules: str | Sequence[str] = (),
+    top: int | Sequence[int] = (),
+    of: str | Sequence[str] = (),
 ) -> list[Question]:
-    """Every combination of the values; by default the job's patches and stride, one patch at a time, no tolerance, and
-    the first rule of the job's family. A single value is one.
+    """Every combination of the values; by default the job's patches and stride, one patch at a time, no tolerance, the
+    first rule of the job's family, and the prediction against every rival. A single value is one.
 
     Raises:
         RequestError: no patch, a patch that does not fit, a stride or a rule for which the votes have no answer, or a
             value that is no number.
     """
     crop, own = job.preprocess.crop, stride_of(job.ablation)
-    known = [*map(str, family_of(job.ablation).rules[Certificate.recovery])]
     sizes = rectangles(patches) or rectangles(job.patches)
     whole_counts = [whole_number("--patches", count) for count in several(counts)]
     whole_strides = [whole_number("--stride", stride) for stride in several(strides)]
     margins = [number("--tolerance", tolerance) for tolerance in several(tolerances)]
-    names: list[str] = several(rules)
+    claims = _claims_of(job, several(rules), several(top), several(of))
     if not sizes:
         raise RequestError("--patch: name at least one, such as --patch 32; the job has no `patches`")
     if large := [patch for patch in sizes if not (min(patch) >= 1 and max(patch) <= crop)]:
@@ -148,22 +155,56 @@ def questions_of(
         raise RequestError(f"--patches {many[0]}: must be 1 to {crop**2}, the pixels of the image")
     if endless := [tolerance for tolerance in margins if not 0 <= tolerance < math.inf]:
         raise RequestError(f"--tolerance {endless[0]}: must be a finite number from 0 on")
-    if unknown := [rule for rule in names if rule not in known]:
+    grid = product(sizes, whole_counts or [1], whole_strides or [own], margins or [0.0], claims)
+    return [Question(*patch, count, stride, tolerance, claim) for patch, count, stride, tolerance, claim in grid]
+
+
+def _claims_of(job: Job, rules: Sequence[str], tops: Sequence[int], subjects: Sequence[str]) -> list[Claim]:
+    """Every combination, as for `questions_of`."""
+    known, classes = family_of(job.ablation).rules[Certificate.recovery], job.model.classes
+    whole_tops = [whole_number("--top", top) for top in tops] or [1]
+    if unknown := [rule for rule in rules if rule not in known]:
         raise RequestError(f"--rule {unknown[0]}: the run's ablations answer {' and '.join(known)} only; name one")
-    grid = product(sizes, whole_counts or [1], whole_strides or [own], margins or [0.0], names or known[:1])
-    return [Question(*patch, count, stride, tolerance, rule) for patch, count, stride, tolerance, rule in grid]
+    if few := [top for top in whole_tops if not 1 <= top < classes]:
+        raise RequestError(
+            f"--top {few[0]}: must be 1 to {classes - 1}; all {classes} classes are always among the first {classes}"
+        )
+    if unknown := [subject for subject in subjects if subject not in [*Subject]]:
+        raise RequestError(f"--of {unknown[0]}: must be {' or '.join(Subject)}")
+    if Subject.label in subjects and job.images.label is None:
+        raise RequestError(
+            "--of label: the images of this run have no labels; leave it out to ask about the prediction"
+        )
+    names, whose = [*map(RuleName, rules)] or known[:1], [*map(Subject, subjects)] or [Subject.prediction]
+    claims = [Claim(rule=rule, top=top, of=of) for rule, top, of in product(names, whole_tops, whose)]
+    if wider := [one for one in claims if one.rule == RuleName.margin and one != Claim(rule=one.rule)]:
+        raise RequestError(
+            f"--rule margin: answers only --top 1 of the prediction, not --top {wider[0].top} --of {wider[0].of}; "
+            "use --rule exact"
+        )
+    return claims
 
 
 class Answered(NamedTuple):
-    """The answer to one question for the images of one file that have votes."""
+    """The answer to one question for the images of one file that have votes.
+
+    Attributes:
+        correct: [images], whether the label is the predicted class, or among the K of a claim of the label.
+    """
 
     answer: Answer
     prediction: NDArray[np.int32]
     label: Ints | None
+    correct: Bools
+
+    def has_subject(self, claim: Claim) -> Bools:
+        """[images]: whether the class of the claim is known; a label may be missing."""
+        if claim.of == Subject.prediction or self.label is None:
+            return np.ones(len(self.prediction), bool)
+        return self.label != ABSENT
 
     def add_to(self, result: Result, rows: pa.Table, *, by_class: bool) -> None:
-        certified = self.answer.certified
-        correct = np.zeros(len(certified), bool) if self.label is None else self.prediction == self.label
+        certified, correct = self.answer.certified, self.correct
         result.is_bound |= self.answer.is_bound
         result.classes[None].add(len(rows), certified, correct)
         if by_class:
@@ -245,6 +286,8 @@ def query(
     strides: int | Sequence[int] = (),
     tolerances: float | Sequence[float] = (),
     rules: str | Sequence[str] = (),
+    top: int | Sequence[int] = (),
+    of: str | Sequence[str] = (),
     by_class: bool = False,
 ) -> Answers:
     """Count the predictions of a run that no patch can change, for every combination of the values.
@@ -252,18 +295,29 @@ def query(
     Args:
         run: finished or not, or its path or URL.
         patches: side of a square, or height and width, in pixels; none: those of the job. Of these and of the next
-            four, one value needs no list, except that a height and width do.
+            six, one value needs no list, except that a height and width do.
         counts: how many patches at once; none: one.
         strides: only the votes at this coarser stride; none: all.
         tolerances: votes with smaller margins count as the attacker's; none: 0.
         rules: `exact`, `margin`; none: `exact`.
+        top: count the classes that are certain to stay among so many with the most votes; none: 1.
+        of: which class: `prediction`, `label`; none: `prediction`.
         by_class: also count by label, or by prediction where the job has no labels.
     Raises:
         RequestError: a value for which the votes have no answer.
         RunError: a published file is damaged.
     """
     run = run_of(run)
-    asked = questions_of(run.job, patches=patches, counts=counts, strides=strides, tolerances=tolerances, rules=rules)
+    asked = questions_of(
+        run.job,
+        patches=patches,
+        counts=counts,
+        strides=strides,
+        tolerances=tolerances,
+        rules=rules,
+        top=top,
+        of=of,
+    )
     return answer(run, asked, by_class=by_class)
 
 
@@ -323,6 +377,11 @@ def _answer_all(
                 cast.by(chosen), coarse, classes=job.model.classes, tolerance=question.tolerance
             )
         counted = ballots[kind]
-        rule = family.rule(Claim(rule=RuleName(question.rule)))
-        found = rule(counted, coarse, Threat(question.height, question.width, question.patches))
-        yield result, Answered(found, counted.prediction, label)
+        rule, threat = family.rule(question.claim), Threat(question.height, question.width, question.patches)
+        if label is None:
+            correct = np.zeros(len(voted), bool)
+        elif question.claim.of == Subject.label:
+            correct = labels_on_top(counted, question.claim.top)
+        else:
+            correct = counted.prediction == label
+        yield result, Answered(rule(counted, coarse, threat), counted.prediction, label, correct)

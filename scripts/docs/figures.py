@@ -47,7 +47,7 @@ def figures_of(table: Table, row: Row, runs: Path) -> Figures:
     answers = smoothcert.query(run, patches=table.sides, strides=[row.stride], rules=rules)
     if not answers.complete:
         raise MissingRunError(f"run {row.run} in {runs} is not finished")
-    counts = {(result.question.height, result.question.rule): result.classes[None] for result in answers.results}
+    counts = {(result.question.height, result.question.claim.rule): result.classes[None] for result in answers.results}
     first = counts[table.sides[0], "exact"]
     cells = dict(row.labels) | {"smoothed": _percent(first.correct / first.images, table.decimals)}
     for side in table.sides:

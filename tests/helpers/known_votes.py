@@ -1,6 +1,7 @@
 """Runs of known votes, and an answer to every question about them, counted by hand."""
 
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +92,19 @@ def ask(run: Path, *options: str) -> list[dict]:
     return json.loads(result.stdout)
 
 
-def holds(votes: list[int], places: list[int], width: int, fragile: set[int], stride: int) -> bool:
-    """Whether the prediction survives patches at these columns, counted pixel by pixel."""
+def holds(
+    votes: list[int],
+    places: list[int],
+    width: int,
+    fragile: set[int],
+    stride: int,
+    top: int = 1,
+    subject: int | None = None,
+) -> bool:
+    """Whether a class stays among the first K after any attack of patches at these columns, counted pixel by pixel.
+
+    By default it is the prediction, against every rival.
+    """
     offsets = range(0, CROP, stride)
     hit = {
         place
@@ -100,10 +112,14 @@ def holds(votes: list[int], places: list[int], width: int, fragile: set[int], st
         if {(offset + step) % CROP for step in range(SIZE)} & {left + x for left in places for x in range(width)}
     } | fragile
     counts = [votes.count(name) for name in range(CLASSES)]
-    winner = counts.index(max(counts))
+    subject = counts.index(max(counts)) if subject is None else subject
     kept = [[vote for place, vote in enumerate(votes) if place not in hit].count(name) for name in range(CLASSES)]
-    return all(
-        kept[winner] > kept[rival] + len(hit) or (kept[winner] == kept[rival] + len(hit) and winner < rival)
-        for rival in range(CLASSES)
-        if rival != winner
+    rivals = [name for name in range(CLASSES) if name != subject]
+
+    def overtaken(split: tuple[int, ...]) -> bool:
+        after = {name: kept[name] + more for name, more in zip(rivals, split, strict=True)}
+        return sum((votes, -name) > (kept[subject], -subject) for name, votes in after.items()) >= top
+
+    return not any(
+        overtaken(split) for split in product(range(len(hit) + 1), repeat=len(rivals)) if sum(split) == len(hit)
     )

@@ -9,7 +9,7 @@ from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.workers.ablations.geometry import Geometry
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.certificates.rules import Ballots, exact_rule
+from smoothcert.workers.certificates.rules import Ballots, Rule, exact_rule
 
 Places = dict[tuple[tuple[int, int], ...], frozenset[int]]
 TABLES = 8
@@ -36,15 +36,18 @@ def threats(draw: st.DrawFn, geometry: RowsTimesColumns, patches: int = 2) -> Th
     return Threat(min(draw(side), geometry.height), min(draw(side), geometry.width), draw(st.integers(1, patches)))
 
 
-def ballots_near_the_edge(geometry: RowsTimesColumns, threat: Threat, classes: int, seed: int) -> Ballots:
-    """Votes of which many are certified narrowly, and many narrowly not; half of them with fragile votes."""
+def ballots_near_the_edge(
+    geometry: RowsTimesColumns, threat: Threat, classes: int, seed: int, rule: Rule = exact_rule
+) -> Ballots:
+    """Votes of which the rule certifies many narrowly, and many narrowly not; half of them with fragile votes."""
     random = np.random.default_rng(seed)
     shape = (8 * TABLES, geometry.num_ablations)
     leader = random.integers(0, classes, (shape[0], 1))
     votes = np.where(random.random(shape) < random.random((shape[0], 1)), leader, random.integers(0, classes, shape))
     fragile = random.random(shape) < 0.1 if seed % 2 else None
-    ballots = Ballots.of(votes, classes=classes, fragile=fragile)
-    slack = exact_rule(ballots, geometry, threat).slack
+    labels = np.where(random.random(len(votes)) < 0.5, leader[:, 0], random.integers(-1, classes, len(votes)))
+    ballots = Ballots.of(votes, classes=classes, fragile=fragile, labels=labels)
+    slack = rule(ballots, geometry, threat).slack
     held, broken = np.flatnonzero(slack >= 0), np.flatnonzero(slack < 0)
     nearest = [held[slack[held].argsort()][: TABLES // 2], broken[slack[broken].argsort()[::-1]][: TABLES // 2]]
     chosen = np.concatenate(nearest)

@@ -18,6 +18,7 @@ from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.family import Rule, RuleFamily
 from smoothcert.workers.certificates.largest import largest_certified, squares
 from smoothcert.workers.certificates.rules import Ballots, Ints, exact_rule, margin_rule, slack_everywhere
+from smoothcert.workers.certificates.top_k import top_k_rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,12 @@ class Majority(RuleFamily):
         return certify(cast.votes, ablations, classes=classes)
 
     def rule(self, claim: Claim = Claim()) -> Rule:  # noqa: B008  frozen
-        if claim.certificate == Certificate.recovery and claim == Claim(rule=claim.rule):
-            if claim.rule == RuleName.exact:
-                return exact_rule
-            if claim.rule == RuleName.margin:
-                return margin_rule
+        if claim == Claim():
+            return exact_rule
+        if claim == Claim(rule=RuleName.margin):
+            return margin_rule
+        if claim == Claim(top=claim.top, of=claim.of):
+            return top_k_rule(claim.top, claim.of)
         raise RequestError(f"columns, rows and blocks do not decide {claim}")
 
     def slack_everywhere(self, counted: Ballots, ablations: RowsTimesColumns, height: int, width: int) -> Ints:

@@ -61,12 +61,14 @@ class Ballots:
     Attributes:
         votes: [images, ablations], in offset order.
         tally: of the votes.
+        classes: K, the number of classes.
         fragile: [images, ablations], votes that count as touched everywhere; None if there are none.
         labels: [images], -1 for images without a usable label; None if there are none.
     """
 
     votes: NDArray[np.integer]
     tally: Tally
+    classes: int
     fragile: Bools | None = None
     labels: NDArray[np.integer] | None = None
 
@@ -88,7 +90,7 @@ class Ballots:
         Raises:
             ValueError: a vote is for no class.
         """
-        return cls(votes, count_votes(votes, classes=classes), fragile, labels)
+        return cls(votes, count_votes(votes, classes=classes), classes, fragile, labels)
 
     @property
     def prediction(self) -> NDArray[np.int32]:
@@ -102,7 +104,8 @@ class Ballots:
         """The ballots of some images."""
         tally = Tally(self.tally.classes[images], self.tally.counts[images])
         fragile = None if self.fragile is None else self.fragile[images]
-        return type(self)(self.votes[images], tally, fragile, None if self.labels is None else self.labels[images])
+        labels = None if self.labels is None else self.labels[images]
+        return type(self)(self.votes[images], tally, self.classes, fragile, labels)
 
     def weights(self) -> Weights:
         """[images, ablations]: the largest that w_r can be, 1 + [v = p]."""

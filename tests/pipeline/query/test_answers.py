@@ -87,6 +87,22 @@ def test_a_finished_partial_run_says_partial(finished_partial):
     assert (answer["complete"], answer["partial"]) == (True, True)
 
 
+def test_tables_name_top_and_subject_only_where_they_are_asked(tmp_path):
+    """In the title if they are the same everywhere, else in columns; a notice says what the counts mean."""
+    run = str(write_run(tmp_path))
+    result = CliRunner().invoke(app, ["query", run, "--patch=1"])
+    assert result.stdout.splitlines()[1] == "patch 1 x 1, patches 1, stride 1, tolerance 0, rule exact"
+    assert "top" not in result.stdout + result.stderr
+    result = CliRunner().invoke(app, ["query", run, "--patch=1", "--top=2"])
+    assert result.stdout.splitlines()[1].endswith("rule exact, top 2, of prediction")
+    assert "notice: top K of prediction: certified counts predictions that stay among the K classes" in result.stderr
+    result = CliRunner().invoke(app, ["query", run, "--patch=1", "--top=1", "--top=2", "--of=label"])
+    assert result.stdout.splitlines()[1].endswith("rule exact, of label")
+    head, _, *rows = result.stdout.splitlines()[3:]
+    assert (head.split()[0], [row.split()[0] for row in rows]) == ("top", ["1", "2"])
+    assert "notice: top K of label: correct counts labels that are among the K classes" in result.stderr
+
+
 def test_by_class_without_classes(tmp_path):
     """Where no image has a label the classes that were asked for are missing, and a notice says so."""
     run = write_run(tmp_path, shards=1, published=0)

@@ -69,6 +69,19 @@ def test_the_table_names_place_and_what_is_left(tmp_path: Path) -> None:
     assert "fails" in query(run, "--patch=1", "--failing", "--limit=9").stdout
 
 
+def test_an_image_without_a_label_does_not_fail_for_its_label(tmp_path: Path) -> None:
+    """It is counted beside the list; so are images without votes."""
+    images = [image("right", [0] * CROP), image("wrong", [1] * CROP), image("unknown", [0] * CROP, label=None)]
+    run = judged_run(tmp_path, {"a.tar": [*images, image("broken", None)]}).url
+    answer = listed(run, "--patch=1", "--of=label")
+    assert [row["key"] for row in answer["listed"]] == ["wrong"]
+    assert (answer["failing"], answer["without_votes"], answer["without_label"]) == (1, 1, 1)
+    result = query(run, "--patch=1", "--of=label", "--failing")
+    assert "rule exact, top 1, of label: the certificate of 1 of 4 images fails" in result.stdout
+    assert "notice: 1 image has no votes and is not listed\nnotice: 1 image has no label and is" in result.stderr
+    assert listed(run, "--patch=1")["without_label"] is None
+
+
 def test_a_bound_may_list_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so, and knows no places."""
     monkeypatch.setattr(touched, "MAX_LISTED", 0)

@@ -27,10 +27,10 @@ def test_csv_holds_the_values_of_json(tmp_path: Path) -> None:
     """A row per question and class; null is empty, and a patch has two columns."""
     for labelled in (True, False):
         run = write_run(tmp_path / str(labelled), labelled=labelled)
-        options = ["--patch=1..2", "--patch=3x1", "--patches=1", "--patches=2", "--by=class"]
+        options = ["--patch=1..2", "--patch=3x1", "--patches=1", "--patches=2", "--top=1", "--top=2", "--by=class"]
         rows = list(csv.DictReader(io.StringIO(printed(run, "--format=csv", *options))))
         answers = ask(run, *options)
-        assert len(rows) == len(answers) == 3 * 2 * 5
+        assert len(rows) == len(answers) == 3 * 2 * 2 * 5
         for row, answer in zip(rows, answers, strict=True):
             height, width = answer.pop("patch")
             assert answer.pop("accuracy_under_attack") is None  # it has columns only where there are attacks

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import combinations_with_replacement
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,13 @@ from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job
+from smoothcert.manifests.rules import Claim
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.query.answers import as_json, as_records, cells_of, notices_of, title_of
 from smoothcert.pipeline.query.questions import query, questions_of
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.html_tags import rows_and_lines
+from tests.helpers.judged_runs import image, judged_run
 from tests.helpers.known_votes import CLASSES, CROP, JOB, SIZE, ask, holds, known_votes, write_run
 from tests.helpers.studies import attack
 
@@ -55,6 +58,8 @@ def test_counts_are_those_by_hand(tmp_path, width, patches, stride, tolerance):
         "stride": stride,
         "tolerance": tolerance,
         "rule": "exact",
+        "top": 1,
+        "of": "prediction",
         "class": None,
         "images": 40,
         "certified": certified,
@@ -63,6 +68,57 @@ def test_counts_are_those_by_hand(tmp_path, width, patches, stride, tolerance):
         "is_bound": False,
         "accuracy_under_attack": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("top", "of", "patches", "stride", "tolerance"),
+    [
+        (2, "prediction", 1, 1, 0.0),
+        (1, "label", 1, 1, 0.0),
+        (3, "label", 2, 1, 0.0),
+        (3, "label", 1, 1, 0.1),
+        (2, "label", 2, 2, 0.05),
+    ],
+)
+def test_counts_of_top_k_are_those_by_hand(tmp_path, top, of, patches, stride, tolerance):
+    """Of the prediction and of the label; correct means that the label is among the K with the most votes."""
+    options = [f"--top={top}", f"--of={of}", f"--patches={patches}", f"--stride={stride}", f"--tolerance={tolerance}"]
+    (answer,) = ask(write_run(tmp_path), "--patch=3x2", *options)
+    certified = correct = both = 0
+    for number in range(2):
+        votes, margins = known_votes(number, 20)
+        for index in range(19):
+            cast = votes[index, ::stride].tolist()
+            ranked = sorted(range(CLASSES), key=lambda name: (-cast.count(name), name))
+            label = index % CLASSES
+            fragile = set(np.flatnonzero(margins[index, ::stride] < tolerance).tolist())
+            spots = combinations_with_replacement(range(CROP - 1), patches)
+            subject = label if of == "label" else ranked[0]
+            held = all(holds(cast, spot, 2, fragile, stride, top, subject) for spot in spots)
+            right = label in ranked[:top] if of == "label" else ranked[0] == label
+            certified, correct, both = certified + held, correct + right, both + (held and right)
+    assert 0 < both < 38
+    assert (answer["top"], answer["of"]) == (top, of)
+    assert (answer["certified"], answer["correct"], answer["certified_correct"]) == (certified, correct, both)
+
+
+def test_a_label_needs_labels(tmp_path):
+    """A job without labels has no answer; an image without one is not certified, and belongs to no class."""
+    run = write_run(tmp_path, labelled=False)
+    result = CliRunner().invoke(app, ["query", str(run), "--of=label"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == (
+        "error: --of label: the images of this run have no labels; leave it out to ask about the prediction\n"
+    )
+    some = judged_run(tmp_path, {"a.tar": [image("0", [0] * 12), image("1", [0] * 12, label=None), image("2", None)]})
+    (answer,) = ask(some.url, "--patch=1", "--of=label")
+    assert (answer["images"], answer["certified"], answer["correct"], answer["certified_correct"]) == (3, 1, 1, 1)
+    rows = query(some, patches=1, of="label").images().to_pylist()
+    assert [(row["certified"], row["slack"] is None, row["weakest"] is None) for row in rows] == [
+        (True, False, False),
+        (False, True, True),
+        (False, True, True),
+    ]
 
 
 def test_several_values_make_a_grid(tmp_path):
@@ -124,6 +180,13 @@ def test_classes_add_up_to_all_images(tmp_path, labelled):
         (["--patch=" + "9" * 5000], "expected a side such as 32"),
         (["--patch=1", "--patches=145"], "must be 1 to 144"),
         (["--patch=1", "--stride=13"], "up to 12"),
+        (["--top=4"], "--top 4: must be 1 to 3; all 4 classes are always among the first 4"),
+        (
+            ["--top=1", "--top=2", "--rule=exact", "--rule=margin"],
+            "--rule margin: answers only --top 1 of the prediction, not --top 2 --of prediction; use --rule exact",
+        ),
+        (["--of=label", "--rule=margin"], "not --top 1 --of label; use --rule exact"),
+        (["--rule=published"], "--rule published: the run's ablations answer exact and margin only; name one"),
     ],
 )
 def test_a_wrong_question_is_one_line(tmp_path, options, says):
@@ -183,7 +246,7 @@ def test_verify_names_a_run_of_an_output(tmp_path):
 def test_an_unknown_rule_is_refused_by_the_rules_there_are():
     """Only a caller in Python can name one: the command knows its choices."""
     job = Job.model_validate(JOB)
-    assert [question.rule for question in questions_of(job, patches=[(1, 1)])] == ["exact"]
+    assert [question.claim.rule for question in questions_of(job, patches=[(1, 1)])] == ["exact"]
     with pytest.raises(RequestError, match="--rule best: the run's ablations answer exact and margin only"):
         questions_of(job, patches=[(1, 1)], rules=["best"])
 
@@ -202,7 +265,9 @@ def test_a_caller_in_python_asks_as_the_command_does(tmp_path):
         by_class=True,
     )
     assert as_json(found) == ask(run, *options, "--rule=exact", "--rule=margin", "--by=class")
-    assert {*map(type, found.results[0].question)} == {int, float, str}
+    assert {*map(type, found.results[0].question)} == {int, float, Claim}
+    wider = query(run, top=[np.int64(1), 2], of=["prediction", "label"])
+    assert as_json(wider) == ask(run, "--top=1", "--top=2", "--of=prediction", "--of=label")
     assert [result.question.height for result in query(open_run(run), patches=np.arange(1, 4)).results] == [1, 2, 3]
 
 
@@ -213,6 +278,7 @@ def test_a_single_value_needs_no_list(tmp_path):
     one = query(str(path), patches=2, counts=2, strides=2, tolerances=0.1, rules="margin")
     assert one.results == query(run, patches=[2], counts=[2], strides=[2], tolerances=[0.1], rules=["margin"]).results
     assert query(run, counts=np.array([1, 2])).results == query(run, counts=[1, 2]).results
+    assert query(run, top=2, of="label").results == query(run, top=[2], of=["label"]).results
 
 
 def test_a_caller_in_python_gets_the_errors_of_the_command(tmp_path):
@@ -227,6 +293,9 @@ def test_a_caller_in_python_gets_the_errors_of_the_command(tmp_path):
         ({"counts": [1.5]}, "--patches 1.5: must be a whole number"),
         ({"tolerances": ["0.1"]}, "--tolerance '0.1': must be a number"),
         ({"rules": "best"}, "--rule best: the run's ablations answer exact and margin only; name one"),
+        ({"top": 0}, "--top 0: must be 1 to 3; all 4 classes are always among the first 4"),
+        ({"top": 1.0}, "--top 1.0: must be a whole number"),
+        ({"of": "labels"}, "--of labels: must be prediction or label"),
         ({"patches": [1], "counts": [0]}, f"--patches 0: must be 1 to {CROP**2}, the pixels of the image"),
     ):
         with pytest.raises(RequestError, match=f"^{re.escape(says)}$"):
@@ -265,11 +334,13 @@ def test_attacks_answer_only_the_question_that_they_asked(tmp_path):
     run = open_run(str(write_run(tmp_path)))
     attack(run, {"0-0": False}, (2, 3))
     attack(run, {"0-0": False}, (1, 1), finished=False)
-    grid = {"counts": [1, 2], "strides": [1, 2], "tolerances": [0, 0.1], "rules": ["exact", "margin"]}
-    answers = query(run, patches=[(2, 3), (3, 2), (1, 1)], **grid)
-    (attacked,) = [one.question for one in answers.results if answers.bracket_of(one.question) is not None]
-    assert attacked == (2, 3, 1, 1, 0.0, "exact")
-    assert answers.brackets.keys() == {(2, 3)}
+    grid = {"counts": [1, 2], "strides": [1, 2], "tolerances": [0, 0.1]}
+    sizes = [(2, 3), (3, 2), (1, 1)]
+    for claims in ({"rules": ["exact", "margin"]}, {"top": [1, 2], "of": ["prediction", "label"]}):
+        answers = query(run, patches=sizes, **grid, **claims)
+        (attacked,) = [one.question for one in answers.results if answers.bracket_of(one.question) is not None]
+        assert attacked == (2, 3, 1, 1, 0.0, Claim())
+        assert answers.brackets.keys() == {(2, 3)}
     assert query(run, patches=[(2, 3)], counts=2).brackets == {}
     next(path for path in (tmp_path / run.run_id / "votes").iterdir()).unlink()
     assert query(run, patches=[(2, 3)]).brackets == {}

@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smoothcert.manifests.ablation import WindowAblation
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.rules import Certificate, Claim, RuleName, Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.certificates import rules
-from smoothcert.workers.certificates.majority import Certificates, certify
+from smoothcert.workers.certificates.majority import MAJORITY, Certificates, certify
 
 
 def _columns(certificates: Certificates) -> dict[str, list[int]]:
@@ -60,3 +62,19 @@ def test_narrow_votes_are_counted_right() -> None:
     wide = certify(votes, geometry, classes=65536)
     narrow = certify(votes.astype(np.uint16), geometry, classes=65536)
     assert _columns(narrow) == _columns(wide)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        Claim(rule=RuleName.margin, top=2),
+        Claim(rule=RuleName.margin, of=Subject.label),
+        Claim(rule=RuleName.published),
+        Claim(Certificate.detection),
+        Claim(alarm_below=0.1),
+    ],
+)
+def test_other_claims_are_refused(claim: Claim) -> None:
+    """Majority votes decide recovery only; the margin rule, only of the prediction against every rival."""
+    with pytest.raises(RequestError, match="columns, rows and blocks do not decide"):
+        MAJORITY.rule(claim)

@@ -1,0 +1,188 @@
+"""Top-K: does a class stay among the K classes with the most votes?
+
+Notation of rules.py and docs/certificates.md. The subject y is the prediction or the label. Of equal counts the lower
+class comes first. T holds the votes that patches touch and the fragile ones, and u_c counts the votes for c outside T.
+To come before y, rival r needs
+
+    d_r = max(0, u_y - u_r + [y < r])        votes of T: its deficit.
+
+y can be pushed out iff the K smallest deficits of rivals sum to at most |T|: the attacker gives K rivals what they
+need, and what is left to one of them. So the slack is the smallest value, over all T, of
+
+    (sum of the K smallest d_r) - |T| - 1
+
+and y is certified iff it is 0 or more. A vote more in T lowers it or leaves it, so the largest sets are enough.
+
+If k patches make too many unions to list, the slack is bounded from below. S is what one patch touches outside the
+fragile votes F. A rival that comes before y already, n_y - n_r + [y < r] <= 0, counts 0, any other
+
+    n_y - n_r + [y < r] - k (n_y(S) - n_r(S)) - (n_y(F) - n_r(F)),
+
+and k |S| + |F| takes the place of |T|. Why this is sound: for K rivals, R of them not before y, the sum of their
+deficits minus |T| is at least that of R, which falls by the weight 1 + |R| [v = y] - [v in R] >= 0 for each vote v in
+T. A union weighs at most k times its heaviest part. No slack is below -A - 1, with A ablations.
+
+Not covered: the prediction against every rival (K = 1), by the exact rule: rules.py.
+Source of the question: CostCert, arXiv 2507.23335.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from smoothcert.manifests.rules import Subject
+from smoothcert.workers.ablations.kinds import RowsTimesColumns
+from smoothcert.workers.ablations.threats import Reach, Threat, Weights
+from smoothcert.workers.certificates.rules import Answer, Ballots, Bools, Ints, Rule
+from smoothcert.workers.certificates.tally import NOBODY
+
+NEVER_LEAVES = np.iinfo(np.int32).max
+"""The slack where there are no K rivals: all classes are among the K."""
+
+_FLOAT32_COUNTS = 1 << 23  # whole numbers that float32 holds exactly, and some room
+_NUMBERS_AT_ONCE = 1 << 20  # in the tables [K, images, sets]: bounds the memory
+
+
+def top_k_rule(top: int, of: Subject) -> Rule:
+    """The rule that decides whether a class stays among the `top` classes with the most votes.
+
+    It takes and raises what `exact_rule` does. Images without a label are not certified for it.
+
+    Args:
+        top: K, 1 or more.
+        of: which class.
+    """
+
+    def rule(ballots: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
+        if ballots.votes.shape[1] != ablations.num_ablations:
+            raise ValueError(f"{ballots.votes.shape[1]} votes an image do not fit {ablations.num_ablations} ablations")
+        subject = _subject(ballots, of)
+        reach = ablations.reach(threat)
+        lost = _Lost(reach, np.float32 if top * reach.num_ablations < _FLOAT32_COUNTS else np.float64)
+        if reach.is_bound:
+            one = ablations.reach(threat._replace(patches=1))
+            lost = _Lost(one, np.float64, min(threat.patches, one.num_sets), is_bound=True)
+        slack, sets = np.zeros((2, len(ballots)), np.int64)
+        for part in _parts(len(ballots), lost.reach, top):
+            slack[part], sets[part] = _slack(ballots.of_images(part), subject[part], top, lost)
+        lowest = -1 - ablations.num_ablations
+        slack = np.where(subject == NOBODY, lowest, np.maximum(slack, lowest))
+        return Answer(slack, reach.places(np.zeros_like(sets) if reach.is_bound else sets), reach.is_bound)
+
+    return rule
+
+
+def _subject(ballots: Ballots, of: Subject) -> Ints:
+    """[images]: the class in question, NOBODY for an image without a usable label."""
+    if of == Subject.prediction:
+        return ballots.prediction.astype(np.int64)
+    if ballots.labels is None:
+        raise ValueError("a claim of the label needs labels")
+    labels = ballots.labels.astype(np.int64)
+    return np.where(labels < ballots.classes, labels, NOBODY)
+
+
+def _parts(images: int, reach: Reach, top: int) -> Iterator[slice]:
+    together = max(1, _NUMBERS_AT_ONCE // ((top + 3) * reach.num_sets + reach.num_ablations))
+    for start in range(0, images, together):
+        yield slice(start, start + together)
+
+
+@dataclass(frozen=True)
+class _Lost:
+    """The votes that the attacker sets: those of a set, `times`, and the fragile ones.
+
+    Attributes:
+        reach: of the patches, or of one if there are bounds only.
+        number: a type that holds all sums exactly.
+        times: how many sets of `reach` patches touch together, if there are bounds only.
+    """
+
+    reach: Reach
+    number: type[np.floating]
+    times: int = 1
+    is_bound: bool = False
+
+    def count(self, which: Bools, fragile: Bools | None) -> Weights:
+        """[images, sets]: how many of the votes [images, ablations] are lost."""
+        touched = self.reach.sums((which if fragile is None else which & ~fragile).astype(np.float32))
+        counted = self.times * touched.astype(self.number, copy=False)
+        return counted if fragile is None else counted + (which & fragile).sum(axis=1, keepdims=True, dtype=self.number)
+
+    def deficits(self, lead: Weights, gained: Weights) -> Weights:
+        """[images, sets]: what a rival needs.
+
+        Args:
+            lead: [images, 1], n_y - n_r + [y < r].
+            gained: [images, sets], its lost votes minus those of the subject.
+        """
+        return np.where(lead > 0, lead + gained, 0) if self.is_bound else np.maximum(lead + gained, 0)
+
+    def least(self, lead: Weights, own: Weights) -> Weights:
+        """[images, sets]: no rival with this lead or a larger one needs less; `own`: the subject's lost votes."""
+        return lead - own if self.is_bound else np.maximum(lead - own, 0)
+
+
+def _slack(ballots: Ballots, subject: Ints, top: int, lost: _Lost) -> tuple[Ints, Ints]:
+    """[images] each: the smallest slack, and the set that gives it."""
+    votes, fragile, tally = ballots.votes, ballots.fragile, ballots.tally
+    count = (votes == subject[:, None]).sum(axis=1)
+    own = lost.count(votes == subject[:, None], fragile)
+    size = lost.count(np.ones(votes.shape, bool), fragile)
+
+    needed = np.full((top, *own.shape), np.inf, own.dtype)  # the smallest deficits of the rivals so far, ascending
+    below, above = _without_votes(ballots, subject)
+    for place in range(top):
+        lead = np.select([place < below, place < below + above], [count, count + 1], np.inf)
+        needed[place] = lost.deficits(lead[:, None].astype(own.dtype), -own)
+    slack, sets = _weakest(needed, size)
+
+    images = np.arange(len(votes))
+    for rank in range(tally.classes.shape[1]):
+        rivals = tally.classes[images, rank]
+        lead = (count[images] - tally.counts[images, rank] + (subject[images] < rivals))[:, None].astype(own.dtype)
+        lowest, _ = _weakest(np.minimum(needed, lost.least(lead, own)), size)
+        matters = (lowest < slack[images]) & (tally.counts[images, rank] > 0)
+        images, rivals, lead = images[matters], rivals[matters], lead[matters]
+        needed, own, size = needed[:, matters], own[matters], size[matters]
+        if not len(images):  # leads rise with the rank: later rivals do not matter either
+            break
+        won = lost.count(votes[images] == rivals[:, None], None if fragile is None else fragile[images])
+        deficits = lost.deficits(lead, won - own)
+        deficits[rivals == subject[images]] = np.inf  # y is no rival of its own
+        for place in range(top):
+            needed[place], deficits = np.minimum(needed[place], deficits), np.maximum(needed[place], deficits)
+        slack[images], sets[images] = _weakest(needed, size)
+    return slack, sets
+
+
+def _weakest(needed: Weights, size: Weights) -> tuple[Ints, Ints]:
+    """[images] each: the smallest slack, and the set that gives it.
+
+    Args:
+        needed: [K, images, sets], the smallest deficits.
+        size: [images, sets], how many votes are lost.
+    """
+    slacks = needed.sum(axis=0) - size - 1
+    sets = slacks.argmin(axis=1)
+    smallest = slacks[np.arange(len(sets)), sets].astype(np.float64)
+    return np.minimum(smallest, NEVER_LEAVES).astype(np.int64), sets
+
+
+def _without_votes(ballots: Ballots, subject: Ints) -> tuple[Ints, Ints]:
+    """[images] each: how many rivals without votes are below the subject, and how many above."""
+    voted, classes = ballots.tally.counts > 0, ballots.tally.classes
+    below = subject - (voted & (classes < subject[:, None])).sum(axis=1)
+    above = ballots.classes - 1 - subject - (voted & (classes > subject[:, None])).sum(axis=1)
+    return below, above
+
+
+def labels_on_top(ballots: Ballots, top: int) -> Bools:
+    """[images]: whether the label is among the `top` classes with the most votes; false without a usable label."""
+    labels, tally = _subject(ballots, Subject.label), ballots.tally
+    count = (ballots.votes == labels[:, None]).sum(axis=1)
+    leads = count[:, None] - tally.counts + (labels[:, None] < tally.classes)
+    before = ((leads <= 0) & (tally.counts > 0) & (tally.classes != labels[:, None])).sum(axis=1)
+    below, _ = _without_votes(ballots, labels)
+    return (labels != NOBODY) & (before + np.where(count == 0, below, 0) < top)
