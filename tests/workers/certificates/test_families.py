@@ -1,6 +1,6 @@
 """Every kind has its family; what a family stores and answers is listed once."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -9,35 +9,46 @@ from smoothcert.manifests.ablation import WindowAblation, ablation_of
 from smoothcert.manifests.rules import Claim, RuleName
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.cast import Cast
+from smoothcert.workers.certificates.double_masking import DOUBLE_MASKING
 from smoothcert.workers.certificates.families import MAJORITY, family_of
+from smoothcert.workers.certificates.family import RuleFamily
 from smoothcert.workers.runs.votes_table import schema
 
-_KINDS = get_args(WindowAblation.model_fields["kind"].annotation)
+_ABLATIONS = [
+    *({"kind": kind, "size": 2} for kind in get_args(WindowAblation.model_fields["kind"].annotation)),
+    {"kind": "mask", "threat": 1, "per_axis": 2},
+]
 
 
-@pytest.mark.parametrize("kind", _KINDS)
-def test_every_kind_of_the_job_file_has_a_family(kind: str) -> None:
-    """Its certificates are its columns, of one number an image, for the ablations of that kind."""
-    ablation = ablation_of({"kind": kind, "size": 2})
-    family, ablations = family_of(ablation), ablations_of(ablation, 6, 4)
+@pytest.mark.parametrize("keys", _ABLATIONS, ids=lambda keys: keys["kind"])
+def test_every_kind_of_the_job_file_has_a_family(keys: dict[str, Any]) -> None:
+    """Its certificates are its columns, of one value an image, for the ablations of that kind; or they do not apply."""
+    ablation = ablation_of(keys)
+    family, ablations = family_of(ablation), ablations_of(ablation, 6, 5)
     votes = np.random.default_rng(0).integers(0, 3, (5, ablations.num_ablations))
     stored = vars(family.certify(Cast(votes), ablations, classes=3))
     assert tuple(stored) == family.columns
-    assert {values.shape for values in stored.values()} == {(5,)}
+    assert {values.shape for values in stored.values() if values is not None} == {(5,)}
 
 
-def test_the_table_holds_the_columns_of_the_family() -> None:
-    """In the family's order, as 32-bit numbers."""
-    table = schema(4, MAJORITY)
-    names = [name for name in table.names if name in MAJORITY.columns]
-    assert tuple(names) == MAJORITY.columns
-    assert {str(table.field(name).type) for name in names} == {"int32"}
+@pytest.mark.parametrize(
+    ("family", "truths"),
+    [(MAJORITY, []), (DOUBLE_MASKING, ["recovery_certified", "recovery_published", "detection_certified"])],
+)
+def test_the_table_holds_the_columns_of_the_family(family: RuleFamily, truths: list[str]) -> None:
+    """In the family's order, as 32-bit numbers and truth values."""
+    table = schema(4, family)
+    names = [name for name in table.names if name in family.columns]
+    assert tuple(names) == family.columns
+    assert {name: str(table.field(name).type) for name in names} == dict.fromkeys(names, "int32") | dict.fromkeys(
+        truths, "bool"
+    )
 
 
-@pytest.mark.parametrize("kind", _KINDS)
-def test_every_rule_that_a_family_names_is_there(kind: str) -> None:
+@pytest.mark.parametrize("keys", _ABLATIONS, ids=lambda keys: keys["kind"])
+def test_every_rule_that_a_family_names_is_there(keys: dict[str, Any]) -> None:
     """A name that a query accepts has a rule; the exact rule is asked unless another is named."""
-    family = family_of(ablation_of({"kind": kind, "size": 2}))
+    family = family_of(ablation_of(keys))
     for certificate, names in family.rules.items():
         assert names[0] == RuleName.exact
         rules = [family.rule(Claim(certificate, name)) for name in names]
@@ -46,6 +57,6 @@ def test_every_rule_that_a_family_names_is_there(kind: str) -> None:
 
 def test_every_rule_name_belongs_to_a_family() -> None:
     """There is no name without a rule."""
-    families = [family_of(ablation_of({"kind": kind, "size": 2})) for kind in _KINDS]
+    families = [family_of(ablation_of(keys)) for keys in _ABLATIONS]
     named = {name for family in families for names in family.rules.values() for name in names}
-    assert named == {*RuleName} - {RuleName.published}
+    assert named == {*RuleName}

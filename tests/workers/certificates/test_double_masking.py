@@ -1,0 +1,738 @@
+"""Rules of masks against the published algorithm and an attacker who tries everything."""
+
+import re
+from collections.abc import Callable
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.rules import Certificate, Claim, RuleName, Subject
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.certificates import double_masking as rules
+from smoothcert.workers.certificates.cast import Cast
+from smoothcert.workers.certificates.double_masking import (
+    DOUBLE_MASKING,
+    Covers,
+    MaskBallots,
+    exact_detection,
+    exact_recovery,
+    published_detection,
+    published_recovery,
+)
+from smoothcert.workers.certificates.rules import Answer
+from tests.helpers.masks import (
+    Bools,
+    HandCovers,
+    HandMasks,
+    Votes,
+    every_map,
+    falls,
+    on_a_grid,
+    on_a_line,
+    predictions,
+    two_mask_correct,
+)
+
+Recover = Callable[[MaskBallots, Covers], Answer]
+Detect = Callable[..., Answer]
+
+# Masks, classes, and the patches that are asked about.
+IMAGES = {
+    "2 masks": (on_a_line(5, 3, [0, 2], 2), 3, [(1, 2), (1, 1)]),
+    "3 masks": (on_a_line(5, 3, [0, 1, 2], 3), 3, [(1, 3), (1, 2), (1, 1)]),
+    "3 masks, a gap": (on_a_line(7, 3, [0, 2, 4], 2), 3, [(1, 2), (1, 1)]),
+    "4 masks": (on_a_line(7, 4, [0, 1, 2, 3], 4), 3, [(1, 4), (1, 3), (1, 2)]),
+    "4 masks on a grid": (on_a_grid(3, 3, 2, [0, 1], 2), 2, [(2, 2), (1, 2), (2, 1), (1, 1)]),
+    "4 masks on a larger grid": (on_a_grid(5, 5, 3, [0, 2], 2), 3, [(2, 2), (1, 2)]),
+    "5 masks": (on_a_line(8, 4, [0, 1, 2, 3, 4], 4), 2, [(1, 4), (1, 3), (1, 2)]),
+    "3 masks, two patches": (on_a_line(4, 2, [0, 1, 2], 2, patches=2), 3, [(1, 2), (1, 1)]),
+    "4 masks, two patches": (on_a_line(4, 1, [0, 1, 2, 3], 1, patches=2), 2, [(1, 1)]),
+}
+every_image = pytest.mark.parametrize("image", IMAGES)
+
+
+@cache
+def published_predictions(image: str) -> Votes:
+    masks, classes, _ = IMAGES[image]
+    return predictions(masks, every_map(masks, classes))
+
+
+@cache
+def all_ballots(image: str) -> MaskBallots:
+    masks, classes, _ = IMAGES[image]
+    return MaskBallots.of(Cast(every_map(masks, classes)), masks, classes=classes)
+
+
+def threats_of(image: str) -> list[Threat]:
+    masks, _, patches = IMAGES[image]
+    return [Threat(*patch, count) for patch in patches for count in range(1, masks.own.patches + 1)]
+
+
+def uniform_by_hand(masks: HandMasks, maps: Votes) -> Bools:
+    """[maps, masks]: whether the row of a mask shows one class."""
+    return (maps[:, masks.unions] == maps[:, : masks.num_masks, None]).all(axis=2)
+
+
+# How many answers of the published algorithm depend on its choice among classes with equally many votes: the highest
+# instead of the lowest changes so many. All of them are maps without a uniform mask.
+TIES = {
+    "2 masks": 6,
+    "3 masks": 108,
+    "3 masks, a gap": 108,
+    "4 masks": 11286,
+    "4 masks on a grid": 216,
+    "4 masks on a larger grid": 11286,
+    "5 masks": 0,
+    "3 masks, two patches": 120,
+    "4 masks, two patches": 4104,
+}
+
+
+@every_image
+def test_the_prediction_is_that_of_the_published_algorithm(image: str) -> None:
+    """For every map; where the paper leaves a tie open, the lowest class. Ties matter without a uniform mask only."""
+    masks, classes, _ = IMAGES[image]
+    maps = every_map(masks, classes)
+    found = all_ballots(image).prediction
+    assert (found == published_predictions(image)).all()
+    other = found != predictions(masks, maps, max)
+    assert other.sum() == TIES[image]
+    assert not uniform_by_hand(masks, maps)[other].any()
+
+
+@every_image
+def test_the_published_certificate_is_that_of_the_paper(image: str) -> None:
+    """For every map: certified iff all votes, two masks at a time, show the prediction."""
+    masks, classes, _ = IMAGES[image]
+    found = published_recovery(all_ballots(image), masks.own_covers()).certified
+    answers, unions = published_predictions(image).tolist(), masks.unions.tolist()
+    for votes, label, certified in zip(every_map(masks, classes).tolist(), answers, found, strict=True):
+        assert certified == two_mask_correct(votes, unions, label)
+
+
+def check_recovery(image: str, rule: Recover, ballots: MaskBallots | None = None) -> None:
+    """An image is certified iff no attack changes its prediction, but for the exception of docs/certificates.md:
+    where half of the masks or more hide the patch and none of them is uniform, the rule refuses.
+    """
+    masks, classes, _ = IMAGES[image]
+    uniform = uniform_by_hand(masks, every_map(masks, classes))
+    for threat in threats_of(image):
+        fallen, excepted = np.zeros((2, len(uniform)), bool)
+        for patches in set(masks.placed(threat).values()):
+            touched = masks.touched(patches)
+            fallen |= falls(published_predictions(image), classes, masks.num_ablations, touched)
+            hiding = [mask for mask in range(masks.num_masks) if mask not in touched]
+            if 2 * len(hiding) >= masks.num_masks:
+                excepted |= ~uniform[:, hiding].any(axis=1)
+        certified = rule(ballots or all_ballots(image), masks.covers(threat)).certified
+        assert not (certified & fallen).any(), "a certified prediction falls"
+        assert (certified | fallen | excepted).all(), "an image is refused, but no attack succeeds"
+        assert not (certified & excepted).any(), "an image is certified at a place without a uniform mask"
+
+
+@every_image
+def test_no_attack_changes_a_certified_prediction_and_one_changes_each_other(image: str) -> None:
+    """All maps, all places of one patch and two, smaller patches, all assignments of the touched votes."""
+    check_recovery(image, exact_recovery)
+
+
+def test_more_than_ten_thousand_maps_are_attacked() -> None:
+    """By the test above."""
+    assert sum(len(all_ballots(image)) for image in IMAGES) > 180_000
+
+
+@every_image
+def test_the_published_rule_certifies_nothing_that_the_exact_rule_does_not(image: str) -> None:
+    """At full size both certify the same predictions if each mask alone hides some place."""
+    masks, _, _ = IMAGES[image]
+    ballots = all_ballots(image)
+    for threat in threats_of(image):
+        covers = masks.covers(threat)
+        exact, published = exact_recovery(ballots, covers).certified, published_recovery(ballots, covers).certified
+        assert (exact | ~published).all()
+        alone = {int(one.argmax()) for one in covers.sets if one.sum() == 1}
+        assert (exact == published).all() == (len(alone) == masks.num_masks)
+
+
+# Of all maps that the rule refuses where so many masks hide the patch: how many no attack changes.
+REFUSED = {
+    # masks, classes: {hiding masks: (refused, not attacked)}
+    (3, 2): {1: (48, 0), 2: (36, 12), 3: (26, 26)},
+    (3, 3): {1: (648, 0), 2: (576, 144), 3: (510, 510)},
+    (4, 2): {1: (896, 0), 2: (784, 88), 3: (684, 364), 4: (594, 594)},
+    (4, 3): {1: (56862, 0), 2: (54756, 3510), 3: (52722, 21618), 4: (50754, 50754)},
+    (5, 2): {1: (30720, 0), 2: (28800, 0), 3: (26992, 4912), 4: (25284, 14724), 5: (23666, 23666)},
+}
+
+
+@pytest.mark.parametrize(("count", "classes"), REFUSED)
+def test_the_exact_rule_is_tight_unless_half_of_the_masks_hide_the_patch(count: int, classes: int) -> None:
+    """Any masks hide the patch, whatever the geometry: the refusals that no attack confirms are counted."""
+    masks = on_a_line(count, 1, range(count), 1)  # what they hide does not matter here
+    maps = every_map(masks, classes)
+    outcome = predictions(masks, maps)
+    ballots = MaskBallots.of(Cast(maps), masks, classes=classes)
+    found = {}
+    for hiding in range(1, count + 1):
+        covers = HandCovers(np.arange(count)[None] < hiding, np.zeros((1, 1, 2), int))
+        touched = [vote for vote, members in enumerate(masks.subsets) if min(members) >= hiding]
+        fallen = falls(outcome, classes, masks.num_ablations, touched)
+        certified = exact_recovery(ballots, covers).certified
+        assert not (certified & fallen).any()
+        found[hiding] = int((~certified).sum()), int((~certified & ~fallen).sum())
+    assert found == REFUSED[count, classes]
+    assert all(not unconfirmed for hiding, (_, unconfirmed) in found.items() if 2 * hiding < count)
+
+
+LOW, HIGH = 0.5, 2.0
+DETECTION = {
+    "2 masks": (on_a_line(5, 3, [0, 2], 2), 3, [(1, 2), (1, 1)]),
+    "4 masks": (on_a_line(7, 4, [0, 1, 2, 3], 4), 3, [(1, 4), (1, 3), (1, 2)]),
+    "4 masks on a grid": (on_a_grid(3, 3, 2, [0, 1], 2), 3, [(2, 2), (1, 2), (1, 1)]),
+    "5 masks": (on_a_line(8, 4, [0, 1, 2, 3, 4], 4), 3, [(1, 4), (1, 3), (1, 2)]),
+    "3 masks, two patches": (on_a_line(4, 2, [0, 1, 2], 2, patches=2), 2, [(1, 2), (1, 1)]),
+}
+every_detection = pytest.mark.parametrize("image", DETECTION)
+every_threshold = pytest.mark.parametrize("alarm_below", [0, LOW, 1.0, HIGH, 3.0])
+
+
+@cache
+def every_state(image: str) -> tuple[Cast, tuple[int, ...]]:
+    """All classes of the whole image, all votes of single masks with low and high margins; the shape of the table."""
+    masks, classes, _ = DETECTION[image]
+    shape = (classes, *(2 * classes,) * masks.num_masks)
+    clean, *codes = np.indices(shape).reshape(len(shape), -1)
+    votes, margins = np.zeros((2, len(clean), masks.num_ablations))
+    votes[:, : masks.num_masks] = np.transpose(codes) % classes
+    margins[:, : masks.num_masks] = np.where(np.transpose(codes) < classes, LOW, HIGH)
+    return Cast(votes.astype(int), margins.astype(np.float32), None, clean), shape
+
+
+def check_detection(image: str, rule: Detect, alarm_below: float) -> None:
+    """An image is certified iff no attack changes the class of the whole image without an alarm."""
+    masks, classes, patches = DETECTION[image]
+    cast, shape = every_state(image)
+    assert cast.clean is not None
+    assert cast.margins is not None
+    ballots = MaskBallots.of(cast, masks, classes=classes)
+    agrees = cast.votes[:, : masks.num_masks] == cast.clean[:, None]
+    silent = (agrees & (cast.margins[:, : masks.num_masks] >= alarm_below)).all(axis=1)
+    for patch, count in product(patches, range(1, masks.own.patches + 1)):
+        threat = Threat(*patch, count)
+        fallen = np.zeros(shape, bool)
+        for placed in set(masks.placed(threat).values()):
+            touched = [vote for vote in masks.touched(placed) if vote < masks.num_masks]
+            reached = silent.reshape(shape).any(axis=tuple(vote + 1 for vote in touched), keepdims=True)
+            for clean in range(classes):
+                fallen[clean] |= np.delete(reached, clean, axis=0).any(axis=0)
+        answer = rule(ballots, masks.covers(threat), alarm_below=alarm_below)
+        certified = answer.certified.reshape(shape)
+        assert not (certified & fallen).any(), "a certified class is changed silently"
+        assert (certified | fallen).all(), "an image is refused, but every attack is noticed"
+        assert answer.alarms is not None
+        assert (answer.alarms == ~silent).all()
+        assert (answer.alarms | answer.certified).all(), "silence implies the certificate"
+
+
+@every_detection
+@every_threshold
+def test_no_attack_on_a_certified_image_is_silent_and_one_on_each_other_is(image: str, alarm_below: float) -> None:
+    """All classes, all votes, low and high margins, all places, all assignments of what the patch touches."""
+    check_detection(image, exact_detection, alarm_below)
+
+
+@every_detection
+@every_threshold
+def test_published_detection_certifies_nothing_that_the_exact_rule_does_not(image: str, alarm_below: float) -> None:
+    """Without a threshold it is that all masks show the class of the whole image."""
+    masks, classes, patches = DETECTION[image]
+    cast, _ = every_state(image)
+    ballots = MaskBallots.of(cast, masks, classes=classes)
+    for patch in patches:
+        covers = masks.covers(Threat(*patch))
+        published = published_detection(ballots, covers, alarm_below=alarm_below)
+        exact = exact_detection(ballots, covers, alarm_below=alarm_below)
+        assert (exact.certified | ~published.certified).all()
+        assert exact.alarms is not None
+        assert published.alarms is not None
+        assert (exact.alarms == published.alarms).all()
+        assert (published.places == -1).all()
+    if not alarm_below:
+        assert cast.clean is not None
+        assert (published.certified == (ballots.votes == cast.clean[:, None]).all(axis=1)).all()
+
+
+def with_masks(rule: Callable[..., Answer], change: Callable[[Bools], Bools]) -> Callable[..., Answer]:
+    """The rule, told of other masks that hide the patch."""
+    return lambda ballots, covers, **rest: rule(ballots, HandCovers(change(covers.sets), covers.places), **rest)
+
+
+def one_less(sets: Bools) -> Bools:
+    """Without one of the masks of each set that has two or more."""
+    first = np.arange(sets.shape[1]) == sets.argmax(axis=1)[:, None]
+    return sets & ~(first & (sets.sum(axis=1, keepdims=True) > 1))
+
+
+def one_more(sets: Bools) -> Bools:
+    """With a mask that does not hide the patch."""
+    return sets | (np.arange(sets.shape[1]) == sets.argmin(axis=1)[:, None])
+
+
+def with_slack(rule: Callable[..., Answer], change: Callable[[Answer], Votes]) -> Callable[..., Answer]:
+    def changed(*votes: object, **rest: object) -> Answer:
+        answer = rule(*votes, **rest)
+        return answer._replace(slack=change(answer))
+
+    return changed
+
+
+WRONG_RECOVERY = {
+    "ignores a mask that hides the patch": with_masks(exact_recovery, one_less),
+    "believes a mask that does not hide it": with_masks(exact_recovery, one_more),
+    "ignores the first place": with_masks(exact_recovery, lambda sets: sets[1:] if len(sets) > 1 else sets),
+    "ignores the last place": with_masks(exact_recovery, lambda sets: sets[:-1] if len(sets) > 1 else sets),
+    "takes any place for all": with_masks(exact_recovery, lambda sets: sets.any(axis=0, keepdims=True)),
+    "> for >=": with_slack(exact_recovery, lambda answer: answer.slack - 1),
+    "one vote may differ": with_slack(published_recovery, lambda answer: answer.slack + 1),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_RECOVERY)
+def test_a_wrong_rule_of_recovery_fails(wrong: str) -> None:
+    """The attacker finds each of these mistakes."""
+    with pytest.raises(AssertionError, match=r"a certified prediction|an image is"):
+        check_recovery("4 masks", WRONG_RECOVERY[wrong])
+
+
+@pytest.mark.parametrize("skipped", [0, 1, -1])
+def test_a_row_with_a_vote_left_out_of_account_fails(monkeypatch: pytest.MonkeyPatch, skipped: int) -> None:
+    """A mask is uniform by its whole row."""
+    masks, classes, _ = IMAGES["4 masks"]
+
+    def all_but_one(votes: Votes, known: HandMasks) -> Bools:
+        rows = np.delete(votes[:, known.unions], skipped, axis=2)
+        uniform: Bools = (rows == votes[:, : known.num_masks, None]).all(axis=2)
+        return uniform
+
+    monkeypatch.setattr(rules, "_uniform", all_but_one)
+    ballots = MaskBallots.of(Cast(every_map(masks, classes)), masks, classes=classes)
+    with pytest.raises(AssertionError, match="a certified prediction falls"):
+        check_recovery("4 masks", exact_recovery, ballots)
+
+
+def above(rule: Detect) -> Detect:
+    """The rule with > for >= : a margin that equals the threshold raises an alarm."""
+    return lambda ballots, covers, *, alarm_below: rule(
+        ballots, covers, alarm_below=np.nextafter(alarm_below, np.inf)
+    )._replace(alarms=rule(ballots, covers, alarm_below=alarm_below).alarms)
+
+
+WRONG_DETECTION = {
+    "ignores a mask that hides the patch": with_masks(exact_detection, one_less),
+    "believes a mask that does not hide it": with_masks(exact_detection, one_more),
+    "ignores the first place": with_masks(exact_detection, lambda sets: sets[1:]),
+    "> for >= of the threshold": above(exact_detection),
+    "> for >= of the slack": with_slack(exact_detection, lambda answer: answer.slack - 1),
+    "one mask may differ": with_slack(published_detection, lambda answer: answer.slack + 1),
+    "ignores margins": lambda ballots, covers, **rest: exact_detection(ballots, covers)._replace(
+        alarms=exact_detection(ballots, covers, **rest).alarms
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_DETECTION)
+def test_a_wrong_rule_of_detection_fails(wrong: str) -> None:
+    """The attacker finds each of these mistakes."""
+    with pytest.raises(AssertionError, match=r"a certified class|an image is"):
+        check_detection("4 masks", WRONG_DETECTION[wrong], HIGH)
+
+
+@st.composite
+def some_votes(draw: st.DrawFn) -> tuple[HandMasks, Threat, int, Cast]:
+    """Votes for three classes of which most agree, some pairs left out, margins near 1, some of them not numbers."""
+    image = draw(st.sampled_from(sorted(IMAGES)))
+    masks = IMAGES[image][0]
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shape, agree = (20, masks.num_ablations), random.random((20, 1))
+    votes = np.where(random.random(shape) < agree, random.integers(0, 3, (20, 1)), random.integers(0, 3, shape))
+    margins = random.choice([0.25, 0.5, 0.75, 1.0, 2.0, np.nan], shape).astype(np.float32)
+    skipped = (random.random(shape) < draw(st.sampled_from([0, 0.1]))) & (np.arange(shape[1]) >= masks.num_masks)
+    clean_margins = random.choice([0.5, 2.0, np.nan], 20).astype(np.float32)
+    cast = Cast(
+        np.where(skipped, -1, votes), np.where(skipped, np.nan, margins), None, random.integers(0, 3, 20), clean_margins
+    )
+    return masks, draw(st.sampled_from(threats_of(image))), 3, cast
+
+
+def hiding(masks: HandMasks, threat: Threat) -> dict[tuple[tuple[int, int], ...], list[int]]:
+    """The masks that hide the patches, by place."""
+    found = {}
+    for places, patches in masks.placed(threat).items():
+        touched = masks.touched(patches)
+        found[places] = [mask for mask in range(masks.num_masks) if mask not in touched]
+    return found
+
+
+def check_slack(answer: Answer, image: int, at: dict[tuple[tuple[int, int], ...], int], *, holds: bool = True) -> None:
+    """The slack is the smallest of all places, and the weakest place has it."""
+    least = min(at.values()) if holds else min(-1, *at.values())
+    assert answer.slack[image] == least
+    weakest = tuple(sorted((int(top), int(left)) for top, left in answer.places[image]))
+    assert at[weakest] == min(at.values())
+
+
+@given(some_votes(), st.sampled_from([0.0, 0.5, 0.75]))
+@settings(max_examples=150)
+def test_slack_of_recovery_is_that_of_a_plain_count(
+    known: tuple[HandMasks, Threat, int, Cast], tolerance: float
+) -> None:
+    """Uniform masks that hide the weakest place, less one; votes that do not show the prediction."""
+    masks, threat, classes, cast = known
+    ballots = MaskBallots.of(cast, masks, classes=classes, tolerance=tolerance)
+    covers = masks.covers(threat)
+    exact, published = exact_recovery(ballots, covers), published_recovery(ballots, covers)
+    assert (published.places == -1).all()
+    assert cast.margins is not None
+    places = hiding(masks, threat)
+    for image, (votes, margins) in enumerate(zip(cast.votes.tolist(), cast.margins.tolist(), strict=True)):
+        solid = [
+            vote if not tolerance or margin >= tolerance else -1 for vote, margin in zip(votes, margins, strict=True)
+        ]
+        uniform = {one for one, row in enumerate(masks.unions) if {solid[vote] for vote in row} == {votes[one]}}
+        at = {place: sum(mask in uniform for mask in masks_there) - 1 for place, masks_there in places.items()}
+        check_slack(exact, image, at)
+        assert published.slack[image] == -sum(vote != ballots.prediction[image] for vote in solid)
+
+
+@given(some_votes(), st.sampled_from([0.0, 0.5, 0.75]), st.sampled_from([0.0, 0.5, 1.0, 1.25]))
+@settings(max_examples=150)
+def test_slack_of_detection_is_that_of_a_plain_count(
+    known: tuple[HandMasks, Threat, int, Cast], tolerance: float, alarm_below: float
+) -> None:
+    """Masks that hide the weakest place and contradict the best wrong class, less one; masks that do not comply."""
+    masks, threat, classes, cast = known
+    ballots = MaskBallots.of(cast, masks, classes=classes, tolerance=tolerance)
+    covers = masks.covers(threat)
+    exact = exact_detection(ballots, covers, alarm_below=alarm_below)
+    published = published_detection(ballots, covers, alarm_below=alarm_below)
+    assert exact.alarms is not None
+    assert cast.margins is not None
+    assert cast.clean is not None
+    assert cast.clean_margins is not None
+    places = hiding(masks, threat)
+    singles = range(masks.num_masks)
+    for image, (votes, margins) in enumerate(zip(cast.votes.tolist(), cast.margins.tolist(), strict=True)):
+        clean = int(cast.clean[image])
+        holds = not tolerance or bool(cast.clean_margins[image] >= tolerance)
+        any_class = [bool(tolerance) and not margins[one] >= tolerance for one in singles]
+        may_be_silent = [not alarm_below or not margins[one] + tolerance < alarm_below for one in singles]
+
+        def may_show(wrong: int, one: int) -> bool:
+            return may_be_silent[one] and (any_class[one] or votes[one] == wrong)  # noqa: B023  called here
+
+        rivals = [label for label in range(classes) if label != clean]
+        at = {
+            place: min(sum(not may_show(wrong, one) for one in masks_there) for wrong in rivals) - 1
+            for place, masks_there in places.items()
+        }
+        check_slack(exact, image, at, holds=holds)
+        failing = sum(any(may_show(wrong, one) for wrong in rivals) for one in singles)
+        assert published.slack[image] == (-failing if holds else min(-1, -failing))
+        silent = all(votes[one] == clean and (not alarm_below or margins[one] >= alarm_below) for one in singles)
+        assert exact.alarms[image] == (not silent)
+
+
+def near(logits: NDArray[np.float64], tolerance: float, random: np.random.Generator) -> NDArray[np.float64]:
+    """Other logits, each off by less than half the tolerance."""
+    changed: NDArray[np.float64] = logits + random.uniform(-0.499, 0.499, logits.shape) * tolerance
+    return changed
+
+
+def top_and_margin(logits: NDArray[np.float64]) -> tuple[Votes, NDArray[np.float32]]:
+    top = np.sort(logits, axis=-1)
+    return logits.argmax(axis=-1), (top[..., -1] - top[..., -2]).astype(np.float32)
+
+
+@pytest.mark.parametrize("image", ["3 masks", "4 masks", "3 masks, two patches"])
+def test_a_tolerance_allows_for_other_rounding_of_recovery(image: str) -> None:
+    """Logits that are off by less than half the tolerance, then any attack: the prediction stays."""
+    masks, classes, _ = IMAGES[image]
+    random, tolerance = np.random.default_rng(0), 0.4
+    logits = random.normal(size=(3000, masks.num_ablations, classes)) + 3 * np.eye(classes)[random.integers(0, classes)]
+    votes, margins = top_and_margin(logits)
+    ballots = MaskBallots.of(Cast(votes, margins), masks, classes=classes, tolerance=tolerance)
+    outcome = published_predictions(image)
+    for threat in threats_of(image):
+        certified = exact_recovery(ballots, masks.covers(threat)).certified
+        fallen = np.zeros(len(outcome), bool)
+        for patches in set(masks.placed(threat).values()):
+            fallen |= falls(outcome, classes, masks.num_ablations, masks.touched(patches))
+        for _ in range(10):
+            other, _ = top_and_margin(near(logits, tolerance, random))
+            index = np.ravel_multi_index(tuple(other.T), (classes,) * masks.num_ablations)
+            assert (outcome[index] == ballots.prediction)[certified].all()
+            assert not fallen[index][certified].any()
+        assert 0 < certified.sum() < len(certified)
+        strict = MaskBallots.of(Cast(votes, margins), masks, classes=classes)
+        assert fallen[index][exact_recovery(strict, masks.covers(threat)).certified].any(), (
+            "the tolerance is not needed"
+        )
+
+
+@pytest.mark.parametrize("alarm_below", [0.0, 1.0])
+def test_a_tolerance_allows_for_other_rounding_of_detection(alarm_below: float) -> None:
+    """Logits that are off by less than half the tolerance: the class of the whole image cannot change silently."""
+    masks, classes, _ = DETECTION["4 masks"]
+    random, tolerance = np.random.default_rng(0), 0.4
+    shape = (5000, masks.num_ablations, classes)
+    logits = random.normal(size=shape) + 2 * np.eye(classes)[random.integers(0, classes, (5000, 1))]
+    whole = random.normal(size=(5000, classes)) + 2 * np.eye(classes)[logits.sum(axis=1).argmax(axis=1)]
+    (votes, margins), (clean, clean_margins) = top_and_margin(logits), top_and_margin(whole)
+    cast = Cast(votes, margins, None, clean, clean_margins)
+    ballots = MaskBallots.of(cast, masks, classes=classes, tolerance=tolerance)
+    for threat in (Threat(1, 4), Threat(1, 2)):
+        certified = exact_detection(ballots, masks.covers(threat), alarm_below=alarm_below).certified
+        for _ in range(10):
+            other_votes, other_margins = top_and_margin(near(logits, tolerance, random))
+            other_clean, _ = top_and_margin(near(whole, tolerance, random))
+            assert (other_clean == clean)[certified].all()
+            reaches = other_margins >= alarm_below
+            for hidden in hiding(masks, threat).values():
+                for wrong in range(classes):
+                    silent = ((other_votes == wrong) & reaches)[:, hidden].all(axis=1)
+                    assert not (silent & (other_clean != wrong))[certified].any()
+        assert 0 < certified.sum() < len(certified)
+
+
+def test_a_vote_that_was_left_out_agrees_with_none() -> None:
+    """The masks of a pair without a vote are not uniform, and the map does not show one class."""
+    masks = on_a_line(5, 3, [0, 1, 2], 3)
+    votes = np.zeros((2, 6), int)
+    votes[1, 3] = -1  # masks 0 and 1
+    ballots = MaskBallots.of(Cast(votes), masks, classes=2)
+    assert ballots.uniform.tolist() == [[True] * 3, [False, False, True]]
+    assert ballots.prediction.tolist() == [0, 0]
+    assert published_recovery(ballots, masks.own_covers()).slack.tolist() == [0, -1]
+    assert exact_recovery(ballots, masks.own_covers()).slack.tolist() == [0, -1]
+
+
+@every_image
+def test_a_certificate_holds_for_smaller_patches(image: str) -> None:
+    """What hides a patch hides each smaller one at the same place."""
+    masks, _, patches = IMAGES[image]
+    ballots = all_ballots(image)
+    held = [exact_recovery(ballots, masks.covers(Threat(*patch, masks.own.patches))).certified for patch in patches]
+    for (large, certified), (small, more) in product(zip(patches, held, strict=True), repeat=2):
+        if small[0] <= large[0] and small[1] <= large[1]:
+            assert (more | ~certified).all()
+
+
+def test_smaller_patches_gain_where_two_masks_hide_them() -> None:
+    """Masks of 4 pixels at 0, 1, 2, 3: masks 1 and 2 both hide pixels 2 to 4, and one of them is enough."""
+    masks = on_a_line(7, 4, [0, 1, 2, 3], 4)
+    votes = np.zeros((1, 10), int)
+    votes[0, masks.subsets.index(frozenset([1]))] = 1
+    ballots = MaskBallots.of(Cast(votes), masks, classes=2)
+    assert exact_recovery(ballots, masks.covers(Threat(1, 4))).slack.tolist() == [-1]
+    assert exact_recovery(ballots, masks.covers(Threat(1, 3))).slack.tolist() == [0]
+
+
+def test_two_images_of_different_classes_show_the_same_votes_in_one_round() -> None:
+    """Masks hide pixel 0 or pixel 1, and the class is the sign of what is left. Attacked at different pixels, an image
+    of class 0 and one of class 1 cast the same votes, though each was unanimous: no rule can tell them apart.
+    """
+
+    def one_round(image: tuple[int, int]) -> list[int]:
+        return [int(sum(image) - image[hidden] > 0) for hidden in (0, 1)]
+
+    assert one_round((-1, -1)) == [0, 0]
+    assert one_round((1, 1)) == [1, 1]
+    assert one_round((5, -1)) == one_round((1, -5)) == [0, 1]
+
+
+@pytest.mark.parametrize(("masks", "classes"), [(2, 2), (3, 2), (2, 3)])
+def test_no_rule_of_one_round_certifies_images_of_two_classes(masks: int, classes: int) -> None:
+    """Every function from the votes of single masks to a class, masks that each hide one place: all maps that no attack
+    changes have one answer. So the classes of unanimous images are not all recovered, whatever the rule.
+    """
+    maps = list(product(range(classes), repeat=masks))
+    reached = [
+        [place for place, other in enumerate(maps) if any(one == two for one, two in zip(votes, other, strict=True))]
+        for votes in maps
+    ]
+    for answers in product(range(classes), repeat=len(maps)):
+        certified = {
+            answers[one] for one, others in enumerate(reached) if len({*map(answers.__getitem__, others)}) == 1
+        }
+        assert len(certified) <= 1
+
+
+def test_the_rule_is_tight_everywhere_if_the_whole_image_decides_last() -> None:
+    """A variant asks every mask, not only those that differ from the majority, and falls back on the class of the whole
+    image, which every attack reaches. There a refusal is confirmed by an attack unless all masks hide the patch.
+    """
+    classes, count = 2, 4
+    masks = on_a_line(count, 1, range(count), 1)
+    maps = every_map(masks, classes)
+    uniform = uniform_by_hand(masks, maps)
+    singles = maps[:, :count]
+    decided = uniform.any(axis=1) | (singles == singles[:, :1]).all(axis=1)
+    first = np.where(uniform.any(axis=1), singles[np.arange(len(maps)), uniform.argmax(axis=1)], singles[:, 0])
+    whole = np.arange(classes)
+    outcome = np.where(decided[:, None], first[:, None], whole)  # [maps, class of the whole image]
+    for hiding_masks in range(1, count):
+        touched = [vote for vote, members in enumerate(masks.subsets) if min(members) >= hiding_masks]
+        table = outcome.reshape((classes,) * (masks.num_ablations + 1))
+        axes = (*touched, masks.num_ablations)
+        fallen = table.min(axis=axes, keepdims=True) != table.max(axis=axes, keepdims=True)
+        certified = uniform[:, :hiding_masks].any(axis=1).reshape((*(classes,) * masks.num_ablations, 1))
+        assert (certified == ~fallen).all()
+
+
+def test_images_do_not_matter_to_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many images are worked on together, each gets the answer that it gets alone."""
+    masks = IMAGES["4 masks"][0]
+    random = np.random.default_rng(0)
+    shape = (50, masks.num_ablations)
+    cast = Cast(
+        np.where(random.random(shape) < 0.9, 1, random.integers(0, 3, shape)),
+        random.random(shape).astype(np.float32),
+        None,
+        random.integers(0, 3, 50),
+        random.random(50).astype(np.float32),
+    )
+    rules_of_all = [DOUBLE_MASKING.rule(Claim(*one)) for one in product(Certificate, ["exact", "published"])]
+
+    def answers(some: MaskBallots) -> list[list[Any]]:
+        found = [rule(some, masks, Threat(1, 3)) for rule in rules_of_all]
+        return [
+            [one.slack.tolist(), one.places.tolist(), None if one.alarms is None else one.alarms.tolist()]
+            for one in found
+        ]
+
+    together = MaskBallots.of(cast, masks, classes=3, tolerance=0.1)
+    expected = answers(together)
+    monkeypatch.setattr(rules, "_NUMBERS_AT_ONCE", 25)
+    assert answers(MaskBallots.of(cast, masks, classes=3, tolerance=0.1)) == expected
+    chosen = np.array([7, 3, 20])
+    for some, slack in zip(answers(together.of_images(chosen)), expected, strict=True):
+        assert some[0] == [slack[0][one] for one in chosen]
+        assert some[1] == [slack[1][one] for one in chosen]
+    assert len(together.of_images(slice(0, 0))) == 0
+    assert together.of_images(chosen).prediction.tolist() == together.prediction[chosen].tolist()
+
+
+def test_stored_columns_are_the_answers_to_the_own_threat() -> None:
+    """Columns of majority votes are null, and detection without the classes of whole images."""
+    masks = IMAGES["4 masks"][0]
+    votes = every_map(masks, 3)
+    clean = np.arange(len(votes)) % 3
+    found = DOUBLE_MASKING.certify(Cast(votes, None, None, clean), masks, classes=3)
+    assert tuple(vars(found)) == DOUBLE_MASKING.columns
+    ballots, covers = all_ballots("4 masks"), masks.own_covers()
+    assert (found.prediction == published_predictions("4 masks")).all()
+    assert (found.recovery_certified == exact_recovery(ballots, covers).certified).all()
+    assert (found.recovery_published == published_recovery(ballots, covers).certified).all()
+    assert (found.detection_certified == (votes[:, :4] == clean[:, None]).all(axis=1)).all()
+    nulls = ["count", "runner_up", "runner_up_count", "max_certified_patch", "max_margin_certified_patch"]
+    assert [name for name, column in vars(found).items() if column is None] == nulls
+    for unknown in (None, np.full(len(votes), -1)):
+        without = DOUBLE_MASKING.certify(Cast(votes, None, None, unknown), masks, classes=3)
+        assert without.detection_certified is None
+        assert (without.recovery_certified == found.recovery_certified).all()
+
+
+def test_no_images_have_no_certificates() -> None:
+    """Of no images there are no certificates, and no error."""
+    masks = IMAGES["3 masks"][0]
+    none = np.zeros((0, 6), np.int64)
+    found = DOUBLE_MASKING.certify(Cast(none, None, None, np.zeros(0, int)), masks, classes=2)
+    assert [len(column) for column in vars(found).values() if column is not None] == [0] * 4
+    ballots = DOUBLE_MASKING.ballots(Cast(none, None, None, np.zeros(0, int)), masks, classes=2)
+    for claim in (Claim(), Claim(Certificate.detection)):
+        answer = DOUBLE_MASKING.rule(claim)(ballots, masks, Threat(1, 1))
+        assert answer.slack.tolist() == []
+        assert answer.places.shape == (0, 1, 2)
+
+
+def test_narrow_votes_are_counted_right() -> None:
+    """Votes as 16-bit numbers, the type of the table, give the same answers as wide ones."""
+    masks = IMAGES["4 masks"][0]
+    votes = np.random.default_rng(0).integers(0, 2, (500, 10)) * 65535
+    wide = DOUBLE_MASKING.certify(Cast(votes, None, None, votes[:, 0]), masks, classes=65536)
+    narrow = DOUBLE_MASKING.certify(Cast(votes.astype(np.uint16), None, None, votes[:, 0]), masks, classes=65536)
+    for name, column in vars(wide).items():
+        assert column is None or (column == getattr(narrow, name)).all()
+
+
+@pytest.mark.parametrize(
+    ("claim", "says"),
+    [
+        (
+            Claim(top=2),
+            "top 2 of prediction: votes of masks certify the prediction alone; leave `top` and `of` out, or ",
+        ),
+        (Claim(of=Subject.label), "top 1 of label: votes of masks certify the prediction alone; leave"),
+        (Claim(rule=RuleName.margin), "rule: margin does not decide votes of masks; use exact or published"),
+        (Claim(alarm_below=0.5), "alarm below 0.5: recovery raises no alarms; ask for detection"),
+        (Claim(Certificate.detection, alarm_below=-1), "alarm below -1: must be a margin, 0 or more"),
+        (Claim(Certificate.detection, alarm_below=float("nan")), "alarm below nan: must be a margin, 0 or more"),
+    ],
+)
+def test_claims_that_masks_do_not_decide_are_refused(claim: Claim, says: str) -> None:
+    """In one line that says what to do."""
+    with pytest.raises(RequestError, match=f"^{re.escape(says)}[^\n]*$"):
+        DOUBLE_MASKING.rule(claim)
+
+
+@pytest.mark.parametrize("clean", [None, np.full(2, -1)])
+@pytest.mark.parametrize("rule", ["exact", "published"])
+def test_detection_needs_the_classes_of_whole_images(clean: Votes | None, rule: str) -> None:
+    """The error names the key of the job."""
+    masks = IMAGES["3 masks"][0]
+    ballots = MaskBallots.of(Cast(np.zeros((2, 6), int), None, None, clean), masks, classes=2)
+    with pytest.raises(RequestError, match=r"^certificate detection: the run has no [^\n]*`clean: true` in the job$"):
+        DOUBLE_MASKING.rule(Claim(Certificate.detection, RuleName(rule)))(ballots, masks, Threat(1, 1))
+
+
+def test_an_image_without_a_class_is_not_certified() -> None:
+    """The whole image of one of two has no class: no certificate of detection, and an alarm."""
+    masks = IMAGES["3 masks"][0]
+    ballots = MaskBallots.of(Cast(np.zeros((2, 6), int), None, None, np.array([0, -1])), masks, classes=2)
+    for rule in (exact_detection, published_detection):
+        answer = rule(ballots, masks.own_covers())
+        assert answer.certified.tolist() == [True, False]
+        assert answer.alarms is not None
+        assert answer.alarms.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("cast", "tolerance", "says"),
+    [
+        (Cast(np.zeros((1, 5), int)), 0, "5 votes an image do not fit 6 ablations"),
+        (Cast(np.full((1, 6), 2)), 0, "votes from 2 to 2 do not fit 2 classes"),
+        (Cast(np.full((1, 6), -2)), 0, "votes from -2 to -2 do not fit 2 classes"),
+        (Cast(np.full((1, 6), -1)), 0, "votes from -1 to -1 do not fit 2 classes"),  # single masks always vote
+        (Cast(np.zeros((1, 6), int)), 0.1, "a tolerance needs margins"),
+        (Cast(np.zeros((1, 6), int), np.ones((1, 6), np.float32), None, np.zeros(1, int)), 0.1, "a tolerance needs"),
+    ],
+)
+def test_votes_that_cannot_be_of_masks_are_a_defect(cast: Cast, tolerance: float, says: str) -> None:
+    """They are never certified."""
+    with pytest.raises(ValueError, match=says):
+        MaskBallots.of(cast, IMAGES["3 masks"][0], classes=2, tolerance=tolerance)
+
+
+def test_alarms_by_margins_need_margins() -> None:
+    """A threshold without margins is a defect."""
+    masks = IMAGES["3 masks"][0]
+    ballots = MaskBallots.of(Cast(np.zeros((1, 6), int), None, None, np.zeros(1, int)), masks, classes=2)
+    with pytest.raises(ValueError, match="alarms by margins need margins"):
+        exact_detection(ballots, masks.own_covers(), alarm_below=0.5)
