@@ -134,9 +134,7 @@ def _last(known: Sequence[tuple[datetime, EntryRecord]]) -> str:
     for _, one in reversed(known):
         if one.state == "complete" and one.figures is not None:
             shares = [("clean", one.figures.clean_accuracy), ("smoothed", one.figures.smoothed_accuracy)]
-            shares += [
-                (f"certified {patch.patch[0]} x {patch.patch[1]}", patch.exact) for patch in one.figures.certified
-            ]
+            shares += [(f"certified {patch.against}", patch.exact) for patch in one.figures.certified]
             return "Last: " + ", ".join(f"{name} {percent(share)}" for name, share in shares if share is not None)
     return "No run is complete yet."
 

@@ -42,7 +42,7 @@ def trend(nights: Nights, name: str) -> str:
         tripped = list[tuple[int, float]]()
         for night, one, figures in known:
             shares = {"clean": figures.clean_accuracy, "smoothed": figures.smoothed_accuracy}
-            shares |= {_patch(entry.patch): entry.exact for entry in figures.certified[:MAX_PATCHES]}
+            shares |= {entry.against: entry.exact for entry in figures.certified[:MAX_PATCHES]}
             for label, share in shares.items():
                 if share is not None:
                     series.setdefault(label, []).append((night, 100 * share))
@@ -99,10 +99,6 @@ def cost(nights: Nights, name: str) -> str:
         axes.plot([], [], color=ORANGE, marker="o", markersize=3, label="seconds (right)")
         _legend(axes)
         return svg_of(axes, name)
-
-
-def _patch(patch: tuple[int, int]) -> str:
-    return f"certified {patch[0]} x {patch[1]}"
 
 
 def _axes(y: str, nights: Nights) -> Axes:

@@ -80,8 +80,7 @@ def _figure(one: EntryRecord) -> Iterator[str]:
     if figures is None:
         return
     if figures.certified and figures.certified[0].exact is not None:
-        height, width = figures.certified[0].patch
-        yield f"{percent(figures.certified[0].exact)} certified against {height} x {width}"
+        yield f"{percent(figures.certified[0].exact)} certified against {figures.certified[0].against}"
     elif figures.smoothed_accuracy is not None:
         yield f"{percent(figures.smoothed_accuracy)} smoothed accuracy"
 

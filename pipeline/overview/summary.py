@@ -1,29 +1,32 @@
 """The figures of a run, read from its published files.
 
 Certificates of squares follow from the two max columns, because a certificate implies that of every smaller square. So
-the patches of the table can change without a new run.
+the patches of the table can change without a new run. Masks have one threat, and a column for each of its certificates.
 
 Not covered: how the figures look (tables.py), and what else a reader must know (notices.py).
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from smoothcert.manifests.ablation import Area, MaskAblation
 from smoothcert.manifests.job import Job
 from smoothcert.workers.runs.environment import environment_of
 from smoothcert.workers.runs.published import PublishedFile, read_published
-from smoothcert.workers.runs.records import CertifiedRecord, FiguresRecord
+from smoothcert.workers.runs.records import AnyCertifiedRecord, CertifiedRecord, FiguresRecord, MaskCertifiedRecord
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.votes_table import numbers_of
 from smoothcert.workers.tars.label_counts import LabelCounts
 from smoothcert.workers.tars.tar_headers import LeftOut
 
-_NUMBERS = ["label", "clean_prediction", "prediction", "max_certified_patch", "max_margin_certified_patch"]
-_COLUMNS = ["key", "status", "error", *_NUMBERS]
+_CLASSES = ["label", "clean_prediction", "prediction"]
+_SQUARES = {"exact": "max_certified_patch", "margin": "max_margin_certified_patch"}
+_OWN_THREAT = {"exact": "recovery_certified", "published": "recovery_published", "detection": "detection_certified"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Summary:
         labelled: whether the job has labels; otherwise `certified` holds certified shares.
         labels: what the labels are like; empty if the job has none.
         clean_accuracy, smoothed_accuracy: None without usable labels.
-        certified: shares for each patch of the job.
+        certified: shares for each patch of the job, or against the threat of its masks.
         without_votes: number of rows without votes.
         first_without_votes: key and reason of the first of these.
         files: SHA-256 of each published file.
@@ -52,7 +55,7 @@ class Summary:
     labels: LabelCounts
     clean_accuracy: float | None
     smoothed_accuracy: float | None
-    certified: tuple[CertifiedRecord, ...]
+    certified: tuple[AnyCertifiedRecord, ...]
     without_votes: int
     first_without_votes: str | None
     files: dict[str, str]
@@ -93,7 +96,10 @@ def summarise(run: Run, job: Job) -> Summary:
         RunError: a file is damaged, or belongs to another run.
     """
     sums = _Sums()
-    for file in read_published(run, _COLUMNS):  # one at a time: there may be a hundred thousand
+    certified = _OWN_THREAT if isinstance(job.ablation, MaskAblation) else _SQUARES
+    for file in read_published(
+        run, ["key", "status", "error", *_CLASSES, *certified.values()]
+    ):  # one at a time: there may be a hundred thousand
         sums.add(file, job)
     return _summary_of(sums, job)
 
@@ -117,7 +123,7 @@ class _Sums:
         self.files[file.name] = file.sha256
         self.environments[environment_of(file.metadata.environment)] += 1
         self.status.update(file.rows["status"].to_pylist())
-        self.counts.update(_counts(file.rows, job.patches, labelled=labelled))
+        self.counts.update(_counts(file.rows, job))
         self.rotated += file.metadata.rotated_images
         self.left_out += file.metadata.left_out
         if file.metadata.adopted_from is not None:
@@ -141,10 +147,7 @@ def _summary_of(sums: _Sums, job: Job) -> Summary:
         labels=sums.labels,
         clean_accuracy=share("clean") if labelled and job.clean else None,
         smoothed_accuracy=share("smoothed") if labelled else None,
-        certified=tuple(
-            CertifiedRecord(patch=(side, side), exact=share(f"exact {side}"), margin=share(f"margin {side}"))
-            for side in job.patches
-        ),
+        certified=tuple(_certified(job, share)),
         without_votes=sums.counts["without votes"],
         first_without_votes=sums.first_without_votes,
         files=sums.files,
@@ -153,6 +156,22 @@ def _summary_of(sums: _Sums, job: Job) -> Summary:
         left_out=sums.left_out,
         adopted_from=dict(sums.adopted_from),
     )
+
+
+def _certified(job: Job, share: Callable[[str], float | None]) -> Iterator[AnyCertifiedRecord]:
+    """The shares of certified images: for each patch of the job, or against the threat of its masks."""
+    if isinstance(job.ablation, MaskAblation):
+        yield MaskCertifiedRecord(
+            patch=None if isinstance(job.ablation.threat, Area) else job.ablation.threat,
+            pixels=job.ablation.threat.pixels if isinstance(job.ablation.threat, Area) else None,
+            patches=job.ablation.threat_patches,
+            exact=share("exact"),
+            published=share("published"),
+            detection=share("detection") if job.clean else None,
+        )
+        return
+    for side in job.patches:
+        yield CertifiedRecord(patch=(side, side), exact=share(f"exact {side}"), margin=share(f"margin {side}"))
 
 
 def _first_without_votes(rows: pa.Table) -> str | None:
@@ -172,13 +191,21 @@ def _label_counts(rows: pa.Table, job: Job) -> LabelCounts:
     )
 
 
-def _counts(rows: pa.Table, patches: Sequence[int], *, labelled: bool) -> dict[str, int]:
-    """How many rows are right, and certified at each side."""
-    label, clean_prediction, prediction, exact, margin = (
-        numbers_of(rows[name], absent) for name, absent in zip(_NUMBERS, (-1, -2, -2, -1, -1), strict=True)
+def _counts(rows: pa.Table, job: Job) -> dict[str, int]:
+    """How many rows are right, and certified against each patch."""
+    label, clean_prediction, prediction = (
+        numbers_of(rows[name], absent) for name, absent in zip(_CLASSES, (-1, -2, -2), strict=True)
     )
-    right = prediction == label if labelled else prediction >= 0
     kinds = {"clean": clean_prediction == label, "smoothed": prediction == label, "without votes": prediction < 0}
-    for side in patches:
-        kinds |= {f"exact {side}": right & (exact >= side), f"margin {side}": right & (margin >= side)}
+    labelled = job.images.label is not None
+    right = prediction == label if labelled else prediction >= 0
+    if isinstance(job.ablation, MaskAblation):
+        right_whole = clean_prediction == label if labelled else clean_prediction >= 0
+        for name, column in _OWN_THREAT.items():
+            holds = pc.fill_null(rows[column], False).to_numpy()
+            kinds[name] = holds & (right_whole if name == "detection" else right)
+    else:
+        largest = {name: numbers_of(rows[column]) for name, column in _SQUARES.items()}
+        for side, (name, sides) in product(job.patches, largest.items()):
+            kinds[f"{name} {side}"] = right & (sides >= side)
     return {name: int(rows_of_kind.sum()) for name, rows_of_kind in kinds.items()}

@@ -30,6 +30,7 @@ from smoothcert.pipeline.console.looks import (
 from smoothcert.pipeline.overview.runs_list import RunInShort
 from smoothcert.pipeline.overview.status import LastDriver, Status
 from smoothcert.pipeline.overview.summary import Summary
+from smoothcert.workers.runs.records import CertifiedRecord
 
 _RIGHT_ALIGNED = ("limit", "shards", "images", "clean", "smoothed")
 
@@ -59,10 +60,22 @@ def summary_table(summary: Summary, job: Job, title: str, images_per_second: flo
 def _add_certified(table: Table, summary: Summary) -> None:
     if summary.certified:
         table.add_section()
-        table.add_row("certified accuracy" if summary.labelled else "certified share", "exact", "margin rule")
-    for share in summary.certified:
-        height, width = share.patch
-        table.add_row(f"  patch {height} x {width}", percent(share.exact), percent(share.margin))
+    for row in _certified_rows(summary):
+        table.add_row(*row)
+
+
+def _certified_rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
+    """A heading, and a row for each patch; of masks a row for each certificate."""
+    title = "certified accuracy" if summary.labelled else "certified share"
+    for place, record in enumerate(summary.certified):
+        if isinstance(record, CertifiedRecord):
+            if place == 0:
+                yield title, "exact", "margin rule"
+            yield f"  patch {record.against}", percent(record.exact), percent(record.margin)
+        else:
+            yield f"{title}, patch {record.against}", "exact", "published rule"
+            yield "  recovery", percent(record.exact), percent(record.published)
+            yield "  detection", "", percent(record.detection)
 
 
 def status_table(status: Status) -> Table:

@@ -145,6 +145,40 @@ class CertifiedRecord(Record):
     margin: float | None
     """The same by the margin rule."""
 
+    @property
+    def against(self) -> str:
+        """The patch in words."""
+        return "{} x {}".format(*self.patch)
+
+
+class MaskCertifiedRecord(Record):
+    """What a run of masks certifies against the threat that its masks were made for, in shares of images.
+
+    In a job with labels an image counts only if its class is right. A share is None if no label can be used.
+    """
+
+    patch: Annotated[tuple[int, int] | None, _FROM_LIST]
+    """Height and width in pixels; null for all rectangles of an area."""
+    pixels: int | None = None
+    """The area, `threat: {pixels: N}`; null for patches of one size."""
+    patches: int = 1
+    """Number of patches at once."""
+    exact: float | None
+    """Share from 0 to 1 of predictions that the exact rule of recovery certifies."""
+    published: float | None
+    """The same by the published rule."""
+    detection: float | None
+    """Share whose whole image is right and certified for detection by the published rule; null without `clean`."""
+
+    @property
+    def against(self) -> str:
+        """The threat in words."""
+        one = f"{self.pixels} pixels" if self.patch is None else "{} x {}".format(*self.patch)
+        return one if self.patches == 1 else f"{self.patches} of {one}"
+
+
+AnyCertifiedRecord = CertifiedRecord | MaskCertifiedRecord
+
 
 class FiguresRecord(Record):
     """The figures of a run, as `certify --json` and _SUCCESS give them; an accuracy is a share of all images."""
@@ -170,7 +204,7 @@ class FiguresRecord(Record):
     """Samples with a label or another image suffix, but without an image that `images.image` names."""
     suffixes_without_image: Texts = ()
     """Suffixes of the members of these samples."""
-    certified: Annotated[tuple[CertifiedRecord, ...], _FROM_LIST] = ()
+    certified: Annotated[tuple[AnyCertifiedRecord, ...], _FROM_LIST] = ()
     """Shares by patch."""
 
 

@@ -180,8 +180,7 @@ class Run:
         yield "clean accuracy", _percent(success.clean_accuracy)
         yield "smoothed accuracy", _percent(success.smoothed_accuracy)
         for entry in success.certified:
-            height, width = entry.patch
-            yield f"certified against {height} x {width}", _percent(entry.exact)
+            yield f"certified against {entry.against}", _percent(entry.exact)
 
 
 def _percent(share: float | None) -> str:
