@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from itertools import combinations, combinations_with_replacement, product
-from typing import NamedTuple
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smoothcert.workers.ablations.masks import Covers, MaskSet
 from smoothcert.workers.ablations.threats import Threat
 
 Pixels = frozenset[tuple[int, int]]
@@ -18,11 +19,6 @@ Bools = NDArray[np.bool_]
 
 def rectangle(top: int, left: int, height: int, width: int) -> Pixels:
     return frozenset(product(range(top, top + height), range(left, left + width)))
-
-
-class HandCovers(NamedTuple):
-    sets: Bools
-    places: Votes
 
 
 class HandMasks:
@@ -58,7 +54,7 @@ class HandMasks:
         """The votes that see a pixel of the patches."""
         return [vote for vote, hidden in enumerate(self.hidden) if not patches <= hidden]
 
-    def covers(self, threat: Threat) -> HandCovers:
+    def covers(self, threat: Threat) -> Covers:
         found = {
             places: frozenset(range(self.num_masks)) - frozenset(self.touched(patches))
             for places, patches in self.placed(threat).items()
@@ -66,10 +62,17 @@ class HandMasks:
         assert all(found.values()), "a place that no mask hides"
         least = {one: places for places, one in found.items() if not any(other < one for other in found.values())}
         sets = [[mask in one for mask in range(self.num_masks)] for one in least]
-        return HandCovers(np.array(sets), np.array(list(least.values())))
+        return Covers(np.array(sets), np.array(list(least.values())))
 
-    def own_covers(self) -> HandCovers:
+    def own_covers(self) -> Covers:
         return self.covers(self.own)
+
+    @classmethod
+    def like(cls, masks: MaskSet, own: Threat) -> Self:
+        """Of the pixels that the single rectangles of a job hide."""
+        count = len(masks.rows)
+        hidden = [frozenset(map(tuple, np.argwhere(~shown).tolist())) for shown in masks.visible(np.arange(count))]
+        return cls(masks.height, masks.width, hidden, own)
 
 
 def on_a_line(width: int, size: int, offsets: Iterable[int], patch: int, patches: int = 1) -> HandMasks:

@@ -146,7 +146,7 @@ class MaskBallots:
             first = some[np.arange(len(some)), uniform[part].argmax(axis=1)]
             prediction[part] = np.where(uniform[part].any(axis=1), first, prediction[part])
             if tolerance and cast.margins is not None:
-                some = np.where(_fragile(cast.margins[part], tolerance), NOBODY, some)
+                some = np.where(_fragile(cast.margins[part], tolerance), NOBODY, some.astype(np.int64))
                 uniform[part] = _uniform(some, masks)
             differing[part] = (some != prediction[part, None]).sum(axis=1)
         clean_holds = np.zeros(len(votes), bool) if cast.clean is None else cast.clean >= 0
@@ -310,7 +310,7 @@ def _fragile(margins: NDArray[np.floating], tolerance: float) -> Bools:
 
 
 def _counts(chosen: Bools, sets: Bools) -> Ints:
-    """[images, sets]: how many of the chosen masks [images, masks] are in each set."""
+    """[images, sets]: how many of the chosen masks [images, masks] are in each set [sets, masks]."""
     counts = chosen.astype(np.float32) @ sets.T.astype(np.float32)  # small whole numbers: exact
     return counts.astype(np.int64)
 

@@ -12,14 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from smoothcert.manifests.ablation import ablation_of
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Certificate, Claim, RuleName, Subject
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.masks import Covers, MaskSet
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates import double_masking as rules
 from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.double_masking import (
     DOUBLE_MASKING,
-    Covers,
     MaskBallots,
     exact_detection,
     exact_recovery,
@@ -29,7 +31,6 @@ from smoothcert.workers.certificates.double_masking import (
 from smoothcert.workers.certificates.rules import Answer
 from tests.helpers.masks import (
     Bools,
-    HandCovers,
     HandMasks,
     Votes,
     every_map,
@@ -75,7 +76,7 @@ def threats_of(image: str) -> list[Threat]:
     return [Threat(*patch, count) for patch in patches for count in range(1, masks.own.patches + 1)]
 
 
-def uniform_by_hand(masks: HandMasks, maps: Votes) -> Bools:
+def uniform_by_hand(masks: HandMasks | MaskSet, maps: Votes) -> Bools:
     """[maps, masks]: whether the row of a mask shows one class."""
     return (maps[:, masks.unions] == maps[:, : masks.num_masks, None]).all(axis=2)
 
@@ -161,6 +162,26 @@ def test_the_published_rule_certifies_nothing_that_the_exact_rule_does_not(image
         assert (exact == published).all() == (len(alone) == masks.num_masks)
 
 
+@pytest.mark.parametrize("image", [image for image in IMAGES if "two patches" not in image])
+def test_the_exact_rule_is_tight_against_one_patch_of_full_size(image: str) -> None:
+    """Each mask alone hides some place: a map is certified iff no attack changes its prediction."""
+    masks, classes, _ = IMAGES[image]
+    fallen = np.zeros(len(all_ballots(image)), bool)
+    for patch in set(masks.placed(masks.own).values()):
+        fallen |= falls(published_predictions(image), classes, masks.num_ablations, masks.touched(patch))
+    assert (exact_recovery(all_ballots(image), masks.own_covers()).certified == ~fallen).all()
+
+
+def test_against_two_patches_votes_of_single_rectangles_may_differ() -> None:
+    """What a rectangle hides, its unions hide, too: the exact rule needs no uniform mask of a single rectangle."""
+    masks = on_a_line(4, 1, [0, 1, 2, 3], 1, patches=2)
+    votes = np.zeros((1, masks.num_ablations), int)
+    votes[0, :4] = [0, 1, 1, 1]
+    ballots = MaskBallots.of(Cast(votes), masks, classes=2)
+    assert exact_recovery(ballots, masks.own_covers()).certified.tolist() == [True]
+    assert published_recovery(ballots, masks.own_covers()).slack.tolist() == [-3]
+
+
 # Of all maps that the rule refuses where so many masks hide the patch: how many no attack changes.
 REFUSED = {
     # masks, classes: {hiding masks: (refused, not attacked)}
@@ -181,7 +202,7 @@ def test_the_exact_rule_is_tight_unless_half_of_the_masks_hide_the_patch(count: 
     ballots = MaskBallots.of(Cast(maps), masks, classes=classes)
     found = {}
     for hiding in range(1, count + 1):
-        covers = HandCovers(np.arange(count)[None] < hiding, np.zeros((1, 1, 2), int))
+        covers = Covers(np.arange(count)[None] < hiding, np.zeros((1, 1, 2), int))
         touched = [vote for vote, members in enumerate(masks.subsets) if min(members) >= hiding]
         fallen = falls(outcome, classes, masks.num_ablations, touched)
         certified = exact_recovery(ballots, covers).certified
@@ -271,7 +292,7 @@ def test_published_detection_certifies_nothing_that_the_exact_rule_does_not(imag
 
 def with_masks(rule: Callable[..., Answer], change: Callable[[Bools], Bools]) -> Callable[..., Answer]:
     """The rule, told of other masks that hide the patch."""
-    return lambda ballots, covers, **rest: rule(ballots, HandCovers(change(covers.sets), covers.places), **rest)
+    return lambda ballots, covers, **rest: rule(ballots, Covers(change(covers.sets), covers.places), **rest)
 
 
 def one_less(sets: Bools) -> Bools:
@@ -523,6 +544,31 @@ def test_a_vote_that_was_left_out_agrees_with_none() -> None:
     assert exact_recovery(ballots, masks.own_covers()).slack.tolist() == [0, -1]
 
 
+@pytest.mark.parametrize("image", ["4 masks", "4 masks on a grid", "4 masks, two patches"])
+def test_votes_that_no_row_needs_change_no_answer(image: str) -> None:
+    """In any order: a vote is left out once each row that it belongs to holds a vote of another class."""
+    masks, classes, _ = IMAGES[image]
+    random = np.random.default_rng(0)
+    votes = random.permutation(every_map(masks, classes))[:2000]
+    votes[::2] = np.where(random.random(votes[::2].shape) < 0.8, 0, votes[::2])
+    cast = votes.copy()
+    cast[:, masks.num_masks :] = -1
+    rows_of = [np.flatnonzero((masks.unions == vote).any(axis=1)) for vote in range(masks.num_ablations)]
+    for known, row in zip(cast, votes, strict=True):
+        for vote in random.permutation(np.arange(masks.num_masks, masks.num_ablations)):
+            settled = [bool(set(known[masks.unions[mask]].tolist()) - {-1, known[mask]}) for mask in rows_of[vote]]
+            if not all(settled):
+                known[vote] = row[vote]
+    assert 0 < (cast < 0).sum() < cast.size / 2
+    found = MaskBallots.of(Cast(cast), masks, classes=classes)
+    expected = MaskBallots.of(Cast(votes), masks, classes=classes)
+    assert (found.prediction == expected.prediction).all()
+    assert (found.uniform == expected.uniform).all()
+    published = [published_recovery(some, masks.own_covers()).certified for some in (found, expected)]
+    assert (published[0] == published[1]).all()
+    assert published[0].any()
+
+
 @every_image
 def test_a_certificate_holds_for_smaller_patches(image: str) -> None:
     """What hides a patch hides each smaller one at the same place."""
@@ -594,6 +640,65 @@ def test_the_rule_is_tight_everywhere_if_the_whole_image_decides_last() -> None:
         fallen = table.min(axis=axes, keepdims=True) != table.max(axis=axes, keepdims=True)
         certified = uniform[:, :hiding_masks].any(axis=1).reshape((*(classes,) * masks.num_ablations, 1))
         assert (certified == ~fallen).all()
+
+
+# Ablations of jobs, on an image of 5 x 6 pixels.
+JOBS = [
+    ({"threat": "2x3", "per_axis": 2}, [Threat(2, 3), Threat(1, 3), Threat(2, 2), Threat(1, 1)]),
+    ({"threat": 2, "per_axis": 3}, [Threat(2, 2), Threat(2, 1)]),
+    ({"threat": 1, "per_axis": 3, "threat_patches": 2}, [Threat(1, 1, 2), Threat(1, 1)]),
+]
+
+
+def masks_of(keys: dict[str, object]) -> MaskSet:
+    masks = ablations_of(ablation_of({"kind": "mask", **keys}), 5, 6)
+    assert isinstance(masks, MaskSet)
+    return masks
+
+
+@pytest.mark.parametrize(("keys", "threats"), JOBS)
+def test_masks_of_a_job_give_the_answers_of_sets_of_pixels(keys: dict[str, object], threats: list[Threat]) -> None:
+    """Every rule, whatever order the masks and their votes are in."""
+    masks = masks_of(keys)
+    by_hand = HandMasks.like(masks, threats[0])
+    assert masks.num_ablations == by_hand.num_ablations
+    assert (masks.unions == by_hand.unions).all()
+    random = np.random.default_rng(0)
+    shape = (200, masks.num_ablations)
+    votes = np.where(random.random(shape) < 1 - 2 / shape[1], 1, random.integers(0, 3, shape)).astype(np.uint16)
+    margins = (1 + random.random(shape)).astype(np.float32)
+    cast = Cast(votes, margins, None, random.choice(2, 200, p=[0.1, 0.9]), np.ones(200, np.float32))
+    ballots = DOUBLE_MASKING.ballots(cast, masks, classes=3, tolerance=1.01)
+    same = MaskBallots.of(cast, by_hand, classes=3, tolerance=1.01)
+    for threat, certificate, name in product(threats, Certificate, ["exact", "published"]):
+        rule = DOUBLE_MASKING.rule(Claim(certificate, RuleName(name)))
+        found, expected = rule(ballots, masks, threat), rule(same, by_hand, threat)
+        assert found.slack.tolist() == expected.slack.tolist()
+        assert found.places.shape == expected.places.shape
+
+
+@pytest.mark.parametrize(("keys", "threats"), JOBS)
+def test_slack_at_each_place_is_that_of_the_masks_that_hide_it(keys: dict[str, object], threats: list[Threat]) -> None:
+    """In row-major order; the smallest is the slack of the image."""
+    masks = masks_of(keys)
+    random = np.random.default_rng(0)
+    votes = (random.random((50, masks.num_ablations)) < 1 / masks.num_ablations).astype(int)
+    ballots = DOUBLE_MASKING.ballots(Cast(votes), masks, classes=2)
+    uniform = uniform_by_hand(masks, votes)
+    for threat in (Threat(one.height, one.width) for one in threats):
+        found = DOUBLE_MASKING.slack_everywhere(ballots, masks, threat.height, threat.width)
+        places = hiding(HandMasks.like(masks, threats[0]), threat).values()
+        assert (found == np.stack([uniform[:, there].sum(axis=1) - 1 for there in places], axis=1)).all()
+        assert (found.min(axis=1) == DOUBLE_MASKING.rule()(ballots, masks, threat).slack).all()
+
+
+def test_patches_that_no_mask_hides_are_refused() -> None:
+    """By every rule, also where places do not matter to it."""
+    masks = masks_of({"threat": 2, "per_axis": 3})
+    ballots = DOUBLE_MASKING.ballots(Cast(np.zeros((1, masks.num_ablations), int)), masks, classes=2)
+    for name in ("exact", "published"):
+        with pytest.raises(RequestError, match=r"^patch 5 x 5: no mask hides it at [^\n]*$"):
+            DOUBLE_MASKING.rule(Claim(rule=RuleName(name)))(ballots, masks, Threat(5, 5))
 
 
 def test_images_do_not_matter_to_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
