@@ -138,6 +138,11 @@ def fill_of(ablation: Any) -> Fill:
     return fill
 
 
+def early_exit_of(ablation: Ablation) -> bool:
+    """Whether votes that no certificate needs are left out."""
+    return isinstance(ablation, MaskAblation) and ablation.early_exit
+
+
 def stride_of(ablation: Ablation) -> int:
     """Distance between the offsets that vote; 1 for masks, of which all vote."""
     return ablation.stride if isinstance(ablation, WindowAblation) else 1

@@ -65,6 +65,13 @@ class TrainedMask(MaskAblation):
     weight: Positive = 1.0
     """How often this ablation is drawn, relative to the others."""
 
+    @field_validator("early_exit")
+    @classmethod
+    def _draws_all(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("leaves votes out, but a training draws from all; remove it")
+        return value
+
 
 class Cutout(Part):
     kind: Literal["cutout"]

@@ -29,6 +29,7 @@ from smoothcert.pipeline.nightly.records import AcceptanceRecord, NightRecord
 from smoothcert.pipeline.pack.records import PackIndex
 from smoothcert.pipeline.query.answers import SCHEMA
 from smoothcert.pipeline.report.record import KEYS
+from smoothcert.workers.certificates.double_masking import DOUBLE_MASKING
 from smoothcert.workers.certificates.families import MAJORITY
 from smoothcert.workers.runs import votes_table
 from smoothcert.workers.runs.records import (
@@ -80,8 +81,8 @@ def type_of(schema: Schema, parts: Schema) -> str:
     def within(one: Schema) -> str:
         return type_of(one, parts)
 
-    if "anyOf" in schema:
-        return " or ".join(dict.fromkeys(map(within, schema["anyOf"])))
+    if branches := schema.get("anyOf") or schema.get("oneOf"):
+        return " or ".join(dict.fromkeys(map(within, branches)))
     if "$ref" in schema:
         return within(parts[schema["$ref"].rpartition("/")[2]])
     if "const" in schema or "enum" in schema:
@@ -148,19 +149,24 @@ def suite_page() -> str:
 
 
 def _sections(model: type[Part], name: str = "") -> dict[str, type[Part]]:
-    """A model and its parts, by key path."""
+    """A model and its parts, by key path; of a part that has several kinds, one for each."""
     found = {name: model}
     for key, field in model.model_fields.items():
-        if (part := _part_in(field.annotation)) is not None:
-            found |= _sections(part, f"{name}.{field.alias or key}".lstrip("."))
+        parts, path = _parts_in(field.annotation), f"{name}.{field.alias or key}".lstrip(".")
+        for part in parts:
+            found |= _sections(part, path if len(parts) == 1 else f"{path}` of kind `{_kinds_of(part)}")
     return found
 
 
-def _part_in(annotation: Any) -> type[Part] | None:
-    """The part that a field holds: by itself, in a list, or if there is one."""
+def _parts_in(annotation: Any) -> list[type[Part]]:
+    """The parts that a field holds: by itself, in a list, or if there is one."""
     if isinstance(annotation, type) and issubclass(annotation, Part):
-        return annotation
-    return next(filter(None, map(_part_in, get_args(annotation))), None)
+        return [annotation]
+    return [part for inner in get_args(annotation) for part in _parts_in(inner)]
+
+
+def _kinds_of(part: type[Part]) -> str:
+    return "`, `".join(get_args(part.model_fields["kind"].annotation))
 
 
 def _rendered(sections: Mapping[str, type[Part]]) -> Iterator[str]:
@@ -198,7 +204,7 @@ def _one_line(text: str | None) -> str:
 
 
 def files_page() -> str:
-    votes = votes_table.schema(_A, MAJORITY)
+    votes = {field.name: field for family in (MAJORITY, DOUBLE_MASKING) for field in votes_table.schema(_A, family)}
     text = [
         "# The files that smoothcert writes",
         NOTE,
@@ -209,7 +215,7 @@ def files_page() -> str:
         "([queries.md](../queries.md)).",
         table(
             ["column", "type", "null", "meaning"],
-            [_column(field, _meanings_of_votes()[field.name]) for field in votes],
+            [_column(field, _meanings_of_votes()[field.name]) for field in votes.values()],
         ),
         "The metadata of the file under the key `smoothcert` is a JSON object:",
         _record(FileMetadata),
@@ -285,7 +291,13 @@ def files_page() -> str:
 def _meanings_of_votes() -> dict[str, str]:
     return {
         name: text
-        for record in (votes_table.Row, MAJORITY.predicted, MAJORITY.certified)
+        for record in (
+            DOUBLE_MASKING.predicted,
+            DOUBLE_MASKING.certified,
+            votes_table.Row,
+            MAJORITY.predicted,
+            MAJORITY.certified,
+        )
         for name, text in docstrings_of(record).items()
     }
 

@@ -13,6 +13,7 @@ from timm.models import VisionTransformer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from smoothcert.manifests.ablation import early_exit_of
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.certify.image_counts import expect
@@ -57,6 +58,16 @@ class Costs(NamedTuple):
     failures: list[FailedShard]
 
     @property
+    def forward_passes_per_image(self) -> int:
+        """One for each ablation, and one for the whole image if the job asks for it; early exit leaves some out."""
+        return self.num_ablations + self.plan.job.clean
+
+    @property
+    def forward_passes(self) -> int | None:
+        """Of all images, those that are done included."""
+        return None if self.images is None else self.images * self.forward_passes_per_image
+
+    @property
     def flop(self) -> int | None:
         """Operations of all images, those that are done included."""
         return None if self.images is None or self.flop_per_image is None else self.images * self.flop_per_image
@@ -89,6 +100,8 @@ class Costs(NamedTuple):
             "index_classes": plan.packed_classes,
             "checkpoint_layout": plan.checkpoint_layout,
             "ablations_per_image": self.num_ablations,
+            "forward_passes_per_image": self.forward_passes_per_image,
+            "forward_passes": self.forward_passes,
             "tokens_per_image": self.tokens_per_image,
             "operations_per_image": self.flop_per_image,
             "operations": self.flop,
@@ -148,6 +161,9 @@ def _table_of(costs: Costs) -> Table:
         table.add_row("classes by the index", f"{plan.packed_classes:,}")
     table.add_row("checkpoint", plain(plan.checkpoint_layout))
     table.add_row("ablations an image", f"{costs.num_ablations:,}")
+    at_most = "at most " if early_exit_of(plan.job.ablation) else ""
+    if costs.forward_passes is not None:
+        table.add_row("forward passes", f"{at_most}{costs.forward_passes:,}")
     if tokens is not None:
         table.add_row("tokens an ablation", f"{tokens / costs.num_ablations:.2f}")
         table.add_row("tokens an image", f"{tokens:,}")

@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from smoothcert.manifests.ablation import WindowAblation
+from smoothcert.manifests.ablation import WindowAblation, ablation_of
 from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.classifiers import has_tokens
@@ -21,6 +21,8 @@ ABLATIONS = [
     WindowAblation(kind="block", size=5, stride=3),
 ]
 KINDS = [ablations_of(ablation, CROP, CROP) for ablation in ABLATIONS]
+MEAN_MASKS = [ablations_of(ablation_of({"kind": "mask", "threat": 3, "per_axis": 3}), CROP, CROP)]
+"""Their hidden pixels are the mean."""
 
 
 def logits_of(forward, images, ablations, *, at_most=100):

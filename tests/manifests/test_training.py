@@ -86,6 +86,37 @@ def test_error_names_key_value_and_remedy(training_file, override, says):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (
+            ["ablation={kind: cutout, side: 4}"],
+            r"ablation: cutout leaves no tokens out; set model\.masked_tokens to keep",
+        ),
+        (
+            ["ablation=[{kind: column, size: 4}, {kind: mask, threat: 4, per_axis: 3}]"],
+            r"ablation: hidden pixels become black or mean; give all ablations the same fill",
+        ),
+        (["ablation={kind: mask, threat: 4, per_axis: 3, early_exit: true}"], r"ablation\.early_exit: .*remove it"),
+        (["ablation={kind: mask, threat: 40, per_axis: 3}"], r"ablation\.threat: 40 too large: the image is 16 x 16"),
+    ],
+)
+def test_ablations_that_no_network_can_learn_under_are_refused(training_file, overrides, says):
+    """Cutout needs every token, one fill holds for all, and what does not fit the image is said."""
+    with pytest.raises(RequestError, match=says):
+        load_training(training_file, overrides)
+
+
+def test_a_network_that_learns_under_cutout_is_validated_under_what_votes(training_file):
+    """That is the first ablation that is no cutout, or else the whole image."""
+    cutout, mask = "{kind: cutout, side: 4}", "{kind: mask, threat: 4, per_axis: 3, weight: 2}"
+    keep = "model.masked_tokens=keep"
+    both = load_training(training_file, [f"ablation=[{cutout}, {mask}]", keep])
+    assert both.validated_ablation == ablation_of({"kind": "mask", "threat": 4, "per_axis": 3})
+    alone = load_training(training_file, [f"ablation={cutout}", keep])
+    assert alone.validated_ablation == WindowAblation(kind="column", size=16, stride=16)
+
+
 def test_settings_that_contradict_each_other_are_refused(training_file):
     """Each says which two do not fit, and what to do."""
     with pytest.raises(RequestError, match=r"cache: true keeps only the certified crop.* use cache: false"):

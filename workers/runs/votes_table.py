@@ -139,9 +139,12 @@ def _columns(num_ablations: int, family: RuleFamily) -> Iterator[_Column]:
 def _list_of(name: str, row: Row) -> Any:
     """Votes or margins of a row, None in place of those that were not cast."""
     values = getattr(row, name)
-    if values is None or row.votes is None or not (skipped := row.votes == ABSENT).any():
+    if values is None or row.votes is None or not (skipped := np.asarray(row.votes) == ABSENT).any():
         return values
-    return [None if left_out else value for value, left_out in zip(values.tolist(), skipped.tolist(), strict=True)]
+    return [
+        None if left_out else value
+        for value, left_out in zip(np.asarray(values).tolist(), skipped.tolist(), strict=True)
+    ]
 
 
 def _column_of(record: str, name: str, kind: Any) -> _Column:

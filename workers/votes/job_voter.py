@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smoothcert.manifests.ablation import MaskAblation
+from smoothcert.manifests.ablation import early_exit_of
 from smoothcert.manifests.job import Job
 from smoothcert.workers.ablations.kinds import Ablations
 from smoothcert.workers.ablations.masks import MaskSet
@@ -23,7 +23,7 @@ from smoothcert.workers.certificates.family import RuleFamily
 from smoothcert.workers.certificates.tally import NOBODY
 from smoothcert.workers.votes.early_exit import needed_votes
 from smoothcert.workers.votes.self_check import made_up_image
-from smoothcert.workers.votes.smoothed import Smoothed
+from smoothcert.workers.votes.smoothed import Smoothed, Votes
 
 
 class ImageVotes(NamedTuple):
@@ -61,19 +61,24 @@ class JobVoter:
 
     def vote(self, pixels: Tensor) -> ImageVotes:
         """Vote on images, [images, crop, crop, channels] uint8."""
-        ablation, early = self.job.ablation, None
-        if isinstance(ablation, MaskAblation) and ablation.early_exit and isinstance(self.ablations, MaskSet):
-            early = self.ablations
-        votes = self.model.votes(pixels) if early is None else needed_votes(self.model, pixels, early)
+        votes = self._ablated_votes(pixels)
         clean = self.model.clean_votes(pixels) if self.job.clean else None  # queued before the CPU waits for a result
         margins = votes.margins.cpu().numpy()
-        classes: NDArray[np.integer] = votes.classes.cpu().numpy().astype(np.uint16 if early is None else np.int32)
+        classes: NDArray[np.integer] = (
+            votes.classes.cpu().numpy().astype(np.int32 if early_exit_of(self.job.ablation) else np.uint16)
+        )
         finite = (np.isfinite(margins) | (classes == NOBODY)).all(axis=1)
         if clean is None:
             return ImageVotes(classes, margins, None, None, finite)
         clean_margins = clean.margins[:, 0].cpu().numpy()
         finite &= np.isfinite(clean_margins)
         return ImageVotes(classes, margins, clean.classes[:, 0].cpu().numpy(), clean_margins, finite)
+
+    def _ablated_votes(self, pixels: Tensor) -> Votes:
+        if not early_exit_of(self.job.ablation):
+            return self.model.votes(pixels)
+        assert isinstance(self.ablations, MaskSet)
+        return needed_votes(self.model, pixels, self.ablations)
 
     def predict(self, cast: Cast) -> NDArray[np.int32]:
         """[images]: the prediction. Certificates take far longer."""

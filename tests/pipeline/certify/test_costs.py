@@ -73,6 +73,16 @@ def test_upsampled_images_cost_the_tokens_of_large_ones(tmp_path: Path) -> None:
         assert small[name] == large[name]
 
 
+@pytest.mark.parametrize(("early_exit", "at_most"), [(False, ""), (True, "at most ")])
+def test_masks_take_a_forward_pass_for_each_vote(tmp_path: Path, *, early_exit: bool, at_most: str) -> None:
+    """Each mask, each pair, and the whole image; with early exit they are an upper bound."""
+    masks = {"kind": "mask", "threat": 4, "per_axis": 3, "early_exit": early_exit}
+    rows = _rows(tmp_path, ablation=masks)
+    images = int(rows["images"])
+    assert rows["ablations an image"] == "45"
+    assert rows["forward passes"] == f"{at_most}{images * 46:,}"
+
+
 def test_a_network_without_tokens_has_operations_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its operations are counted, its tokens are not; where nothing can be counted the plan says so."""
     network = timm.create_model("resnet18", num_classes=jobs.CLASSES, **_RESNET["options"])
@@ -135,6 +145,8 @@ def test_json_holds_the_figures_of_the_table(tmp_path: Path) -> None:
     assert rows["tokens an image"] == f"{found['tokens_per_image']:,}"
     assert rows["bytes out, about"] == f"{found['bytes_out']:,}"
     assert found["operations"] == 6 * found["operations_per_image"]
+    assert found["forward_passes_per_image"] == found["ablations_per_image"] + 1
+    assert found["forward_passes"] == 6 * found["forward_passes_per_image"]
     assert found["seconds_left"] == pytest.approx(found["operations"] / 2e12)
     write_tar(tmp_path / "tars", b"", "02.tar")
     printed = CliRunner().invoke(app, ["plan", str(job), "--json"])

@@ -8,6 +8,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
+from smoothcert.manifests.ablation import ablation_of
 from smoothcert.manifests.job import Model, Storage
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.init.init import column_of
@@ -79,6 +80,17 @@ def test_weights_of_finetune_say_how_they_were_trained(tars: Path, tmp_path: Pat
     text = (tmp_path / "job.yaml").read_text()
     assert "Trained by `smoothcert finetune` on columns of 3 pixels, rows of 5 pixels, as the file says." in text
     assert "notice" not in printed
+
+
+def test_weights_of_cutout_get_masks(tars: Path, tmp_path: Path) -> None:
+    """Against a patch of 2 % of the pixels, since nothing votes under cutout."""
+    model = {"architecture": "vit_tiny_patch16_224", "classes": 3, "masked_tokens": "keep", "options": jobs.OPTIONS}
+    training = small_training(tmp_path, ablation={"kind": "cutout", "side": 9}, model=model)
+    of_job = Model(**training.model.model_dump(exclude={"checkpoint", "checkpoint_classes"}), checkpoint="")
+    TrainingRun(training, AnyStore(Storage())).finish(network_of(of_job, 16).state_dict(), [])
+    _init(tmp_path, Path(training.url, "weights.safetensors"), tars)
+    assert load_job(tmp_path / "job.yaml").ablation == ablation_of({"kind": "mask", "threat": 2, "per_axis": 3})
+    assert "Trained by `smoothcert finetune` on cutout of 9 pixels" in (tmp_path / "job.yaml").read_text()
 
 
 def test_weights_of_whole_images_get_the_usual_ablation(tars: Path, tmp_path: Path) -> None:

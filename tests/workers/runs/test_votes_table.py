@@ -2,9 +2,10 @@
 
 import hashlib
 import io
+import math
 import struct
 from collections.abc import Sequence
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,17 @@ from hypothesis import strategies as st
 
 from smoothcert.workers.certificates.families import MAJORITY
 from smoothcert.workers.runs.published import parse_metadata
-from smoothcert.workers.runs.votes_table import ABSENT, STATUSES, columns_sha256, numbers_of, schema, spread
+from smoothcert.workers.runs.records import FileMetadata
+from smoothcert.workers.runs.votes_table import (
+    ABSENT,
+    STATUSES,
+    columns_sha256,
+    encode,
+    matrix_of,
+    numbers_of,
+    schema,
+    spread,
+)
 from tests.helpers.rows import file_of, row_of
 
 Columns = dict[str, Any]
@@ -193,6 +204,31 @@ def test_checksum_ignores_chunks() -> None:
     table = _read(_encode(rows))
     pieces = pa.concat_tables([table.slice(0, 1), table.slice(1, 4), table.slice(5)])
     assert columns_sha256(pieces) == columns_sha256(table) == _checksum(rows)
+
+
+def test_votes_that_were_not_cast_are_null() -> None:
+    """They come back as -1 with a margin of NaN, and the checksum tells them from class 0."""
+    votes = [[1, -1, 0], [2, 1, 0], [-1, 3, -1]]
+    margins = [[0.5, math.nan, 1.0], [1.0, 1.0, 1.0], [math.nan, 0.25, math.nan]]
+
+    def encoded(votes: list[list[int]], margins: list[list[float]]) -> pa.Table:
+        whole, lost = (row_of(**columns) for columns in _example())
+        rows = [
+            replace(whole, votes=np.array(one), margins=np.array(other, np.float32))
+            for one, other in zip(votes, margins, strict=True)
+        ]
+        return _read(encode([*rows, lost], ABLATIONS, MAJORITY, FileMetadata.model_validate({"run_id": "abc"})))
+
+    table = encoded(votes, margins)
+    assert table["votes"].to_pylist() == [[1, None, 0], [2, 1, 0], [None, 3, None], None]
+    assert table["margins"].to_pylist() == [[0.5, None, 1.0], [1.0, 1.0, 1.0], [None, 0.25, None], None]
+    assert matrix_of(table["votes"][:3]).tolist() == votes
+    assert np.array_equal(matrix_of(table["margins"][:3]), np.array(margins, np.float32), equal_nan=True)
+    digest = hashlib.sha256(b"votes\0" + bytes([1, 1, 1, 0]))
+    digest.update(struct.pack("<12H", 1, 0, 0, 2, 1, 0, 0, 3, 0, 0, 0, 0))
+    digest.update(bytes([1, 0, 1, 1, 1, 1, 0, 1, 0, 0, 0, 0]))
+    assert columns_sha256(table.select(["votes"])) == digest.hexdigest()
+    assert columns_sha256(encoded([[1, 0, 0]], margins[1:2])) != columns_sha256(encoded([[1, -1, 0]], margins[:1]))
 
 
 OTHER_VALUES: dict[str, list[Any]] = {

@@ -9,14 +9,17 @@ import torch
 from torch import nn
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Storage
+from smoothcert.manifests.job import Preprocess, Storage
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.training.augmentation import Draws
-from smoothcert.workers.training.recipe import draw_ablations, kinds_of, optimizer_of, starting_network
+from smoothcert.workers.training.recipe import draw_ablations, forward_of, kinds_of, optimizer_of, starting_network
+from smoothcert.workers.votes.ablated_dense import AblatedDense
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
-from tests.helpers.jobs import CLASSES, CROP, write_weights
+from tests.helpers.jobs import CLASSES, CROP, OPTIONS, write_weights
 from tests.helpers.trainings import small_training
+
+MEAN, STD = (torch.tensor(values) for values in (Preprocess().mean, Preprocess().std))
 
 
 @pytest.mark.parametrize("name", ["Muon", "muon"])  # timm takes either
@@ -86,6 +89,30 @@ def test_without_an_ablation_all_images_are_whole(tmp_path: Path) -> None:
     voted = ablations_of(training.validated_ablation, CROP, CROP)
     assert voted.num_ablations == 1 and voted.visible(np.array([0])).all()
     starting_network(training, AnyStore(Storage()))
+
+
+def test_cutout_and_masks_are_drawn_together(tmp_path: Path) -> None:
+    """Of billions of cutouts any may be drawn; a network that could drop tokens computes them all."""
+    ablation = [
+        {"kind": "cutout", "side": 6, "fill": "black"},
+        {"kind": "mask", "threat": 4, "per_axis": 3, "fill": "black"},
+    ]
+    model = {"architecture": "vit_tiny_patch16_224", "classes": CLASSES, "masked_tokens": "keep", "options": OPTIONS}
+    training = small_training(tmp_path, ablation=ablation, model=model)
+    kinds = kinds_of(training)
+    assert [kind.num_ablations for kind in kinds] == [CROP**4, 45]
+    drawn = draw_ablations(training, kinds, Draws.of_epoch(0, 0, 1000))
+    cutouts = drawn[drawn < CROP**4]
+    assert 400 < len(cutouts) < 600
+    assert len(cutouts.unique()) > 390
+    network = starting_network(training, AnyStore(Storage()))
+    forward = forward_of(training, network)
+    assert isinstance(forward, AblatedDense)
+    pixels = torch.rand(8, 3, CROP, CROP)
+    for group in forward.groups(drawn[:8], at_most=8):
+        hidden = ~forward.visible(group)[:, 0]
+        assert (forward.inputs(pixels, group).permute(0, 2, 3, 1)[hidden] == -MEAN / STD).all()
+        assert forward(pixels, group).shape == (8, CLASSES)
 
 
 def test_a_mixture_is_drawn_by_its_weights(tmp_path: Path) -> None:

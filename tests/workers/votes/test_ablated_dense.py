@@ -6,7 +6,7 @@ import torch
 
 from smoothcert.workers.votes.ablated_dense import AblatedDense
 from tests.helpers.ablations import other_kinds
-from tests.helpers.learners import CLASSES, CROP, KINDS, PREPROCESS, check_same_logits
+from tests.helpers.learners import CLASSES, CROP, KINDS, MEAN_MASKS, PREPROCESS, check_same_logits
 
 
 def _resnet():
@@ -23,6 +23,10 @@ def test_logits_are_those_of_the_engine(upsample):
 def test_logits_are_those_of_the_engine_for_any_kind_of_ablation():
     """Also of kinds that are not rows times columns."""
     check_same_logits(_resnet(), PREPROCESS, "keep", [*other_kinds(CROP).values()])
+
+
+def test_logits_are_those_of_the_engine_if_hidden_pixels_are_the_mean():
+    check_same_logits(_resnet(), PREPROCESS, "keep", MEAN_MASKS)
 
 
 def test_a_batch_comes_in_groups_of_a_bounded_size():

@@ -9,7 +9,7 @@ from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.transformers_vit import transformers_vit
 from smoothcert.workers.votes.ablated_forward import AblatedForward
 from tests.helpers.ablations import other_kinds
-from tests.helpers.learners import ABLATIONS, CLASSES, CROP, PREPROCESS, check_same_logits, logits_of
+from tests.helpers.learners import ABLATIONS, CLASSES, CROP, MEAN_MASKS, PREPROCESS, check_same_logits, logits_of
 
 NETWORKS = {
     "class token": ("vit_tiny_patch16_224", {}),
@@ -52,6 +52,16 @@ def test_logits_of_upsampled_images_are_those_of_the_engine(masked_tokens):
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
 def test_logits_are_those_of_the_engine_for_any_kind_of_ablation(masked_tokens):
     check_same_logits(network_of("class token"), PREPROCESS, masked_tokens, [*other_kinds(CROP).values()])
+
+
+@pytest.mark.parametrize("upsample", [1, 2])
+@pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
+def test_logits_are_those_of_the_engine_if_hidden_pixels_are_the_mean(masked_tokens, upsample):
+    network, preprocess = (
+        network_of("class token", upsample * CROP),
+        PREPROCESS.model_copy(update={"upsample": upsample}),
+    )
+    check_same_logits(network, preprocess, masked_tokens, MEAN_MASKS)
 
 
 def test_the_gradient_is_that_of_the_whole_batch():
