@@ -10,9 +10,18 @@ from typing import Any, Protocol
 
 from smoothcert.pipeline.verify.entries import SUCCESS, check_success_entries
 from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding, shown
-from smoothcert.pipeline.verify.record import CheckedRun, RecordedJob, Success, SuccessRecord, same_json
+from smoothcert.pipeline.verify.record import (
+    CheckedRun,
+    RecordedJob,
+    RecordedMasks,
+    Success,
+    SuccessRecord,
+    same_json,
+)
 
 MAX_COLUMNS = ("max_certified_patch", "max_margin_certified_patch")
+CERTIFIED_COLUMNS = ("recovery_certified", "recovery_published", "detection_certified")
+"""Of masks, in place of the max columns."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class Figures:
     Attributes:
         status: rows of each status.
         labels: rows with a usable label; None in a job without labels.
-        certified: entries as in _SUCCESS, for the patches of the job.
+        certified: entries as in _SUCCESS, for the patches of the job, or for the threat of its masks.
     """
 
     status: dict[str, int]
@@ -47,6 +56,12 @@ class Counted(Protocol):
     def max_certified_patch(self) -> int | None: ...
     @property
     def max_margin_certified_patch(self) -> int | None: ...
+    @property
+    def recovery_certified(self) -> bool | None: ...
+    @property
+    def recovery_published(self) -> bool | None: ...
+    @property
+    def detection_certified(self) -> bool | None: ...
 
 
 @dataclass
@@ -58,6 +73,8 @@ class Totals:
         status: rows of each status.
         clean, smoothed: rows whose prediction is right; without labels, `smoothed` counts rows with a prediction.
         largest: the rows counted in `smoothed`, by name and value of each max column.
+        holding: rows counted in `smoothed` for which each column of recovery holds, and rows for which detection does;
+            with labels, those whose whole image is classified right.
     """
 
     rows: int = 0
@@ -66,6 +83,7 @@ class Totals:
     clean: int = 0
     smoothed: int = 0
     largest: Counter[tuple[str, int]] = field(default_factory=Counter)
+    holding: Counter[str] = field(default_factory=Counter)
 
     def add(self, row: Counted, *, labelled: bool) -> None:
         """Count one more row."""
@@ -77,6 +95,10 @@ class Totals:
             self.smoothed += 1
             self.largest["max_certified_patch", row.max_certified_patch or 0] += 1
             self.largest["max_margin_certified_patch", row.max_margin_certified_patch or 0] += 1
+            self.holding["recovery_certified"] += bool(row.recovery_certified)
+            self.holding["recovery_published"] += bool(row.recovery_published)
+        if not labelled or row.clean_prediction == row.label:
+            self.holding["detection_certified"] += bool(row.detection_certified)
 
     def __add__(self, other: "Totals") -> "Totals":
         return Totals(
@@ -86,13 +108,34 @@ class Totals:
             self.clean + other.clean,
             self.smoothed + other.smoothed,
             self.largest + other.largest,
+            self.holding + other.holding,
         )
 
     def share(self, count: int) -> float:
         return count / self.rows if self.rows else 0.0
 
-    def certified(self, side: int, *, labelled: bool) -> dict[str, Any]:
-        """The entry of `certified` that _SUCCESS should have for squares of this side."""
+    def certified(self, job: RecordedJob) -> tuple[dict[str, Any], ...]:
+        """The entries of `certified` that _SUCCESS should have."""
+        if isinstance(job.ablation, RecordedMasks):
+            return (self._certified_by_masks(job, job.ablation),)
+        return tuple(self.certified_square(side, labelled=job.labelled) for side in job.sides)
+
+    def _certified_by_masks(self, job: RecordedJob, masks: RecordedMasks) -> dict[str, Any]:
+        exact, published, detection = (
+            None if job.labelled and not self.labels else self.share(self.holding[column])
+            for column in CERTIFIED_COLUMNS
+        )
+        return {
+            "patch": masks.patch and list(masks.patch),
+            "pixels": None if masks.patch else masks.threat["pixels"],
+            "patches": masks.threat_patches,
+            "exact": exact,
+            "published": published,
+            "detection": detection if job.clean else None,
+        }
+
+    def certified_square(self, side: int, *, labelled: bool) -> dict[str, Any]:
+        """The entry of `certified` that _SUCCESS should have for squares of this side, in a run without masks."""
         if labelled and not self.labels:
             return {"patch": [side, side], "exact": None, "margin": None}
         exact, margin = (self.share(self._holding(column, side)) for column in MAX_COLUMNS)
@@ -110,7 +153,7 @@ class Totals:
             self.labels if job.labelled else None,
             clean if job.clean else None,
             smoothed,
-            tuple(self.certified(side, labelled=job.labelled) for side in job.sides),
+            self.certified(job),
         )
 
 
@@ -157,10 +200,13 @@ def _compared(run: CheckedRun, success: SuccessRecord, totals: Totals) -> Iterat
         expected["bad_labels"] = figures.status.get("label_error", 0)
     for name, value in expected.items():
         yield name, recorded.get(name), value
+    if isinstance(run.job.ablation, RecordedMasks):
+        yield "certified", success.certified, list(figures.certified)
+        return
     entries = success.certified if isinstance(success.certified, list) else [success.certified]
     for entry in entries:
         match entry:
             case {"patch": [int(side), _]} if type(side) is int:
-                yield "certified", entry, totals.certified(side, labelled=run.job.labelled)
+                yield "certified", entry, totals.certified_square(side, labelled=run.job.labelled)
             case _:
                 yield "certified", entry, {"patch": "of two equal sides"}

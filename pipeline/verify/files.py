@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict
 from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.verify.adopted import Adopted
 from smoothcert.pipeline.verify.checksum import columns_sha256
-from smoothcert.pipeline.verify.figures import MAX_COLUMNS, Totals
+from smoothcert.pipeline.verify.figures import CERTIFIED_COLUMNS, MAX_COLUMNS, Totals
 from smoothcert.pipeline.verify.findings import Finding, limit_findings, shown
+from smoothcert.pipeline.verify.masks import Masks
 from smoothcert.pipeline.verify.record import (
     CheckedRun,
     RecordedJob,
@@ -139,7 +140,7 @@ def check_file(task: FileTask) -> CheckedFile:
     if metadata.run_id != task.run_id:
         return CheckedFile(task.name, (Finding(task.name, f"belongs to run {shown(metadata.run_id)}"),))
     findings = [*_check_hash(task, data), *_check_schema(task, table.schema)]
-    expected = votes_schema(task.job.frame.num_ablations)
+    expected = votes_schema(task.job)
     if (table.schema.names, table.schema.types) != (expected.names, expected.types):
         return CheckedFile(task.name, tuple(findings))
     findings += [*_check_metadata(task, metadata, table), *_check_length(task, len(table))]
@@ -149,8 +150,9 @@ def check_file(task: FileTask) -> CheckedFile:
     return CheckedFile(task.name, tuple(findings), totals, array("I", voted), metadata.adopted)
 
 
-def votes_schema(num_ablations: int) -> pa.Schema:
+def votes_schema(job: RecordedJob) -> pa.Schema:
     """The columns of votes."""
+    num_ablations = job.ablations.num_ablations
     text, number = pa.dictionary(pa.int32(), pa.string()), pa.int32()
     types = {"key": pa.string(), "shard": text, "index": number, "image_offset": pa.int64(), "image_bytes": number}
     types |= {"sha256": pa.binary(32), "status": text, "error": pa.string()}
@@ -158,6 +160,8 @@ def votes_schema(num_ablations: int) -> pa.Schema:
     types |= dict.fromkeys(("prediction", "count", "runner_up", "runner_up_count"), number)
     types |= {"votes": pa.list_(pa.uint16(), num_ablations), "margins": pa.list_(pa.float32(), num_ablations)}
     types |= dict.fromkeys(MAX_COLUMNS, number)
+    if isinstance(job.ablations, Masks):
+        types |= dict.fromkeys(CERTIFIED_COLUMNS, pa.bool_())
     return pa.schema([pa.field(name, kind, nullable=name not in REQUIRED) for name, kind in types.items()])
 
 
@@ -168,7 +172,7 @@ def _check_hash(task: FileTask, data: bytes) -> Iterator[Finding]:
 
 
 def _check_schema(task: FileTask, found: pa.Schema) -> Iterator[Finding]:
-    expected = votes_schema(task.job.frame.num_ablations)
+    expected = votes_schema(task.job)
     if found.names != expected.names:
         yield Finding(task.name, f"are {found.names}, expected {expected.names}", "columns")
         return

@@ -13,7 +13,7 @@ from typing import Any
 
 from smoothcert.pipeline.verify.entries import RUN_JSON, check_entries
 from smoothcert.pipeline.verify.findings import Finding, shown
-from smoothcert.pipeline.verify.record import CheckedRun, RunRecord, same_json
+from smoothcert.pipeline.verify.record import CheckedRun, RecordedMasks, RunRecord, same_json
 
 RECORDED_ELSEWHERE = {"shards", "split", "limit", "label_names", "checkpoint", "checkpoint_key"}
 """Keys of the job that the identity records in another form."""
@@ -24,9 +24,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "model": {"options": {}, "code_version": None, "ignore": [], "dtype": "float32", "masked_tokens": "drop"},
     "preprocess": {"resize": 256, "squash": False, "crop": 224, "interpolation": "bilinear", "orient": False}
     | {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "upsample": 1},
-    "ablation": {"stride": 1, "edges": "wrap"},
 }
 """Values that the identity leaves out."""
+ABLATION_DEFAULTS: dict[bool, dict[str, Any]] = {
+    False: {"stride": 1, "edges": "wrap"},
+    True: {"fill": "mean", "threat_patches": 1, "early_exit": False},
+}
+"""Those of the ablation, by whether it is masks."""
 
 
 def check_record(run: CheckedRun) -> Iterator[Finding]:
@@ -65,7 +69,8 @@ def _run_id_of(identity: Mapping[str, Any]) -> str:
 def _identity_of(record: RunRecord, job: Mapping[str, Any]) -> dict[str, Any]:
     """The identity that the job, the shards and the checkpoint of run.json give."""
     checkpoint = record.checkpoint
-    identity: dict[str, Any] = {part: _without_defaults(job[part], usual) for part, usual in DEFAULTS.items()}
+    defaults = DEFAULTS | {"ablation": ABLATION_DEFAULTS[isinstance(record.job.ablation, RecordedMasks)]}
+    identity: dict[str, Any] = {part: _without_defaults(job[part], usual) for part, usual in defaults.items()}
     identity["images"]["shards"] = [[shard.name, shard.size] for shard in record.shards]
     names = job["images"].get("label_names")
     identity["images"] |= {} if names is None else {"label_names_sha256": _sha256_of(names)}

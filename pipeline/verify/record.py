@@ -8,21 +8,24 @@ is true (figures.py).
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.verify.frame import Frame
+from smoothcert.pipeline.verify.masks import MAX_VOTES, Masks
 from smoothcert.workers.storage.store import AnyStore, Store
 
 MAX_NUMBER = 2**31 - 1
 """Of int32, the type of most columns, and of the length of a list in Arrow."""
 Number = Annotated[int, Field(ge=1, le=MAX_NUMBER)]
+KINDS = ("column", "row", "block", "mask")
 MAX_SUGGESTED_FOLDERS = 20
 
 
@@ -55,12 +58,70 @@ class RecordedAblation(_Entries):
     stride: Number
     edges: Literal["wrap", "inside"]
 
+    def seen_on(self, side: int) -> Frame:
+        """The ablations of an image of this side."""
+        if self.size > side:
+            raise ValueError(f"ablation.size is {self.size}, the image has {side} pixels")
+        frame = Frame(self.kind, self.size, self.stride, self.edges, side)
+        if frame.num_ablations > MAX_NUMBER:
+            raise ValueError(f"ablation gives {frame.num_ablations} ablations, at most {MAX_NUMBER} fit a column")
+        return frame
+
+
+class RecordedMasks(_Entries):
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["mask"]
+    threat: Any
+    per_axis: Annotated[int, Field(ge=2, le=MAX_NUMBER)]
+    fill: Literal["mean", "black"]
+    threat_patches: Annotated[int, Field(ge=1, le=2)]
+    early_exit: bool
+
+    @property
+    def patch(self) -> tuple[int, int] | None:
+        """Height and width of a patch; None if the threat is a number of pixels."""
+        match self.threat:
+            case int(side):
+                return side, side
+            case str(text):
+                height, width = text.split("x")
+                return int(height), int(width)
+            case _:
+                return None
+
+    @field_validator("threat")
+    @classmethod
+    def _is_a_threat(cls, threat: Any) -> Any:
+        match threat:
+            case int(number) | {"pixels": int(number)}:
+                is_one = type(number) is int and 0 < number <= MAX_NUMBER and threat in (number, {"pixels": number})
+            case str(text):
+                is_one = re.fullmatch("[1-9][0-9]{0,8}x[1-9][0-9]{0,8}", text) is not None
+            case _:
+                is_one = False
+        if is_one:
+            return threat
+        raise ValueError("expected a side, HEIGHTxWIDTH or {pixels: N}, in pixels")
+
+    def seen_on(self, side: int) -> Masks:
+        """The masks of an image of this side."""
+        if self.patch is not None and max(self.patch) > side:
+            raise ValueError(f"ablation.threat is {self.threat}, the image has {side} x {side} pixels")
+        threat = self.patch or self.threat["pixels"]
+        masks = Masks(threat, self.per_axis, self.threat_patches, self.early_exit, side)
+        if masks.num_ablations > MAX_VOTES:
+            raise ValueError(f"ablation gives {masks.num_ablations} votes, at most {MAX_VOTES} are allowed")
+        if masks.hides_everything:
+            raise ValueError(f"ablation has a vote on nothing: it hides the whole image of {side} x {side} pixels")
+        return masks
+
 
 class RecordedJob(_Entries):
     images: RecordedImages
     model: RecordedModel
     preprocess: RecordedPreprocess
-    ablation: RecordedAblation
+    ablation: Annotated[RecordedAblation | RecordedMasks, Field(discriminator="kind")]
     clean: bool
     patches: Any = None
 
@@ -68,10 +129,10 @@ class RecordedJob(_Entries):
     def labelled(self) -> bool:
         return self.images.label is not None
 
-    @property
-    def frame(self) -> Frame:
-        ablation = self.ablation
-        return Frame(ablation.kind, ablation.size, ablation.stride, ablation.edges, self.preprocess.crop)
+    @cached_property
+    def ablations(self) -> Frame | Masks:
+        """What votes."""
+        return self.ablation.seen_on(self.preprocess.crop)
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -81,10 +142,7 @@ class RecordedJob(_Entries):
 
     @model_validator(mode="after")
     def _ablations_fit(self) -> Self:
-        if self.ablation.size > self.preprocess.crop:
-            raise ValueError(f"ablation.size is {self.ablation.size}, the image has {self.preprocess.crop} pixels")
-        if self.frame.num_ablations > MAX_NUMBER:
-            raise ValueError(f"ablation gives {self.frame.num_ablations} ablations, at most {MAX_NUMBER} fit a column")
+        assert self.ablations  # computed once, or a ValueError
         return self
 
 
@@ -231,5 +289,5 @@ def reason_of(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return " ".join(str(error).split())
     first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
+    where = ".".join(str(part) for part in first["loc"] if part not in KINDS)  # pydantic adds the kind to the path
     return f"{where}: {first['msg']}" if where else first["msg"]

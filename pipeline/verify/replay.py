@@ -8,6 +8,9 @@ Two machines do not round alike. A vote is compared if its stored margin is abov
 The others are numerically fragile, and a notice counts those that differ. Margins must agree within the tolerance
 everywhere, so a clear vote cannot pass as a fragile one.
 
+With an early exit some votes are not cast. Those that were cast both times are compared. A forged uniform row is found:
+the vote for which the row was given up is among them.
+
 Unlike the rest of the room, this file uses the engine that made the votes. Not covered: tars of which no image was
 chosen; why a row has no votes.
 """
@@ -33,6 +36,7 @@ from smoothcert.pipeline.verify.evidence import Evidence, evidence_of
 from smoothcert.pipeline.verify.files import FileMetadata
 from smoothcert.pipeline.verify.findings import Finding
 from smoothcert.pipeline.verify.record import CheckedRun
+from smoothcert.pipeline.verify.recount_masks import ABSENT
 from smoothcert.pipeline.verify.rows import Row, Wrong, read_rows
 from smoothcert.pipeline.verify.sources import local_tar, recorded_tars, require_checkpoint_of, tars_below
 from smoothcert.workers.storage.store import AnyStore, Store, sha256_of
@@ -275,14 +279,15 @@ def _compare_votes(
     tolerance: float,
     progress: _Progress,
 ) -> Wrong:
-    """Compare stored classes and margins (one, or a list of A) with new ones."""
+    """Compare stored classes and margins (one, or a list of A) with new ones, where votes were cast both times."""
     classes, margins = (np.array(getattr(row, name), np.float64).reshape(-1) for name in columns)  # null becomes nan
-    fragile, differs = margins <= tolerance, classes != again[0]
+    cast = (classes != ABSENT) & (again[0] != ABSENT)
+    fragile, differs = cast & (margins <= tolerance), cast & (classes != again[0])
     lost = differs & ~fragile
-    apart = ~(np.abs(margins - again[1]) <= tolerance) & ~lost
+    apart = cast & ~(np.abs(margins - again[1]) <= tolerance) & ~lost
     for column, wrong, stored, found in ((columns[0], lost, classes, again[0]), (columns[1], apart, margins, again[1])):
         if where := np.flatnonzero(wrong).tolist():
             yield column, f"{where} are {stored[where].tolist()}, voted on again {found[where].tolist()}"
-    progress.votes += len(classes)
+    progress.votes += int(cast.sum())
     progress.fragile += int(fragile.sum())
     progress.differ += int((differs & fragile).sum())

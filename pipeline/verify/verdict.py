@@ -4,6 +4,7 @@ Not covered: what is wrong (check.py), what the rows amount to (figures.py).
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,9 @@ from smoothcert.workers.notebook import html_table
 
 if TYPE_CHECKING:
     from smoothcert.pipeline.verify.evidence import Evidence
+
+RULES = {"margin": "margin rule", "published": "published rule"}
+"""Headings of rules that are not their names."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,10 +75,11 @@ class Report:
 
 def report_table(report: Report) -> Table:
     """The run, and the figures that verify counted itself."""
-    table = facts(_title_of(report), columns=2)
-    for name, value in _facts_of(report):
-        table.add_row(name, value, "")
-    if certified := _certified_of(report):
+    certified = _certified_of(report)
+    table = facts(_title_of(report), columns=len(certified[0]) - 1 if certified else 2)
+    for fact in _facts_of(report):
+        table.add_row(*fact)
+    if certified:
         table.add_section()
     for row in certified:
         table.add_row(*row)
@@ -100,15 +105,20 @@ def _facts_of(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def _certified_of(report: Report) -> list[tuple[str, str, str]]:
+def _certified_of(report: Report) -> list[tuple[str, ...]]:
     """A heading and a row for each patch of the job; empty if it has none."""
     figures = report.figures
     if not figures.certified:
         return []
     title = "certified share" if figures.labels is None else "certified accuracy"
-    patches = [(entry["patch"], percent(entry["exact"]), percent(entry["margin"])) for entry in figures.certified]
-    rows = [(f"  patch {height} x {width}", exact, margin) for (height, width), exact, margin in patches]
-    return [(title, "exact", "margin rule"), *rows]
+    names = [name for name in figures.certified[0] if name not in ("patch", "pixels", "patches")]
+    rows = [(_patch_of(entry), *(percent(entry[name]) for name in names)) for entry in figures.certified]
+    return [(title, *(RULES.get(name, name) for name in names)), *rows]
+
+
+def _patch_of(entry: Mapping[str, Any]) -> str:
+    one = f"{entry['pixels']} pixels" if entry["patch"] is None else "{} x {}".format(*entry["patch"])
+    return f"  patch {one}" if entry.get("patches", 1) == 1 else f"  patch {entry['patches']} of {one}"
 
 
 def _state(report: Report) -> str:

@@ -37,6 +37,13 @@ def test_a_sound_run_is_all_right(any_run: Path) -> None:
     assert (report.run_id, report.files, report.rows) == (any_run.name, 2, rows)
 
 
+def test_a_sound_run_of_masks_is_all_right(any_masks_run: Path) -> None:
+    """Squares, rectangles and areas, one patch and two, with and without an early exit, clean votes and labels."""
+    report = verify(any_masks_run)
+    assert (report.problems, report.notices) == ((), ())
+    assert (report.files, report.rows) == (2, 13)
+
+
 @pytest.mark.parametrize("command", ["verify", "repair", "query"])
 def test_paths_that_are_not_utf_8(path_of_bytes: Path, command: str) -> None:
     """Linux allows any bytes in a path. Python keeps them as lone surrogates, and run.json records them."""

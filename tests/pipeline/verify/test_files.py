@@ -159,3 +159,37 @@ def test_names_of_columns_that_are_no_text_are_a_finding(run: Path) -> None:
     report = verify(str(run))
     assert has(report.problems, rf"{file.name}: cannot be read as a file of votes \(")
     assert report.files == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("recovery_certified", pa.int32(), "column recovery_certified: is int32, expected bool"),
+        ("votes", pa.list_(pa.uint16(), 9), r"column votes: is fixed_size_list.*\[9\], expected fixed_size.*\[10\]"),
+    ],
+)
+def test_columns_of_masks_have_their_types(masks_run: Path, name: str, kind: pa.DataType, expected: str) -> None:
+    """As many votes as the masks and their pairs, and truth values."""
+    found = pq.read_schema(file_of(masks_run))
+    rows = rows_of(file_of(masks_run))
+    for row in rows:
+        row[name] = row[name][:9] if name == "votes" else int(row[name])
+    schema = found.set(found.get_field_index(name), pa.field(name, kind))
+    write(file_of(masks_run), rows, renew=True, schema=schema)
+    assert has(verify(str(masks_run)).problems, f"^votes/00000-00.parquet {expected}")
+
+
+def test_a_column_of_masks_may_not_lack(masks_run: Path) -> None:
+    """The last one, which says what detection is worth."""
+    found = pq.read_schema(file_of(masks_run))
+    schema = found.remove(found.get_field_index("detection_certified"))
+    write(file_of(masks_run), rows_of(file_of(masks_run)), renew=True, schema=schema)
+    assert has(verify(str(masks_run)).problems, "^votes/00000-00.parquet columns: are ")
+
+
+def test_the_geometry_of_masks_is_that_of_the_job(masks_run: Path) -> None:
+    """All its keys, and the crop."""
+    geometry = {"kind": "mask", "threat": 5, "per_axis": 2, "fill": "mean", "threat_patches": 1, "early_exit": True}
+    write(file_of(masks_run), rows_of(file_of(masks_run)), renew=True, geometry=geometry | {"crop": 16})
+    expected = "^votes/00000-00.parquet metadata geometry: is .*'fill': 'mean'.*, expected .*'fill': 'black'"
+    assert has(verify(str(masks_run)).problems, expected)

@@ -100,3 +100,18 @@ def test_a_shard_of_a_partial_run_has_a_limit(finished_partial: Path, tmp_path: 
     report = verify(str(run))
     assert report.problems == ("run.json shards: their limits do not go with images.limit 9, partial True",)
     assert report.rows == 9
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("threat", 4, "threat: is 5, the other entries give 4"),
+        ("per_axis", 3, "per_axis: is 2, the other entries give 3"),
+        ("fill", "mean", "fill: is black, the other entries give left out"),
+        ("early_exit", False, "early_exit: is True, the other entries give left out"),
+    ],
+)
+def test_the_identity_has_the_masks_of_the_job(masks_run: Path, key: str, value: object, expected: str) -> None:
+    """All that differs from the default."""
+    edit_json(masks_run / "run.json", lambda record: record["job"]["ablation"].update({key: value}))
+    assert f"run.json identity.ablation.{expected}" in verify(str(masks_run)).problems

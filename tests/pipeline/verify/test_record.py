@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.verify.check import verify
+from smoothcert.pipeline.verify.masks import Masks
+from smoothcert.pipeline.verify.record import open_run
 from tests.helpers.finished_runs import edit_json
 
 
@@ -79,3 +82,59 @@ def test_more_ablations_than_a_column_holds_are_a_wrong_request(run: Path) -> No
     edit_json(run / "run.json", enlarge)
     with pytest.raises(RequestError, match=r"run\.json is damaged .*ablations"):
         verify(str(run))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"threat": 0}, "threat"),
+        ({"threat": True}, "threat"),
+        ({"threat": [4, 4]}, "threat"),
+        ({"threat": "4 x 8"}, "threat"),
+        ({"threat": "0x8"}, "threat"),
+        ({"threat": {"pixels": 0}}, "threat"),
+        ({"threat": {"pixels": True}}, "threat"),
+        ({"threat": {"pixels": 9, "side": 3}}, "threat"),
+        ({"threat": 17}, "the image has 16 x 16 pixels"),
+        ({"threat": "2x17"}, "the image has 16 x 16 pixels"),
+        ({"threat": 16}, "hides the whole image"),
+        ({"threat": "1x16", "per_axis": 2}, "hides the whole image"),  # two strips
+        ({"per_axis": 1}, "per_axis"),
+        ({"per_axis": 2, "threat_patches": 2}, "hides the whole image"),  # four masks
+        ({"threat": 1, "per_axis": 16}, "ablation gives 32896 votes, at most 16384 are allowed"),
+        ({"threat": 1, "per_axis": 2**31 - 1}, "ablation gives 32896 votes, at most 16384 are allowed"),
+        ({"threat_patches": 0}, "threat_patches"),
+        ({"threat_patches": 3}, "threat_patches"),
+        ({"threat_patches": True}, "threat_patches"),
+        ({"fill": "gray"}, "fill"),
+        ({"early_exit": 1}, "early_exit"),
+        ({"stride": 1}, "stride"),
+        ({"kind": "row"}, "size"),
+    ],
+)
+def test_impossible_masks_are_a_wrong_request(masks_run: Path, change: dict[str, Any], says: str) -> None:
+    """In one line that names the entry."""
+    edit_json(masks_run / "run.json", lambda record: record["job"]["ablation"].update(change))
+    with pytest.raises(RequestError, match=rf"run\.json is damaged \(job[^\n]*{says}[^\n]*\); restore it$"):
+        verify(str(masks_run))
+
+
+@pytest.mark.parametrize(
+    ("threat", "expected"), [(5, (5, 5)), ("3x12", (3, 12)), ({"pixels": 12}, 12)], ids=["side", "rectangle", "area"]
+)
+def test_a_threat_is_read(masks_run: Path, threat: Any, expected: tuple[int, int] | int) -> None:
+    """A side, height and width, or a number of pixels."""
+    edit_json(masks_run / "run.json", lambda record: record["job"]["ablation"].update(threat=threat, per_axis=3))
+    assert open_run(str(masks_run), Storage()).job.ablations == Masks(expected, 3, 1, True, 16)
+
+
+def test_masks_without_number_are_a_wrong_request(masks_run: Path) -> None:
+    """They are not made to be counted."""
+
+    def enlarge(record: dict[str, Any]) -> None:
+        record["job"]["preprocess"].update(crop=2**31 - 1)
+        record["job"]["ablation"].update(per_axis=2**31 - 1)
+
+    edit_json(masks_run / "run.json", enlarge)
+    with pytest.raises(RequestError, match=r"run\.json is damaged \(job: .*gives more than 16384 votes\); restore it$"):
+        verify(str(masks_run))

@@ -57,10 +57,10 @@ def test_it_counts_as_the_engine_does(
         "width": 16,
         "height": 16,
     }
-    row |= {"clean_prediction": 0, "clean_margin": 1.0, "margins": [1.0] * A}
+    row |= {"clean_prediction": 0, "clean_margin": 1.0, "margins": np.ones(A, np.float32)}
     rows = [
         row
-        | {"key": str(index), "index": index, "image_offset": 512 + 1024 * index, "votes": votes[index].tolist()}
+        | {"key": str(index), "index": index, "image_offset": 512 + 1024 * index, "votes": votes[index]}
         | {name: values[index] for name, values in certificates.items()}
         for index in range(300)
     ]

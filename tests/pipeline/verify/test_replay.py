@@ -1,6 +1,7 @@
 """Votes cast again: what contradicts the tar or the model is found."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from smoothcert.pipeline.verify import replay
 from smoothcert.pipeline.verify.check import verify
 from tests.helpers import jobs
 from tests.helpers.finished_runs import Edit, Row, file_of, finish, has, rows_of, settle, write
+from tests.helpers.mask_runs import LiteralMasks
+from tests.helpers.mask_runs import settle as settle_masks
 from tests.helpers.tars import tar_of, write_tar
 from tests.pipeline.verify.test_rows import labels_swapped, last_row_dropped, margin
 
@@ -37,6 +40,33 @@ def test_replay_of_a_sound_run(any_run: Path) -> None:
     few = verify(str(any_run), replay=2, seed=7)
     assert few == verify(str(any_run), replay=2, seed=7)
     assert few.notices[0].startswith("replayed 2 images chosen with seed 7: ")
+
+
+def test_replay_of_a_sound_run_of_masks(any_masks_run: Path) -> None:
+    """All votes that were cast, and whole images; those that an early exit left out are not counted."""
+    report = verify(str(any_masks_run), replay=100, seed=7)
+    rows = [row for number in (0, 1) for row in rows_of(file_of(any_masks_run, number)) if row["votes"] is not None]
+    votes = sum(vote is not None for row in rows for vote in [*row["votes"], row["clean_prediction"]])
+    assert report.problems == ()
+    assert re.fullmatch(rf"replayed 11 images .* of {votes} votes are .*, 0 of them differ", report.notices[0])
+
+
+@pytest.mark.parametrize("any_masks_run", ["early exit"], indirect=True)
+def test_replay_finds_forged_votes_of_masks(any_masks_run: Path, tmp_path: Path) -> None:
+    """A row that claims a certificate: the vote that contradicts it was cast, and is cast again."""
+    run = Path(shutil.copytree(any_masks_run, tmp_path / any_masks_run.name))
+    rows = rows_of(file_of(run))
+    masks = LiteralMasks.of({"threat": 4, "per_axis": 2}, jobs.CROP)
+    victim = next(number for number, row in enumerate(rows) if not row["recovery_certified"])
+    label, found = rows[victim]["votes"][0], rows[victim]["votes"]
+    row = rows[victim]
+    settle_masks(row, masks, [label] * len(masks.votes))
+    write(file_of(run), rows, renew=True)
+    wrong = [number for number, vote in enumerate(found) if vote not in (None, label)]
+    assert row["recovery_certified"]
+    assert wrong
+    expected = rf"^votes/00000-00.parquet row {victim} key '000{victim}' column votes: .{wrong[0]}"
+    assert has(replayed(run), expected)
 
 
 def forged_votes(rows: list[Row]) -> None:

@@ -1,15 +1,20 @@
 """A changed row is found, by a hash and by what it contradicts."""
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from smoothcert.pipeline.verify.check import verify
 from tests.helpers import jobs
-from tests.helpers.finished_runs import COLUMN, Edit, Row, file_of, has, rows_of, settle, write
+from tests.helpers.finished_runs import COLUMN, Edit, Row, edit_json, file_of, has, rows_of, settle, write
+from tests.helpers.mask_runs import NOT_OF_MASKS, LiteralMasks, as_masks, left_out, some_votes
+from tests.pipeline.verify.conftest import MASKS
 
 OF_A_HASH = ("metadata columns_sha256: ", "its SHA-256 is ")
 MUTATIONS: list[tuple[Edit, str | None]] = []
@@ -345,3 +350,199 @@ def test_a_shard_that_is_right_is_no_finding(run: Path) -> None:
     write(file_of(run), rows, renew=True)
     expected = "votes/00000-00.parquet row 1 key '0001' column shard: is 01.tar, expected 00.tar"
     assert verify(str(run)).problems == (expected,)
+
+
+OF_MASKS: list[tuple[Edit, str | None]] = []
+
+
+def found_in_masks(expected: str | None) -> Callable[[Edit], Edit]:
+    """Add an edit of the first file's rows of a run of masks."""
+
+    def add(edit: Edit) -> Edit:
+        OF_MASKS.append((edit, expected))
+        return edit
+
+    return add
+
+
+@found_in_masks("row 1 key '0001' column recovery_certified: is True, the votes give False")
+def recovery_claimed(rows: list[Row]) -> None:
+    """One pair of masks differs."""
+    rows[1]["recovery_certified"] = True
+
+
+@found_in_masks("row 0 key '0000' column recovery_certified: is False, the votes give True")
+def recovery_withheld(rows: list[Row]) -> None:
+    """All votes agree."""
+    rows[0]["recovery_certified"] = False
+
+
+@found_in_masks("row 1 key '0001' column recovery_published: is True, the votes give False")
+def published_claimed(rows: list[Row]) -> None:
+    """One pair of masks differs."""
+    rows[1]["recovery_published"] = True
+
+
+@found_in_masks("row 0 key '0000' column detection_certified: is False, the votes give True")
+def detection_withheld(rows: list[Row]) -> None:
+    """All masks agree with the whole image."""
+    rows[0]["detection_certified"] = False
+
+
+@found_in_masks("row 1 key '0001' column detection_certified: is True, the votes give False")
+def detection_claimed(rows: list[Row]) -> None:
+    """All masks agree, but the whole image is of another class."""
+    rows[1]["detection_certified"] = True
+
+
+@found_in_masks("row 0 key '0000' column detection_certified: is True, the votes give False")
+def clean_prediction_of_masks(rows: list[Row]) -> None:
+    """Detection depends on it."""
+    rows[0]["clean_prediction"] = 1
+
+
+@found_in_masks("row 3 key '0003' column prediction: is 0, the votes give 1")
+def majority_for_the_disagreer(rows: list[Row]) -> None:
+    """Three of four masks vote for 0, but the row of the other is uniform."""
+    rows[3]["prediction"] = 0
+
+
+@found_in_masks("row 0 key '0000' column recovery_certified: is True, the votes give False")
+def vote_of_a_pair(rows: list[Row]) -> None:
+    """Another vote, and nothing else."""
+    rows[0]["votes"][-1] = 1
+
+
+@found_in_masks(
+    "row 1 key '0001' column votes: of the ablations .4. are null, but a mask that they belong to may have a "
+)
+def pair_of_a_row_that_may_be_uniform(rows: list[Row]) -> None:
+    """The vote of masks 0 and 1, whose other votes agree."""
+    rows[1]["votes"][4] = rows[1]["margins"][4] = None
+
+
+@found_in_masks("row 4 key '0004' column votes: of the ablations .7, 9. are null, but a mask that they belong to ")
+def pair_of_two_rows_of_which_one_may_be_uniform(rows: list[Row]) -> None:
+    """The vote of masks 2 and 3: the row of 3 has another vote that differs, the row of 2 has none."""
+    assert rows[4]["votes"][9] is not None
+    rows[4]["votes"][9] = rows[4]["margins"][9] = None
+
+
+@found_in_masks("row 0 key '0000' column votes: of the ablations .2. are null")
+def mask_without_vote(rows: list[Row]) -> None:
+    """An early exit leaves out pairs alone."""
+    rows[0]["votes"][2] = rows[0]["margins"][2] = None
+
+
+@found_in_masks(None)
+def pair_that_decides_nothing(rows: list[Row]) -> None:
+    """It was left out; whatever its vote, no row that it belongs to is uniform."""
+    assert rows[3]["votes"][5] is None
+    rows[3]["votes"][5], rows[3]["margins"][5] = 0, 1.0
+
+
+@found_in_masks("row 4 key '0004' column margins: of the ablations .7. are .1.0., but their votes are null")
+def margin_without_vote(rows: list[Row]) -> None:
+    """A vote that was not cast has no margin."""
+    assert rows[4]["votes"][7] is None
+    rows[4]["margins"][7] = 1.0
+
+
+@found_in_masks("row 3 key '0003' column margins: of the ablations .5. are .nan., but their votes are null")
+def margin_not_a_number_without_vote(rows: list[Row]) -> None:
+    """That is not null."""
+    rows[3]["margins"][5] = math.nan
+
+
+@found_in_masks("row 0 key '0000' column margins: of the ablations .5. are .nan., expected finite")
+def vote_without_margin(rows: list[Row]) -> None:
+    """A vote that was cast has one."""
+    rows[0]["margins"][5] = None
+
+
+@found_in_masks("row 0 key '0000' column recovery_certified: is null, which does not go with status ok")
+def recovery_null(rows: list[Row]) -> None:
+    """An image with votes has it."""
+    rows[0]["recovery_certified"] = None
+
+
+@found_in_masks("row 0 key '0000' column detection_certified: is null, which does not go with status ok")
+def detection_null(rows: list[Row]) -> None:
+    """An image whose whole was classified has it."""
+    rows[0]["detection_certified"] = None
+
+
+@found_in_masks("row 0 key '0000' column votes: of the ablations .7. are .3., expected 0 to 2")
+def pair_for_no_class(rows: list[Row]) -> None:
+    """Classes are 0, 1 and 2."""
+    rows[0]["votes"][7] = jobs.CLASSES
+
+
+@pytest.mark.parametrize("column", NOT_OF_MASKS)
+def test_columns_that_do_not_apply_to_masks_are_null(masks_run: Path, column: str) -> None:
+    """Counts of votes and largest squares say nothing about masks."""
+    rows = rows_of(file_of(masks_run))
+    rows[2][column] = 1
+    write(file_of(masks_run), rows, renew=True)
+    expected = f"votes/00000-00.parquet row 2 key '0002' column {column}: is 1, but does not apply to masks"
+    assert verify(str(masks_run)).problems == (expected,)
+
+
+def test_a_run_of_masks_without_clean_votes_has_no_detection(masks_run: Path) -> None:
+    """In such a job the column is null, and so is its share."""
+
+    def forget_clean(record: dict[str, Any]) -> None:
+        record["job"]["clean"] = record["identity"]["clean"] = False
+        canonical = json.dumps(record["identity"], sort_keys=True, separators=(",", ":"))
+        record["run_id"] = hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    edit_json(masks_run / "run.json", forget_clean)
+    edit_json(masks_run / "_SUCCESS", lambda success: success["certified"][0].update(detection=None))
+    edit_json(masks_run / "_SUCCESS", lambda success: success.update(clean_accuracy=None))
+    run_id = json.loads((masks_run / "run.json").read_text())["run_id"]
+    for number in (0, 1):
+        rows = rows_of(file_of(masks_run, number))
+        for row in rows:
+            row |= dict.fromkeys(("clean_prediction", "clean_margin", "detection_certified"))
+        write(file_of(masks_run, number), rows, renew=True, run_id=run_id)
+    assert verify(str(masks_run)).problems == ()
+    rows = rows_of(file_of(masks_run))
+    rows[0]["detection_certified"] = True
+    write(file_of(masks_run), rows, renew=True)
+    expected = "row 0 key '0000' column detection_certified: is there, which does not go with status ok"
+    assert verify(str(masks_run)).problems == (f"votes/00000-00.parquet {expected}",)
+
+
+@pytest.mark.parametrize(("edit", "expected"), OF_MASKS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_changed_row_of_masks_is_found(masks_run: Path, edit: Edit, expected: str | None) -> None:
+    """By the checksum and the file's hash; where those were renewed, by what it contradicts, a line for each column."""
+    rows = rows_of(file_of(masks_run))
+    edit(rows)
+    write(file_of(masks_run), rows, renew=False)
+    problems = verify(str(masks_run)).problems
+    assert all(has(problems, text) for text in (*OF_A_HASH, expected or ""))
+    write(file_of(masks_run), rows, renew=True)
+    problems = [problem for problem in verify(str(masks_run)).problems if not problem.startswith("_SUCCESS ")]
+    assert has(tuple(problems), f"^{re.escape('votes/00000-00.parquet')} {expected}") if expected else not problems
+    assert len({problem.partition(": ")[0] for problem in problems}) == len(problems)
+
+
+def test_without_an_early_exit_no_vote_is_null(finished: Path, tmp_path: Path) -> None:
+    """Not even one that decides nothing."""
+    masks = LiteralMasks.of(MASKS["early exit"], jobs.CROP)
+    ablation = MASKS["early exit"] | {"early_exit": False}
+    run = as_masks(
+        finished,
+        tmp_path / "run",
+        ablation,
+        lambda row: left_out(masks, some_votes(masks, row["index"], row["label"] or 0, jobs.CLASSES)),
+    )
+    problems = verify(str(run)).problems
+    assert "votes/00000-00.parquet row 3 key '0003' column votes: of the ablations [5, 6, 9] are null" in problems
+    assert len(problems) == 3, problems
+
+
+def test_a_sound_run_of_masks_is_all_right(any_masks: Path) -> None:
+    """With and without an early exit, against one patch and two."""
+    report = verify(str(any_masks))
+    assert (report.problems, report.notices, report.rows) == ((), (), 13)
