@@ -3,8 +3,9 @@
     ours       SmoothedViT.votes
     published  Salman et al.: one offset at a time over all images; every token is embedded, then those shown are kept
     dense      timm's model(x) on masked images, every token through every block
+    loop       the same, one masked image at a time
 
-Both rivals are timm's own modules. Ways and ceilings take turns. Figures are medians of the rounds, and the ratio to a
+The rivals are timm's own modules. Ways and ceilings take turns. Figures are medians of the rounds, and the ratio to a
 rival is the median of the rounds' ratios, so a busy machine slows all alike. A rival may compute only some offsets,
 evenly spread; its time is then scaled to all. Votes must agree where ours have a margin above 1e-4 (float32) or 0.05 of
 the logits' scale: those of `drop` with the published path, those of `keep` with the dense one. GFLOP/s count all rows
@@ -93,6 +94,11 @@ class Rival:
         return torch.stack(columns, dim=1)
 
     @torch.inference_mode()
+    def loop(self, images: Tensor, offsets: Tensor) -> Tensor:
+        """The same, one masked image at a time."""
+        return torch.cat([self.dense(image[None], offsets) for image in images])
+
+    @torch.inference_mode()
     def published(self, images: Tensor, offsets: Tensor) -> Tensor:
         """Every token embedded, the class token and those shown computed; one offset at a time."""
         network, prefix = self.network, self.network.num_prefix_tokens
@@ -162,6 +168,9 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
         ways.append(Way("published", lambda: rival.published(images, some).argmax(-1).cpu(), some, flop))
     if len(few):
         ways.append(Way("dense", lambda: rival.dense(images, few).argmax(-1).cpu(), few, dense_flop))
+    if args.loop:
+        alone = _spread(ablations.num_ablations, args.loop)
+        ways.append(Way("loop", lambda: rival.loop(images, alone), alone, dense_flop))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     ours.votes(images)  # not measured: the first call fills caches and chooses kernels
@@ -243,7 +252,9 @@ def _check_equal(one_NAK: Tensor, other_NAK: Tensor, dtype: str) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time the engine against products alone and against two rivals.")
     parser.add_argument("--model", nargs="+", default=["vit_tiny_patch16_224"], help="timm VisionTransformers")
-    parser.add_argument("--ablation", nargs="+", default=["column:19:1"], help="KIND:SIZE:STRIDE, in pixels")
+    parser.add_argument(
+        "--ablation", nargs="+", default=["column:19:1"], help="KIND:SIZE:STRIDE or mask:THREAT:PER_AXIS, in pixels"
+    )
     parser.add_argument("--dtype", nargs="+", default=["float32"], choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--images", type=int, default=4)
@@ -251,6 +262,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--published", type=int, help="offsets that the published way computes; all by default")
     parser.add_argument("--dense", type=int, default=8, help="offsets that the dense way computes")
+    parser.add_argument("--loop", type=int, default=0, help="offsets that a loop over single images computes")
     return parser.parse_args()
 
 
