@@ -163,7 +163,7 @@ def write_run(
             shard=ShardFileRecord(name=shard.name, size=shard.size),
             shard_sha256="0" * 64,
             votes_version=VOTES_VERSION,
-            geometry=job.ablation.model_dump() | {"crop": SIDE},
+            geometry=job.ablation.model_dump(mode="json") | {"crop": SIDE},
         )
         shown = ablations_of(job.ablation, SIDE, SIDE)
         rows_of_file = _rows(job, shown, shard.name, count, seed=index)

@@ -2,7 +2,7 @@
 
 Not covered: reading from S3; `--replay`, which costs what the network costs.
 
-Run from the repository root: python -m benchmarks.verify [--rows 100000] [--processes 2]
+Run from the repository root: python -m benchmarks.verify [--rows 100000] [--processes 2] [--masks 6]
 """
 
 import argparse
@@ -16,8 +16,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.made_up_runs import CLASSES, IMAGENET_ROWS, ROWS_PER_FILE, SIDE, write_run
+from benchmarks.made_up_runs import CLASSES, IMAGENET_ROWS, JOB, ROWS_PER_FILE, SIDE, write_run
+from smoothcert.manifests.ablation import ablation_of
 from smoothcert.pipeline.verify.check import verify
+from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.runs.layout import RUN_JSON
 
 
@@ -25,15 +27,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time the check of a run.")
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, os.cpu_count() or 1])
+    parser.add_argument("--masks", type=int, help="votes of masks against 32 x 32, so many along each axis")
     parser.add_argument("--keep", type=Path, help="folder of the run: made if it is missing, and kept")
     args = parser.parse_args()
-    table, records = Table(title=f"A = {SIDE}, K = {CLASSES:,}, {ROWS_PER_FILE:,} rows a file"), []
+    ablation = JOB["ablation"]
+    if args.masks:
+        ablation = {"kind": "mask", "threat": 32, "per_axis": args.masks}
+    num_ablations = ablations_of(ablation_of(ablation), SIDE, SIDE).num_ablations
+    table, records = Table(title=f"A = {num_ablations}, K = {CLASSES:,}, {ROWS_PER_FILE:,} rows a file"), []
     for heading in ("processes", "rows", "seconds", "CPU seconds", "rows/s", f"minutes for {IMAGENET_ROWS:,} rows"):
         table.add_column(heading, justify="right")
     with tempfile.TemporaryDirectory() as temporary:
         run = args.keep or Path(temporary)
         if not (run / RUN_JSON).exists():
-            write_run(run, args.rows)
+            write_run(run, args.rows, ablation=ablation)
         for processes in args.processes:
             record = measure(run, processes)
             records.append(record)

@@ -4,21 +4,24 @@ Every row is recounted, every file is hashed, and everything is compared with ev
 
 The files of this room read Parquet, run.json and _SUCCESS alone. They share no code with what makes a run (geometry,
 certificates, table of votes, summary), so a defect there shows here as a contradiction. Where speed allows, they are
-plain: each offset lists its pixels, a patch is tried at every place, and both rules are written as docs/certificates.md
+plain: each offset lists its pixels, a patch is tried at every place, and the rules are written as docs/certificates.md
 states them.
 
-    record.py    reads run.json and _SUCCESS      entries.py    checks the types of other entries
-    identity.py  compares run.json with itself
-    files.py     checks one file of votes         checksum.py   hashes its values
-    rows.py      checks each row                  recount.py    votes -> certificates, by the sets of frame.py
-    figures.py   sums up the rows                 processes.py  checks files side by side
-    findings.py  what is wrong, and where         replay.py     casts votes again, with the model
-    sources.py   finds its tars and checkpoint    evidence.py   says what that proves
-    adopted.py   compares files that were taken over with those of the run that they come from
+    record.py         reads run.json and _SUCCESS       entries.py    checks the types of other entries
+    identity.py       compares run.json with itself
+    files.py          checks one file of votes          checksum.py   hashes its values
+    rows.py           checks each row
+    recount.py        votes of columns, rows and blocks -> certificates, by the sets of frame.py
+    recount_masks.py  votes of masks -> certificates, by the sets of masks.py
+    figures.py        sums up the rows                  processes.py  checks files side by side
+    findings.py       what is wrong, and where          replay.py     casts votes again, with the model
+    sources.py        finds its tars and checkpoint     evidence.py   says what that proves
+    adopted.py        compares files that were taken over with those of the run that they come from
 
-Found: all that contradicts the votes (prediction, counts, runner-up, max columns), the job (run id, identity, geometry,
-classes, limit), its own row (status, label, image size, nulls), the rows before it (key, index, place in the tar), the
-checksum of the columns, or the hash and the figures in _SUCCESS.
+Found: all that contradicts the votes (prediction, counts, runner-up, max columns; certificates of masks, and votes that
+are null though they decide something), the job (run id, identity, geometry, classes, limit), its own row (status,
+label, image size, nulls), the rows before it (key, index, place in the tar), the checksum of the columns, or the hash
+and the figures in _SUCCESS.
 
 Not found: changes that contradict nothing. Hashes find corruption, not forgery. A forger who also renews checksum,
 hashes and figures can change labels, margins and image hashes, or votes together with all that follows from them, drop
