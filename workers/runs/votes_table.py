@@ -229,5 +229,5 @@ def _canonical(column: pa.ChunkedArray, kind: pa.DataType) -> bytes:
     if pa.types.is_string(kind) or pa.types.is_fixed_size_binary(kind):
         values = [value.encode() if isinstance(value, str) else value or b"" for value in column.to_pylist()]
         return b"".join(len(value).to_bytes(8, "little") + value for value in values)
-    numbers = column.fill_null(0).to_numpy()
+    numbers = column.fill_null(False if pa.types.is_boolean(kind) else 0).to_numpy()
     return numbers.astype(np.dtype(kind.to_pandas_dtype()).newbyteorder("<")).tobytes()
