@@ -504,7 +504,7 @@ def query(
 def attack(
     target: Target,
     patch: Annotated[
-        str | None, typer.Option(metavar="SIDE|HxW", help="Attack the smoothed classifier with such a patch.")
+        str | None, typer.Option(metavar="SIDE|HxW", help="Attack with such a patch; default of masks: their threat.")
     ] = None,
     norm: Annotated[Norm | None, typer.Option(help="Attack the whole-image classifier with small changes.")] = None,
     eps: Annotated[
@@ -541,9 +541,12 @@ def attack(
 
     Exit code 1 if images are missing, or if a certified image fell.
     """
-    from smoothcert.pipeline.attack.request import request_of
+    from smoothcert.pipeline.attack.request import patch_of_masks, request_of
     from smoothcert.pipeline.studies.plan import run_to_study
 
+    named = target, overrides or (), _storage(storage)
+    if patch is None and norm is None:
+        patch = patch_of_masks(run_to_study(*named, allow_code=allow_code, begins=False).job.ablation)
     asked = request_of(
         patch=patch,
         norm=norm and norm.value,
@@ -559,7 +562,7 @@ def attack(
         restarts=restarts,
         queries=queries,
     )
-    run = run_to_study(target, overrides or (), _storage(storage), allow_code=allow_code, begins=patch is None)
+    run = run_to_study(*named, allow_code=allow_code, begins=patch is None)
     json_to = stdout_alone() if as_json else None
     console = console_of()
     answer = asked.answer(run, console, allow_code=allow_code)

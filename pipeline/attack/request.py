@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from rich.console import Console
 
+from smoothcert.manifests.ablation import Ablation, Area, MaskAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.studies import NormAttack, PatchAttack
 from smoothcert.manifests.yaml_file import validate
@@ -18,6 +19,7 @@ from smoothcert.pipeline.query.questions import parse_patches
 from smoothcert.pipeline.studies.selection import Choice, Only
 from smoothcert.workers.runs.run import Run
 
+_NAME_ONE = "name one of --patch SIDE (the smoothed classifier) and --norm NORM (the whole image)"
 _OF_PATCHES = ("only", "places", "random_places", "losses")
 _OF_NORMS = ("eps", "attack")
 _USELESS = {"fgsm": ("steps", "restarts", "queries"), "pgd": ("restarts", "queries"), "apgd": ("queries",)}
@@ -68,6 +70,18 @@ class Request:
         return attack_whole_images(run, self.settings, self.choice, console, allow_code=allow_code)
 
 
+def patch_of_masks(ablation: Ablation) -> str:
+    """The patch that is attacked with if none is named: that against which masks were made.
+
+    Raises:
+        RequestError: the ablation says nothing of one patch.
+    """
+    if not isinstance(ablation, MaskAblation) or isinstance(ablation.threat, Area):
+        raise RequestError(_NAME_ONE)
+    height, width = ablation.threat
+    return f"{height}x{width}"
+
+
 def request_of(*, patch: str | None, norm: str | None, limit: int | None, seed: int, **options: Any) -> Request:
     """Read the options of the command; those that were not given are None.
 
@@ -75,7 +89,7 @@ def request_of(*, patch: str | None, norm: str | None, limit: int | None, seed: 
         RequestError: they do not go together, or a value is wrong.
     """
     if (patch is None) == (norm is None):
-        raise RequestError("name one of --patch SIDE (the smoothed classifier) and --norm NORM (the whole image)")
+        raise RequestError(_NAME_ONE)
     given = {name: value for name, value in options.items() if value is not None}
     if patch is None:
         _refuse(given, _OF_PATCHES, "--patch")

@@ -1,16 +1,25 @@
-"""The vote counts of an image as a function of a patch on it. This is the module that attacks attack.
+"""The votes of an image as a function of a patch on it. This is the module that attacks attack.
 
-    a patch of each image -> pasted at its place -> votes of the touched ablations -> counts, with the other votes
+    a patch of each image -> pasted at its place -> votes of the touched ablations -> prediction, with the other votes
 
 Only the ablations that a patch touches are computed. No patch can change the others, so their stored votes are added.
-Counts decide whether an image has fallen. They have no gradient and do not change with small steps, so APGD sees sums
-of softmaxes in their place. Square sees counts.
+The rule family's prediction decides whether an image has fallen. It has no gradient and does not change with small
+steps, so APGD sees sums of softmaxes in place of the counts of votes. Square sees counts.
 
-    N images    S touched ablations of all images    K classes    C channels    h x w patch
+    columns, rows, blocks   all votes are counted
+    masks                   the votes of masks alone are counted, not those of their unions
+
+If most masks show another class, double masking can return the prediction only by the row of a mask that still shows
+it. The patch cannot change the rows of masks that hide it; if one of them is uniform, the image is certified there. In
+every other row the mask's own vote suffices to break it, and that vote is counted. So unions need no gradient, which
+halves the time. They are computed, because they decide.
+
+    N images    S touched ablations of all images    A ablations    K classes    C channels    h x w patch
 
 Not covered: how a patch is searched for (patches.py, library.py).
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +29,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smoothcert.workers.ablations.kinds import Ablations
+from smoothcert.workers.ablations.masks import MaskSet
+from smoothcert.workers.certificates.cast import Cast
+from smoothcert.workers.certificates.family import RuleFamily
 from smoothcert.workers.votes.differentiable import Differentiable, logits_of
 
-_SPREAD = 10.0  # the touched votes of an image move its scaled counts by this much: cross entropy does not underflow
+# The votes that count and that a patch touches move the scaled counts by this much: cross entropy does not underflow.
+_SPREAD = 10.0
 
 
 class Targets(NamedTuple):
@@ -30,7 +43,7 @@ class Targets(NamedTuple):
 
     Attributes:
         images: [N, height, width, C] uint8.
-        votes: [N, ablations] int64, in offset order.
+        votes: [N, ablations] int64, in offset order; all were cast.
         touched: [N, ablations] bool, the ablations that the patch touches.
         places: [N, 2] int64, top and left pixel of the patch.
         height, width: of the patch.
@@ -97,9 +110,11 @@ class PatchedVotes(nn.Module):
         network: in evaluation mode; its only kind of ablation is the one that voted.
         targets: the images and places.
         predictions: [N] int64, the classes that the attack must change.
+        ablations: those that voted.
+        family: predicts by their votes.
         classes: K.
         at_once: ablations whose activations fit into memory together.
-        whole_counts: the scores are counts, whose largest is the prediction; softmaxes only rank equal counts.
+        whole_counts: the scores are counts, softmaxes only rank equal counts, and the largest is the prediction.
             Otherwise they are sums of softmaxes, which tell a gradient attack how near it is.
         follow_standing: the caller leaves out the images that fell, as Square does, so R is how many stand.
     Attributes:
@@ -115,6 +130,8 @@ class PatchedVotes(nn.Module):
         targets: Targets,
         predictions: Tensor,
         *,
+        ablations: Ablations,
+        family: RuleFamily,
         classes: int,
         at_once: int,
         whole_counts: bool = False,
@@ -122,11 +139,14 @@ class PatchedVotes(nn.Module):
     ) -> None:
         super().__init__()
         self._network, self._classes, self._at_once = network, classes, at_once
+        self._ablations, self._family = ablations, family
         self.targets, self.predictions = targets, predictions
         self._whole_counts, self._follow = whole_counts, follow_standing
         images, device = len(targets.images), targets.images.device
-        self._fixed_NK = F.one_hot(targets.votes, classes).mul(~targets.touched[:, :, None]).sum(dim=1).float()
-        touched_N = targets.touched.sum(dim=1).clamp(min=1)
+        self._counted = ablations.num_masks if isinstance(ablations, MaskSet) else ablations.num_ablations
+        votes_NC, touched_NC = targets.votes[:, : self._counted], targets.touched[:, : self._counted]
+        self._fixed_NK = F.one_hot(votes_NC, classes).mul(~touched_NC[:, :, None]).sum(dim=1).float()
+        touched_N = touched_NC.sum(dim=1).clamp(min=1)
         self._scale_N1 = _SPREAD / touched_N[:, None]
         # Ties go to the lowest class. All of these are less than one vote together.
         self._tie_K = torch.arange(classes, device=device) / (-2 * classes)
@@ -143,32 +163,43 @@ class PatchedVotes(nn.Module):
         computed_R = ~self.fell[rows_R]
         rounded = (patches_RChw * 255).round()
         exact = patches_RChw + (rounded / 255 - patches_RChw).detach()
-        hard_PK, soft_PK = self._counts(exact[computed_R], rows_R[computed_R])
-        fell_P = self._note(rows_R[computed_R], hard_PK, rounded[computed_R])
+        hard_PK, soft_PK, votes_PA = self._counts(exact[computed_R], rows_R[computed_R])
+        fell_P = self._note(rows_R[computed_R], votes_PA, rounded[computed_R])
         scores_PK = self._scores(rows_R[computed_R], hard_PK, soft_PK)
         # An image that fell counts as another class from now on.
         away_RK = F.one_hot((self.predictions[rows_R] + 1) % self._classes, self._classes).float()
         scores_RK = away_RK.index_put((torch.nonzero(computed_R)[~fell_P, 0],), scores_PK[~fell_P])
         return scores_RK + 0 * patches_RChw.sum()  # has a gradient even if all fell
 
-    def _counts(self, patches_PChw: Tensor, rows_P: Tensor) -> tuple[Tensor, Tensor]:
-        """Counts, and sums of softmaxes, of images with patches; untouched votes count in both."""
+    def _counts(self, patches_PChw: Tensor, rows_P: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Counts, sums of softmaxes, and votes of images with patches; untouched votes are part of all three."""
         targets = self.targets.part(rows_P)
         pixels_PCHW = targets.pasted(patches_PChw)
-        image_S, ablation_S = targets.touched.nonzero(as_tuple=True)
         hard_PK = soft_PK = self._fixed_NK[rows_P]
-        for group in self._network.groups(ablation_S, at_most=self._at_once):
-            own_S = image_S[group.images]
-            part = group._replace(images=own_S)
-            logits_SK = logits_of(self._network, pixels_PCHW, part, recompute=len(image_S) > self._at_once)
-            hard_PK = hard_PK.index_add(0, own_S, F.one_hot(logits_SK.argmax(dim=1), self._classes).float())
-            soft_PK = soft_PK.index_add(0, own_S, logits_SK.softmax(dim=1))
+        votes_PA = targets.votes.clone()
+        image_S, ablation_S = targets.touched.nonzero(as_tuple=True)
+        counts_S = ablation_S < self._counted
+        for those_S, counts in ((counts_S, True), (~counts_S, False)):
+            images, ablations = image_S[those_S], ablation_S[those_S]
+            if not len(images):
+                continue
+            with nullcontext() if counts else torch.no_grad():
+                for group in self._network.groups(ablations, at_most=self._at_once):
+                    own = images[group.images]
+                    part = group._replace(images=own)
+                    logits = logits_of(self._network, pixels_PCHW, part, recompute=len(images) > self._at_once)
+                    votes_PA[own, group.ablations] = logits.argmax(dim=1)
+                    if counts:
+                        hard_PK = hard_PK.index_add(0, own, F.one_hot(logits.argmax(dim=1), self._classes).float())
+                        soft_PK = soft_PK.index_add(0, own, logits.softmax(dim=1))
         self.forwards[rows_P] += 1
-        return hard_PK, soft_PK
+        return hard_PK, soft_PK, votes_PA
 
-    def _note(self, rows_P: Tensor, hard_PK: Tensor, rounded_PChw: Tensor) -> Tensor:
+    def _note(self, rows_P: Tensor, votes_PA: Tensor, rounded_PChw: Tensor) -> Tensor:
         """Keep the patches that change predictions, and return for which images they do."""
-        fell_P = (hard_PK + self._tie_K).argmax(dim=1) != self.predictions[rows_P]
+        cast = Cast(votes_PA.cpu().numpy())
+        now_P = self._family.ballots(cast, self._ablations, classes=self._classes).prediction
+        fell_P = torch.from_numpy(now_P).to(rows_P.device) != self.predictions[rows_P]
         self.fell[rows_P[fell_P]] = True
         self.patches[rows_P[fell_P]] = rounded_PChw[fell_P].detach().to(torch.uint8)
         return fell_P
@@ -176,4 +207,10 @@ class PatchedVotes(nn.Module):
     def _scores(self, rows_P: Tensor, hard_PK: Tensor, soft_PK: Tensor) -> Tensor:
         if not self._whole_counts:
             return (soft_PK + self._tie_K) * self._scale_N1[rows_P]
-        return hard_PK + self._tie_K + soft_PK * self._rank_N1[rows_P]
+        scores_PK, own_P1 = hard_PK + self._tie_K + soft_PK * self._rank_N1[rows_P], self.predictions[rows_P][:, None]
+        # A mask may still return a class that most masks no longer show. It leads by less as its softmaxes shrink.
+        most_P1, share_P1 = scores_PK.amax(dim=1, keepdim=True), soft_PK.gather(1, own_P1) / self._counted
+        returned_P1 = torch.where(
+            scores_PK.argmax(dim=1, keepdim=True) == own_P1, most_P1, most_P1 + (1 + share_P1) / 2
+        )
+        return scores_PK.scatter(1, own_P1, returned_P1)

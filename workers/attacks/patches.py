@@ -18,7 +18,9 @@ from torch import Tensor
 from smoothcert.workers.ablations.kinds import Ablations
 from smoothcert.workers.attacks.library import Attacked
 from smoothcert.workers.attacks.patched_votes import PatchedVotes, Targets
-from smoothcert.workers.certificates.tally import NOBODY, count_votes
+from smoothcert.workers.certificates.cast import Cast
+from smoothcert.workers.certificates.family import RuleFamily
+from smoothcert.workers.certificates.tally import NOBODY
 from smoothcert.workers.votes.differentiable import Differentiable
 from smoothcert.workers.votes.smoothed import Smoothed
 
@@ -34,8 +36,8 @@ class Voted(NamedTuple):
 
     Attributes:
         pixels: [N, height, width, channels] uint8, on the CPU.
-        votes: [N, ablations], in offset order.
-        predictions: [N], the classes with the most votes.
+        votes: [N, ablations], in offset order; all were cast.
+        predictions: [N], by these votes.
     """
 
     pixels: Tensor
@@ -70,6 +72,7 @@ class PatchAttacker:
         network: its differentiable twin, whose only kind of ablation is the one that votes.
         engine: the classifier itself.
         ablations: those that vote.
+        family: predicts by their votes.
         patch: height and width, in pixels.
         classes: of the network.
         device: where the network is.
@@ -80,6 +83,7 @@ class PatchAttacker:
         network: Differentiable,
         engine: Smoothed,
         ablations: Ablations,
+        family: RuleFamily,
         patch: tuple[int, int],
         *,
         classes: int,
@@ -87,7 +91,7 @@ class PatchAttacker:
     ) -> None:
         network.to_device(device)
         network.eval()
-        self._network, self._engine, self._ablations = network, engine, ablations
+        self._network, self._engine, self._ablations, self._family = network, engine, ablations, family
         self._patch, self._classes, self._device = patch, classes, device
         self._done = 0
         self._module: PatchedVotes | None = None
@@ -97,6 +101,27 @@ class PatchAttacker:
         """How often images were computed so far, also while an attack runs."""
         module = self._module  # another thread runs the attack
         return self._done + (0 if module is None else int(module.forwards.sum()))
+
+    def voted(self, pixels: Tensor, votes: Ints) -> Voted:
+        """Images with all their votes.
+
+        A vote that was left out changes nothing while other votes break the rows of its masks. A patch may change
+        these, so it is cast now.
+
+        Args:
+            pixels: as in `Voted`.
+            votes: [N, ablations], NOBODY where none was cast.
+        """
+        missing = votes == NOBODY
+        if missing.any():
+            cast_now = self._engine.some_votes(pixels, torch.from_numpy(missing)).classes.cpu().numpy()
+            votes = np.where(missing, cast_now, votes)
+        return Voted(pixels, votes, self._predictions(votes))
+
+    def _predictions(self, votes: Ints) -> Ints:
+        ballots = self._family.ballots(Cast(votes), self._ablations, classes=self._classes)
+        predictions: Ints = ballots.prediction.astype(np.int64)
+        return predictions
 
     def module(self, images: Voted, places: Ints, *, square: bool = False) -> PatchedVotes:
         """What is attacked.
@@ -117,6 +142,8 @@ class PatchAttacker:
             self._network,
             targets,
             torch.from_numpy(images.predictions).to(self._device),
+            ablations=self._ablations,
+            family=self._family,
             classes=self._classes,
             at_once=_AT_ONCE[self._device.type],
             whole_counts=square,
@@ -156,7 +183,7 @@ class PatchAttacker:
             pixels[top : top + height, left : left + width] = found[image].permute(1, 2, 0)
         voted = self._engine.votes(patched).classes.cpu().numpy()
         touched = module.targets.touched.cpu().numpy()[fell]
-        now = count_votes(np.where(touched, voted, images.votes[fell]), classes=self._classes).prediction
+        now = self._predictions(np.where(touched, voted, images.votes[fell]))
         changed = now != images.predictions[fell]
         becomes[fell[changed]] = now[changed]
         return becomes

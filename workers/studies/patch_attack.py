@@ -64,7 +64,13 @@ class PatchAttackMeasures:
         twin = differentiable(loader.network(), [ablations], job.preprocess, keep_hidden=keep_hidden)
         self._settings = settings
         self.attacker = PatchAttacker(
-            twin, loader.voter(), ablations, patch, classes=job.model.classes, device=loader.device
+            twin,
+            loader.voter(),
+            ablations,
+            self._rules.family,
+            patch,
+            classes=job.model.classes,
+            device=loader.device,
         )
         losses = [loss for loss in settings.losses if loss != "dlr" or job.model.classes >= _LEAST_CLASSES_OF_DLR]
         if settings.steps and not losses:
@@ -80,9 +86,10 @@ class PatchAttackMeasures:
     def measure(self, images: Studied) -> list[dict[str, Any]]:
         """The columns of each image."""
         assert images.votes is not None
-        counted = self._rules.count_cast(Cast(images.votes))
+        voted = self.attacker.voted(images.pixels, images.votes)
+        counted = self._rules.count_cast(Cast(voted.votes))
         slack = self._rules.slack_everywhere(counted, self._settings.height, self._settings.width)
-        progress = _Progress(Voted(images.pixels, images.votes, counted.prediction.astype(np.int64)), slack)
+        progress = _Progress(voted, slack)
         places = np.stack([self._places(*one) for one in zip(slack, images.seeds, strict=True)])
         for number, chosen in enumerate(places.T, start=1):
             self._attack_places(progress, chosen, [seed + 1000 * number for seed in images.seeds])

@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.masks import Covers, MaskSet
+from smoothcert.workers.certificates import double_masking as double_masking_rules
 from smoothcert.workers.certificates import rules
 from smoothcert.workers.networks.described_jobs import load_job
 from smoothcert.workers.runs.run import open_run
@@ -13,6 +17,7 @@ from smoothcert.workers.studies.study import studies_of
 from tests.helpers import jobs
 from tests.helpers.commands import check_refused, smoothcert
 from tests.helpers.finished_runs import finish_job
+from tests.helpers.masks import double_masking
 
 pytest.importorskip("pyautoattack")
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -100,6 +105,77 @@ def test_a_certified_image_that_falls_is_a_failure(run: Path, monkeypatch: pytes
 def test_a_wrong_request_is_one_line(arguments: list[str], line: str, run: Path) -> None:
     check_refused(smoothcert("attack", run, *arguments), line)
     assert not (run / "studies").exists()
+
+
+def run_of_masks(folder: Path, **ablation: Any) -> Path:
+    """A complete run on forty images, by a network that is not sure of them."""
+    folder.mkdir(exist_ok=True)
+    jobs.write_shards(folder, 2, 20)
+    changes = {"ablation": {"kind": "mask", "threat": 6, "per_axis": 3} | ablation}
+    return finish_job(load_job(jobs.write_job(folder, **changes)))
+
+
+def test_masks_are_attacked_with_their_own_threat(tmp_path: Path) -> None:
+    """The bracket counts what the published algorithm predicts, and certifies by the rows of uniform masks."""
+    run = run_of_masks(tmp_path)
+    value = answer(run, *CHEAP, "--only", "all")
+    stored, found = open_run(run), rows(run)
+    masks = ablations_of(stored.job.ablation, jobs.CROP, jobs.CROP)
+    assert isinstance(masks, MaskSet)
+    hiding = masks.hiding(6, 6)
+    certified = list[bool]()
+    for votes, row in zip(stored.votes(), found, strict=True):
+        assert double_masking(votes.tolist(), masks.unions.tolist()) == row["prediction"]
+        uniform = np.array([(votes[own] == row["prediction"]).all() for own in masks.unions])
+        certified.append(bool((hiding & uniform).any(axis=1).all()))
+        assert row["slack"] == (hiding & uniform).sum(axis=1).min() - 1
+    right = [row["label"] == row["prediction"] for row in found]
+    bracket = value["bracket"]
+    assert bracket["patch"] == [6, 6]
+    assert bracket["right"] == sum(right)
+    assert bracket["certified"] == sum(np.logical_and(right, certified))
+    assert bracket["attacked_certified"] == sum(certified)
+    assert value["fell"] == sum(row["fell"] for row in found)
+    assert 0 < sum(certified) < 40
+    assert value["fell"]
+    assert value["problems"] == []
+
+
+def test_a_rule_that_looks_at_one_place_of_masks_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It certifies images that fall at the others."""
+    run, real = run_of_masks(tmp_path), double_masking_rules.exact_recovery
+
+    def careless(ballots: Any, covers: Covers) -> rules.Answer:
+        return real(ballots, Covers(covers.sets[:1], covers.places[:1]))
+
+    monkeypatch.setattr(double_masking_rules, "exact_recovery", careless)
+    done = smoothcert("attack", run, *CHEAP, "--only", "all")
+    assert done.exit_code == 1
+    assert "fell to a 6 x 6 patch (" in done.output
+    assert "a certificate or the engine is wrong" in done.output
+
+
+def test_votes_that_were_left_out_are_cast_for_the_attack(tmp_path: Path) -> None:
+    """A run with early exit gives the rows of the run with all votes."""
+    whole, early = run_of_masks(tmp_path / "whole"), run_of_masks(tmp_path / "early", early_exit=True)
+    assert (open_run(early).votes() < 0).any()
+    answer(whole, *CHEAP, "--only", "all")
+    answer(early, *CHEAP, "--only", "all")
+    assert rows(early) == rows(whole)
+    assert any(row["fell"] for row in rows(early))
+
+
+def test_a_patch_that_no_mask_hides_is_refused(tmp_path: Path) -> None:
+    """Smaller ones are attacked."""
+    run = run_of_masks(tmp_path)
+    check_refused(smoothcert("attack", run, "--patch", 10), "patch 10 x 10: no mask hides it at")
+    assert answer(run, "--patch", "3x6", *CHEAP, "--limit", 2)["attacked"] == 2
+
+
+def test_an_area_has_no_patch_of_its_own(tmp_path: Path) -> None:
+    run = run_of_masks(tmp_path, threat={"pixels": 20})
+    check_refused(smoothcert("attack", run), "name one of --patch SIDE")
+    assert answer(run, "--patch", "2x10", *CHEAP, "--limit", 2)["attacked"] == 2
 
 
 def test_an_unfinished_run_is_refused(run: Path) -> None:

@@ -20,11 +20,11 @@ pytestmark = pytest.mark.usefixtures("in_process")
 by_command = pytest.mark.parametrize("command", ["sensitivity", "amplify"])
 
 
-def job_in(folder: Path) -> Path:
+def job_in(folder: Path, **changes: Any) -> Path:
     """A job over three tars of five images."""
     folder.mkdir(exist_ok=True)
     jobs.write_shards(folder)
-    return jobs.write_job(folder)
+    return jobs.write_job(folder, **changes)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -48,6 +48,16 @@ def test_every_drawn_image_is_a_row(command: str, kind: Any, tmp_path: Path) -> 
     known = set(kind.columns.names)
     assert all(row[name] is not None for row in rows for name in known)
     assert Image.open(tmp_path / "one.png").format == "PNG"
+
+
+@by_command
+def test_it_does_not_matter_which_ablations_vote(command: str, tmp_path: Path) -> None:
+    """Whole images are measured: a job of masks gives the rows of one of columns."""
+    columns, masks = tmp_path / "columns", tmp_path / "masks"
+    assert smoothcert(command, job_in(columns), "--limit", 3).exit_code == 0
+    job = job_in(masks, ablation={"kind": "mask", "threat": 4, "per_axis": 2})
+    assert smoothcert(command, job, "--limit", 3).exit_code == 0
+    assert rows_of(masks) == rows_of(columns)
 
 
 @by_command

@@ -9,6 +9,7 @@ import torch
 from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.attacks.patches import SQUARE, PatchAttacker, Voted
+from smoothcert.workers.certificates.majority import MAJORITY
 from smoothcert.workers.certificates.tally import NOBODY, count_votes
 from smoothcert.workers.votes.differentiable import differentiable
 from smoothcert.workers.votes.format import Format
@@ -33,7 +34,7 @@ class Setting:
         votes = self.engine.votes(pixels).classes.numpy()
         self.images = Voted(pixels, votes, count_votes(votes, classes=CLASSES).prediction.astype(np.int64))
         self.places = np.array([[0, 0], [7, 10], [3, 5], [1, 2], [6, 6], [2, 9]])
-        self.attacker = PatchAttacker(twin, self.engine, ablations, PATCH, classes=CLASSES, device=CPU)
+        self.attacker = PatchAttacker(twin, self.engine, ablations, MAJORITY, PATCH, classes=CLASSES, device=CPU)
 
     def attack(self, name: str, seed: int = 0, **settings: int):
         return self.attacker.attack(self.images, self.places, name, **{"steps": 6, "queries": 30} | settings, seed=seed)
