@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.rules import RuleName, Subject
+from smoothcert.manifests.rules import Certificate, RuleName, Subject
 from smoothcert.manifests.version import __version__
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.exit_codes import ends_with_exit_code, ends_with_verdict, stdout_alone
@@ -422,7 +422,8 @@ def query(
     patch: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SIDE|HxW|A..B", help="Patch in pixels, or all sides from A to B; default: those of the job."
+            metavar="SIDE|HxW|A..B",
+            help="Patch in pixels, or all sides from A to B; default: those of the job, or the threat of its masks.",
         ),
     ] = None,
     patches: Annotated[list[int] | None, typer.Option(min=1, help="Number of patches at once; repeatable.")] = None,
@@ -430,8 +431,17 @@ def query(
     tolerance: Annotated[
         list[float] | None, typer.Option(min=0, help="Votes with smaller margins count as the attacker's.")
     ] = None,
+    certificate: Annotated[
+        list[Certificate] | None,
+        typer.Option(help="recovery: the prediction stays; detection (masks): no change without an alarm."),
+    ] = None,
     rule: Annotated[
-        list[RuleName] | None, typer.Option(help="exact: tight; margin: the published rule, made sound.")
+        list[RuleName] | None,
+        typer.Option(help="exact: the strongest; the published one: margin, made sound, and published for masks."),
+    ] = None,
+    alarm_below: Annotated[
+        list[float] | None,
+        typer.Option(min=0, metavar="T", help="Detection: masks with margins below T raise an alarm; repeatable."),
     ] = None,
     top: Annotated[
         list[int] | None,
@@ -476,7 +486,9 @@ def query(
         counts=patches or (),
         strides=stride or (),
         tolerances=tolerance or (),
+        certificate=[name.value for name in certificate or ()],
         rules=[name.value for name in rule or ()],
+        alarm_below=alarm_below or (),
         top=top or (),
         of=[name.value for name in of or ()],
     )

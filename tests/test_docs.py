@@ -25,7 +25,6 @@ RUNS = Path(os.environ.get("SMOOTHCERT_RUNS", HOUSE / "runs"))
 HASH = re.compile(r"`([0-9a-f]{12}|[0-9a-f]{64})`")  # run ids have 16 digits
 FIGURES = re.compile(r"^\|.*\d", re.MULTILINE)
 FUTURE = {
-    "workers/certificates/top_k.py",
     "workers/votes/fused_attention.py",
 }
 """Files of features that docs/architecture.md places and nobody has built."""

@@ -14,14 +14,15 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 
-from smoothcert.manifests.rules import Claim, Subject
+from smoothcert.manifests.ablation import Area
+from smoothcert.manifests.rules import Certificate, Claim, Subject
 from smoothcert.pipeline.console.looks import DASH, fits, number_of, percent, say, show
 from smoothcert.pipeline.overview.runs_list import run_in_words
 from smoothcert.pipeline.pages.class_names import name_of
 from smoothcert.pipeline.query.questions import Answered, Answers, Counts, Question, Result, answer
 from smoothcert.workers.ablations.touched import MAX_LISTED
 from smoothcert.workers.notebook import html_table
-from smoothcert.workers.runs.votes_table import METADATA_KEY, column, spread
+from smoothcert.workers.runs.votes_table import ABSENT, METADATA_KEY, column, spread
 from smoothcert.workers.storage.output_file import OutputFile
 
 Row = dict[str, str]
@@ -32,34 +33,64 @@ SCHEMA = pa.schema(
     [
         column("shard", pa.string(), "Base name of the tar."),
         column("key", pa.string(), "The sample's key in the tar."),
-        column("patch_height", pa.int32(), "Of the question: height of the patch in pixels."),
-        column("patch_width", pa.int32(), "Of the question: width of the patch in pixels."),
+        column("patch_height", pa.int32(), "Of the question: height of the patch in pixels.", nullable=True),
+        column("patch_width", pa.int32(), "Of the question: width of the patch in pixels.", nullable=True),
+        column(
+            "pixels",
+            pa.int32(),
+            "Of the question: every rectangle of up to so many pixels; null for a patch of one height and width.",
+            nullable=True,
+        ),
         column("patches", pa.int32(), "Of the question: number of patches at once."),
-        column("stride", pa.int32(), "Of the question: distance between the ablations that vote, in pixels."),
+        column(
+            "stride",
+            pa.int32(),
+            "Of the question: distance between the ablations that vote, in pixels; null for masks.",
+            nullable=True,
+        ),
         column("tolerance", pa.float64(), "Of the question: votes with smaller margins count as the attacker's."),
-        column("rule", pa.string(), "Of the question: exact or margin."),
+        column("certificate", pa.string(), "Of the question: recovery or detection."),
+        column("rule", pa.string(), "Of the question: exact, margin or published."),
+        column(
+            "alarm_below",
+            pa.float64(),
+            "Of the question: masks with smaller margins raise an alarm; null for recovery.",
+            nullable=True,
+        ),
         column("top", pa.int32(), "Of the question: the class stays among so many classes with the most votes."),
         column("of", pa.string(), "Of the question: which class, prediction or label."),
         column("label", pa.int32(), "Class of the image; null without a usable label.", nullable=True),
-        column("prediction", pa.int32(), "Class with the most votes; null without votes.", nullable=True),
+        column(
+            "prediction",
+            pa.int32(),
+            "Class that the votes predict, for detection that of the whole image; null without votes.",
+            nullable=True,
+        ),
         column(
             "certified",
             pa.bool_(),
-            "Whether the class stays among the `top` whatever such patches show; false without votes, and without a "
-            "label if the class is the label.",
+            "Whether the class stays among the `top` whatever such patches show, for detection unless an alarm sounds; "
+            "false without votes, and without a label if the class is the label.",
+        ),
+        column(
+            "alarm",
+            pa.bool_(),
+            "Whether an alarm sounds without any patch; null for recovery, and without votes.",
+            nullable=True,
         ),
         column(
             "slack",
             pa.int32(),
-            "Votes by which the certificate holds, 0 or more, or fails, below 0; null without votes, and without a "
-            "label if the class is the label.",
+            "Votes, or masks, by which the certificate holds, 0 or more, or fails, below 0; null without votes, and "
+            "without a label if the class is the label.",
             nullable=True,
         ),
         column("is_bound", pa.bool_(), "Whether `certified` and `slack` are sound bounds, not exact."),
         column(
             "weakest",
             pa.list_(pa.list_(pa.int32(), 2)),
-            "Top and left pixel of each patch where the slack is smallest; null for bounds and without a slack.",
+            "Top and left pixel of each patch where the slack is smallest; null for bounds, for patches of several "
+            "sizes, for the rule `published`, and without a slack.",
             nullable=True,
         ),
     ]
@@ -100,17 +131,21 @@ def image_rows(rows: pa.Table, question: Question, answered: Answered) -> pa.Tab
     """The images of one file; `weakest` holds top and left pixel of each patch where the slack is smallest."""
     found, voted = answered.answer, pc.is_valid(rows["votes"]).to_numpy()
     same = describe_question(question)
-    same["patch_height"], same["patch_width"] = same.pop("patch")
+    same["patch_height"], same["patch_width"] = same.pop("patch") or (None, None)
     same["is_bound"] = found.is_bound
     columns: dict[str, Any] = {name: pa.repeat(value, len(rows)) for name, value in same.items()}
     columns |= {name: rows[name] for name in ("shard", "key", "label")}
     there = answered.has_subject(question.claim)
-    slack = pa.array(found.slack, mask=~there)
-    weakest = [
-        None if found.is_bound or not one else places for one, places in zip(there, found.places.tolist(), strict=True)
-    ]
-    for name, values in (("prediction", answered.prediction), ("slack", slack), ("weakest", weakest)):
-        columns[name] = spread(pa.array(values), voted)
+    placed = (
+        there & (found.places >= 0).all(axis=(1, 2)) & (not found.is_bound and not isinstance(question.patch, Area))
+    )
+    columns["prediction"] = spread(pa.array(answered.prediction, mask=answered.prediction == ABSENT), voted)
+    columns["slack"] = spread(pa.array(found.slack, mask=~there), voted)
+    columns["weakest"] = spread(
+        pa.array([places if one else None for one, places in zip(placed, found.places.tolist(), strict=True)]), voted
+    )
+    alarms = [None] * len(there) if found.alarms is None else found.alarms
+    columns["alarm"] = spread(pa.array(alarms, pa.bool_()), voted)
     columns["certified"] = pc.fill_null(spread(pa.array(found.certified), voted), False)
     return pa.table({field.name: columns[field.name] for field in SCHEMA}).cast(SCHEMA)
 
@@ -149,14 +184,21 @@ def describe_run(answers: Answers) -> dict[str, Any]:
 def describe_question(question: Question) -> dict[str, Any]:
     """The question, in the keys of the JSON."""
     return {
-        "patch": [question.height, question.width],
+        "patch": None if isinstance(question.patch, Area) else [*question.patch],
+        "pixels": question.patch.pixels if isinstance(question.patch, Area) else None,
         "patches": question.patches,
         "stride": question.stride,
         "tolerance": question.tolerance,
+        "certificate": question.claim.certificate.value,
         "rule": question.claim.rule.value,
+        "alarm_below": question.claim.alarm_below if _is_detection(question) else None,
         "top": question.claim.top,
         "of": question.claim.of.value,
     }
+
+
+def _is_detection(question: Question) -> bool:
+    return question.claim.certificate == Certificate.detection
 
 
 def question_in_words(question: Question) -> str:
@@ -230,12 +272,19 @@ def _questions_of(answers: Answers) -> list[Question]:
 def _question_cells(question: Question, beside: Sequence[Question]) -> Row:
     """The question as people read it; what is claimed only if one of those `beside` it claims something else."""
     cells = {
-        "patch": f"{question.height} x {question.width}",
+        "patch": f"{question.patch.pixels} pixels"
+        if isinstance(question.patch, Area)
+        else " x ".join(map(str, question.patch)),
         "patches": str(question.patches),
-        "stride": str(question.stride),
-        "tolerance": f"{question.tolerance:g}",
-        "rule": question.claim.rule.value,
     }
+    if question.stride is not None:
+        cells["stride"] = str(question.stride)
+    cells["tolerance"] = f"{question.tolerance:g}"
+    if any(map(_is_detection, beside)):
+        cells["certificate"] = question.claim.certificate.value
+    cells["rule"] = question.claim.rule.value
+    if any(map(_is_detection, beside)):
+        cells["alarm below"] = f"{question.claim.alarm_below:g}" if _is_detection(question) else DASH
     if any(_is_about_top(one.claim) for one in beside):
         cells |= {"top": str(question.claim.top), "of": question.claim.of.value}
     return cells
@@ -252,6 +301,11 @@ def _answer_cells(name: int | None, counts: Counts, result: Result, answers: Ans
     cells["correct"] = _share(counts.correct, counts.images) if answers.labels else DASH
     cells["certified"] = at_least + _share(counts.certified, counts.images)
     cells["certified\ncorrect"] = at_least + _share(counts.certified_correct, counts.images) if answers.labels else DASH
+    if any(map(_is_detection, _questions_of(answers))):
+        alarms = _is_detection(result.question)
+        cells["silent"] = _share(counts.silent, counts.images) if alarms else DASH
+        cells["silent\ncorrect"] = _share(counts.silent_correct, counts.images) if alarms and answers.labels else DASH
+        cells["false\nalarms"] = _share(counts.false_alarms, counts.images) if alarms else DASH
     if answers.brackets:
         bracket = answers.bracket_of(result.question)
         cells["under\nattack"] = DASH if name is not None or bracket is None else bracket.upper_text
@@ -259,7 +313,7 @@ def _answer_cells(name: int | None, counts: Counts, result: Result, answers: Ans
 
 
 def as_json(answers: Answers) -> list[dict[str, Any]]:
-    """One object per question and class; `correct` and `certified_correct` are null without usable labels.
+    """One object per question and class; what is correct is null without usable labels, alarms are null for recovery.
 
     `class_name` is there if the run knows it. `accuracy_under_attack` is null for a class, and if nothing was attacked.
     """
@@ -273,6 +327,9 @@ def as_json(answers: Answers) -> list[dict[str, Any]]:
             "certified": counts.certified,
             "correct": counts.correct if answers.labels else None,
             "certified_correct": counts.certified_correct if answers.labels else None,
+            "silent": counts.silent if _is_detection(result.question) else None,
+            "silent_correct": counts.silent_correct if _is_detection(result.question) and answers.labels else None,
+            "false_alarms": counts.false_alarms if _is_detection(result.question) else None,
             "is_bound": result.is_bound,
             "accuracy_under_attack": None if name is not None else _under_attack(answers, result.question),
         }
@@ -291,8 +348,9 @@ def _under_attack(answers: Answers, question: Question) -> dict[str, Any] | None
 
 _CSV_COLUMNS = [
     *("run_id", "job", "checkpoint_sha256", "complete", "partial", "shards", "published"),
-    *("patch_height", "patch_width", "patches", "stride", "tolerance", "rule", "top", "of", "class", "class_name"),
-    *("images", "certified", "correct", "certified_correct", "is_bound"),
+    *("patch_height", "patch_width", "pixels", "patches", "stride", "tolerance", "certificate", "rule"),
+    *("alarm_below", "top", "of", "class", "class_name"),
+    *("images", "certified", "correct", "certified_correct", "silent", "silent_correct", "false_alarms", "is_bound"),
 ]
 _UNDER_ATTACK = {
     "under_attack": "share",
@@ -313,7 +371,7 @@ def as_records(answers: Answers) -> Iterator[dict[str, Any]]:
     """The objects of `as_json` as rows of `csv_columns`; a patch is two numbers, as in the file of images."""
     columns = csv_columns(answers)
     for one in as_json(answers):
-        height, width = one["patch"]
+        height, width = one["patch"] or (None, None)
         upper = one["accuracy_under_attack"] or {}
         values = one | {"patch_height": height, "patch_width": width}
         values |= {column: upper.get(key) for column, key in _UNDER_ATTACK.items()}
@@ -335,7 +393,15 @@ def notices_of(answers: Answers) -> list[str]:
             ">= is a sound bound: the patches have too many different places together to try each "
             f"(places x ablations above {MAX_LISTED:,})"
         )
-    claims = {one.claim for one in _questions_of(answers)}
+    questions = _questions_of(answers)
+    if any(isinstance(one.patch, Area) for one in questions):
+        notices.append("a patch of so many pixels is every rectangle of up to so many, as the masks were made for")
+    if any(map(_is_detection, questions)):
+        notices.append(
+            "detection: certified counts whole-image classes that cannot change without an alarm, silent those of them "
+            "that raise no alarm as they are, false alarms the images that do"
+        )
+    claims = {one.claim for one in questions}
     if any(one.top > 1 and one.of == Subject.prediction for one in claims):
         notices.append(
             "top K of prediction: certified counts predictions that stay among the K classes with the most votes"

@@ -11,7 +11,8 @@ from smoothcert.manifests.identity import identity_of, run_id_of
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.shards import Shard
 from smoothcert.workers.ablations.kinds import ablations_of
-from smoothcert.workers.certificates.majority import certify
+from smoothcert.workers.certificates.cast import Cast
+from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.runs.run import Run, open_run
 from smoothcert.workers.storage.store import sha256_of
 from tests.helpers.rows import file_of
@@ -70,7 +71,7 @@ def judged_run(
         rows = [_row(one, name, place, job, ablations) for place, one in enumerate(images)]
         metadata = {"run_id": path.name, "shard": {"name": name}}
         file = path / "votes" / f"{number:05d}-{name.removesuffix('.tar')}.parquet"
-        file.write_bytes(file_of(rows, ablations.num_ablations, metadata))
+        file.write_bytes(file_of(rows, ablations.num_ablations, metadata, family_of(job.ablation)))
         files[f"votes/{file.name}"] = sha256_of(file)
     if finished:
         (path / "_SUCCESS").write_text(json.dumps({"files": files, "rows": sum(map(len, shards.values()))}))
@@ -85,6 +86,7 @@ def _row(one: Image, shard: str, index: int, job: Job, ablations: Any) -> dict[s
         absent = ("votes", "margins", "clean_prediction", "clean_margin")
         return {**row, **dict.fromkeys(absent), "status": "decode_error", "error": "it is no image"}
     votes = np.array([one["votes"]])
-    certificates = certify(votes, ablations, classes=job.model.classes)
-    columns = {name: int(values[0]) for name, values in vars(certificates).items()}
-    return {**row, **columns, "votes": votes[0].astype(np.uint16)}
+    clean = np.array([one["clean_prediction"]]) if job.clean else None
+    certificates = family_of(job.ablation).certify(Cast(votes, clean=clean), ablations, classes=job.model.classes)
+    columns = {name: None if values is None else values[0].item() for name, values in vars(certificates).items()}
+    return {**row, **columns, "votes": votes[0]}

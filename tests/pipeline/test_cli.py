@@ -47,8 +47,8 @@ OPTIONS = {
     "--shard-images --split",
     "plan": "job --allow-code --json --limit --set --tflops",
     "prune": "output --json --keep --storage --yes",
-    "query": "run --by --failing --format --json --limit --of --overwrite --parquet --patch --patches --rule --sort "
-    "--storage --stride --tolerance --top",
+    "query": "run --alarm-below --by --certificate --failing --format --json --limit --of --overwrite --parquet "
+    "--patch --patches --rule --sort --storage --stride --tolerance --top",
     "repair": "run --json --storage",
     "report": "run --class --json --names --output -o --patch --sample --seed --storage",
     "runs": "output --json --storage",

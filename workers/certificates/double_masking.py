@@ -263,6 +263,9 @@ class DoubleMasking(RuleFamily):
         decide = _decision(claim)
         return lambda ballots, ablations, threat: decide(ballots, ablations.covers(threat))
 
+    def answer_own_threat(self, counted: MaskBallots, ablations: MaskSet, claim: Claim = Claim()) -> Answer:  # noqa: B008
+        return _decision(claim)(counted, ablations.own_covers())
+
     def slack_everywhere(self, counted: MaskBallots, ablations: MaskSet, height: int, width: int) -> Ints:
         hiding = ablations.hiding(height, width)
         slack = np.zeros((len(counted), len(hiding)), np.int64)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Certificate, Claim, RuleName
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.cast import Cast
@@ -82,6 +83,18 @@ class RuleFamily(ABC):
         Raises:
             RequestError: the votes of this family do not decide such claims.
         """
+
+    def answer_own_threat(self, counted: Any, ablations: Any, claim: Claim = Claim()) -> Answer:  # noqa: ARG002, B008
+        """Decide a claim against all patches that the ablations were made for.
+
+        Args:
+            counted: from `ballots`.
+            ablations: the ablations that voted.
+            claim: what is claimed.
+        Raises:
+            RequestError: as for `rule`, or the ablations were made for no patch.
+        """
+        raise RequestError("columns, rows and blocks are made for no patch; name one")
 
     @abstractmethod
     def slack_everywhere(self, counted: Any, ablations: Any, height: int, width: int) -> NDArray[np.int64]:

@@ -5,9 +5,9 @@ the two cannot differ.
 
 The checksum covers values, not encodings, so any tool can recompute it: SHA-256 over, for each column in
 schema order, its name in UTF-8 and a zero byte; one byte per row, 1 where the value is present; then the values,
-absent ones as zeros (an absent list as A zeros), numbers little-endian in the column's type, strings and
-binaries each as an int64 length and their bytes (absent: length 0). If single elements of lists are absent, one byte
-per element of all rows follows, 1 where it is present.
+absent ones as zeros (an absent list as A zeros), numbers little-endian in the column's type, truth values as a byte of
+0 or 1, strings and binaries each as an int64 length and their bytes (absent: length 0). If single elements of lists
+are absent, one byte per element of all rows follows, 1 where it is present.
 
 Not covered: what the values mean (votes/, certificates/); publishing the file (publication.py).
 """
@@ -229,5 +229,5 @@ def _canonical(column: pa.ChunkedArray, kind: pa.DataType) -> bytes:
     if pa.types.is_string(kind) or pa.types.is_fixed_size_binary(kind):
         values = [value.encode() if isinstance(value, str) else value or b"" for value in column.to_pylist()]
         return b"".join(len(value).to_bytes(8, "little") + value for value in values)
-    numbers = column.fill_null(False if pa.types.is_boolean(kind) else 0).to_numpy()
+    numbers = column.fill_null(pa.scalar(0).cast(kind)).to_numpy()
     return numbers.astype(np.dtype(kind.to_pandas_dtype()).newbyteorder("<")).tobytes()

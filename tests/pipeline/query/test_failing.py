@@ -12,6 +12,7 @@ from smoothcert.pipeline.cli import app
 from smoothcert.workers.ablations import touched
 from tests.helpers.judged_runs import CROP, image, judged_run
 from tests.helpers.known_votes import write_run
+from tests.helpers.masks_by_hand import SQUARE
 
 
 def query(run: Path | str, *options: str) -> Result:
@@ -80,6 +81,24 @@ def test_an_image_without_a_label_does_not_fail_for_its_label(tmp_path: Path) ->
     assert "rule exact, top 1, of label: the certificate of 1 of 4 images fails" in result.stdout
     assert "notice: 1 image has no votes and is not listed\nnotice: 1 image has no label and is" in result.stderr
     assert listed(run, "--patch=1")["without_label"] is None
+
+
+def test_a_mask_fails_where_none_that_hides_the_patch_is_uniform(tmp_path: Path) -> None:
+    """Mask 0 alone hides a patch at the top left, and one vote of its row differs; detection asks only single masks."""
+    sure = [0] * 10
+    votes = [*sure[:5], 1, *sure[6:]]  # masks 0 and 2 hidden together show class 1
+    margins = {"margins": [1.0] * 10}
+    run = judged_run(
+        tmp_path, {"a.tar": [image("weak", votes, **margins), image("sure", sure, **margins)]}, ablation=SQUARE
+    )
+    answer = listed(run.url)
+    (row,) = answer["listed"]
+    assert (row["key"], row["slack"], row["weakest"]) == ("weak", -1, [[0, 0]])
+    assert (answer["certificate"], answer["stride"], answer["alarm_below"]) == ("recovery", None, None)
+    detection = listed(run.url, "--certificate=detection", "--alarm-below=0.5")
+    assert (detection["failing"], detection["alarm_below"]) == (0, 0.5)
+    result = query(run.url, "--failing", "--certificate=detection")
+    assert "certificate detection, rule exact, alarm below 0: the certificate of 0 of 2 images fails" in result.stdout
 
 
 def test_a_bound_may_list_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

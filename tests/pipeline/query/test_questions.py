@@ -3,6 +3,7 @@
 import json
 import re
 from itertools import combinations_with_replacement
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,10 +17,13 @@ from smoothcert.manifests.rules import Claim
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.query.answers import as_json, as_records, cells_of, notices_of, title_of
 from smoothcert.pipeline.query.questions import query, questions_of
+from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.runs.run import open_run
+from tests.helpers.finished_runs import file_of, finish, rows_of
 from tests.helpers.html_tags import rows_and_lines
 from tests.helpers.judged_runs import image, judged_run
 from tests.helpers.known_votes import CLASSES, CROP, JOB, SIZE, ask, holds, known_votes, write_run
+from tests.helpers.masks_by_hand import AREA, SQUARE, TWO, WIDE, ByHand, masked_run
 from tests.helpers.studies import attack
 
 
@@ -54,10 +58,13 @@ def test_counts_are_those_by_hand(tmp_path, width, patches, stride, tolerance):
         "shards": 2,
         "published": 2,
         "patch": [5, width],
+        "pixels": None,
         "patches": patches,
         "stride": stride,
         "tolerance": tolerance,
+        "certificate": "recovery",
         "rule": "exact",
+        "alarm_below": None,
         "top": 1,
         "of": "prediction",
         "class": None,
@@ -65,6 +72,9 @@ def test_counts_are_those_by_hand(tmp_path, width, patches, stride, tolerance):
         "certified": certified,
         "correct": correct,
         "certified_correct": both,
+        "silent": None,
+        "silent_correct": None,
+        "false_alarms": None,
         "is_bound": False,
         "accuracy_under_attack": None,
     }
@@ -119,6 +129,116 @@ def test_a_label_needs_labels(tmp_path):
         (False, True, True),
         (False, True, True),
     ]
+
+
+@pytest.mark.parametrize(
+    ("ablation", "patch", "threats"),
+    [
+        (SQUARE, [], [Threat(3, 3)]),  # what the masks were made for
+        (SQUARE | {"early_exit": True}, ["--patch=2x3"], [Threat(2, 3)]),
+        (SQUARE | {"threat": "2x5"}, [], [Threat(2, 5)]),
+        (WIDE, ["--patch=4x3"], [Threat(4, 3)]),
+        (TWO, [], [Threat(2, 2, 2)]),
+        (TWO, ["--patches=1"], [Threat(2, 2, 1)]),
+        (AREA, [], [Threat(tall, wide) for tall in range(1, 7) for wide in range(1, 7) if tall * wide <= 6]),
+        (AREA, ["--patch=2x2"], [Threat(2, 2)]),
+    ],
+)
+def test_counts_of_masks_are_those_by_hand(tmp_path, ablation, patch, threats):
+    """Both certificates by both rules, with a tolerance and thresholds of alarms, place by place."""
+    run, images = masked_run(tmp_path, ablation)
+    hand = ByHand(ablation, threats)
+    grid = ["--tolerance=0", "--tolerance=0.25", "--alarm-below=0", "--alarm-below=0.5"]
+    grid += ["--certificate=recovery", "--certificate=detection", "--rule=exact", "--rule=published"]
+    answers = ask(Path(run.url), *patch, *grid)
+    asked = [(one["tolerance"], one["certificate"], one["rule"], one["alarm_below"]) for one in answers]
+    detection = [("detection", rule, threshold) for rule in ("exact", "published") for threshold in (0, 0.5)]
+    claims = [("recovery", "exact", None), ("recovery", "published", None), *detection]
+    assert asked == [(tolerance, *claim) for tolerance in (0, 0.25) for claim in claims]
+    for answer, (tolerance, certificate, rule, alarm_below) in zip(answers, asked, strict=True):
+        counts = dict.fromkeys(("certified", "correct", "certified_correct"), 0)
+        if certificate == "detection":
+            counts |= dict.fromkeys(("silent", "silent_correct", "false_alarms"), 0)
+        for one in images:
+            if certificate == "recovery":
+                held = hand.recovers(one, tolerance) if rule == "exact" else hand.all_agree(one, tolerance)
+                right = hand.prediction(one) == one["label"]
+            else:
+                held = hand.detects(one, tolerance, alarm_below)
+                if rule == "published":
+                    held = hand.all_comply(one, tolerance, alarm_below)
+                right = one["clean_prediction"] == one["label"]
+                alarm = hand.alarm(one, alarm_below)
+                counts["silent"] += held and not alarm
+                counts["silent_correct"] += held and not alarm and right
+                counts["false_alarms"] += alarm
+            counts["certified"] += held
+            counts["correct"] += right
+            counts["certified_correct"] += held and right
+        assert {name: answer[name] for name in counts} == counts
+        assert 0 < counts["certified"] < len(images)
+    is_area = ablation == AREA and not patch
+    said = (None, 6) if is_area else ([*threats[0][:2]], None)
+    assert {(str(one["patch"]), one["pixels"]) for one in answers} == {(str(said[0]), said[1])}
+    assert {(one["patches"], one["stride"]) for one in answers} == {(threats[0].patches, None)}
+
+
+def test_the_exact_rule_certifies_more_against_small_patches(tmp_path):
+    """Where several masks hide each place; against the whole threat both rules of masks are the same."""
+    run, _ = masked_run(tmp_path, WIDE)
+    grid = ["--patch=7", "--patch=3", "--certificate=recovery", "--certificate=detection"]
+    answers = ask(Path(run.url), *grid, "--rule=exact", "--rule=published")
+    found = {(one["patch"][0], one["certificate"], one["rule"]): one["certified"] for one in answers}
+    for certificate in ("recovery", "detection"):
+        assert found[7, certificate, "exact"] == found[7, certificate, "published"]
+        assert found[3, certificate, "exact"] > found[3, certificate, "published"]
+        assert found[7, certificate, "published"] == found[3, certificate, "published"]
+
+
+def test_the_threat_of_masks_is_answered_as_it_is_stored(tmp_path):
+    """Of a run that a network made: the columns of its files say how many images have each certificate."""
+    run = finish(tmp_path, ablation={"kind": "mask", "threat": 4, "per_axis": 2})
+    rows = [row for number in (0, 1) for row in rows_of(file_of(run, number)) if row["votes"] is not None]
+    for certificate, rule, column in (
+        ("recovery", "exact", "recovery_certified"),
+        ("recovery", "published", "recovery_published"),
+        ("detection", "published", "detection_certified"),
+    ):
+        (answer,) = ask(run, f"--certificate={certificate}", f"--rule={rule}")
+        assert answer["certified"] == sum(row[column] for row in rows)
+        assert answer["patch"] == [4, 4]
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "says"),
+    [
+        ({}, ["--patch=5"], "patch 5 x 5: no mask hides it at (0, 3) (top, left); the masks were made for 3 x 3"),
+        (
+            {},
+            ["--patches=2"],
+            "--patches 2: the masks of this run were made for 1 at once; ask for no more, or certify",
+        ),
+        ({}, ["--stride=1"], "--stride 1: masks have no stride, all of them vote; leave it out"),
+        ({}, ["--rule=margin"], "--rule margin: the run's ablations answer exact and published only; name one"),
+        ({}, ["--top=2"], "top 2 of prediction: votes of masks certify the prediction alone"),
+        ({}, ["--certificate=detection", "--of=label"], "top 1 of label: votes of masks certify the prediction alone"),
+        ({}, ["--alarm-below=1"], "--alarm-below: only detection raises alarms; add --certificate detection"),
+        ({}, ["--certificate=detection", "--alarm-below=inf"], "--alarm-below inf: must be a finite margin from 0 on"),
+        ({"clean": False}, ["--certificate=detection"], "no classes of whole images; certify again with `clean: true`"),
+        (
+            {"ablation": {"kind": "column", "size": 3}},
+            ["--certificate=detection"],
+            "--certificate detection: ablations of kind column answer recovery only; ask a run of masks",
+        ),
+    ],
+)
+def test_a_question_that_masks_do_not_answer_is_one_line(tmp_path, changes, options, says):
+    """Also of a run without files; and a run of columns has no alarms."""
+    run = judged_run(tmp_path, {}, **{"ablation": SQUARE} | changes)
+    result = CliRunner().invoke(app, ["query", run.url, *options])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_several_values_make_a_grid(tmp_path):
@@ -265,10 +385,17 @@ def test_a_caller_in_python_asks_as_the_command_does(tmp_path):
         by_class=True,
     )
     assert as_json(found) == ask(run, *options, "--rule=exact", "--rule=margin", "--by=class")
-    assert {*map(type, found.results[0].question)} == {int, float, Claim}
+    question = found.results[0].question
+    assert {*map(type, [*question.patch, *question[1:]])} == {int, float, Claim}
     wider = query(run, top=[np.int64(1), 2], of=["prediction", "label"])
     assert as_json(wider) == ask(run, "--top=1", "--top=2", "--of=prediction", "--of=label")
-    assert [result.question.height for result in query(open_run(run), patches=np.arange(1, 4)).results] == [1, 2, 3]
+    masked, _ = masked_run(tmp_path / "masked", SQUARE)
+    detected = query(masked, certificate=["recovery", "detection"], alarm_below=[0, np.float32(0.5)], rules="exact")
+    options = ["--certificate=recovery", "--certificate=detection", "--alarm-below=0", "--alarm-below=0.5"]
+    assert as_json(detected) == ask(Path(masked.url), *options)
+    assert as_json(query(masked, certificate="detection", alarm_below=0.5)) == as_json(detected)[-1:]
+    squares = query(open_run(run), patches=np.arange(1, 4)).results
+    assert [result.question.patch for result in squares] == [(1, 1), (2, 2), (3, 3)]
 
 
 def test_a_single_value_needs_no_list(tmp_path):
@@ -284,7 +411,7 @@ def test_a_single_value_needs_no_list(tmp_path):
 def test_a_caller_in_python_gets_the_errors_of_the_command(tmp_path):
     """The same lines; by default the patches of the job are asked."""
     run = open_run(write_run(tmp_path))
-    assert [result.question.width for result in query(run).results] == JOB["patches"]
+    assert [result.question.patch for result in query(run).results] == [(side, side) for side in JOB["patches"]]
     for question, says in (
         ({"patches": [99]}, f"--patch 99x99: must be 1x1 to {CROP}x{CROP}, the image"),
         ({"patches": ["2"]}, "patch '2': must be the side of a square or (height, width), in whole pixels"),
@@ -296,6 +423,8 @@ def test_a_caller_in_python_gets_the_errors_of_the_command(tmp_path):
         ({"top": 0}, "--top 0: must be 1 to 3; all 4 classes are always among the first 4"),
         ({"top": 1.0}, "--top 1.0: must be a whole number"),
         ({"of": "labels"}, "--of labels: must be prediction or label"),
+        ({"certificate": "alarm"}, "--certificate alarm: must be recovery or detection"),
+        ({"alarm_below": "1"}, "--alarm-below '1': must be a number"),
         ({"patches": [1], "counts": [0]}, f"--patches 0: must be 1 to {CROP**2}, the pixels of the image"),
     ):
         with pytest.raises(RequestError, match=f"^{re.escape(says)}$"):
@@ -339,7 +468,7 @@ def test_attacks_answer_only_the_question_that_they_asked(tmp_path):
     for claims in ({"rules": ["exact", "margin"]}, {"top": [1, 2], "of": ["prediction", "label"]}):
         answers = query(run, patches=sizes, **grid, **claims)
         (attacked,) = [one.question for one in answers.results if answers.bracket_of(one.question) is not None]
-        assert attacked == (2, 3, 1, 1, 0.0, Claim())
+        assert attacked == ((2, 3), 1, 1, 0.0, Claim())
         assert answers.brackets.keys() == {(2, 3)}
     assert query(run, patches=[(2, 3)], counts=2).brackets == {}
     next(path for path in (tmp_path / run.run_id / "votes").iterdir()).unlink()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from smoothcert.manifests.ablation import WindowAblation, ablation_of
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Claim, RuleName
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.cast import Cast
@@ -60,3 +61,20 @@ def test_every_rule_name_belongs_to_a_family() -> None:
     families = [family_of(ablation_of(keys)) for keys in _ABLATIONS]
     named = {name for family in families for names in family.rules.values() for name in names}
     assert named == {*RuleName}
+
+
+def test_masks_answer_for_all_that_they_were_made_for() -> None:
+    """As their columns say; an area is many patches. Columns, rows and blocks are made for no patch."""
+    ablation = ablation_of({"kind": "mask", "threat": {"pixels": 6}, "per_axis": 3})
+    masks = ablations_of(ablation, 12, 12)
+    random = np.random.default_rng(0)
+    differs = random.random((80, masks.num_ablations)) < random.choice([0, 0.01, 0.02], (80, 1))
+    cast = Cast(np.where(differs, random.integers(0, 3, differs.shape), 1))
+    answer = DOUBLE_MASKING.answer_own_threat(DOUBLE_MASKING.ballots(cast, masks, classes=3), masks)
+    stored = DOUBLE_MASKING.certify(cast, masks, classes=3).recovery_certified
+    assert answer.certified.tolist() == stored.tolist()
+    assert 0 < stored.sum() < 80
+    columns = ablations_of(ablation_of({"kind": "column", "size": 2}), 6, 6)
+    ballots = MAJORITY.ballots(Cast(np.zeros((1, 6), int)), columns, classes=2)
+    with pytest.raises(RequestError, match="are made for no patch; name one"):
+        MAJORITY.answer_own_threat(ballots, columns)

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from smoothcert.workers.certificates.families import MAJORITY
+from smoothcert.workers.certificates.families import DOUBLE_MASKING, MAJORITY
+from smoothcert.workers.certificates.family import RuleFamily
 from smoothcert.workers.runs.published import parse_metadata
 from smoothcert.workers.runs.records import FileMetadata
 from smoothcert.workers.runs.votes_table import (
@@ -47,8 +48,18 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "votes": st.none() | st.lists(st.integers(0, 65535), min_size=ABLATIONS, max_size=ABLATIONS),
     "margins": st.none() | st.lists(FLOAT32, min_size=ABLATIONS, max_size=ABLATIONS),
 }
-VALUES |= {name: st.none() | INT32 for name in schema(ABLATIONS, MAJORITY).names if name not in VALUES}
-ROWS = st.lists(st.fixed_dictionaries(VALUES), max_size=6)
+
+
+def _rows_of(family: RuleFamily) -> st.SearchStrategy[list[Columns]]:
+    more = {
+        field.name: st.none() | (st.booleans() if pa.types.is_boolean(field.type) else INT32)
+        for field in schema(ABLATIONS, family)
+        if field.name not in VALUES
+    }
+    return st.lists(st.fixed_dictionaries(VALUES | more), max_size=6)
+
+
+ROWS = _rows_of(MAJORITY)
 
 
 def _example() -> list[Columns]:
@@ -70,16 +81,16 @@ def _read(data: bytes) -> pa.Table:
     return pq.read_table(io.BytesIO(data))
 
 
-def _checksum(rows: Sequence[Columns]) -> str:
-    data = _encode(rows)
+def _checksum(rows: Sequence[Columns], family: RuleFamily = MAJORITY) -> str:
+    data = file_of(rows, ABLATIONS, {"run_id": "abc"}, family)
     return str(parse_metadata(data, "a file").columns_sha256)
 
 
-def _checksum_by_hand(rows: Sequence[Columns]) -> str:
+def _checksum_by_hand(rows: Sequence[Columns], family: RuleFamily = MAJORITY) -> str:
     """As the head of votes_table.py defines it, with struct instead of numpy and Arrow."""
-    codes = {"int32": "<i", "int64": "<q", "float": "<f", "uint16": "<H"}
+    codes = {"int32": "<i", "int64": "<q", "float": "<f", "uint16": "<H", "bool": "<?"}
     digest = hashlib.sha256()
-    for field in schema(ABLATIONS, MAJORITY):
+    for field in schema(ABLATIONS, family):
         values = [row.get(field.name) for row in rows]
         digest.update(field.name.encode() + b"\0" + bytes(value is not None for value in values))
         for value in values:
@@ -108,6 +119,13 @@ def test_every_value_is_read_as_it_was_written(rows: list[Columns]) -> None:
 def test_the_checksum_is_as_defined(rows: list[Columns]) -> None:
     """The checksum is what its definition says, made here without numpy and Arrow."""
     assert _checksum(rows) == _checksum_by_hand(rows)
+
+
+@settings(max_examples=60)
+@given(_rows_of(DOUBLE_MASKING).map(lambda rows: [row | {"clean_margin": 1.0} for row in rows]))
+def test_the_checksum_of_truth_values_is_as_defined(rows: list[Columns]) -> None:
+    """Masks store certificates as truth values; an absent one counts as false."""
+    assert _checksum(rows, DOUBLE_MASKING) == _checksum_by_hand(rows, DOUBLE_MASKING)
 
 
 def test_an_image_without_votes_has_nulls() -> None:
