@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
-from smoothcert.manifests.rules import RuleName
+from smoothcert.manifests.rules import Certificate, RuleName
 from smoothcert.manifests.yaml_file import Part, load_file
 
 
@@ -66,7 +66,9 @@ class Gate(Part):
     patch: Annotated[tuple[int, int] | None, BeforeValidator(_sides, json_schema_input_type=int | str)] = None
     """Of metric certified: the side of a square in pixels, or HEIGHTxWIDTH."""
     rule: RuleName = RuleName.exact
-    """Of metric certified."""
+    """Of metric certified: exact; margin for columns, rows and blocks; published for masks."""
+    certificate: Certificate = Certificate.recovery
+    """Of metric certified: recovery, or detection by masks."""
     class_: Annotated[int, Strict(), Field(ge=0)] | Literal["each"] | None = Field(default=None, alias="class")
     """Only the images of this class; each: of every class by itself."""
     min_images: Annotated[int, Strict(), Field(ge=1)] = 1
@@ -89,8 +91,10 @@ class Gate(Part):
     def _says_something(self) -> Self:
         if self.metric == "certified" and self.patch is None:
             raise ValueError("metric certified needs a patch, such as patch: 32")
-        if self.metric != "certified" and (self.patch is not None or "rule" in self.model_fields_set):
-            raise ValueError(f"patch and rule belong to metric certified, not to {self.metric}; remove them")
+        if self.metric != "certified" and (self.patch is not None or self.model_fields_set & {"rule", "certificate"}):
+            raise ValueError(
+                f"patch, rule and certificate belong to metric certified, not to {self.metric}; remove them"
+            )
         if not self.limits:
             raise ValueError(f"sets no limit; add {'max' if self.metric == 'errors' else 'max_lost, max_drop or min'}")
         if wrong := [name for name in self.limits if (name == "max") != (self.metric == "errors")]:

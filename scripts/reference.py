@@ -204,7 +204,7 @@ def _one_line(text: str | None) -> str:
 
 
 def files_page() -> str:
-    votes = {field.name: field for family in (MAJORITY, DOUBLE_MASKING) for field in votes_table.schema(_A, family)}
+    votes, masks = votes_table.schema(_A, MAJORITY), votes_table.schema(_A, DOUBLE_MASKING)
     text = [
         "# The files that smoothcert writes",
         NOTE,
@@ -215,7 +215,13 @@ def files_page() -> str:
         "([queries.md](../queries.md)).",
         table(
             ["column", "type", "null", "meaning"],
-            [_column(field, _meanings_of_votes()[field.name]) for field in votes.values()],
+            [_column(field, _meanings_of_votes()[field.name]) for field in votes],
+        ),
+        "In a run of masks ([masks.md](../masks.md)), `prediction` is the class that double masking predicts, and `count`, "
+        "`runner_up`, `runner_up_count` and the two `max_*` columns are null. Its files also have, at the end:",
+        table(
+            ["column", "type", "null", "meaning"],
+            [_column(field, _meanings_of_votes()[field.name]) for field in masks if field.name not in votes.names],
         ),
         "The metadata of the file under the key `smoothcert` is a JSON object:",
         _record(FileMetadata),

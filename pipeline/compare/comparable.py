@@ -5,6 +5,7 @@ Not covered: which images of the two runs are the same (pairs.py).
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from smoothcert.manifests.ablation import Ablation, MaskAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import differences
 from smoothcert.pipeline.compare.reasons import Reason
@@ -49,13 +50,28 @@ def reasons_against(base: Run, new: Run, complete: tuple[bool, bool]) -> dict[Re
     for reason in (Reason.images, Reason.labels, Reason.classes, Reason.preprocessing):
         if differing := [key for key in keys if _reason_of(key) == reason]:
             found[reason] = f"the runs differ in {', '.join(differing)}"
-    base_side, new_side = base.job.preprocess.crop, new.job.preprocess.crop
-    if base_side != new_side:
-        found[Reason.threat] = (
-            f"the certified frame is {base_side} x {base_side} pixels in {base.run_id}, {new_side} x {new_side} in "
-            f"{new.run_id}"
-        )
+    if threats := list(_threats(base, new)):
+        found[Reason.threat] = "; ".join(threats)
     return found
+
+
+def _threats(base: Run, new: Run) -> Iterator[str]:
+    """Why a certificate of one run is not a certificate of the other."""
+    one, other = base.job.preprocess.crop, new.job.preprocess.crop
+    if one != other:
+        yield f"the certified frame is {one} x {one} pixels in {base.run_id}, {other} x {other} in {new.run_id}"
+    before, after = (_masked_threat(run.job.ablation) for run in (base, new))
+    if before != after:
+        yield f"{base.run_id} {_in_words(before)}, {new.run_id} {_in_words(after)}"
+
+
+def _masked_threat(ablation: Ablation) -> str | None:
+    """What masks were made for; None for columns, rows and blocks, which answer for any patch."""
+    return ablation.threat_text if isinstance(ablation, MaskAblation) else None
+
+
+def _in_words(threat: str | None) -> str:
+    return "certifies by a majority of votes" if threat is None else f"certifies by masks for patches of {threat}"
 
 
 def _unfinished(runs: Iterable[Run], complete: Iterable[bool]) -> Iterator[str]:

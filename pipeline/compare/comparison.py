@@ -25,13 +25,14 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Certificate
 from smoothcert.pipeline.compare.attacks import AttackedChange, attacked_in_both
 from smoothcert.pipeline.compare.comparable import IncomparableError, differing_keys, reasons_against
-from smoothcert.pipeline.compare.measures import Bools, Certified
-from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Ints, Pairs, names_of, pair
+from smoothcert.pipeline.compare.measures import Certified
+from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Pairs, names_of, pair, within_column
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.looks import number_of
+from smoothcert.pipeline.pages.rows import Bools, Ints, answered_by_all, own_patches
 from smoothcert.pipeline.statistics import difference_interval, holm, mcnemar
-from smoothcert.workers.ablations.threats import Patch, rectangles
-from smoothcert.workers.certificates.families import family_of
+from smoothcert.workers.ablations.threats import Patch, Threat, rectangles
+from smoothcert.workers.runs.job_rules import JobRules
 from smoothcert.workers.runs.run import Run, run_of
 from smoothcert.workers.runs.votes_table import ABSENT
 
@@ -156,7 +157,7 @@ def compare(
 
     Args:
         base, new: the runs, or their paths or URLs.
-        patches: as for `query`; none: the squares of both jobs.
+        patches: as for `query`; none: those of both jobs' squares and masks that both runs answer for.
         tolerance: of margins. Logits that differ by less than half of it explain a change within the tolerance.
         allow: reasons that do not refuse the comparison.
     Raises:
@@ -205,15 +206,24 @@ def compare(
 
 def _measures(base: Run, new: Run, patches: Patch | Sequence[Patch]) -> list[Certified]:
     """Every patch with every rule that both runs answer."""
+    rules = JobRules(base.job), JobRules(new.job)
+    asked = rectangles(patches)
     largest = min(base.job.preprocess.crop, new.job.preprocess.crop)
-    own = [side for side in (*base.job.patches, *new.job.patches) if side <= largest]
-    sizes = rectangles(patches) or rectangles(own)
-    for height, width in sizes:
+    for height, width in asked:
         if not (min(height, width) >= 1 and max(height, width) <= largest):
             raise RequestError(f"--patch {height}x{width}: must be 1x1 to {largest}x{largest}, the image")
-    in_new = family_of(new.job.ablation).rules[Certificate.recovery]
-    rules = [rule for rule in family_of(base.job.ablation).rules[Certificate.recovery] if rule in in_new]
-    return [Certified(height, width, rule) for height, width in dict.fromkeys(sizes) for rule in rules]
+        for side in rules:
+            side.ablations.refuse(Threat(height, width))
+    own = (*own_patches(base.job), *own_patches(new.job))
+    sizes = asked or answered_by_all(own, base.job, new.job)
+    claims = [
+        (rule, certificate)
+        for certificate, of_base in rules[0].family.rules.items()
+        for rule in of_base
+        if rule in rules[1].family.rules.get(certificate, ())
+        if certificate != Certificate.detection or (base.job.clean and new.job.clean)
+    ]
+    return [Certified(*size, *claim) for size in dict.fromkeys(sizes) for claim in claims]
 
 
 def _refuse(reasons: Mapping[Reason, str], allow: Collection[Reason]) -> None:
@@ -266,7 +276,7 @@ def lost_and_gained(images: pa.Table, name: str) -> tuple[Bools, Bools]:
 
 def within_tolerance(images: pa.Table, name: str) -> Bools:
     """The images whose changes by a measure rounding can explain."""
-    return flags(images, "clean_within_tolerance" if name == "clean" else "within_tolerance")
+    return flags(images, within_column(name))
 
 
 def _change(images: pa.Table, name: str) -> Change:
@@ -297,6 +307,7 @@ def changes_of(pairs: Pairs, measure: Certified, change: str) -> pa.Table:
         (pc.field("patch_height") == measure.height)
         & (pc.field("patch_width") == measure.width)
         & (pc.field("rule") == measure.rule)
+        & (pc.field("certificate") == measure.certificate)
         & (pc.field("change") == change)
     )
 
@@ -306,9 +317,12 @@ def clearest_changes(comparison: Comparison, change: str) -> pa.Table:
 
     Each has one row of `changes`: that of the patch for which the slack changed most.
     """
-    rule = comparison.certified[0].measure.rule
+    first = comparison.certified[0].measure
     chosen = comparison.pairs.changes.filter(
-        (pc.field("rule") == rule) & (pc.field("change") == change) & ~pc.field("within_tolerance")
+        (pc.field("rule") == first.rule)
+        & (pc.field("certificate") == first.certificate)
+        & (pc.field("change") == change)
+        & ~pc.field("within_tolerance")
     )
     votes = pc.abs(pc.subtract(pc.fill_null(chosen["base_slack"], 0), pc.fill_null(chosen["new_slack"], 0)))
     order = [("votes", "descending"), ("shard", "ascending"), ("key", "ascending")]

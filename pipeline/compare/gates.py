@@ -23,8 +23,9 @@ import pyarrow.compute as pc
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.gates import Gate, Gates
 from smoothcert.pipeline.compare.comparison import Comparison, flags, lost_and_gained, within_tolerance
-from smoothcert.pipeline.compare.measures import Bools, Certified
-from smoothcert.pipeline.compare.pairs import Ints, names_of
+from smoothcert.pipeline.compare.measures import Certified
+from smoothcert.pipeline.compare.pairs import names_of
+from smoothcert.pipeline.pages.rows import Bools, Ints
 from smoothcert.workers.runs.votes_table import ABSENT
 
 
@@ -89,8 +90,8 @@ def _wrong_gates(comparison: Comparison, gates: Gates) -> Iterator[str]:
         if gate.metric == "certified" and _certified(gate) not in known:
             height, width = gate.patch or (0, 0)
             yield (
-                f"{at}: the runs were not compared for patches of {height} x {width} by the {gate.rule} rule; add "
-                f"--patch {height}x{width}"
+                f"{at}: the runs were not compared for {gate.certificate} against patches of {height} x {width} by the "
+                f"{gate.rule} rule; add --patch {height}x{width}, or ask for what the votes of both runs decide"
             )
         elif gate.metric == "smoothed" and comparison.smoothed is None:
             yield f"{at}: metric smoothed needs labels, which the runs do not have; remove the gate"
@@ -119,7 +120,7 @@ def _wrong_acceptances(comparison: Comparison, gates: Gates, today: date) -> Ite
 
 def _certified(gate: Gate) -> Certified:
     height, width = gate.patch or (0, 0)
-    return Certified(height, width, gate.rule.value)
+    return Certified(height, width, gate.rule.value, gate.certificate)
 
 
 def _named(gates: Gates) -> pa.Array:

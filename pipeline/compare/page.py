@@ -24,7 +24,7 @@ from smoothcert.pipeline.compare.verdict import (
 from smoothcert.pipeline.console.looks import number_of, plain
 from smoothcert.pipeline.pages.class_names import name_of
 from smoothcert.pipeline.pages.drawing import picture_parts, strip_parts
-from smoothcert.pipeline.pages.exhibits import Exhibit
+from smoothcert.pipeline.pages.exhibits import Exhibit, masks_in_words
 from smoothcert.pipeline.pages.rendering import render, short
 
 MAX_LOSSES = 24
@@ -56,6 +56,7 @@ def html_of(comparison: Comparison, gates: GateResults | None = None, names: Seq
         "attacks": _table(attack_rows(comparison)),
         "fallen": [(title, _table(rows)) for title, rows in fallen_table(comparison, MAX_ROWS, names)],
         "losses": [_card(loss, names) for loss in losses],
+        "masks": any(one is not None and one.masks for loss in losses for one in (loss.base, loss.new)),
         "tables": [
             {"id": change, "title": title, "table": _table(rows)}
             for change in (LOST, GAINED)
@@ -119,8 +120,9 @@ def _card(loss: Loss, names: Sequence[str]) -> dict[str, Any]:
     other = base.becomes if new is None else new.becomes if new.prediction == base.prediction else new.prediction
     label = "" if base.label is None else f"label {name_of(base.label, names)}; "
     alt = f"the image; {label}the base predicts {name_of(base.prediction, names)}"
+    masks = weakest.masks.boxes if weakest.masks else ()
     return {
-        **picture_parts(loss.picture, weakest.box, alt),
+        **picture_parts(loss.picture, weakest.box, alt, masks),
         "title": f"{label}certificate against {base.height} x {base.width}",
         "which": short(f"{base.shard}: {base.key}"),
         "strips": [
@@ -135,6 +137,9 @@ def _card(loss: Loss, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _votes_in_words(one: Exhibit, names: Sequence[str]) -> str:
+    if one.masks is not None:
+        where = f"the patch at top {one.top}, left {one.left}: {masks_in_words(one.masks)}"
+        return f"{name_of(one.prediction, names)}, {'holds' if one.slack >= 0 else 'lacks a uniform mask'}; {where}"
     if one.slack >= 0:
         return f"{name_of(one.prediction, names)}, holds by {number_of(one.slack, 'vote')}"
     lacks = number_of(-one.slack, "vote")

@@ -16,21 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from smoothcert.manifests.job import Job
-from smoothcert.pipeline.compare.measures import (
-    Bools,
-    Certified,
-    Rows,
-    certified_in,
-    errors_in,
-    right_in,
-    slack_and_place,
-)
+from smoothcert.pipeline.compare.measures import Certified, certified_in, errors_in, right_in, slack_and_place
+from smoothcert.pipeline.pages.rows import Bools, Ints, Rows
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
-from smoothcert.workers.runs.votes_table import column, matrix_of, numbers_of
+from smoothcert.workers.runs.votes_table import ABSENT, column, matrix_of, numbers_of
 
 LOST, GAINED, KEPT_OTHER_CLASS = "lost", "gained", "kept_other_class"
 
@@ -40,12 +32,17 @@ _COLUMNS = [
 ]
 _REPEATED = pa.dictionary(pa.int8(), pa.string())
 _WHICH = pa.schema([("shard", pa.string()), ("key", pa.string()), ("label", pa.int32())])
-_SLACK = "Votes by which the certificate holds (0 or more) or fails in the {}; null without votes."
-_PLACE = "{} pixel of the weakest place of the patch, in the run that lacks the certificate; null without votes there."
+_SLACK = "Votes, or masks, by which the certificate holds (0 or more) or fails in the {}; null without votes."
+_CLASS = "Class in the {}: the prediction, or for detection that of the whole image; -1: none."
+_PLACE = (
+    "{} pixel of the weakest place of the patch, in the run that lacks the certificate; null without votes there, and "
+    "by the published rule."
+)
 _DIFFERENCES = pa.schema(
     [
         *(("votes_changed", pa.int32()), ("votes_within_tolerance", pa.int32()), ("margin", pa.float32())),
         *(("within_tolerance", pa.bool_()), ("clean_within_tolerance", pa.bool_())),
+        ("detection_within_tolerance", pa.bool_()),
     ]
 )
 CHANGES = pa.schema(
@@ -55,12 +52,17 @@ CHANGES = pa.schema(
         column("label", pa.int32(), "Class of the image in the base; -1: none."),
         column("patch_height", pa.int32(), "Height of the patch in pixels."),
         column("patch_width", pa.int32(), "Width of the patch in pixels."),
-        column("rule", _REPEATED, "exact or margin."),
+        column("certificate", _REPEATED, "recovery or detection."),
+        column("rule", _REPEATED, "exact, margin or published."),
         column(
             "change", _REPEATED, "lost, gained or kept_other_class (certified in both runs, for different classes)."
         ),
-        column("base_prediction", pa.int32(), "Prediction of the base; -1: none."),
-        column("new_prediction", pa.int32(), "Prediction of the new run; -1: none."),
+        column(
+            "base_prediction",
+            pa.int32(),
+            _CLASS.format("base"),
+        ),
+        column("new_prediction", pa.int32(), _CLASS.format("new run")),
         column("base_slack", pa.int32(), _SLACK.format("base"), nullable=True),
         column("new_slack", pa.int32(), _SLACK.format("new run"), nullable=True),
         column("top", pa.int32(), _PLACE.format("Top"), nullable=True),
@@ -74,7 +76,6 @@ CHANGES = pa.schema(
 )
 """A certificate of an image that was lost or gained, or holds for another class."""
 Columns = dict[str, Any]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,15 @@ class Pairs:
 
     Columns of one run begin with `base_` or `new_`. Those of both:
 
-    - `votes_changed`: ablations whose vote differs; null if the runs have other ablations, or one has no votes;
+    - `votes_changed`: ablations whose vote differs, of those that both runs cast; null if the runs have other
+      ablations, or one has no votes;
     - `votes_within_tolerance`: those of them whose margins are below the tolerance in both runs;
     - `margin`: the largest margin of the changed votes in either run, null if there are none;
     - `within_tolerance`: votes changed, all of them within the tolerance, and the label did not, so rounding explains
       what follows;
     - `clean_within_tolerance`: the clean prediction changed, its margins are below the tolerance in both runs, and the
       label did not change;
+    - `detection_within_tolerance`: votes or the clean prediction changed, all of them within the tolerance;
     - `top`, `left`: the weakest place of a certificate, in the run that lacks it.
 
     Attributes:
@@ -132,7 +135,8 @@ class _Side(NamedTuple):
             right |= {"clean": right_in(rows, "clean_prediction"), "smoothed": right_in(rows, "prediction")}
         for measure in self.measures:
             certified = certified_in(counted, measure)
-            right[measure.column] = certified & right["smoothed"] if self.labelled else certified
+            right_class = right["clean" if measure.is_detection else "smoothed"] if self.labelled else True
+            right[measure.column] = certified & right_class
         classes = {name: numbers_of(rows[name]) for name in ("prediction", "clean_prediction")}
         columns: Columns = {**classes, **right}
         return {self.prefix + name: column for name, column in columns.items()}
@@ -260,6 +264,13 @@ def _match(shard: str, base: pa.Table, new: pa.Table) -> _Shard:
 # Comparing
 
 
+def within_column(measure: str) -> str:
+    """The column that says whether rounding explains a change by a measure."""
+    if measure.startswith("detection_"):
+        return "detection_within_tolerance"
+    return "clean_within_tolerance" if measure == "clean" else "within_tolerance"
+
+
 def _differences(shard: _Shard, tolerance: float, *, same_ablations: bool) -> Columns:
     """The columns of _DIFFERENCES."""
     voted = np.zeros(len(shard.base), bool)
@@ -268,12 +279,16 @@ def _differences(shard: _Shard, tolerance: float, *, same_ablations: bool) -> Co
         voted = np.asarray(pc.and_(pc.is_valid(shard.base["votes"]), pc.is_valid(shard.new["votes"])))
         counts = _changed_votes(shard.base.filter(voted), shard.new.filter(voted), tolerance)
         changed[voted], within[voted], largest[voted] = counts
+    rounded = (changed > 0) & (changed == within) & ~_other_label(shard)
+    clean_rounded = _clean_within(shard, tolerance)
+    same_clean = numbers_of(shard.base["clean_prediction"]) == numbers_of(shard.new["clean_prediction"])
     return {
         "votes_changed": pa.array(changed.astype(np.int32), mask=~voted),
         "votes_within_tolerance": pa.array(within.astype(np.int32), mask=~voted),
         "margin": pa.array(largest.astype(np.float32), mask=changed == 0),
-        "within_tolerance": (changed > 0) & (changed == within) & ~_other_label(shard),
-        "clean_within_tolerance": _clean_within(shard, tolerance),
+        "within_tolerance": rounded,
+        "clean_within_tolerance": clean_rounded,
+        "detection_within_tolerance": (rounded & same_clean) | (clean_rounded & voted & (changed == within)),
     }
 
 
@@ -291,8 +306,12 @@ def _other_label(shard: _Shard) -> Bools:
 
 
 def _changed_votes(base: pa.Table, new: pa.Table, tolerance: float) -> tuple[Ints, Ints, Any]:
-    """[rows] each: changed votes, those of them within the tolerance, and the largest margin of a changed vote."""
-    differ = matrix_of(base["votes"]) != matrix_of(new["votes"])
+    """[rows] each: changed votes, those of them within the tolerance, and the largest margin of a changed vote.
+
+    What only one run has left out (`early_exit` of masks) follows from votes that both cast.
+    """
+    one, other = matrix_of(base["votes"]), matrix_of(new["votes"])
+    differ = (one != other) & (one != ABSENT) & (other != ABSENT)
     changed = differ.sum(axis=1)
     within, largest = np.zeros(len(base), int), np.zeros(len(base), np.float32)
     rows = np.flatnonzero(changed)  # few, as a rule
@@ -304,31 +323,35 @@ def _changed_votes(base: pa.Table, new: pa.Table, tolerance: float) -> tuple[Int
 
 def _changes(shard: _Shard, one: _Side, two: _Side, judged: Columns, differences: Columns) -> Iterator[pa.Table]:
     """The rows of `changes` for each measure."""
-    own = {name: judged[name] for name in ("base_prediction", "new_prediction")}
-    other_class = own["base_prediction"] != own["new_prediction"]
-    own |= {name: differences[name] for name in ("votes_changed", "margin", "within_tolerance")}
-    kept = _kept(shard, one, two, other_class)
+    kept = _kept(shard, one, two, judged)
     kinds = {}
     for measure in one.measures:
         base_right, new_right = judged["base_" + measure.column], judged["new_" + measure.column]
         kinds[measure, LOST] = base_right & ~new_right
         kinds[measure, GAINED] = new_right & ~base_right
         kinds[measure, KEPT_OTHER_CLASS] = kept[measure] & (base_right == new_right)
-    any_change = np.logical_or.reduce([*kinds.values(), np.zeros(len(other_class), bool)])
+    any_change = np.logical_or.reduce([*kinds.values(), np.zeros(len(shard.base), bool)])
     base, new = Rows(shard.base.filter(any_change), one.job), Rows(shard.new.filter(any_change), two.job)
     for (measure, change), there in kinds.items():
         if there.any():
+            own = {f"{run}_prediction": judged[f"{run}_{measure.of}"] for run in ("base", "new")}
+            own |= {name: differences[name] for name in ("votes_changed", "margin")}
+            own["within_tolerance"] = differences[within_column(measure.column)]
             columns = {name: pa.array(column).filter(pa.array(there)) for name, column in own.items()}
             columns |= _described(measure, change, base, new, there[any_change])
             yield _table(CHANGES, shard.name, shard.base.filter(there), columns)
 
 
-def _kept(shard: _Shard, one: _Side, two: _Side, other_class: Bools) -> dict[Certified, Bools]:
-    """By measure, [pairs]: whether both runs certify a prediction, but not the same."""
-    base, new = Rows(shard.base.filter(other_class), one.job), Rows(shard.new.filter(other_class), two.job)
-    kept = {measure: np.zeros(len(other_class), bool) for measure in one.measures}
-    for measure, which in kept.items():
-        which[other_class] = certified_in(base, measure) & certified_in(new, measure)
+def _kept(shard: _Shard, one: _Side, two: _Side, judged: Columns) -> dict[Certified, Bools]:
+    """By measure, [pairs]: whether both runs certify a class, but not the same."""
+    kept: dict[Certified, Bools] = {}
+    for of in {measure.of for measure in one.measures}:
+        other_class = judged[f"base_{of}"] != judged[f"new_{of}"]
+        base, new = Rows(shard.base.filter(other_class), one.job), Rows(shard.new.filter(other_class), two.job)
+        for measure in one.measures:
+            if measure.of == of:
+                kept[measure] = np.zeros(len(other_class), bool)
+                kept[measure][other_class] = certified_in(base, measure) & certified_in(new, measure)
     return kept
 
 
@@ -339,6 +362,7 @@ def _described(measure: Certified, change: str, base: Rows, new: Rows, which: Bo
     same = {
         "patch_height": pa.scalar(measure.height, pa.int32()),
         "patch_width": pa.scalar(measure.width, pa.int32()),
+        "certificate": measure.certificate.value,
         "rule": measure.rule,
         "change": change,
     }

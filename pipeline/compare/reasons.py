@@ -20,4 +20,5 @@ class Reason(StrEnum):
     preprocessing = "preprocessing"
     """The networks see other pixels of the same image."""
     threat = "threat"
-    """The certified frames have different sizes, so a patch covers another share of the image."""
+    """The certified frames have different sizes, so a patch covers another share of the image; or one run has masks and
+    the other none, or masks for another threat."""

@@ -39,6 +39,7 @@ def as_json(comparison: Comparison, gates: GateResults | None = None) -> dict[st
         "certified": [
             {
                 "patch": [change.measure.height, change.measure.width],
+                "certificate": change.measure.certificate,
                 "rule": change.measure.rule,
                 **(_change(change) or {}),
                 "kept_other_class": change.kept_other_class,

@@ -64,7 +64,7 @@ def _gates_sentence(gates: GateResults) -> str:
 def _what_changed(comparison: Comparison) -> str:
     if comparison.certified:
         first = comparison.certified[0]
-        against = f" against {first.measure.height} x {first.measure.width} ({first.measure.rule} rule)"
+        against = f" {first.measure.against}"
         return _lost_and_gained("certificate", against, first, comparison.paired)
     if comparison.smoothed is not None:
         return _lost_and_gained("right prediction", "", comparison.smoothed, comparison.paired)

@@ -31,6 +31,7 @@ from smoothcert.pipeline.nightly.records import (
     Verdict,
 )
 from smoothcert.pipeline.nightly.sentences import sentence_of
+from smoothcert.pipeline.pages.rows import answered_by_all, own_patches
 from smoothcert.workers.runs.layout import VOTES
 from smoothcert.workers.runs.records import FiguresRecord
 from smoothcert.workers.runs.run import Run, open_run
@@ -205,17 +206,23 @@ def _verdict_of(outcome: Outcome, found: _Found) -> Verdict:
 
 
 def _patches_of(base: Run, new: Run, gates: Gates | None) -> list[tuple[int, int]]:
-    """The squares of the new job, and the patches that gates name."""
-    largest = min(base.job.preprocess.crop, new.job.preprocess.crop)
-    squares = [(side, side) for side in new.job.patches if side <= largest]
+    """What the new job is about, as far as both runs answer for it, and the patches that gates name."""
+    own = answered_by_all(own_patches(new.job), base.job, new.job)
     named = [gate.patch for gate in (() if gates is None else gates.gates) if gate.patch is not None]
-    return list(dict.fromkeys([*squares, *named]))
+    return list(dict.fromkeys([*own, *named]))
 
 
 def _changes(comparison: Comparison) -> Iterator[ChangeRecord]:
     for one in comparison.certified:
-        patch, rule = (one.measure.height, one.measure.width), one.measure.rule
-        yield ChangeRecord(measure="certified", patch=patch, rule=rule, lost=one.lost, gained=one.gained)
+        measure = one.measure
+        yield ChangeRecord(
+            measure="certified",
+            patch=(measure.height, measure.width),
+            rule=measure.rule,
+            certificate=measure.certificate.value,
+            lost=one.lost,
+            gained=one.gained,
+        )
     named: Sequence[tuple[Any, Change | None]] = (("smoothed", comparison.smoothed), ("clean", comparison.clean))
     for measure, change in named:
         if change is not None:

@@ -42,7 +42,7 @@ def trend(nights: Nights, name: str) -> str:
         tripped = list[tuple[int, float]]()
         for night, one, figures in known:
             shares = {"clean": figures.clean_accuracy, "smoothed": figures.smoothed_accuracy}
-            shares |= {entry.against: entry.exact for entry in figures.certified[:MAX_PATCHES]}
+            shares |= {f"certified {entry.against}": entry.exact for entry in figures.certified[:MAX_PATCHES]}
             for label, share in shares.items():
                 if share is not None:
                     series.setdefault(label, []).append((night, 100 * share))

@@ -56,7 +56,9 @@ class ChangeRecord(Record):
     patch: Annotated[tuple[int, int] | None, _FROM_LIST] = None
     """Of measure certified: height and width in pixels."""
     rule: str | None = None
-    """Of measure certified: exact or margin."""
+    """Of measure certified: exact, margin or published."""
+    certificate: str | None = None
+    """Of measure certified: recovery or detection."""
     lost: int
     """Number of images that have it in the baseline alone."""
     gained: int

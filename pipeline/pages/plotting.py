@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 _INK = "#010203"  # becomes the page's colour of text
-BLUE, ORANGE, GREEN, RED = "#2f7fd6", "#c2620a", "#2e8b57", "#d33f49"  # seen on white and on black
+BLUE, ORANGE, GREEN, RED, PURPLE = "#2f7fd6", "#c2620a", "#2e8b57", "#d33f49", "#8e6ad1"  # seen on white and on black
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "smoothcert",

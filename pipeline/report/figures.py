@@ -1,6 +1,6 @@
 """What all images of a run say: accuracies, certificates by patch size, classes, errors, fragile votes.
 
-One pass over the published files. Certificates of squares follow from the two max columns.
+One pass over the published files. Certificates of squares follow from the two max columns; of masks from the votes.
 
 Not covered: what needs votes (sample.py, gallery.py).
 """
@@ -15,19 +15,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from smoothcert.manifests.ablation import MaskAblation
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.rules import RuleName
+from smoothcert.pipeline.pages.rows import Rows
 from smoothcert.pipeline.statistics import share_interval
-from smoothcert.workers.certificates.majority import LARGEST_SQUARES
 from smoothcert.workers.runs.environment import environment_of
 from smoothcert.workers.runs.published import PublishedFile
 from smoothcert.workers.runs.votes_table import ABSENT, matrix_of, numbers_of
 
-COLUMNS = [
+_COLUMNS = [
     *("key", "shard", "index", "image_offset", "image_bytes", "sha256", "status", "error", "label"),
     *("clean_prediction", "prediction", "count", "runner_up_count", "votes", "margins"),
     *("max_certified_patch", "max_margin_certified_patch"),
 ]
+_OWN_THREAT = {RuleName.exact: "recovery_certified", RuleName.published: "recovery_published"}
+_NO_ALARM = "detection_certified"
 MARGINS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Limits under which votes are counted as fragile."""
 MAX_REASONS, FURTHER_REASONS = 10_000, "further reasons"
@@ -74,6 +77,22 @@ class ClassFigures(NamedTuple):
     fallen: int
 
 
+class Detection(NamedTuple):
+    """Attacks on the whole image that would be noticed.
+
+    Attributes:
+        certified: by the exact rule, one share for each side of a square from 1 on: the class of the whole image is
+            right, and cannot change without an alarm.
+        silent: those that are right and raise no alarm by themselves; they are certified against every patch that the
+            masks hide.
+        false_alarms: those that raise an alarm though nothing attacks them, right or wrong.
+    """
+
+    certified: tuple[Share, ...]
+    silent: Share
+    false_alarms: Share
+
+
 @dataclass(frozen=True)
 class Figures:
     """The figures of a run.
@@ -83,7 +102,9 @@ class Figures:
         labelled: whether the job has labels; otherwise certificates count whatever the class.
         with_clean: whether the job classifies whole images.
         clean, smoothed: None without labels, or without clean predictions.
-        certified: by rule, one share for each side from 1 to the crop.
+        certified: by rule, one share for each side of a square, from 1 to the largest that the votes answer for.
+        own_threat: by rule, against what the masks were made for; empty for columns, rows and blocks.
+        detection: by masks; None without masks, or without clean predictions.
         side: of the square patch that the headline and the table of classes are about.
         classes: in ascending order.
         status: number of images of each status.
@@ -101,6 +122,8 @@ class Figures:
     clean: Share | None
     smoothed: Share | None
     certified: dict[str, tuple[Share, ...]]
+    own_threat: dict[str, Share]
+    detection: Detection | None
     side: int
     classes: tuple[ClassFigures, ...]
     status: dict[str, int]
@@ -119,7 +142,10 @@ class Sums:
     Attributes:
         job: of the run.
         side: of the patch that the table of classes is about.
-        sides: by rule, [crop + 1] images whose largest certified square has each side, those that count as right.
+        sides: by rule, [sides + 1] images whose largest certified square has each side, those that count as right.
+        noticed: the same for detection.
+        own_threat: by rule, images that are certified against what the masks were made for, and right.
+        silent, alarms: as in Detection.
         pairs: [classes, classes] sparse: images by label and prediction.
     """
 
@@ -132,6 +158,10 @@ class Sums:
     files: int = 0
     seconds: float = 0.0
     sides: dict[str, Ints] = field(default_factory=dict)
+    noticed: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    own_threat: Counter[str] = field(default_factory=Counter)
+    silent: int = 0
+    alarms: int = 0
     fragile: Ints = field(default_factory=lambda: np.zeros(len(MARGINS), np.int64))
     status: Counter[str] = field(default_factory=Counter)
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -143,8 +173,8 @@ class Sums:
     def labelled(self) -> bool:
         return self.job.images.label is not None
 
-    def add(self, file: PublishedFile) -> None:
-        """Count the rows of a file."""
+    def add(self, file: PublishedFile, judged: Rows) -> None:
+        """Count the rows of a file, which `judged` has, too."""
         rows = file.rows
         self.files += 1
         self.images += len(rows)
@@ -155,21 +185,21 @@ class Sums:
         for status, error in zip(failed["status"].to_pylist(), failed["error"].to_pylist(), strict=True):
             known = (status, error) in self.errors or len(self.errors) < MAX_REASONS
             self.errors[status, error if known else FURTHER_REASONS] += 1
-        self._add_classes(rows)
+        self._add_classes(rows, judged)
+        if isinstance(self.job.ablation, MaskAblation):
+            self._add_masks(rows, judged)
         self._add_margins(rows)
 
-    def _add_classes(self, rows: pa.Table) -> None:
+    def _add_classes(self, rows: pa.Table, judged: Rows) -> None:
         label, clean, prediction = (numbers_of(rows[name]) for name in ("label", "clean_prediction", "prediction"))
         right = (prediction == label) & (label != ABSENT) if self.labelled else prediction != ABSENT
         clean_right = (clean == label) & (label != ABSENT)
         self.clean += int(clean_right.sum())
         self.smoothed += int((right & self.labelled).sum())
-        for rule, column in LARGEST_SQUARES.items():
-            largest = np.where(right, numbers_of(rows[column]), 0).clip(0)
-            counts = np.bincount(largest, minlength=self.job.preprocess.crop + 1)
-            self.sides[rule] = self.sides.get(rule, 0) + counts
+        for rule, largest in judged.largest_squares.items():
+            self.sides[rule] = self.sides.get(rule, 0) + self._by_side(largest, right, judged)
         of = label if self.labelled else prediction
-        certified = right & (numbers_of(rows[LARGEST_SQUARES[RuleName.exact]]) >= self.side)
+        certified = right & (judged.largest_squares[RuleName.exact] >= self.side)
         for name, which in (
             ("images", of != ABSENT),
             ("clean", clean_right),
@@ -183,9 +213,29 @@ class Sums:
         pairs, counts = np.unique(np.stack([label[wrong], prediction[wrong]], 1), axis=0, return_counts=True)
         self.pairs.update(dict(zip(map(tuple, pairs.tolist()), counts.tolist(), strict=True)))
 
+    def _by_side(self, largest: Ints, right: Bools, judged: Rows) -> Ints:
+        """[sides + 1]: images by the side of their largest certified square, 0 if they are not right."""
+        return np.bincount(np.where(right, largest, 0), minlength=judged.longest_square + 1)
+
+    def _add_masks(self, rows: pa.Table, judged: Rows) -> None:
+        label, clean, prediction = (numbers_of(rows[name]) for name in ("label", "clean_prediction", "prediction"))
+
+        def right(of: Ints) -> Bools:
+            there: Bools = of != ABSENT
+            return there & (of == label) if self.labelled else there
+
+        for rule, column in _OWN_THREAT.items():
+            self.own_threat[rule] += int((right(prediction) & _truth(rows[column])).sum())
+        if self.job.clean:
+            counts = self._by_side(judged.largest_noticed, right(clean), judged)
+            self.noticed = counts if not len(self.noticed) else self.noticed + counts
+            no_alarm = _truth(rows[_NO_ALARM])
+            self.silent += int((right(clean) & no_alarm).sum())
+            self.alarms += int((judged.voted & ~no_alarm).sum())
+
     def _add_margins(self, rows: pa.Table) -> None:
         margins = matrix_of(rows["margins"].drop_null())
-        self.votes += margins.size
+        self.votes += int((~np.isnan(margins)).sum())
         self.fragile += [int((margins < limit).sum()) for limit in MARGINS]
 
     def figures(self) -> Figures:
@@ -197,10 +247,9 @@ class Sums:
             with_clean=job.clean,
             clean=Share(self.clean, self.images) if self.labelled and job.clean else None,
             smoothed=Share(self.smoothed, self.images) if self.labelled else None,
-            certified={
-                rule: tuple(Share(int(count), self.images) for count in counts[::-1].cumsum()[::-1][1:])
-                for rule, counts in self.sides.items()
-            },
+            certified={rule: self._shares(counts) for rule, counts in self.sides.items()},
+            own_threat={rule: Share(count, self.images) for rule, count in self.own_threat.items()},
+            detection=self._detection(),
             side=self.side,
             classes=tuple(self._classes()),
             status=dict(self.status),
@@ -211,6 +260,16 @@ class Sums:
             environments=dict(self.environments),
             seconds=self.seconds,
         )
+
+    def _shares(self, counts: Ints) -> tuple[Share, ...]:
+        """For each side from 1 on: the images that are certified against this square or a larger one."""
+        return tuple(Share(int(count), self.images) for count in counts[::-1].cumsum()[::-1][1:])
+
+    def _detection(self) -> Detection | None:
+        if not len(self.noticed):
+            return None
+        silent, alarms = (Share(count, self.images) for count in (self.silent, self.alarms))
+        return Detection(self._shares(self.noticed), silent, alarms)
 
     def _classes(self) -> Iterable[ClassFigures]:
         falls: dict[int, tuple[int, int]] = {}
@@ -228,3 +287,13 @@ class Sums:
                 falls_to,
                 fallen,
             )
+
+
+def columns_of(job: Job) -> list[str]:
+    """The columns of the files that a report reads."""
+    return [*_COLUMNS, *([*_OWN_THREAT.values(), _NO_ALARM] if isinstance(job.ablation, MaskAblation) else [])]
+
+
+def _truth(column: pa.ChunkedArray) -> Bools:
+    """[rows]: a column of truth values, false where a row has none."""
+    return np.asarray(pc.fill_null(column, False))

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from smoothcert.manifests.ablation import ablation_in_words
+from smoothcert.manifests.ablation import Area, MaskAblation, ablation_in_words, fill_of
+from smoothcert.manifests.job import Job
 from smoothcert.pipeline.bracket import Bracket
 from smoothcert.pipeline.console.looks import DASH, number_of, percent, plain, span
 from smoothcert.pipeline.pages.class_names import name_of
 from smoothcert.pipeline.pages.drawing import patch_parts, picture_parts, strip_parts
-from smoothcert.pipeline.pages.exhibits import Exhibit
+from smoothcert.pipeline.pages.exhibits import Exhibit, masks_in_words
 from smoothcert.pipeline.pages.patches import Success
 from smoothcert.pipeline.pages.rendering import render, short
 from smoothcert.pipeline.report import plots
@@ -26,6 +27,7 @@ from smoothcert.pipeline.report.figures import MARGINS, ClassFigures, Share
 from smoothcert.pipeline.report.gallery import Entry
 from smoothcert.pipeline.report.report import Report
 from smoothcert.pipeline.report.sample import SampleFigures
+from smoothcert.workers.runs.votes_table import ABSENT
 
 MAX_CLASSES, MAX_ERRORS = 2000, 50
 """Rows of tables; JSON has all."""
@@ -48,8 +50,8 @@ def html_of(report: Report, names: Sequence[str] = ()) -> str:
         what = "certified accuracy, %" if report.figures.labelled else "certified share, %"
         page |= {
             "rectangles": plots.rectangles_map(report.sample, what),
-            "patches": plots.patches_curve(report.sample, what),
-            "atlas": plots.atlas_map(report.sample),
+            "patches": plots.patches_curve(report.sample, what) if report.sample.sides else "",
+            "atlas": plots.atlas_map(report.sample, _units(report.run.job)),
         }
     return render(__package__, "report.html.j2", page)
 
@@ -73,13 +75,14 @@ def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
         "brackets": [_bracket_row(one) for one in report.brackets],
         "bracket_titles": [(title, False) for title in ("patch", "certified", "under attack", "attacked", "fell")],
         "brackets_note": _brackets_note(report.figures.labelled),
-        "fallen": [_fallen_card(one, names) for one in report.fallen],
+        "fallen": [_fallen_card(one, names, of_masks=_has_masks(report.run.job)) for one in report.fallen],
         "sample": _sample_note(report),
         "galleries": [
             {"id": "fragile", "title": "The most fragile images", "cards": _cards(report.fragile, names)},
             {"id": "sturdy", "title": "The sturdiest images", "cards": _cards(report.sturdy, names)},
         ],
         "side": figures.side,
+        "masks": _has_masks(report.run.job),
         "fragile_votes": [
             (f"{limit:g}", f"{count:,}", percent(count / figures.votes if figures.votes else None))
             for limit, count in zip(MARGINS, figures.fragile, strict=True)
@@ -90,7 +93,7 @@ def _page_of(report: Report, names: Sequence[str]) -> dict[str, Any]:
     }
     page |= _class_parts(report, names) | _error_parts(report)
     if report.sample is not None:
-        page |= _sample_parts(report.sample)
+        page |= _sample_parts(report.sample, _units(report.run.job))
     return page | {"sections": list(_sections(page))}
 
 
@@ -129,19 +132,44 @@ def _error_parts(report: Report) -> dict[str, Any]:
     }
 
 
-def _sample_parts(sample: SampleFigures) -> dict[str, Any]:
-    two_curves = zip(sample.sides, sample.one, sample.two, strict=True)
+def _sample_parts(sample: SampleFigures, units: str) -> dict[str, Any]:
+    two_curves = [
+        f"{side} pixels: one patch {percent(one.value)}, two {percent(two.value)}"
+        for side, one, two in zip(sample.sides, sample.one, sample.two, strict=True)
+    ]
+    blank = "; blank where no mask hides the rectangle at some place" if np.isnan(sample.rectangles).any() else ""
     return {
         "rectangles_alt": f"Map of {len(sample.heights)} heights and {len(sample.widths)} widths: certified share "
-        f"from {percent(sample.rectangles.max())} to {percent(sample.rectangles.min())}",
-        "patches_alt": "Certified share by side of the patch: "
-        + "; ".join(
-            f"{side} pixels: one patch {percent(one.value)}, two {percent(two.value)}" for side, one, two in two_curves
-        ),
+        f"from {percent(np.nanmax(sample.rectangles))} to {percent(np.nanmin(sample.rectangles))}{blank}",
+        "patches_alt": "Certified share by side of the patch: " + "; ".join(two_curves) if two_curves else "",
         "atlas_alt": f"Map of the mean slack by place of a {sample.atlas_side} x {sample.atlas_side} patch: from "
-        f"{sample.atlas.min():.1f} to {sample.atlas.max():.1f} votes",
-        "atlas_note": _atlas_note(sample),
+        f"{sample.atlas.min():.1f} to {sample.atlas.max():.1f} {units}",
+        "atlas_note": _atlas_note(sample, units),
     }
+
+
+def _has_masks(job: Job) -> bool:
+    return isinstance(job.ablation, MaskAblation)
+
+
+def _predicted(job: Job) -> str:
+    """The name of the accuracy of predictions."""
+    return "double masking" if _has_masks(job) else "smoothed"
+
+
+def _units(job: Job) -> str:
+    """What the slack of a certificate counts."""
+    return "masks" if _has_masks(job) else "votes"
+
+
+def _method(job: Job) -> str:
+    """How the prediction is made, and what hidden pixels become."""
+    dropped, ablation = job.model.masked_tokens == "drop", job.ablation
+    if not isinstance(ablation, MaskAblation):
+        tokens = "hidden tokens are dropped" if dropped else "hidden tokens are kept, black"
+        return f"{ablation_in_words(ablation)}; {tokens}"
+    made_for = f"double masking against {ablation.threat_text}, {ablation.per_axis} masks per axis"
+    return f"{made_for}, fill {ablation.fill}{'; hidden tokens are dropped' if dropped else ''}"
 
 
 def _marks(report: Report) -> Sequence[str]:
@@ -157,21 +185,54 @@ def _marks(report: Report) -> Sequence[str]:
 def headline_of(report: Report) -> Sequence[str]:
     """The main figures in sentences, with threat, rule and token mode."""
     figures, job = report.figures, report.run.job
-    tokens = "hidden tokens are dropped" if job.model.masked_tokens == "drop" else "hidden tokens are kept, black"
     sentences = []
     if figures.clean is not None:
         sentences.append(f"Without an attack, the whole-image classifier is right on {_with_interval(figures.clean)}.")
     if figures.smoothed is not None:
-        sentences.append(f"Smoothed over ablations, it is right on {_with_interval(figures.smoothed)}.")
+        by = "By double masking" if _has_masks(job) else "Smoothed over ablations"
+        sentences.append(f"{by}, it is right on {_with_interval(figures.smoothed)}.")
     share, side = figures.certified["exact"][figures.side - 1], figures.side
     stays = "are right and stay right" if figures.labelled else "keep their prediction, right or wrong,"
     sentences.append(
         f"Certified: {_with_interval(share)} {stays} whatever a {side} x {side} patch shows, wherever it lies (exact "
-        f"rule; {ablation_in_words(job.ablation)}; {tokens})."
+        f"rule; {_method(job)})."
     )
+    sentences += _mask_sentences(report)
     if report.bracket is not None:
         sentences.append(_bracket_sentence(report.bracket))
     return sentences
+
+
+def _mask_sentences(report: Report) -> Iterator[str]:
+    """What masks certify besides: against their own threat, if it is not the square of the page, and detection."""
+    figures, ablation = report.figures, report.run.job.ablation
+    if isinstance(ablation, MaskAblation) and not _is_about_own_threat(report):
+        right = " and right" if figures.labelled else ""
+        yield (
+            f"Against {_in_words(ablation)}, for which the masks were made, "
+            f"{_with_interval(figures.own_threat['exact'])} are certified{right} (exact rule)."
+        )
+    if figures.detection is not None:
+        found, side = figures.detection, figures.side
+        right = "is right and cannot change" if figures.labelled else "cannot change"
+        yield (
+            f"Detection: on {_with_interval(found.certified[side - 1])} the class of the whole image {right} without "
+            f"an alarm, whatever a {side} x {side} patch shows (exact rule). False alarms, without an attack: "
+            f"{_with_interval(found.false_alarms)}. Certified and silent: {percent(found.silent.value)}."
+        )
+
+
+def _in_words(ablation: MaskAblation) -> str:
+    """The threat in a sentence."""
+    if isinstance(ablation.threat, Area):
+        return f"any rectangle of up to {ablation.threat.pixels:,} pixels"
+    size = "{} x {}".format(*ablation.threat)
+    return f"a {size} patch" if ablation.threat_patches == 1 else f"two {size} patches at once"
+
+
+def _is_about_own_threat(report: Report) -> bool:
+    ablation, side = report.run.job.ablation, report.figures.side
+    return isinstance(ablation, MaskAblation) and (ablation.threat, ablation.threat_patches) == ((side, side), 1)
 
 
 def _bracket_sentence(one: Bracket) -> str:
@@ -211,12 +272,21 @@ def _with_interval(share: Share) -> str:
 
 
 def shares_of(report: Report) -> Sequence[tuple[str, Share]]:
-    """Clean, smoothed and certified shares: the certified ones for each patch of the job and both rules."""
-    figures = report.figures
-    rows = [("clean", figures.clean), ("smoothed", figures.smoothed)]
-    for side in sorted({figures.side, *report.run.job.patches}):
+    """Clean, smoothed and certified shares: the certified ones for each patch of the job and both rules; of masks also
+    those against their threat, and detection."""
+    figures, ablation = report.figures, report.run.job.ablation
+    answered = len(figures.certified["exact"])
+    rows = [("clean", figures.clean), (_predicted(report.run.job), figures.smoothed)]
+    for side in sorted({figures.side, *(side for side in report.run.job.patches if side <= answered)}):
         for rule, shares in figures.certified.items():
             rows.append((f"certified {side} x {side}, {rule} rule", shares[side - 1]))
+    if isinstance(ablation, MaskAblation) and not _is_about_own_threat(report):
+        own = figures.own_threat.items()
+        rows += [(f"certified {ablation.threat_text}, {rule} rule", share) for rule, share in own]
+    if (found := figures.detection) is not None:
+        side = figures.side
+        rows.append((f"detection {side} x {side}, exact rule", found.certified[side - 1]))
+        rows += [("detection, certified and silent", found.silent), ("false alarms", found.false_alarms)]
     return [(name, share) for name, share in rows if share is not None]
 
 
@@ -231,6 +301,9 @@ def _curve_alt(report: Report) -> str:
     certified = "Certified share by side of a square patch, exact rule: " + "; ".join(
         f"{side} pixels: {percent(exact[side - 1].value)}" for side in sides
     )
+    if (found := report.figures.detection) is not None:
+        noticed = (f"{side} pixels: {percent(found.certified[side - 1].value)}" for side in sides)
+        certified += f". Detection: {'; '.join(noticed)}"
     attacked = "; ".join(
         f"{one.patch[0]} pixels: {one.upper_text}"
         for one in report.brackets
@@ -245,18 +318,21 @@ def _sample_note(report: Report) -> str:
         return ""
     of_class = "" if sample.of_class is None else f" of class {sample.of_class}"
     bound = " The share against two patches is a lower bound." if sample.two_is_bound else ""
+    two = ", two patches" if sample.sides else ""
+    blank = " Rectangles that no mask hides at some place are left blank." if np.isnan(sample.rectangles).any() else ""
     return (
-        f"Rectangles, two patches and the map of weak places are of a sample: {number_of(sample.images, 'image')} with "
-        f"votes{of_class}, drawn with seed {sample.seed}, by the exact rule.{bound}"
+        f"Rectangles{two} and the map of weak places are of a sample: {number_of(sample.images, 'image')} with "
+        f"votes{of_class}, drawn with seed {sample.seed}, by the exact rule.{bound}{blank}"
     )
 
 
-def _atlas_note(sample: SampleFigures) -> str:
+def _atlas_note(sample: SampleFigures, units: str) -> str:
     row, column = np.unravel_index(sample.atlas.argmin(), sample.atlas.shape)
+    masks = " The slack is the number of uniform masks that hide the patch, less 1." if units == "masks" else ""
     return (
-        f"By how many votes certificates hold, on average over the sample of {number_of(sample.images, 'image')}, if a "
-        f"{sample.atlas_side} x {sample.atlas_side} patch lies there. The weakest place: top {sample.tops[row]}, left "
-        f"{sample.lefts[column]} ({sample.atlas.min():.1f} votes)."
+        f"By how many {units} certificates hold, on average over the sample of {number_of(sample.images, 'image')}, if "
+        f"a {sample.atlas_side} x {sample.atlas_side} patch lies there. The weakest place: top {sample.tops[row]}, "
+        f"left {sample.lefts[column]} ({sample.atlas.min():.1f} {units}).{masks}"
     )
 
 
@@ -265,7 +341,8 @@ def _class_titles(report: Report) -> list[str]:
     figures, side = report.figures, report.figures.side
     titles = ["class", "images", f"certified {side} x {side}"]
     if figures.labelled:
-        titles[2:2] = ["clean", "smoothed"] if figures.with_clean else ["smoothed"]
+        predicted = _predicted(report.run.job)
+        titles[2:2] = ["clean", predicted] if figures.with_clean else [predicted]
         titles.append(_FALLS_TO)
     return titles
 
@@ -276,7 +353,7 @@ def _class_cells(one: ClassFigures, titles: Sequence[str], names: Sequence[str])
         "class": (str(one.number), name_of(one.number, names)),
         "images": (str(one.images), f"{one.images:,}"),
         "clean": _share_cell(one.clean, one.images),
-        "smoothed": _share_cell(one.smoothed, one.images),
+        **dict.fromkeys(("smoothed", "double masking"), _share_cell(one.smoothed, one.images)),
         _FALLS_TO: (falls, falls),
     }
     certified = _share_cell(one.certified, one.images)
@@ -295,34 +372,45 @@ def _cards(entries: Sequence[Entry], names: Sequence[str]) -> list[dict[str, Any
 
 def _card(one: Exhibit, names: Sequence[str]) -> dict[str, Any]:
     """The texts about an image."""
-    can = "can become" if one.slack < 0 else "would be nearest to"
-    lead = number_of(abs(one.slack), "vote")
-    slack = f"lacks {lead}" if one.slack < 0 else f"holds by {lead}"
+    size = f"{one.height} x {one.width}"
     largest = f"certified up to {one.largest} x {one.largest}" if one.largest else "certified against no patch"
-    return {
-        "title": name_of(one.prediction, names),
-        "text": f"{largest}; at its weakest place the certificate against {one.height} x {one.width} {slack}, and the "
-        f"prediction {can} {name_of(one.becomes, names)}",
-        "which": short(f"{one.shard}: {one.key}"),
-    }
+    if one.masks is not None:
+        cast = int((one.votes != ABSENT).sum())
+        text = (
+            f"{largest}; at the weakest place of a {size} patch, {masks_in_words(one.masks)}; {one.masks.differing:,} "
+            f"of {number_of(cast, 'vote')} for other classes"
+        )
+    else:
+        can = "can become" if one.slack < 0 else "would be nearest to"
+        lead = number_of(abs(one.slack), "vote")
+        slack = f"lacks {lead}" if one.slack < 0 else f"holds by {lead}"
+        text = (
+            f"{largest}; at its weakest place the certificate against {size} {slack}, and the prediction {can} "
+            f"{name_of(one.becomes, names)}"
+        )
+    return {"title": name_of(one.prediction, names), "text": text, "which": short(f"{one.shard}: {one.key}")}
 
 
-def _fallen_card(one: Success, names: Sequence[str]) -> dict[str, Any]:
+def _fallen_card(one: Success, names: Sequence[str], *, of_masks: bool) -> dict[str, Any]:
     """The texts about an image that fell."""
-    lead = number_of(abs(one.slack), "vote")
-    slack = f"lacks {lead}" if one.slack < 0 else f"holds by {lead}"
+    if of_masks:
+        found = f"{number_of(one.slack + 1, 'uniform mask')} hide it" if one.slack >= 0 else "no uniform mask hides it"
+    else:
+        lead = number_of(abs(one.slack), "vote")
+        found = f"the certificate {'lacks' if one.slack < 0 else 'holds by'} {lead} there"
     return {
         "title": f"{name_of(one.prediction, names)} becomes {name_of(one.becomes, names)}",
         "text": f"{one.box.height} x {one.box.width} patch at top {one.box.top}, left {one.box.left}, found by "
-        f"{one.attack}; the certificate {slack} there",
+        f"{one.attack}; {found}",
         "which": short(f"{one.shard}: {one.key}"),
     }
 
 
-def _drawn(entry: Entry, names: Sequence[str]) -> dict[str, str | bool]:
+def _drawn(entry: Entry, names: Sequence[str]) -> dict[str, Any]:
     """The picture of an image, and its votes as a strip."""
     one = entry.exhibit
-    picture = picture_parts(entry.picture, one.box, f"the image, predicted as {name_of(one.prediction, names)}")
+    alt = f"the image, predicted as {name_of(one.prediction, names)}"
+    picture = picture_parts(entry.picture, one.box, alt, one.masks.boxes if one.masks else ())
     return picture | strip_parts(one, one.prediction, one.becomes, names)
 
 
@@ -331,7 +419,9 @@ def _provenance(report: Report) -> Sequence[tuple[str, str]]:
     job, record = run.job, run.record
     size = sum(shard.size for shard in record.shards)
     made_by = sorted(figures.environments.items(), key=lambda one: -one[1])[:MAX_ERRORS]
-    tokens = {"drop": "hidden tokens dropped", "keep": "hidden tokens kept, black"}[job.model.masked_tokens]
+    tokens = {"drop": "hidden tokens dropped", "keep": f"hidden tokens kept, {fill_of(job.ablation)}"}[
+        job.model.masked_tokens
+    ]
     return [
         ("run", f"{run.run_id} in {plain(run.url)}, begun {record.created or 'unknown'}"),
         ("weights", f"{plain(job.model.checkpoint)}, SHA-256 {run.checkpoint_sha256}"),

@@ -4,10 +4,12 @@ Not covered: the figures (figures.py, sample.py); what people read (page.py).
 """
 
 import json
+from math import isnan
 from typing import Any
 
+from smoothcert.manifests.ablation import MaskAblation
 from smoothcert.pipeline.pages.patches import Success
-from smoothcert.pipeline.report.figures import MARGINS, Share
+from smoothcert.pipeline.report.figures import MARGINS, Detection, Share
 from smoothcert.pipeline.report.gallery import Entry
 from smoothcert.pipeline.report.report import Report
 from smoothcert.pipeline.report.sample import SampleFigures
@@ -30,14 +32,20 @@ KEYS = {
     "status": "Number of rows of each status.",
     "clean": "Images whose whole is classified as their label says: a share, or null.",
     "smoothed": "Images whose prediction is the label: a share, or null.",
-    "certified": "`patch: [h, w]` in pixels, `rule`, and a share, for each square and rule.",
+    "certified": "`patch: [h, w]` in pixels, `rule`, and a share, for each square that the votes answer for, and rule.",
+    "own_threat": "What the masks were made for: `threat` as in the job, `patches`, and a share by the `exact` and the "
+    "`published` rule; null for columns, rows and blocks.",
+    "detection": "By masks: `certified` as above, by the exact rule (the class of the whole image is right, and cannot "
+    "change without an alarm); `silent` (right, and no alarm without an attack) and `false_alarms` are shares; null "
+    "without masks or clean predictions.",
     "classes": "`number`, `images`, `clean`, `smoothed`, `certified` (numbers of images; exact rule), `falls_to` (the "
     "class that its other images are predicted as most often) and `fallen` (how many) of each class.",
     "errors": "`status`, `error` and number of `images`, the most frequent first.",
     "votes": "Number of votes.",
     "fragile": "`margin_below`, and the number of `votes` with smaller margins.",
     "sample": "What needs a look at every vote, of a random sample: certified shares of rectangles, against one and "
-    "two patches, and the mean slack by place; null if no image has votes.",
+    "two patches, and the mean slack by place; null if no image has votes. A rectangle is null if the votes do not "
+    "answer for it.",
     "fragile_images": "The right predictions that are closest to a change.",
     "sturdy_images": "The right predictions that are furthest from a change.",
     "brackets": "For each size of `patch` that attacks tried: `certified_accuracy`, and `accuracy_under_attack` with "
@@ -80,6 +88,8 @@ def as_json(report: Report) -> dict[str, Any]:
             for rule, shares in figures.certified.items()
             for side, share in enumerate(shares, start=1)
         ],
+        "own_threat": _own_threat(report),
+        "detection": _detection(figures.detection),
         "classes": [one._asdict() for one in figures.classes],
         "errors": [{"status": status, "error": error, "images": count} for status, error, count in figures.errors],
         "votes": figures.votes,
@@ -99,7 +109,10 @@ def as_json(report: Report) -> dict[str, Any]:
 def headline_as_json(report: Report) -> dict[str, Any]:
     """What the headline says, in keys of the whole."""
     whole = as_json(report)
-    names = ("run_id", "job", "path", "checkpoint_sha256", "complete", "partial", "images", "clean", "smoothed")
+    names = [
+        *("run_id", "job", "path", "checkpoint_sha256", "complete", "partial", "images"),
+        *("clean", "smoothed", "own_threat", "detection"),
+    ]
     side = report.figures.side
     certified = [one for one in whole["certified"] if one["patch"] == [side, side]]
     bracket = None if report.bracket is None else report.bracket.as_json()
@@ -112,6 +125,24 @@ def _share(share: Share | None) -> dict[str, Any] | None:
     return {"count": share.count, "images": share.images, "share": share.value, "interval": list(share.interval)}
 
 
+def _own_threat(report: Report) -> dict[str, Any] | None:
+    ablation = report.run.job.ablation
+    if not isinstance(ablation, MaskAblation):
+        return None
+    shares = {rule: _share(share) for rule, share in report.figures.own_threat.items()}
+    return {"threat": ablation.model_dump(mode="json")["threat"], "patches": ablation.threat_patches, **shares}
+
+
+def _detection(found: Detection | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    certified = [
+        {"patch": [side, side], "rule": "exact", **(_share(share) or {})}
+        for side, share in enumerate(found.certified, start=1)
+    ]
+    return {"certified": certified, "silent": _share(found.silent), "false_alarms": _share(found.false_alarms)}
+
+
 def _sample(sample: SampleFigures) -> dict[str, Any]:
     return {
         "images": sample.images,
@@ -119,7 +150,7 @@ def _sample(sample: SampleFigures) -> dict[str, Any]:
         "class": sample.of_class,
         "heights": list(sample.heights),
         "widths": list(sample.widths),
-        "rectangles": sample.rectangles.tolist(),
+        "rectangles": [[None if isnan(share) else share for share in row] for row in sample.rectangles.tolist()],
         "sides": list(sample.sides),
         "one_patch": [_share(share) for share in sample.one],
         "two_patches": [_share(share) for share in sample.two],

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from smoothcert.manifests.ablation import Area, MaskAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Job
 from smoothcert.pipeline.bracket import Bracket, brackets_of, patch_attacks_of
 from smoothcert.pipeline.pages.patches import Success, successes_of
-from smoothcert.pipeline.report.figures import COLUMNS, Figures, Sums
+from smoothcert.pipeline.pages.rows import Rows, longest_square
+from smoothcert.pipeline.report.figures import Figures, Sums, columns_of
 from smoothcert.pipeline.report.gallery import Entry, Extremes, entries_of
 from smoothcert.pipeline.report.sample import SampleFigures, Sampler, sample_figures
-from smoothcert.workers.ablations.kinds import ablations_of
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.runs.job_rules import JobRules
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.storage.aside import written_aside
@@ -73,7 +75,8 @@ def report_of(
 
     Args:
         run: finished or not; what is published is read.
-        side: of the square patch that headline, classes, weak places and images are about; None: the job's first.
+        side: of the square patch that headline, classes, weak places and images are about; None: the job's first, or
+            the one that its masks were made for.
         sample: images of the sample; None: as many as take a minute, at most MAX_SAMPLE.
         seed: of the draw.
         of_class: draw only images of this class.
@@ -83,18 +86,18 @@ def report_of(
         RunError: a file is damaged.
     """
     complete = run.complete()  # before the files are read: _SUCCESS is written after them
-    job = run.job
-    side, labelled = _side(job, side), job.images.label is not None
+    job, rules = run.job, JobRules(run.job)
+    side, labelled = _side(rules, side), job.images.label is not None
     if sample is None:
-        ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-        sample = min(MAX_SAMPLE, max(1, SAMPLED_VOTES // ablations.num_ablations))
+        sample = min(MAX_SAMPLE, max(1, SAMPLED_VOTES // rules.ablations.num_ablations))
     sums, drawn = Sums(job, side), Sampler(sample, seed, of_class, labelled=labelled)
     extremes = Extremes(exhibits, labelled)
     indices = {task.file_name: task.index for task in run.tasks}
-    for file in read_published(run, COLUMNS):
-        sums.add(file)
+    for file in read_published(run, columns_of(job)):
+        judged = Rows(file.rows, job)
+        sums.add(file, judged)
         drawn.add(indices[file.name], file)
-        extremes.add(file)
+        extremes.add(judged)
     if not sums.files:
         raise run.no_files_yet()
     rows = drawn.rows()
@@ -118,13 +121,21 @@ def report_of(
     )
 
 
-def _side(job: Job, side: int | None) -> int:
-    """The side that was asked for, else the job's first, else a seventh of the image."""
-    crop = job.preprocess.crop
+def _side(rules: JobRules, side: int | None) -> int:
+    """The side that was asked for, else the job's first, else a seventh of the image; of masks that of their threat, or
+    of the largest square that they hide.
+    """
+    job, crop = rules.job, rules.job.preprocess.crop
+    if side is None and isinstance(job.ablation, MaskAblation):
+        threat = job.ablation.threat
+        is_square = not isinstance(threat, Area) and threat[0] == threat[1]
+        return threat[0] if is_square else longest_square(rules)
     if side is None:
         return job.patches[0] if job.patches else max(1, crop // 7)
     if side > crop:
         raise RequestError(f"--patch {side}: must be 1 to {crop}, the side of the image")
+    if isinstance(job.ablation, MaskAblation):
+        rules.ablations.refuse(Threat(side, side))
     return side
 
 

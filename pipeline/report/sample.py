@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from smoothcert.manifests.ablation import MaskAblation
 from smoothcert.manifests.job import Job
+from smoothcert.pipeline.pages.rows import answers, longest
 from smoothcert.pipeline.report.figures import Share
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.runs.job_rules import JobRules
@@ -82,13 +84,13 @@ class SampleFigures:
         seed: of the draw.
         of_class: the class that they are of; None: any.
         heights, widths: of the rectangles, in pixels.
-        rectangles: [heights, widths] certified share, by the exact rule.
-        sides: of the squares of the next curves.
+        rectangles: [heights, widths] certified share, by the exact rule; NaN where the votes say nothing.
+        sides: of the squares of the next curves; none if masks were made for one patch.
         one, two: certified shares against one patch, and against two at once.
         two_is_bound: whether the share against two patches may be larger.
         atlas_side: of the square patch of the atlas.
         tops, lefts: places of the atlas, in pixels.
-        atlas: [tops, lefts], mean slack in votes: the lower, the weaker.
+        atlas: [tops, lefts], mean slack in votes, or in masks: the lower, the weaker.
     """
 
     images: int
@@ -116,7 +118,7 @@ def sample_figures(rows: pa.Table, job: Job, side: int, *, seed: int, of_class: 
         side: of the square patch of the atlas.
         seed, of_class: how the sample was drawn; repeated in the answer.
     """
-    crop, rules = job.preprocess.crop, JobRules(job)
+    rules = JobRules(job)
     ballots = rules.count(rows)
     right = np.ones(len(rows), bool)
     if job.images.label is not None:
@@ -126,18 +128,22 @@ def sample_figures(rows: pa.Table, job: Job, side: int, *, seed: int, of_class: 
         answer = rules.answer(ballots, threat)
         return int((answer.certified & right).sum()), answer.is_bound
 
-    lengths = _lengths(crop, GRID)
-    rectangles = np.array([[certified(Threat(h, w))[0] for w in lengths] for h in lengths]) / len(rows)
-    sides = tuple(length for length in lengths if length <= crop // 2) or lengths[:1]
+    def share(height: int, width: int) -> float:
+        threat = Threat(height, width)
+        return certified(threat)[0] / len(rows) if answers(rules, threat) else np.nan
+
+    heights = _lengths(longest(rules, lambda height: Threat(height, 1)), GRID)
+    widths = _lengths(longest(rules, lambda width: Threat(1, width)), GRID)
+    sides = _sides_of_two(rules, heights)
     two = [certified(Threat(length, length, 2)) for length in sides]
     tops, lefts, atlas = _atlas(ballots, rules, side)
     return SampleFigures(
         images=len(rows),
         seed=seed,
         of_class=of_class,
-        heights=lengths,
-        widths=lengths,
-        rectangles=rectangles,
+        heights=heights,
+        widths=widths,
+        rectangles=np.array([[share(height, width) for width in widths] for height in heights]),
         sides=sides,
         one=tuple(Share(certified(Threat(length, length))[0], len(rows)) for length in sides),
         two=tuple(Share(count, len(rows)) for count, _ in two),
@@ -149,9 +155,19 @@ def sample_figures(rows: pa.Table, job: Job, side: int, *, seed: int, of_class: 
     )
 
 
-def _lengths(crop: int, count: int) -> tuple[int, ...]:
-    """About `count` lengths from 1 to the crop, denser where they are short."""
-    return tuple(sorted({round(length) for length in np.geomspace(1, crop, count)}))
+def _lengths(most: int, count: int) -> tuple[int, ...]:
+    """About `count` lengths from 1 to the longest, denser where they are short."""
+    return tuple(sorted({round(length) for length in np.geomspace(1, most, count)}))
+
+
+def _sides_of_two(rules: JobRules, lengths: tuple[int, ...]) -> tuple[int, ...]:
+    """The sides of squares of which one and two are compared; masks for one patch say nothing about two."""
+    ablation = rules.job.ablation
+    if isinstance(ablation, MaskAblation):
+        if ablation.threat_patches == 1:
+            return ()
+        return _lengths(longest(rules, lambda side: Threat(side, side, 2)), GRID)
+    return tuple(length for length in lengths if length <= rules.job.preprocess.crop // 2) or lengths[:1]
 
 
 def _atlas(ballots: Any, rules: JobRules, side: int) -> tuple[tuple[int, ...], tuple[int, ...], Floats]:

@@ -1,9 +1,10 @@
 """The tables that SQL sees.
 
     images      a row per image, with `run_id` and the columns of the files (runs/votes_table.py)
-    certified   a row per image, square patch and rule: whether the prediction is certified, and is the label
+    certified   a row per image, square patch and rule: whether the prediction is certified, and is the label; of masks
+                only for the square that they were made for
     classes     a row per run and class: images, clean, smoothed, and the class that it is mistaken for most often
-    ablations   a row per image and ablation: its place, vote and margin
+    ablations   a row per image and ablation: its place (of the first rectangle that a mask hides), vote and margin
     runs        a row per run: its job, where it lies, model, ablation and size of the images
 
 Files are read in place, and only the columns that a question needs. DuckDB reads them through Arrow: its own reader of
@@ -25,6 +26,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from pyarrow import fs
 
+from smoothcert.manifests.ablation import Area, MaskAblation, fill_of
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Storage
 from smoothcert.manifests.names import one_line
@@ -44,11 +46,22 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "python_enable_replacements": False,  # else the names of our variables would be tables
 }
 _NAMES = pa.schema([("run_id", pa.string()), ("class", pa.int32()), ("class_name", pa.string())])
+_RUNS = pa.schema(
+    [
+        *((name, pa.string()) for name in ("run_id", "job", "path", "checkpoint_sha256", "architecture")),
+        *(("masked_tokens", pa.string()), ("kind", pa.string())),
+        *(("size", pa.int32()), ("stride", pa.int32()), ("edges", pa.string())),
+        *(("threat", pa.string()), ("per_axis", pa.int32()), ("fill", pa.string()), ("threat_patches", pa.int32())),
+        *(("early_exit", pa.bool_()), ("crop", pa.int32())),
+        *((name, pa.bool_()) for name in ("labelled", "classified_whole", "partial", "complete")),
+    ]
+)
+_SIDES = pa.schema([("run_id", pa.string()), ("side", pa.int32()), ("rule", pa.string())])
+_WINDOWS = "CASE rule WHEN 'exact' THEN max_certified_patch ELSE max_margin_certified_patch END >= side"
+_MASKS = "CASE rule WHEN 'exact' THEN recovery_certified ELSE recovery_published END"
 _CERTIFIED = """
 CREATE VIEW certified AS
-SELECT run_id, shard, key, label, prediction, side, rule,
-       coalesce(CASE rule WHEN 'exact' THEN max_certified_patch ELSE max_margin_certified_patch END >= side, false)
-           AS certified,
+SELECT run_id, shard, key, label, prediction, side, rule, coalesce({certified}, false) AS certified,
        CASE WHEN labelled THEN coalesce(prediction = label, false) END AS correct
 FROM images JOIN _sides USING (run_id) JOIN runs USING (run_id)
 """
@@ -96,12 +109,14 @@ def connect(runs: Sequence[Run], storage: Storage) -> duckdb.DuckDBPyConnection:
         name, files = f"{FILES_OF_A_RUN}{number}", _dataset_of(run, storage)
         database.register(name, files)
         parts.append(f"SELECT {_text(run.run_id)} AS run_id, {_columns(files.schema)} FROM {name}")  # noqa: S608
-    database.register("runs", pa.Table.from_pylist([_described(run) for run in runs]))
-    database.register("_sides", pa.Table.from_pylist([row for run in runs for row in _sides(run)]))
+    database.register("runs", pa.Table.from_pylist([_described(run) for run in runs], _RUNS))
+    database.register("_sides", pa.Table.from_pylist([row for run in runs for row in _sides(run)], _SIDES))
     database.register("_class_names", pa.Table.from_pylist([row for run in runs for row in _names(run)], _NAMES))
     database.register("_offsets", pa.concat_tables([_offsets(run) for run in runs]))
     database.execute(f"CREATE VIEW images AS {' UNION ALL BY NAME '.join(parts)}")
-    for view in (_CERTIFIED, _CLASSES, _ABLATIONS):
+    have_masks = any(isinstance(run.job.ablation, MaskAblation) for run in runs)  # else there are no such columns
+    certified = f"CASE kind WHEN 'mask' THEN {_MASKS} ELSE {_WINDOWS} END" if have_masks else _WINDOWS
+    for view in (_CERTIFIED.format(certified=certified), _CLASSES, _ABLATIONS):
         database.execute(view)
     return database
 
@@ -135,17 +150,17 @@ def _text(value: str) -> str:
 
 def _described(run: Run) -> dict[str, Any]:
     job = run.job
-    return {
+    keys = job.ablation.model_dump(mode="json")
+    names = ("kind", "size", "stride", "edges", "per_axis", "threat_patches", "early_exit")
+    return {name: keys.get(name) for name in names} | {
         "run_id": run.run_id,
         "job": run.name,
         "path": run.url,
         "checkpoint_sha256": run.checkpoint_sha256,
         "architecture": job.model.architecture,
         "masked_tokens": job.model.masked_tokens,
-        "kind": job.ablation.kind,
-        "size": getattr(job.ablation, "size", None),
-        "stride": getattr(job.ablation, "stride", None),
-        "edges": getattr(job.ablation, "edges", None),
+        "threat": job.ablation.threat_text if isinstance(job.ablation, MaskAblation) else None,
+        "fill": fill_of(job.ablation),
         "crop": job.preprocess.crop,
         "labelled": job.images.label is not None,
         "classified_whole": job.clean,
@@ -155,7 +170,13 @@ def _described(run: Run) -> dict[str, Any]:
 
 
 def _sides(run: Run) -> list[dict[str, Any]]:
-    sides, rules = range(1, run.job.preprocess.crop + 1), family_of(run.job.ablation).rules[Certificate.recovery]
+    """The squares and rules for which the stored columns have an answer."""
+    ablation = run.job.ablation
+    sides = [*range(1, run.job.preprocess.crop + 1)]
+    if isinstance(ablation, MaskAblation):
+        threats = [] if isinstance(ablation.threat, Area) else [ablation.threat]
+        sides = [side for side in sides if (side, side) in threats and ablation.threat_patches == 1]
+    rules = family_of(ablation).rules[Certificate.recovery]
     return [{"run_id": run.run_id, "side": side, "rule": rule.value} for side in sides for rule in rules]
 
 
@@ -164,7 +185,7 @@ def _names(run: Run) -> list[dict[str, Any]]:
 
 
 def _offsets(run: Run) -> pa.Table:
-    """Top and left pixel of each ablation."""
+    """Top and left pixel of what each ablation shows, or of the first rectangle that it hides."""
     job = run.job
     places = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop).first_pixels()
     return pa.table(

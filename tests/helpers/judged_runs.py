@@ -37,7 +37,7 @@ def image(key: str, votes: Sequence[int] | None, label: int | None = 0, **column
         "sha256": key.encode().ljust(32, b"\0")[:32],
         "label": label,
         "votes": votes,
-        "margins": np.ones(CROP, np.float32),
+        "margins": np.ones(CROP if votes is None else len(votes), np.float32),
         "clean_prediction": 0,
         "clean_margin": 1.0,
         **columns,
@@ -86,7 +86,8 @@ def _row(one: Image, shard: str, index: int, job: Job, ablations: Any) -> dict[s
         absent = ("votes", "margins", "clean_prediction", "clean_margin")
         return {**row, **dict.fromkeys(absent), "status": "decode_error", "error": "it is no image"}
     votes = np.array([one["votes"]])
-    clean = np.array([one["clean_prediction"]]) if job.clean else None
-    certificates = family_of(job.ablation).certify(Cast(votes, clean=clean), ablations, classes=job.model.classes)
+    clean = np.array([-1 if row["clean_prediction"] is None else row["clean_prediction"]])
+    cast = Cast(votes, np.array([row["margins"]], np.float32), clean=clean)
+    certificates = family_of(job.ablation).certify(cast, ablations, classes=job.model.classes)
     columns = {name: None if values is None else values[0].item() for name, values in vars(certificates).items()}
-    return {**row, **columns, "votes": votes[0]}
+    return {**row, **columns, "votes": votes[0].astype(np.int32)}

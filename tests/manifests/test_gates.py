@@ -75,7 +75,10 @@ def test_an_example(tmp_path: Path) -> None:
         ),
         ("{metric: certified, patch: 3, max_lost: 5, min_images: 3}", "gates: min_images belongs to `class: each`"),
         ("{metric: smoothed, min: 60}", "gates.min: 60 should be less than or equal to 1"),
-        ("{metric: smoothed, patch: 3, min: 0.6}", "gates: patch and rule belong to metric certified, not to smoothed"),
+        (
+            "{metric: smoothed, patch: 3, min: 0.6}",
+            "gates: patch, rule and certificate belong to metric certified, not",
+        ),
         ("{metric: smoothed, max: 0.6}", "gates: metric smoothed has no max; errors has max, the others"),
         ("{metric: errors, max_lost: 6}", "gates: metric errors has no max_lost; errors has max"),
         ("{metric: errors}", "gates: sets no limit; add max"),

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from scripts.reference import FOLDER, pages
 from smoothcert.pipeline.cli import app
+from smoothcert.workers.certificates.double_masking import DOUBLE_MASKING
+from smoothcert.workers.runs.votes_table import schema
 from tests.helpers.finished_runs import file_of
 from tests.helpers.pages import EXAMPLES
 
@@ -45,10 +47,13 @@ def test_a_run_has_what_the_page_says(finished: Path) -> None:
     file = pq.ParquetFile(file_of(finished))
     columns = _keys("votes/00000-NAME.parquet")
     assert list(columns) == file.schema_arrow.names
-    for field in file.schema_arrow:
+    columns |= _keys("votes/00000-NAME.parquet", number=1)
+    of_masks = schema(9, DOUBLE_MASKING)
+    assert list(columns) == of_masks.names
+    for field in (*file.schema_arrow, *of_masks):
         assert columns[field.name].split(" | ")[2] == ("yes" if field.nullable else "no")
     for title, content, number in (
-        ("votes/00000-NAME.parquet", file.metadata.metadata[b"smoothcert"], 1),
+        ("votes/00000-NAME.parquet", file.metadata.metadata[b"smoothcert"], 2),
         ("run.json", (finished / "run.json").read_bytes(), 0),
         ("_SUCCESS", (finished / "_SUCCESS").read_bytes(), 0),
     ):
@@ -81,4 +86,5 @@ def test_the_page_has_every_key_of_the_examples() -> None:
         for key, value in job.items():
             assert key in _keys("Job files", "job.md")
             for name in value if isinstance(value, dict) else ():
-                assert name in _keys(f"`{key}`", "job.md")
+                kinds = {"ablation": "`ablation` of kind `column`, `row`, `block`"}
+                assert name in _keys(kinds.get(key, f"`{key}`"), "job.md")

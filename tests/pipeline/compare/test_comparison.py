@@ -21,7 +21,8 @@ from smoothcert.pipeline.statistics import difference_interval, mcnemar
 from smoothcert.workers.runs.run import Run, open_run
 from smoothcert.workers.storage.store import sha256_of
 from tests.helpers import jobs
-from tests.helpers.judged_runs import image, judged_run
+from tests.helpers.judged_runs import CLASSES, image, judged_run
+from tests.helpers.masked_runs import KINDS, MASKS, hand_masks, masked_run, recovers, rows_of
 from tests.pipeline.compare.conftest import CLOSE, SURE, TwoRuns
 
 ALLOWED = [Reason.images]
@@ -257,3 +258,126 @@ def test_runs_may_be_paths_and_a_patch_may_stand_alone(two_runs):
         compare(base, None)
     with pytest.raises(RequestError, match=r"^--tolerance '0': must be a number$"):
         compare(base, new, tolerance="0")
+
+
+def masks_and_columns(folder: Path, ablation: dict[str, Any] = MASKS) -> tuple[Run, Run]:
+    """The same images by masks and by columns, on which votes are for the label or for the next class."""
+    base = masked_run(folder / "masks", ablation)
+    shards: dict[str, list[dict[str, Any]]] = {}
+    for place, one in enumerate(rows_of(base).table.select(["shard", "key", "sha256", "label"]).to_pylist()):
+        votes = [one["label"]] * 12 if place % 3 else [one["label"]] * 7 + [(one["label"] + 1) % CLASSES] * 5
+        shards.setdefault(one["shard"], []).append(image(one["key"], votes, one["label"], sha256=one["sha256"]))
+    return base, judged_run(folder / "columns", shards, weights="1")
+
+
+def test_masks_and_columns_are_compared_image_by_image(tmp_path: Path) -> None:
+    """If the reader allows it; by the exact rule, against the patches that both jobs are about and both answer for."""
+    base, new = masks_and_columns(tmp_path)
+    with pytest.raises(RequestError, match=r"certifies by masks for patches of 3 x 3, .* --allow threat"):
+        compare(base, new)
+    found = compare(base, new, allow=[Reason.threat])
+    assert [(one.measure.height, one.measure.width, one.measure.rule) for one in found.certified] == [
+        (3, 3, "exact"),
+        (1, 1, "exact"),
+        (2, 2, "exact"),
+    ]
+    masks, before, after = hand_masks(base), rows_of(base).table.to_pylist(), rows_of(new).table.to_pylist()
+    assert [row["key"] for row in before] == [row["key"] for row in after]
+    assert found.paired == len(before)
+    for change in found.certified:
+        threat = change.measure.threat
+        one = [row["prediction"] == row["label"] and recovers(masks, row["votes"], threat) for row in before]
+        other = [row["prediction"] == row["label"] and row["max_certified_patch"] >= threat.height for row in after]
+        lost, gained = (
+            sum(first and not second for first, second in zip(*sides, strict=True))
+            for sides in ((one, other), (other, one))
+        )
+        assert (change.base, change.new, change.lost, change.gained) == (sum(one), sum(other), lost, gained)
+        assert min(lost, gained) > 0
+        assert (change.p_value, change.interval) == (
+            mcnemar(lost, gained),
+            difference_interval(lost, gained, len(before)),
+        )
+    changes = changes_of(found.pairs, found.certified[0].measure, LOST).to_pylist()
+    assert all(row["base_slack"] >= 0 for row in changes)
+    assert all(row["new_slack"] < 0 or row["new_prediction"] != row["label"] for row in changes)
+    assert found.votes is None  # they are of other ablations
+
+
+def test_two_runs_of_masks_are_compared_by_both_rules(tmp_path: Path) -> None:
+    """Against their threat; those for another threat only if the reader allows it."""
+    runs = [masked_run(tmp_path / fill, {**MASKS, "fill": fill}) for fill in ("black", "mean")]
+    found = compare(*runs)
+    assert [(one.measure.column, one.lost, one.gained) for one in found.certified] == [
+        ("certified_3x3_exact", 0, 0),
+        ("certified_3x3_published", 0, 0),
+        ("detection_3x3_exact", 0, 0),
+        ("detection_3x3_published", 0, 0),
+    ]
+    assert found.differences == ("ablation.fill",)
+    other = masked_run(tmp_path / "other", {**MASKS, "threat": 2})
+    with pytest.raises(RequestError, match="certifies by masks for patches of 2 x 2"):
+        compare(runs[0], other)
+    assert {one.measure.height for one in compare(runs[0], other, allow=[Reason.threat]).certified} == {2}
+
+
+def test_a_patch_that_masks_do_not_hide_is_refused(tmp_path: Path) -> None:
+    base, new = masks_and_columns(tmp_path)
+    with pytest.raises(RequestError, match="patch 4 x 4: no mask hides it"):
+        compare(base, new, patches=[4], allow=[Reason.threat])
+
+
+def test_masks_of_an_area_and_of_two_patches_are_compared_with_columns(tmp_path: Path) -> None:
+    for kind in ("area", "two patches", "rectangle"):
+        base, new = masks_and_columns(tmp_path / kind, KINDS[kind])
+        sizes = {one.measure.threat[:2] for one in compare(base, new, allow=[Reason.threat]).certified}
+        assert sizes == {(1, 1), (2, 2)} | ({(2, 5)} if kind == "rectangle" else set())
+
+
+def test_votes_that_one_run_left_out_are_no_change(tmp_path: Path) -> None:
+    """What `early_exit` leaves out follows from the votes that were cast."""
+    early = {**MASKS, "early_exit": True}
+    votes = [0] * 45
+    skipped = [0, 1, *[0] * 7, 0, *[-1] * 35]
+    base = judged_run(tmp_path / "base", {"a.tar": [image("0", votes)]}, ablation=early)
+    new = judged_run(tmp_path / "new", {"a.tar": [image("0", skipped)]}, ablation=early, weights="1")
+    assert compare(base, new).votes == Changed(beyond=1, within=0)
+
+
+def clean_changed(folder: Path) -> tuple[Run, Run]:
+    """Masks that all show class 0, and six images of the label 0: by the class of the whole image, and its margin."""
+    base = [0, 0, 0, 1, 0, 0]
+    new = [(0, 1.0), (1, 1.0), (1, 0.5), (0, 1.0), (0, 1.0), (0, 1.0)]
+    runs = []
+    for name, whole in (("base", [(one, 0.5) for one in base]), ("new", new)):
+        images = [
+            image(str(place), [0] * 45, 0, clean_prediction=clean, clean_margin=margin)
+            for place, (clean, margin) in enumerate(whole)
+        ]
+        if name == "new":
+            images[4]["votes"] = [0] * 8 + [1] + [0] * 36  # a mask that differs: an alarm without an attack
+        runs.append(judged_run(folder / name, {"a.tar": images}, ablation=MASKS, weights=str(len(runs))))
+    return runs[0], runs[1]
+
+
+def test_detection_is_compared_by_the_class_of_the_whole_image(tmp_path: Path) -> None:
+    """A change that only the clean prediction explains is within the tolerance if its margins are."""
+    runs = clean_changed(tmp_path)
+    found = {one.measure.column: one for one in compare(*runs, tolerance=0.6).certified}
+    assert list(found) == [
+        "certified_3x3_exact",
+        "certified_3x3_published",
+        "detection_3x3_exact",
+        "detection_3x3_published",
+    ]
+    exact, published = found["detection_3x3_exact"], found["detection_3x3_published"]
+    assert exact.measure.text == "certified for detection against 3 x 3 (exact rule)"
+    assert (exact.base, exact.lost, exact.lost_within_tolerance, exact.gained) == (5, 2, 1, 1)
+    assert (published.base, published.lost, published.lost_within_tolerance, published.gained) == (5, 2, 1, 1)
+    changes = changes_of(compare(*runs).pairs, exact.measure, LOST).sort_by("key").to_pylist()
+    assert [(row["key"], row["certificate"], row["base_prediction"], row["new_prediction"]) for row in changes] == [
+        ("1", "detection", 0, 1),
+        ("2", "detection", 0, 1),
+        ("4", "detection", 0, 0),
+    ]
+    assert all(row["base_slack"] >= 0 > row["new_slack"] for row in changes if row["key"] != "4")

@@ -13,6 +13,7 @@ from smoothcert.pipeline.compare.comparison import Comparison, compare
 from smoothcert.pipeline.compare.gates import GateResults, evaluate
 from tests.helpers.judged_runs import image, judged_run
 from tests.pipeline.compare.conftest import CLOSE, SURE
+from tests.pipeline.compare.test_comparison import clean_changed
 
 TODAY = date(2026, 11, 27)
 LOST = {"metric": "certified", "patch": 1}
@@ -163,3 +164,26 @@ def test_changes_within_the_tolerance_trip_no_gate(tmp_path: Path) -> None:
     gates = [{**LOST, "max_lost": 0}, {**LOST, "max_drop": 0.0}]
     assert judge(compare(base, new, patches=[(1, 1)], tolerance=0.2), *gates).passed
     assert len(judge(compare(base, new, patches=[(1, 1)]), *gates).failures) == 2
+
+
+@pytest.mark.parametrize(
+    ("gate", "passed"),
+    [
+        ({"certificate": "detection", "max_lost": 2}, True),
+        ({"certificate": "detection", "max_lost": 1}, False),
+        ({"certificate": "detection", "rule": "published", "min": 0.8}, False),
+        ({"rule": "published", "max_lost": 1}, True),
+        ({"rule": "published", "max_lost": 0}, False),
+    ],
+)
+def test_gates_ask_for_the_certificates_of_masks(tmp_path: Path, gate: dict[str, Any], passed: bool) -> None:
+    """Two images lose detection beyond the tolerance, four of six keep it; one loses recovery."""
+    comparison = compare(*clean_changed(tmp_path), tolerance=0.6)
+    assert judge(comparison, {"metric": "certified", "patch": 3, **gate}).passed == passed
+
+
+def test_a_gate_on_detection_needs_masks(five_lost: Comparison) -> None:
+    with pytest.raises(
+        RequestError, match=r"gates\[0\]: the runs were not compared for detection against patches of 1 x 1"
+    ):
+        judge(five_lost, {**LOST, "certificate": "detection", "max_lost": 0})

@@ -1,5 +1,6 @@
 """The votes of a lost image are those of its row in either run."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -8,12 +9,14 @@ import pytest
 
 from smoothcert.pipeline.compare.comparison import Comparison, clearest_changes, compare
 from smoothcert.pipeline.compare.losses import losses_of
+from smoothcert.pipeline.compare.page import html_of
 from smoothcert.pipeline.compare.pairs import LOST
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, open_run
 from tests.helpers.finished_runs import edit_json
 from tests.pipeline.compare.conftest import CLOSE, SURE, TwoRuns
+from tests.pipeline.compare.test_comparison import masks_and_columns
 
 
 def votes_in(run: Run) -> dict[tuple[str, str], list[int]]:
@@ -78,3 +81,20 @@ def test_the_tars_of_either_run_will_do(before_and_after: tuple[Path, Path], tmp
     losses = losses_of(compare(open_run(str(base)), open_run(str(moved)), patches=[(1, 1)]), 3)
     assert len(losses) == 3
     assert all(loss.picture.image is not None for loss in losses)
+
+
+def test_a_loss_of_masks_is_shown_with_both_kinds_of_votes(tmp_path: Path) -> None:
+    """The page says which masks hide the patch, and by how many votes columns lack it."""
+    base, new = masks_and_columns(tmp_path)
+    found = compare(base, new, allow=[Reason.threat])
+    losses = losses_of(found, 10)
+    assert losses
+    for loss in losses:
+        assert loss.base.masks is not None
+        assert loss.base.slack == loss.base.masks.uniform - 1 >= 0
+        assert loss.new is None or loss.new.masks is None
+    text = html_of(found)
+    assert re.search(
+        r"base: \d, holds; the patch at top \d+, left \d+: (1 mask hides it and is uniform|\d+ masks hide)", text
+    )
+    assert "A mask is uniform if its whole row shows one class" in text

@@ -6,18 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from smoothcert.pipeline.compare.measures import (
-    Certified,
-    Rows,
-    certified_in,
-    errors_in,
-    right_in,
-    slack_and_place,
-)
+from smoothcert.pipeline.compare.measures import Certified, certified_in, errors_in, right_in, slack_and_place
+from smoothcert.pipeline.pages.rows import Rows
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.votes_table import ABSENT, numbers_of
 from tests.helpers.judged_runs import CLASSES, image, judged_run
+from tests.helpers.masked_runs import masked_run
+from tests.helpers.masked_runs import rows_of as all_rows_of
 
 COLUMNS = ["status", "label", "prediction", "max_certified_patch", "max_margin_certified_patch", "votes"]
 
@@ -52,15 +48,6 @@ def test_errors_are_all_that_is_not_ok(run: Run) -> None:
     assert np.flatnonzero(errors_in(rows_of(run).table)).tolist() == [3, 5]
 
 
-@pytest.mark.parametrize("rule", ["exact", "margin"])
-@pytest.mark.parametrize("side", [1, 2, 3, 12])
-def test_stored_columns_and_votes_certify_the_same_squares(run: Run, rule: str, side: int) -> None:
-    rows, measure = rows_of(run), Certified(side, side, rule)
-    expected = np.zeros(len(rows.table), bool)
-    expected[rows.voted] = rows.answer(rows.ballots, measure).certified
-    assert (certified_in(rows, measure) == expected).all()
-
-
 def test_columns_of_pixels_do_not_mind_the_height(run: Run) -> None:
     """A rectangle is answered from the votes; for columns only its width matters."""
     rows = rows_of(run)
@@ -86,3 +73,16 @@ def test_slack_says_by_how_many_votes_a_certificate_holds(run: Run) -> None:
 def test_a_measure_names_its_column_and_reads_as_words() -> None:
     measure = Certified(16, 48, "exact")
     assert (measure.column, measure.text) == ("certified_16x48_exact", "certified against 16 x 48 (exact rule)")
+
+
+def test_a_rule_that_looks_at_no_place_names_none(tmp_path: Path) -> None:
+    """The published rule of masks counts votes of the whole map."""
+    rows = all_rows_of(masked_run(tmp_path))
+    described = slack_and_place(rows, np.ones(len(rows.table), bool), Certified(3, 3, "published"))
+    assert set(described["top"].to_pylist()) == set(described["left"].to_pylist()) == {None}
+    votes, prediction = rows.table["votes"].to_pylist(), rows.table["prediction"].to_pylist()
+    differing = [
+        None if one is None else -sum(vote != predicted for vote in one)
+        for one, predicted in zip(votes, prediction, strict=True)
+    ]
+    assert described["slack"].to_pylist() == differing

@@ -35,9 +35,13 @@ def test_json_has_the_keys_that_programs_read(two_runs: TwoRuns) -> None:
     assert (content["predictions_changed"], content["votes_changed"]) == (1, 22)
     assert content["votes_changed_within_tolerance"] == 5
     exact = content["certified"][0]
-    assert (exact["patch"], exact["rule"]) == ([2, 2], "exact")
+    assert (exact["patch"], exact["certificate"], exact["rule"]) == ([2, 2], "recovery", "exact")
     assert [exact[name] for name in ("base", "new", "lost", "gained", "kept_other_class")] == [5, 3, 2, 1, 1]
-    assert exact.keys() - {"patch", "rule", "kept_other_class"} == content["smoothed"].keys() == content["clean"].keys()
+    assert (
+        exact.keys() - {"patch", "certificate", "rule", "kept_other_class"}
+        == content["smoothed"].keys()
+        == content["clean"].keys()
+    )
     assert content["smoothed"].keys() >= {"base", "new", "lost", "gained", "p_value", "difference", "interval"}
     assert content["classes"][0] == {"class": 0, "images": 6, "lost": 2, "gained": 1, "p_adjusted": 1.0}
     assert content["attacked"] == []

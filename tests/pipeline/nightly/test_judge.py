@@ -1,9 +1,11 @@
 """An entry of a night: what is compared, what cannot be, what its record and pages hold."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.masked_runs import KINDS, masked_run
 from tests.helpers.nights import baseline_of, complete, gates_of, made, one_shard, suite_of
 from tests.pipeline.nightly.conftest import Night
 
@@ -112,3 +114,26 @@ def test_a_baseline_that_is_gone_or_damaged_is_a_wrong_request(tmp_path: Path, r
     assert record.entries[0].becomes is None
     if damage != "acceptance":
         assert baseline_of(suite) == base.run_id
+
+
+@pytest.mark.parametrize("kind", ["square", "area", "two patches"])
+def test_masks_are_judged_against_what_they_were_made_for(tmp_path: Path, run_night: Night, kind: str) -> None:
+    """Squares of the job that no mask hides are left out; gates may ask for the published rule."""
+    side = 3 if kind == "square" else 2
+    gate = {"metric": "certified", "patch": side, "rule": "published", "min": 0.9}
+    for weights, gates in (("0", {}), ("1", {"small": gates_of(gate)})):
+        run = masked_run(tmp_path, KINDS[kind], images=15, weights=weights, patches=[1, 12])
+        code, record = run_night(suite_of(tmp_path, gates=gates), {"small": complete(run)})
+    one = record.entries[0]
+    assert (code, one.verdict) == (1, "gate tripped")
+    assert one.sentence.startswith(f"small: GATE TRIPPED: certified against {side} x {side} (published rule): ")
+    lost = {(change.measure, change.certificate, change.patch, change.rule): change.lost for change in one.changes}
+    certified = product(("recovery", "detection"), [(side, side)], ("exact", "published"))
+    assert lost == {
+        **{("certified", *claim): 0 for claim in certified},
+        ("smoothed", None, None, None): 0,
+        ("clean", None, None, None): 0,
+    }
+    for page in (one.report, one.comparison):
+        assert page is not None
+        assert (tmp_path / "history" / page).exists()

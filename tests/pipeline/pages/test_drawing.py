@@ -28,12 +28,12 @@ BLOCKS = Exhibit(
     left=10,
     slack=3,
     becomes=2,
-    is_grid=True,
+    grid=np.arange(512**2).reshape(512, 512),
 )
 
 
 def columns(votes: list[int], margins: list[float]) -> Exhibit:
-    return replace(BLOCKS, votes=np.array(votes), margins=np.array(margins, np.float32), is_grid=False)
+    return replace(BLOCKS, votes=np.array(votes), margins=np.array(margins, np.float32), grid=None)
 
 
 def test_votes_of_very_many_blocks_are_a_small_picture() -> None:
@@ -89,3 +89,27 @@ def test_a_patch_is_data_of_bounded_size(side: int) -> None:
         "the image with the patch, predicted as 2 (owl)",
         f"the patch, {side} x {side} pixels",
     )
+
+
+def test_a_vote_that_was_not_cast_is_blank() -> None:
+    """It counts for no class, and its missing margin for nothing."""
+    one = columns([1, -1, 2, -1], [1.0, np.nan, 1.0, np.nan])
+    strip, _ = strip_of(one, 1, 2)
+    assert np.asarray(strip)[0, :, 3].tolist() == [255, 0, 255, 0]
+    assert strip_parts(one, 1, None, [])["strip_alt"] == "votes: 1 for 1, 1 for others, 2 not cast"
+
+
+def test_votes_of_masks_lie_by_the_masks_that_are_hidden() -> None:
+    """Row and column are masks; a pair of them is one vote."""
+    one = replace(columns([1, 1, 2], [1.0] * 3), grid=np.array([[0, 2], [2, 1]]))
+    strip, square = strip_of(one, 1, 2)
+    pixels = np.asarray(strip)
+    assert square
+    assert (pixels[0, 0] == pixels[1, 1]).all()
+    assert (pixels[0, 1] == pixels[1, 0]).all()
+    assert (pixels[0, 0] != pixels[0, 1]).any()
+
+
+def test_masks_are_outlined_on_the_picture() -> None:
+    parts = picture_parts(Picture(Image.new("RGB", (20, 20)), ""), BLOCKS.box, "", [(Box(0, 5, 10, 15), True)])
+    assert parts["masks"] == [("left:25.00%;top:0.00%;width:75.00%;height:50.00%", True)]

@@ -7,11 +7,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from smoothcert.pipeline.pages.rows import Rows
 from smoothcert.pipeline.report import figures
-from smoothcert.pipeline.report.figures import COLUMNS, MARGINS, Figures, Share, Sums
+from smoothcert.pipeline.report.figures import MARGINS, Figures, Share, Sums, columns_of
+from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, open_run
 from tests.helpers.judged_runs import CLASSES, CROP, image, judged_run
+from tests.helpers.masked_runs import KINDS, MASKS, hand_masks, masked_run, notices, recovers
 
 
 @pytest.fixture
@@ -35,8 +38,8 @@ def run(tmp_path: Path) -> Run:
 
 def figures_of(run: Run, side: int = 2) -> Figures:
     sums = Sums(run.job, side)
-    for file in read_published(run, COLUMNS):
-        sums.add(file)
+    for file in read_published(run, columns_of(run.job)):
+        sums.add(file, Rows(file.rows, run.job))
     return sums.figures()
 
 
@@ -112,3 +115,43 @@ def test_without_labels_a_class_is_a_prediction(finished_blocks: Path) -> None:
     assert figures.certified["exact"][0].count == (frame.max_certified_patch >= 1).sum()
     assert {one.number: one.images for one in figures.classes} == frame.prediction.dropna().value_counts().to_dict()
     assert all((one.clean, one.smoothed, one.falls_to) == (None, None, None) for one in figures.classes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shares_of_masks_are_those_by_hand(tmp_path: Path, kind: str) -> None:
+    """Recovery and detection by side of a square; against what the masks were made for; false alarms."""
+    run = masked_run(tmp_path, KINDS[kind], images=15)
+    figures, frame = figures_of(run, 1), frame_of(run)
+    masks, votes = hand_masks(run, KINDS[kind].get("threat_patches", 1)), [*frame.votes]
+    right, right_whole = frame.prediction == frame.label, frame.clean_prediction == frame.label
+    assert figures.detection is not None
+    assert len(figures.certified["exact"]) == len(figures.certified["published"]) == len(figures.detection.certified)
+    by_side = zip(figures.certified["exact"], figures.detection.certified, strict=True)
+    for side, (exact, noticed) in enumerate(by_side, start=1):
+        threat = Threat(side, side)
+        assert exact.count == sum(right & np.array([recovers(masks, one, threat) for one in votes]))
+        seen = [notices(masks, one, whole, threat) for one, whole in zip(votes, frame.clean_prediction, strict=True)]
+        assert noticed.count == sum(right_whole & np.array(seen))
+    agree = np.array([one is not None and len(set(one)) == 1 for one in votes])
+    assert {share.count for share in figures.certified["published"]} == {sum(right & agree)}
+    for rule, column in (("exact", "recovery_certified"), ("published", "recovery_published")):
+        assert figures.own_threat[rule] == Share(int((right & frame[column].eq(True)).sum()), 15)
+    silent = frame.detection_certified.eq(True)
+    assert figures.detection.silent == Share(int((right_whole & silent).sum()), 15)
+    assert figures.detection.false_alarms == Share(int((frame.votes.notna() & ~silent).sum()), 15)
+    threat = run.job.ablation.threat
+    if threat == (3, 3):
+        assert figures.own_threat["exact"] == figures.certified["exact"][2]
+    assert sum(one.certified for one in figures.classes) == figures.certified["exact"][0].count
+
+
+def test_without_clean_predictions_masks_detect_nothing(tmp_path: Path) -> None:
+    assert figures_of(masked_run(tmp_path, images=6, clean=False), 3).detection is None
+
+
+def test_votes_that_were_not_cast_are_not_counted(tmp_path: Path) -> None:
+    """`early_exit` of masks leaves them out."""
+    votes = [0, 1, *[0] * 7, 0, *[-1] * 35]
+    run = judged_run(tmp_path, {"a.tar": [image("0", votes)]}, ablation={**MASKS, "early_exit": True})
+    found = figures_of(run)
+    assert (found.votes, found.fragile[-1]) == (10, 0)

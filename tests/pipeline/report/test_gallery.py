@@ -5,17 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smoothcert.pipeline.report.figures import COLUMNS
+from smoothcert.manifests.rules import RuleName
+from smoothcert.pipeline.pages.rows import Rows
+from smoothcert.pipeline.report.figures import columns_of
 from smoothcert.pipeline.report.gallery import Extremes, entries_of
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.judged_runs import CLASSES, image, judged_run
+from tests.helpers.masked_runs import masked_run, rows_of
 
 
 def extremes_of(path: str, count: int, *, labelled: bool = True) -> Extremes:
-    extremes = Extremes(count, labelled)
-    for file in read_published(open_run(path), COLUMNS):
-        extremes.add(file)
+    extremes, run = Extremes(count, labelled), open_run(path)
+    for file in read_published(run, columns_of(run.job)):
+        extremes.add(Rows(file.rows, run.job))
     return extremes
 
 
@@ -26,7 +29,7 @@ def test_extremes_are_right_predictions_by_certificate_and_lead(tmp_path: Path) 
     images = [image(str(number), one.tolist(), label=1) for number, one in enumerate(votes)]
     images[7] = image("7", None)
     run = judged_run(tmp_path, {"a.tar": images[:20], "b.tar": images[20:]})
-    rows = [row for file in read_published(run, COLUMNS) for row in file.rows.to_pylist()]
+    rows = [row for file in read_published(run, columns_of(run.job)) for row in file.rows.to_pylist()]
     right = [
         (row["max_certified_patch"], row["count"] - row["runner_up_count"]) for row in rows if row["prediction"] == 1
     ]
@@ -64,3 +67,19 @@ def test_an_entry_is_an_image_with_its_picture(any_run: Path) -> None:
     for entry in entries:
         assert entry.picture.image is not None
         assert entry.picture.image.size == (run.job.preprocess.crop, run.job.preprocess.crop)
+
+
+def test_extremes_of_masks_are_by_certificate_and_agreement(tmp_path: Path) -> None:
+    """The largest square by the exact rule, then how few votes differ from the prediction."""
+    run = masked_run(tmp_path)
+    judged = rows_of(run)
+    rows = zip(judged.table.to_pylist(), judged.largest_squares[RuleName.exact].tolist(), strict=True)
+    right = [
+        (largest, -sum(vote != row["prediction"] for vote in row["votes"]))
+        for row, largest in rows
+        if row["votes"] is not None and row["prediction"] == row["label"]
+    ]
+    tables = extremes_of(run.url, 5).tables()
+    for table, expected in zip(tables, (sorted(right), sorted(right, reverse=True)), strict=True):
+        assert list(zip(table["largest"].to_pylist(), table["lead"].to_pylist(), strict=True)) == expected[:5]
+    assert len(set(right)) > 5

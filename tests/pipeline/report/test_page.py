@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.report import page
 from smoothcert.pipeline.report.page import headline_of, html_of, markdown_of
 from smoothcert.pipeline.report.report import Report, report_of
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.html_tags import Tags
 from tests.helpers.judged_runs import CLASSES, image, judged_run
+from tests.helpers.masked_runs import KINDS, masked_run
 from tests.helpers.studies import attack
 
 ATTACK = "<script>alert(1)</script>"
@@ -183,3 +185,46 @@ def test_a_certified_image_that_fell_heads_the_page(tmp_path: Path) -> None:
     report = report_of(run)
     assert "1 certified image fell to a 2 x 2 patch (a.tar 0)" in markdown_of(report).splitlines()[2].replace("*", "")
     assert re.search(r'<p class="bad">1 certified image fell', html_of(report))
+
+
+@pytest.mark.parametrize(
+    ("kind", "threat"),
+    [
+        ("square", None),
+        ("rectangle", "a 2 x 5 patch"),
+        ("area", "any rectangle of up to 6 pixels"),
+        ("two patches", "two 2 x 2 patches at once"),
+    ],
+)
+def test_a_page_of_masks_says_what_they_certify(tmp_path: Path, kind: str, threat: str | None) -> None:
+    """By double masking: recovery, against what the masks were made for, and detection with its false alarms."""
+    run = masked_run(tmp_path, KINDS[kind], images=12)
+    report = report_of(run)
+    text = " ".join(headline_of(report))
+    side = report.figures.side
+    assert "By double masking, it is right on " in text
+    assert f"whatever a {side} x {side} patch shows, wherever it lies (exact rule; double masking against " in text
+    assert f"{KINDS[kind]['per_axis']} masks per axis, fill {KINDS[kind].get('fill', 'mean')}; " in text
+    assert ("for which the masks were made" in text) == (threat is not None)
+    assert threat is None or f"Against {threat}, for which" in text
+    assert report.figures.detection is not None
+    alarms = report.figures.detection.false_alarms
+    assert f"False alarms, without an attack: {100 * alarms.value:.2f} % of 12 images" in text
+    for page_text in (html_of(report), markdown_of(report)):
+        assert "moothed" not in page_text
+        assert "margin rule" not in page_text
+    markdown = markdown_of(report)
+    assert f"| detection {side} x {side}, exact rule |" in markdown
+    assert ("left blank" in markdown) == (kind in ("area", "two patches"))
+    hides = r"(1 mask hides it and is (not )?uniform|\d+ masks hide it, \d+ of them uniform)"
+    assert re.search(rf"at the weakest place of a \d x \d patch, {hides}; \d+ of \d+ votes for other classes", markdown)
+    assert ("One patch and two" in html_of(report)) == (kind == "two patches")
+
+
+def test_a_patch_that_no_mask_hides_has_no_page(tmp_path: Path) -> None:
+    """The threat of the masks is the default; a smaller square may be asked for."""
+    run = masked_run(tmp_path, images=6)
+    assert report_of(run).figures.side == 3
+    assert report_of(run, side=2).figures.side == 2
+    with pytest.raises(RequestError, match="patch 4 x 4: no mask hides it"):
+        report_of(run, side=4)

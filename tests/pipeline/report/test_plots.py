@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 
 from smoothcert.pipeline.bracket import Bracket
 from smoothcert.pipeline.report import plots
 from smoothcert.pipeline.report.report import Report, report_of
 from smoothcert.workers.runs.run import open_run
+from tests.helpers.masked_runs import KINDS, masked_run
 
 PLOTS: dict[str, Callable[[Report], str]] = {
     "curve": lambda report: plots.certified_curve(report.figures),
@@ -65,3 +67,17 @@ def test_a_plot_has_the_pages_colour_and_its_own_words(name: str, finished: Path
 )
 def test_a_cell_of_the_atlas_lies_around_its_place(places: tuple[int, ...], edges: tuple[float, float]) -> None:
     assert plots._edges(places) == edges
+
+
+def test_the_curve_of_masks_has_both_rules_and_detection(tmp_path: Path) -> None:
+    """And the map leaves out what is unknown."""
+    report = report_of(masked_run(tmp_path, KINDS["area"], images=6))
+    words = set(ET.fromstring(plots.certified_curve(report.figures)).itertext())
+    assert {"exact rule", "published rule", "detection, exact rule", "accuracy of double masking"} <= words
+    sample = report.sample
+    assert sample is not None
+    numbers = [word for word in ET.fromstring(plots.rectangles_map(sample, "share")).itertext() if word.strip()]
+    known = int((~np.isnan(sample.rectangles)).sum())
+    shares = {f"{100 * share:.0f}" for share in sample.rectangles[~np.isnan(sample.rectangles)]}
+    assert sum(word in shares for word in numbers) >= known
+    assert "nan" not in numbers

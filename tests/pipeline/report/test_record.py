@@ -7,6 +7,7 @@ from smoothcert.pipeline.report.record import KEYS, as_json, headline_as_json, j
 from smoothcert.pipeline.report.report import report_of
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.judged_runs import image, judged_run
+from tests.helpers.masked_runs import KINDS, masked_run
 from tests.helpers.studies import attack
 
 
@@ -44,3 +45,22 @@ def test_json_holds_brackets_and_what_fell(tmp_path: Path) -> None:
     assert one == expected | {"attack": "apgd-ce", "patch": [1, 1], "top": 1, "left": 2}
     assert headline_as_json(report_of(run, side=1))["bracket"] == bracket
     assert headline_as_json(report_of(run, side=2))["bracket"] is None
+
+
+def test_json_of_masks_holds_their_threat_and_detection(tmp_path: Path) -> None:
+    """Rectangles that no mask hides are null; columns, rows and blocks have neither."""
+    report = report_of(masked_run(tmp_path / "masks", KINDS["area"], images=12))
+    content = json.loads(json_of(report))
+    figures = report.figures
+    assert figures.detection is not None
+    assert content["own_threat"]["threat"] == {"pixels": 6}
+    assert content["own_threat"]["exact"]["count"] == figures.own_threat["exact"].count
+    assert [one["count"] for one in content["detection"]["certified"]] == [
+        share.count for share in figures.detection.certified
+    ]
+    assert content["detection"]["false_alarms"]["count"] == figures.detection.false_alarms.count
+    assert None in content["sample"]["rectangles"][-1]
+    assert content["sample"]["two_patches"] == []
+    assert headline_as_json(report)["detection"] == content["detection"]
+    other = as_json(report_of(judged_run(tmp_path / "columns", {"a.tar": [image("0", [0] * 12)]})))
+    assert (other["own_threat"], other["detection"]) == (None, None)

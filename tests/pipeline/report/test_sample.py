@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from smoothcert.pipeline.report.figures import COLUMNS
+from smoothcert.pipeline.report.figures import columns_of
 from smoothcert.pipeline.report.sample import Sampler, sample_figures
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
@@ -14,6 +14,7 @@ from smoothcert.workers.certificates.rules import Ballots, exact_rule, slack_if_
 from smoothcert.workers.runs.published import PublishedFile, read_published
 from smoothcert.workers.runs.run import Run, open_run
 from tests.helpers.judged_runs import CLASSES, CROP, image, judged_run
+from tests.helpers.masked_runs import KINDS, hand_masks, hiding, masked_run, recovers, uniform
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def files_of(run: Run) -> list[PublishedFile]:
-    return list(read_published(run, COLUMNS))
+    return list(read_published(run, columns_of(run.job)))
 
 
 def drawn(files: list[tuple[int, PublishedFile]], size: int, seed: int = 0, of_class: int | None = None) -> pa.Table:
@@ -81,3 +82,33 @@ def test_a_run_of_any_kind_has_an_atlas(any_run: Path, side: int) -> None:
     figures = sample_figures(rows, run.job, side, seed=0, of_class=None)
     assert figures.atlas.shape == (len(figures.tops), len(figures.lefts))
     assert figures.images == len(rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_figures_of_a_sample_of_masks_are_those_by_hand(tmp_path: Path, kind: str) -> None:
+    """Rectangles that no mask hides are unknown; two patches are of masks for two patches."""
+    run = masked_run(tmp_path, KINDS[kind], images=12)
+    rows = drawn(list(enumerate(files_of(run))), 30)
+    figures = sample_figures(rows, run.job, 2, seed=0, of_class=None)
+    patches = KINDS[kind].get("threat_patches", 1)
+    masks, votes = hand_masks(run, patches), rows["votes"].to_pylist()
+    right = [row["label"] == row["prediction"] for row in rows.to_pylist()]
+
+    def by_hand(threat: Threat) -> float:
+        if not all(hiding(masks, threat)):
+            return np.nan
+        return sum(one and recovers(masks, own, threat) for one, own in zip(right, votes, strict=True)) / len(rows)
+
+    expected = [[by_hand(Threat(height, width)) for width in figures.widths] for height in figures.heights]
+    np.testing.assert_array_equal(figures.rectangles, expected)
+    assert np.isnan(figures.rectangles).any() == (kind in ("area", "two patches"))
+    assert np.isnan(by_hand(Threat(figures.heights[-1] + 1, 1)))
+    assert bool(figures.sides) == (patches == 2)
+    for side, two in zip(figures.sides, figures.two, strict=True):
+        assert two.value == by_hand(Threat(side, side, 2))
+    there = [*hiding(masks, Threat(2, 2))]
+    for row, top in enumerate(figures.tops):
+        for column, left in enumerate(figures.lefts):
+            hide = there[top * (CROP - 1) + left]
+            counts = [sum(uniform(masks, one, mask) for mask in hide) - 1 for one in votes]
+            assert figures.atlas[row, column] == pytest.approx(np.mean(counts))
