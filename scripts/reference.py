@@ -217,8 +217,8 @@ def files_page() -> str:
             ["column", "type", "null", "meaning"],
             [_column(field, _meanings_of_votes()[field.name]) for field in votes],
         ),
-        "In a run of masks ([masks.md](../masks.md)), `prediction` is the class that double masking predicts, and "
-        "`count`, `runner_up`, `runner_up_count` and the two `max_*` columns are null. Its files also have, at the end:",
+        "In a run of masks ([masks.md](../masks.md)), `prediction` is the class that double masking predicts; "
+        "`count`, `runner_up`, `runner_up_count` and the two `max_*` columns are null. Its files end with:",
         table(
             ["column", "type", "null", "meaning"],
             [_column(field, _meanings_of_votes()[field.name]) for field in masks if field.name not in votes.names],
