@@ -164,6 +164,11 @@ def lengths_of(key: str, *ablations: Ablation) -> dict[str, list[int]]:
     return lengths
 
 
+def accuracy_name(ablation: Ablation) -> str:
+    """What the accuracy of the column `prediction` is called."""
+    return "accuracy of double masking" if isinstance(ablation, MaskAblation) else "smoothed accuracy"
+
+
 def ablation_in_words(ablation: Ablation) -> str:
     """One line, such as `column 19 stride 1` or `mask 32 x 32 of 6 per axis`."""
     if isinstance(ablation, MaskAblation):

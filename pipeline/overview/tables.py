@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from smoothcert.manifests.ablation import ablation_in_words
+from smoothcert.manifests.ablation import ablation_in_words, accuracy_name
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.console.looks import (
     DASH,
@@ -49,7 +49,7 @@ def summary_table(summary: Summary, job: Job, title: str, images_per_second: flo
         treatment = "turned upright" if job.preprocess.orient else "taken as stored"
         table.add_row("rotated by EXIF", f"{summary.rotated:,}", treatment)
     table.add_row("clean accuracy", percent(summary.clean_accuracy), "")
-    table.add_row("smoothed accuracy", percent(summary.smoothed_accuracy), "")
+    table.add_row(accuracy_name(job.ablation), percent(summary.smoothed_accuracy), "")
     _add_certified(table, summary)
     if images_per_second is not None:
         table.add_section()

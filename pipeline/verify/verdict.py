@@ -101,8 +101,13 @@ def _facts_of(report: Report) -> list[tuple[str, str]]:
         ("errors", f"{errors:,}"),
         ("labels", "no" if figures.labels is None else f"{figures.labels:,}"),
         ("clean accuracy", percent(figures.clean_accuracy)),
-        ("smoothed accuracy", percent(figures.smoothed_accuracy)),
+        (_accuracy_name(figures), percent(figures.smoothed_accuracy)),
     ]
+
+
+def _accuracy_name(figures: Figures) -> str:
+    by_masks = any("published" in entry for entry in figures.certified)
+    return "accuracy of double masking" if by_masks else "smoothed accuracy"
 
 
 def _certified_of(report: Report) -> list[tuple[str, ...]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from smoothcert.manifests.ablation import ablation_in_words
+from smoothcert.manifests.ablation import ablation_in_words, accuracy_name
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import identity_of, run_id_of
 from smoothcert.manifests.job import Job, Storage
@@ -178,7 +178,7 @@ class Run:
             return
         yield "images", f"{success.rows:,}"
         yield "clean accuracy", _percent(success.clean_accuracy)
-        yield "smoothed accuracy", _percent(success.smoothed_accuracy)
+        yield accuracy_name(job.ablation), _percent(success.smoothed_accuracy)
         for entry in success.certified:
             yield f"certified against {entry.against}", _percent(entry.exact)
 
