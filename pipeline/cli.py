@@ -466,9 +466,10 @@ def query(
 ) -> int:
     """Count the predictions of a run that no patch can change. Several values of an option make a grid."""
     from smoothcert.pipeline.query import output
+    from smoothcert.pipeline.query.answering import answer
     from smoothcert.pipeline.query.answers import AnswersFile
     from smoothcert.pipeline.query.failing import Failing, refuse_several
-    from smoothcert.pipeline.query.questions import answer, parse_patches, questions_of
+    from smoothcert.pipeline.query.questions import parse_patches, questions_of
     from smoothcert.workers.runs.run import open_run
     from smoothcert.workers.storage.output_file import OutputFile
 

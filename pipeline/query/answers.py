@@ -19,7 +19,8 @@ from smoothcert.manifests.rules import Certificate, Claim, Subject
 from smoothcert.pipeline.console.looks import DASH, fits, number_of, percent, say, show
 from smoothcert.pipeline.overview.runs_list import run_in_words
 from smoothcert.pipeline.pages.class_names import name_of
-from smoothcert.pipeline.query.questions import Answered, Answers, Counts, Question, Result, answer
+from smoothcert.pipeline.query.answering import Answered, Answers, Counts, Result, answer
+from smoothcert.pipeline.query.questions import Question
 from smoothcert.workers.ablations.touched import MAX_LISTED
 from smoothcert.workers.notebook import html_table
 from smoothcert.workers.runs.votes_table import ABSENT, METADATA_KEY, column, spread

@@ -16,6 +16,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Subject
 from smoothcert.pipeline.console.looks import DASH, cell_text, number_of, say, show
 from smoothcert.pipeline.pages.class_names import name_of
+from smoothcert.pipeline.query.answering import Answered, Answers
 from smoothcert.pipeline.query.answers import (
     SCHEMA,
     Row,
@@ -25,7 +26,7 @@ from smoothcert.pipeline.query.answers import (
     question_in_words,
     title_of,
 )
-from smoothcert.pipeline.query.questions import Answered, Answers, Question
+from smoothcert.pipeline.query.questions import Question
 
 CSV_COLUMNS = ["shard", "key", "label", "prediction", "slack", "weakest"]
 _ORDERS = {

@@ -13,9 +13,9 @@ from rich.console import Console
 from smoothcert.pipeline.console.looks import markdown_table, markdown_text
 from smoothcert.pipeline.query import answers as answers_in
 from smoothcert.pipeline.query import failing as failing_in
+from smoothcert.pipeline.query.answering import Answers
 from smoothcert.pipeline.query.answers import Row
 from smoothcert.pipeline.query.failing import Failing
-from smoothcert.pipeline.query.questions import Answers
 
 
 def write(answers: Answers, failing: Failing | None, form: str, console: Console) -> None:

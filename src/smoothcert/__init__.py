@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from smoothcert.pipeline.certify.from_python import certify as certify
     from smoothcert.pipeline.compare.comparison import compare as compare
     from smoothcert.pipeline.compare.gates import evaluate as evaluate
-    from smoothcert.pipeline.query.questions import query as query
+    from smoothcert.pipeline.query.answering import query as query
     from smoothcert.pipeline.verify.check import verify as verify
     from smoothcert.workers.certificates.cast_votes import certify_votes as certify_votes
     from smoothcert.workers.certificates.cast_votes import query_votes as query_votes
@@ -50,7 +50,7 @@ _HOMES = {
     "load_gates": "manifests.gates:load_gates",
     "load_job": "workers.networks.described_jobs:load_job",
     "open_run": "workers.runs.run:open_run",
-    "query": "pipeline.query.questions:query",
+    "query": "pipeline.query.answering:query",
     "query_votes": "workers.certificates.cast_votes:query_votes",
     "verify": "pipeline.verify.check:verify",
     "vote": "workers.votes.in_memory:vote",

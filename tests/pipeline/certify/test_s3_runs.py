@@ -16,7 +16,7 @@ from smoothcert.manifests.job import Storage, load_job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.driver import certify_all
 from smoothcert.pipeline.certify.plan import make_plan
-from smoothcert.pipeline.query.questions import query
+from smoothcert.pipeline.query.answering import query
 from smoothcert.pipeline.verify.check import verify
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import open_run

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RunError
 from smoothcert.pipeline.cli import app
+from smoothcert.pipeline.query.answering import query
 from smoothcert.pipeline.query.answers import AnswersFile
-from smoothcert.pipeline.query.questions import query
 from smoothcert.pipeline.statistics import share_interval
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.storage.output_file import OutputFile

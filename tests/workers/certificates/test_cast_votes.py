@@ -11,7 +11,7 @@ import torch
 
 from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.pipeline.query.questions import query
+from smoothcert.pipeline.query.answering import query
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.certificates.cast_votes import certify_votes, query_votes
 from smoothcert.workers.runs.run import open_run

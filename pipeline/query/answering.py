@@ -1,0 +1,306 @@
+"""`smoothcert query`: which predictions no patch can change, answered from the votes of a run.
+
+All answers come from the votes in Parquet, without the model.
+
+Not covered: what can be asked (questions.py); whether the votes are right (pipeline/verify/); how answers are shown and
+written (answers.py).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from smoothcert.manifests.ablation import Area, Size, stride_of
+from smoothcert.manifests.errors import RunError
+from smoothcert.manifests.job import Job
+from smoothcert.manifests.rules import Certificate, Claim, Subject
+from smoothcert.pipeline.bracket import Bracket, brackets_of, patch_attacks_of
+from smoothcert.pipeline.query.questions import Question, questions_of
+from smoothcert.workers.ablations.kinds import Ablations, ablations_of
+from smoothcert.workers.ablations.threats import Patch, Threat
+from smoothcert.workers.certificates.families import family_of
+from smoothcert.workers.certificates.rules import Answer
+from smoothcert.workers.certificates.top_k import labels_on_top
+from smoothcert.workers.runs.published import read_published
+from smoothcert.workers.runs.run import Run, run_of
+from smoothcert.workers.runs.votes_table import ABSENT, cast_of, matrix_of, numbers_of
+
+_COLUMNS = ["key", "shard", "label", "votes", "margins"]
+_CLEAN_COLUMNS = ["clean_prediction", "clean_margin"]
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass
+class Counts:
+    """Images of one class, or of all: how many, certified, correct, and both. An image without votes is neither.
+
+    Correct means that the prediction is the label; for a claim of the label, that this is among the K classes with the
+    most votes; for detection, that the class of the whole image is the label.
+
+    Of detection: `false_alarms` are images that raise an alarm as they are, without any patch, `silent` those that are
+    certified and raise none, and `silent_correct` those of them that are correct.
+    """
+
+    images: int = 0
+    certified: int = 0
+    correct: int = 0
+    certified_correct: int = 0
+    silent: int = 0
+    silent_correct: int = 0
+    false_alarms: int = 0
+
+    def add(self, images: int, certified: Bools, correct: Bools, alarms: Bools | None) -> None:
+        self.images += images
+        self.certified += int(certified.sum())
+        self.correct += int(correct.sum())
+        self.certified_correct += int((certified & correct).sum())
+        if alarms is not None:
+            self.silent += int((certified & ~alarms).sum())
+            self.silent_correct += int((certified & ~alarms & correct).sum())
+            self.false_alarms += int(alarms.sum())
+
+
+@dataclass
+class Result:
+    """The answer to one question.
+
+    Attributes:
+        classes: counts by class; the key None holds those of all images.
+        is_bound: the true number of certified images may be larger.
+    """
+
+    question: Question
+    classes: dict[int | None, Counts] = field(default_factory=lambda: {None: Counts()})
+    is_bound: bool = False
+
+
+class Answered(NamedTuple):
+    """The answer to one question for the images of one file that have votes.
+
+    Attributes:
+        prediction: [images], the class of the certificate: that of the votes, or for detection that of the whole image.
+        correct: [images], whether the label is this class, or among the K of a claim of the label.
+    """
+
+    answer: Answer
+    prediction: NDArray[np.signedinteger[Any]]
+    label: Ints | None
+    correct: Bools
+
+    def has_subject(self, claim: Claim) -> Bools:
+        """[images]: whether the class of the claim is known; a label may be missing."""
+        subject = self.prediction if claim.of == Subject.prediction or self.label is None else self.label
+        return subject != ABSENT
+
+    def add_to(self, result: Result, rows: pa.Table, *, by_class: bool) -> None:
+        certified, correct, alarms = self.answer.certified, self.correct, self.answer.alarms
+        result.is_bound |= self.answer.is_bound
+        result.classes[None].add(len(rows), certified, correct, alarms)
+        if by_class:
+            own = self.prediction if self.label is None else self.label
+            everyone = own if self.label is None else numbers_of(rows["label"])  # also images without votes
+            for number in np.unique(everyone[everyone != ABSENT]).tolist():
+                these = own == number
+                counts = result.classes.setdefault(number, Counts())
+                counts.add(
+                    int((everyone == number).sum()),
+                    certified[these],
+                    correct[these],
+                    None if alarms is None else alarms[these],
+                )
+
+
+PerImage = Callable[[pa.Table, Question, Answered], None]
+"""Takes the rows of a file, a question, and its answer for the rows that have votes."""
+
+
+class Answers(NamedTuple):
+    """What a run answered.
+
+    Attributes:
+        run: the run that was asked.
+        results: one for each question.
+        by_class: whether classes were counted too.
+        shards: how many were published when the run was read; the answers cover these.
+        finished: whether _SUCCESS was there by then.
+        labels: how many images of these shards have a usable label; without one, accuracies are unknown.
+        brackets: of the sizes that were asked for and attacked; none while the run is not complete.
+    """
+
+    run: Run
+    results: list[Result]
+    by_class: bool
+    shards: int
+    finished: bool
+    labels: int
+    brackets: dict[Size, Bracket]
+
+    @property
+    def complete(self) -> bool:
+        return self.finished and self.shards == len(self.run.tasks)
+
+    def bracket_of(self, question: Question) -> Bracket | None:
+        """What attacks say about a question; None if there are none."""
+        size = question.attacked_size(self.run.job)
+        return None if size is None else self.brackets.get(size)
+
+    @property
+    def problems(self) -> list[str]:
+        """What must not be, a line each: certified images that fell."""
+        return [problem for one in self.brackets.values() for problem in one.problems]
+
+    def as_records(self) -> list[dict[str, Any]]:
+        """A dictionary for each question and class: a row of a data frame."""
+        from smoothcert.pipeline.query.answers import as_records  # answers.py knows this file
+
+        return [*as_records(self)]
+
+    def images(self) -> pa.Table:
+        """A row for each image and question: certified or not, and the slack. Reads the files of the run again."""
+        from smoothcert.pipeline.query.answers import images_of
+
+        return images_of(self)
+
+    def __repr__(self) -> str:
+        from smoothcert.pipeline.query.answers import title_of
+
+        return f"<Answers: {title_of(self)}>"
+
+    def _repr_html_(self) -> str:
+        """The table of the command, as a notebook shows it."""
+        from smoothcert.pipeline.query.answers import html_of
+
+        return html_of(self)
+
+
+def query(
+    run: Run | str | Path,
+    *,
+    patches: Patch | Sequence[Patch] = (),
+    counts: int | Sequence[int] = (),
+    strides: int | Sequence[int] = (),
+    tolerances: float | Sequence[float] = (),
+    certificate: str | Sequence[str] = (),
+    rules: str | Sequence[str] = (),
+    alarm_below: float | Sequence[float] = (),
+    top: int | Sequence[int] = (),
+    of: str | Sequence[str] = (),
+    by_class: bool = False,
+) -> Answers:
+    """Count the predictions of a run that no patch can change, for every combination of the values.
+
+    Args:
+        run: finished or not, or its path or URL.
+        patches: side of a square, or height and width, in pixels; none: those of the job, or the threat of its masks.
+            Of these and of the next eight, one value needs no list, except that a height and width do.
+        counts: how many patches at once; none: one, or as many as the masks were made for.
+        strides: only the votes at this coarser stride; none: all.
+        tolerances: votes with smaller margins count as the attacker's; none: 0.
+        certificate: `recovery`: the prediction cannot change, `detection`: nor the class of the whole image without an
+            alarm, by votes of masks; none: `recovery`.
+        rules: `exact`, or the published one: `margin`, and `published` for masks; none: `exact`.
+        alarm_below: for detection, masks with smaller margins raise an alarm; none: 0.
+        top: count the classes that are certain to stay among so many with the most votes; none: 1.
+        of: which class: `prediction`, `label`; none: `prediction`.
+        by_class: also count by label, or by prediction where the job has no labels.
+    Raises:
+        RequestError: a value for which the votes have no answer.
+        RunError: a published file is damaged.
+    """
+    run = run_of(run)
+    asked = questions_of(
+        run.job,
+        patches=patches,
+        counts=counts,
+        strides=strides,
+        tolerances=tolerances,
+        certificate=certificate,
+        rules=rules,
+        alarm_below=alarm_below,
+        top=top,
+        of=of,
+    )
+    return answer(run, asked, by_class=by_class)
+
+
+def answer(
+    run: Run, questions: Sequence[Question], *, by_class: bool = False, per_image: Sequence[PerImage] = ()
+) -> Answers:
+    """Answer questions from the published files of a run.
+
+    Args:
+        run: finished or not.
+        questions: from `questions_of`.
+        by_class: also count by label, or by prediction where the job has no labels.
+        per_image: each gets the answers for each image.
+    Raises:
+        RunError: a published file is damaged.
+    """
+    job, results, shards, labels = run.job, [Result(question) for question in questions], 0, 0
+    finished = run.success() is not None  # before the files are read: it is written after them
+    finest = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
+    strides = {
+        one.stride: finest.coarser(1 if one.stride is None else one.stride // stride_of(job.ablation))
+        for one in questions
+    }
+    needs_clean = any(one.claim.certificate == Certificate.detection for one in questions)
+    for file in read_published(run, _COLUMNS + (_CLEAN_COLUMNS if needs_clean else [])):
+        shards += 1
+        labels += len(file.rows) - file.rows["label"].null_count
+        voted = file.rows.filter(pc.is_valid(file.rows["votes"]))
+        if voted["margins"].null_count or matrix_of(voted["votes"]).max(initial=0) >= job.model.classes:
+            raise RunError(
+                f"{run.url}/{file.name} has other votes than run.json's job gives; `smoothcert verify` the run"
+            )
+        for result, answered in _answer_all(job, strides, voted, results):
+            answered.add_to(result, file.rows, by_class=by_class)
+            for hear in per_image:
+                hear(file.rows, result.question, answered)
+    complete = finished and shards == len(run.tasks)
+    brackets = _brackets(run, questions) if complete else {}
+    return Answers(run, results, by_class, shards, finished, labels, brackets)
+
+
+def _brackets(run: Run, questions: Sequence[Question]) -> dict[Size, Bracket]:
+    """Those of the sizes that attacks on the run asked, too."""
+    sizes = {size for one in questions if (size := one.attacked_size(run.job)) is not None}
+    attacks = patch_attacks_of(run) if sizes else {}
+    return brackets_of(run, {size: studies for size, studies in attacks.items() if size in sizes})
+
+
+def _answer_all(
+    job: Job, strides: Mapping[int | None, tuple[Ablations, Ints]], voted: pa.Table, results: Sequence[Result]
+) -> Iterator[tuple[Result, Answered]]:
+    family, cast = family_of(job.ablation), cast_of(voted)
+    label = None if job.images.label is None else numbers_of(voted["label"])
+    ballots: dict[tuple[int | None, float], Any] = {}
+    for result in results:
+        question = result.question
+        coarse, chosen = strides[question.stride]
+        kind = question.stride, question.tolerance
+        if kind not in ballots:
+            ballots[kind] = family.ballots(
+                cast.by(chosen), coarse, classes=job.model.classes, tolerance=question.tolerance
+            )
+        counted = ballots[kind]
+        claim = question.claim
+        if isinstance(question.patch, Area):
+            found = family.answer_own_threat(counted, coarse, claim)
+        else:
+            found = family.rule(claim)(counted, coarse, Threat(*question.patch, question.patches))
+        prediction = counted.prediction if claim.certificate == Certificate.recovery else counted.clean
+        if label is None:
+            correct = np.zeros(len(voted), bool)
+        elif claim.of == Subject.label:
+            correct = labels_on_top(counted, claim.top)
+        else:
+            correct = prediction == label
+        yield result, Answered(found, prediction, label, correct)
