@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 import smoothcert
 from scripts.docs.tables import Row, Table
+from smoothcert.manifests.ablation import MaskAblation
 
 _NOTABLE_GAIN = 0.01  # share of all images; a gain of the exact rule of this much is bold
 _HASH_DIGITS = 12
@@ -43,11 +44,15 @@ def figures_of(table: Table, row: Row, runs: Path) -> Figures:
         MissingRunError: the row's run is not in `runs`, or not finished.
     """
     run = _open(runs, row.run)
+    if isinstance(run.job.ablation, MaskAblation):
+        return _of_masks(run, table, row)
     rules = ["exact", "margin"] if table.both_rules else ["exact"]
     answers = smoothcert.query(run, patches=table.sides, strides=[row.stride], rules=rules)
     if not answers.complete:
         raise MissingRunError(f"run {row.run} in {runs} is not finished")
-    counts = {(result.question.height, result.question.claim.rule): result.classes[None] for result in answers.results}
+    counts = {
+        (result.question.patch[0], result.question.claim.rule): result.classes[None] for result in answers.results
+    }
     first = counts[table.sides[0], "exact"]
     cells = dict(row.labels) | {"smoothed": _percent(first.correct / first.images, table.decimals)}
     for side in table.sides:
@@ -58,6 +63,25 @@ def figures_of(table: Table, row: Row, runs: Path) -> Figures:
     if "votes that differ" in table.columns:
         cells["votes that differ"] = str(_different_votes(runs, table.rows[0].run, row.run))
     return Figures(cells, row.run, run.checkpoint_sha256[:_HASH_DIGITS], first.images)
+
+
+def _of_masks(run: Any, table: Table, row: Row) -> Figures:
+    """Shares of all images, against the threat that the masks were made for."""
+    asked = [smoothcert.query(run, rules=["exact", "published"]), smoothcert.query(run, certificate="detection")]
+    if not asked[0].complete:
+        raise MissingRunError(f"run {row.run} is not finished")
+    recovery, published, detection = (result.classes[None] for answers in asked for result in answers.results)
+    counts = {
+        "double masking": recovery.correct,
+        "recovery": recovery.certified_correct,
+        "recovery, published": published.certified_correct,
+        "whole image": detection.correct,
+        "detection": detection.certified_correct,
+        "silent": detection.silent_correct,
+        "false alarms": detection.false_alarms,
+    }
+    cells = {name: _percent(count / recovery.images, table.decimals) for name, count in counts.items()}
+    return Figures(dict(row.labels) | cells, row.run, run.checkpoint_sha256[:_HASH_DIGITS], recovery.images)
 
 
 def _open(runs: Path, run_id: str) -> Any:

@@ -8,6 +8,7 @@ import pytest
 
 from scripts.docs.figures import MissingRunError, figures_of
 from scripts.docs.tables import Row
+from tests.helpers.finished_runs import finish
 from tests.scripts.docs.small_table import small_table
 
 
@@ -39,6 +40,31 @@ def test_a_coarser_stride_counts_its_own_votes(finished: Path) -> None:
     rows = [row for row in pq.read_table(finished / "votes").to_pylist() if row["votes"] and row["label"] is not None]
     right = np.mean([[vote == row["label"] for vote in row["votes"][::2]] for row in rows])
     assert figures.cells["on ablations"] == f"{100 * right:.2f}"
+
+
+def test_figures_of_masks_are_those_of_the_rows(tmp_path: Path) -> None:
+    """Recovery of the prediction, detection of the class of the whole image, and alarms without any patch."""
+    run = finish(tmp_path, ablation={"kind": "mask", "threat": 4, "per_axis": 2})
+    columns = ("double masking", "recovery", "recovery, published", "whole image", "false alarms")
+    table = small_table(Row({"name": "masks"}, run.name), columns=columns, sides=())
+    figures = figures_of(table, table.rows[0], run.parent)
+    rows = pq.read_table(run / "votes").to_pylist()
+    right = [row for row in rows if row["votes"] and row["prediction"] == row["label"]]
+    whole = [row for row in rows if row["votes"] and row["clean_prediction"] == row["label"]]
+    alarms = [row for row in rows if row["votes"] and {*row["votes"][:4]} != {row["clean_prediction"]}]
+
+    def share(of: list[object]) -> str:
+        return f"{100 * len(of) / len(rows):.2f}"
+
+    assert figures.images == len(rows)
+    assert [figures.cells[name] for name in columns] == [
+        share(right),
+        share([row for row in right if row["recovery_certified"]]),
+        share([row for row in right if row["recovery_published"]]),
+        share(whole),
+        share(alarms),
+    ]
+    assert figures.cells["detection"] >= figures.cells["silent"]
 
 
 def test_votes_that_differ_are_counted_against_the_first_row(finished: Path) -> None:
