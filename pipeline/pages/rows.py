@@ -74,7 +74,8 @@ class Rows:
             square: Bools = numbers_of(self.table[stored[claim.rule]]) >= threat.height
             return square
         certified = np.zeros(len(self.table), bool)
-        certified[self.voted] = self.answer(threat, claim).certified
+        if self.voted.any():
+            certified[self.voted] = self.answer(threat, claim).certified
         return certified
 
     @cached_property

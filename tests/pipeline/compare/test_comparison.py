@@ -304,6 +304,21 @@ def test_masks_and_columns_are_compared_image_by_image(tmp_path: Path) -> None:
     assert found.votes is None  # they are of other ablations
 
 
+@pytest.mark.parametrize("of_masks", ["base", "new"])
+def test_masks_and_columns_need_not_have_the_same_shards(tmp_path: Path, of_masks: str) -> None:
+    """Images that one run has alone are counted as such, whichever it is."""
+    masks, columns = masks_and_columns(tmp_path)
+    run = Path((masks if of_masks == "base" else columns).url)
+    lost = sorted((run / "votes").iterdir())[0]
+    alone = pq.read_table(lost).num_rows
+    lost.unlink()
+    (run / "_SUCCESS").unlink()
+    pair = (masks, columns) if of_masks == "base" else (columns, masks)
+    found = compare(*(open_run(one.url) for one in pair), allow=[Reason.threat, Reason.unfinished])
+    assert {len(found.pairs.only_base), len(found.pairs.only_new)} == {0, alone}
+    assert found.paired > 0
+
+
 def test_two_runs_of_masks_are_compared_by_both_rules(tmp_path: Path) -> None:
     """Against their threat; those for another threat only if the reader allows it."""
     runs = [masked_run(tmp_path / fill, {**MASKS, "fill": fill}) for fill in ("black", "mean")]
