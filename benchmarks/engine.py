@@ -262,7 +262,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--published", type=int, help="offsets that the published way computes; all by default")
     parser.add_argument("--dense", type=int, default=8, help="offsets that the dense way computes")
-    parser.add_argument("--loop", type=int, default=0, help="offsets that a loop over single images computes")
+    parser.add_argument("--loop", type=int, default=8, help="offsets that a loop over single images computes")
     return parser.parse_args()
 
 

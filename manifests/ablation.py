@@ -8,7 +8,7 @@ Not covered: which pixels these are (workers/ablations/).
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, Strict, ValidationError, WithJsonSchema, field_validator
 from pydantic import model_validator as after
@@ -33,6 +33,8 @@ class WindowAblation(Part):
     """Distance between offsets."""
     edges: Literal["wrap", "inside"] = "wrap"
     """wrap: ablations continue at the opposite edge of the image; inside: they stay within it."""
+    fill: ClassVar[Fill] = "black"
+    early_exit: ClassVar[bool] = False
 
 
 class Area(NamedTuple):
@@ -103,9 +105,11 @@ class MaskAblation(Part):
 
     @property
     def threat_text(self) -> str:
-        """The threat in words, such as `32 x 32` or `501 pixels`."""
-        one = f"{self.threat.pixels} pixels" if isinstance(self.threat, Area) else " x ".join(map(str, self.threat))
-        return one if self.threat_patches == 1 else f"{self.threat_patches} of {one}"
+        """The threat in words, such as `32 x 32`, `2 patches of 32 x 32` or `rectangles of up to 501 pixels`."""
+        if isinstance(self.threat, Area):
+            return f"rectangles of up to {self.threat.pixels} pixels"
+        one = " x ".join(map(str, self.threat))
+        return one if self.threat_patches == 1 else f"{self.threat_patches} patches of {one}"
 
 
 Ablation = Annotated[WindowAblation | MaskAblation, Field(discriminator="kind")]
@@ -132,22 +136,6 @@ def ablation_of(
         raise RequestError("\n".join(found.line for found in mistakes_in(error, fields_of(_Holder), raw))) from None
 
 
-def fill_of(ablation: Any) -> Fill:
-    """What hidden pixels become; around columns, rows and blocks they are black."""
-    fill: Fill = getattr(ablation, "fill", "black")
-    return fill
-
-
-def early_exit_of(ablation: Ablation) -> bool:
-    """Whether votes that no certificate needs are left out."""
-    return isinstance(ablation, MaskAblation) and ablation.early_exit
-
-
-def stride_of(ablation: Ablation) -> int:
-    """Distance between the offsets that vote; 1 for masks, of which all vote."""
-    return ablation.stride if isinstance(ablation, WindowAblation) else 1
-
-
 def lengths_of(key: str, *ablations: Ablation) -> dict[str, list[int]]:
     """What must not be longer than the image's side, in pixels by key path.
 
@@ -170,9 +158,9 @@ def accuracy_name(ablation: Ablation) -> str:
 
 
 def ablation_in_words(ablation: Ablation) -> str:
-    """One line, such as `column 19 stride 1` or `mask 32 x 32 of 6 per axis`."""
+    """One line, such as `column 19 stride 1` or `masks against 32 x 32, 6 per axis, mean`."""
     if isinstance(ablation, MaskAblation):
         early = ", early exit" if ablation.early_exit else ""
-        return f"mask {ablation.threat_text} of {ablation.per_axis} per axis, {ablation.fill}{early}"
+        return f"masks against {ablation.threat_text}, {ablation.per_axis} per axis, {ablation.fill}{early}"
     inside = "" if ablation.edges == "wrap" else f" {ablation.edges}"
     return f"{ablation.kind} {ablation.size} stride {ablation.stride}{inside}"

@@ -256,7 +256,7 @@ class Job(Part):
     clean: bool = True
     """Also classify the whole image."""
     patches: tuple[Pixels, ...] = ()
-    """Sides of the square patches that the summary shows."""
+    """Sides of the square patches that the summary shows; of masks it shows their threat instead."""
     output: Output
     """Folder that holds the runs, or s3://BUCKET/KEY."""
     max_error_share: Annotated[float, Field(ge=0, le=1)] = 0.01

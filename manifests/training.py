@@ -23,7 +23,6 @@ from smoothcert.manifests.ablation import (
     Pixels,
     WindowAblation,
     ablation_of,
-    fill_of,
     lengths_of,
 )
 from smoothcert.manifests.job import (
@@ -291,7 +290,7 @@ class Training(Part):
             lengths |= lengths_of("validation.ablation", self.validated_ablation)
             lengths["validation.patches"] = self.validation.patches
         refuse_misfits(self.preprocess, lengths)
-        if len(fills := {fill_of(ablation) for ablation in self.ablation or ()}) > 1:
+        if len(fills := {ablation.fill for ablation in self.ablation or ()}) > 1:
             raise ValueError(
                 f"ablation: hidden pixels become {' or '.join(sorted(fills))}; give all ablations the same fill "
                 "(columns, rows and blocks are black)"

@@ -13,7 +13,6 @@ from timm.models import VisionTransformer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from smoothcert.manifests.ablation import early_exit_of
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.certify.image_counts import expect
@@ -161,7 +160,7 @@ def _table_of(costs: Costs) -> Table:
         table.add_row("classes by the index", f"{plan.packed_classes:,}")
     table.add_row("checkpoint", plain(plan.checkpoint_layout))
     table.add_row("ablations an image", f"{costs.num_ablations:,}")
-    at_most = "at most " if early_exit_of(plan.job.ablation) else ""
+    at_most = "at most " if plan.job.ablation.early_exit else ""
     if costs.forward_passes is not None:
         table.add_row("forward passes", f"{at_most}{costs.forward_passes:,}")
     if tokens is not None:

@@ -71,7 +71,7 @@ def _masked_threat(ablation: Ablation) -> str | None:
 
 
 def _in_words(threat: str | None) -> str:
-    return "certifies by a majority of votes" if threat is None else f"certifies by masks for patches of {threat}"
+    return "certifies by a majority of votes" if threat is None else f"certifies by masks against {threat}"
 
 
 def _unfinished(runs: Iterable[Run], complete: Iterable[bool]) -> Iterator[str]:

@@ -75,7 +75,7 @@ def _certified_rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
         else:
             yield f"{title}, patch {record.against}", "exact", "published rule"
             yield "  recovery", percent(record.exact), percent(record.published)
-            yield "  detection", "", percent(record.detection)
+            yield "  detection", DASH, percent(record.detection)
 
 
 def status_table(status: Status) -> Table:

@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from smoothcert.manifests.ablation import Area, Size, stride_of
+from smoothcert.manifests.ablation import Area, Size
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.rules import Certificate, Claim, Subject
 from smoothcert.pipeline.bracket import Bracket, brackets_of, patch_attacks_of
-from smoothcert.pipeline.query.questions import Question, questions_of
+from smoothcert.pipeline.query.questions import Question, own_stride, questions_of
 from smoothcert.workers.ablations.kinds import Ablations, ablations_of
 from smoothcert.workers.ablations.threats import Patch, Threat
 from smoothcert.workers.certificates.families import family_of
@@ -248,7 +248,7 @@ def answer(
     finished = run.success() is not None  # before the files are read: it is written after them
     finest = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
     strides = {
-        one.stride: finest.coarser(1 if one.stride is None else one.stride // stride_of(job.ablation))
+        one.stride: finest.coarser(1 if one.stride is None else one.stride // (own_stride(job) or 1))
         for one in questions
     }
     needs_clean = any(one.claim.certificate == Certificate.detection for one in questions)

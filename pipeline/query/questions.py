@@ -43,7 +43,7 @@ class Question(NamedTuple):
 
         They try one patch, against all votes, the prediction and the exact rule.
         """
-        is_same = self[1:] == (1, _own_stride(job), 0.0, Claim())
+        is_same = self[1:] == (1, own_stride(job), 0.0, Claim())
         return self.patch if is_same and not isinstance(self.patch, Area) else None
 
 
@@ -141,7 +141,7 @@ def _counts(job: Job, counts: Sequence[Any]) -> list[int]:
 
 
 def _strides(job: Job, strides: Sequence[Any]) -> Sequence[int | None]:
-    crop, own, whole = job.preprocess.crop, _own_stride(job), [whole_number("--stride", stride) for stride in strides]
+    crop, own, whole = job.preprocess.crop, own_stride(job), [whole_number("--stride", stride) for stride in strides]
     if own is None:
         if whole:
             raise RequestError(f"--stride {whole[0]}: masks have no stride, all of them vote; leave it out")
@@ -153,7 +153,7 @@ def _strides(job: Job, strides: Sequence[Any]) -> Sequence[int | None]:
     return whole or [own]
 
 
-def _own_stride(job: Job) -> int | None:
+def own_stride(job: Job) -> int | None:
     return job.ablation.stride if isinstance(job.ablation, WindowAblation) else None
 
 

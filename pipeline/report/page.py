@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from smoothcert.manifests.ablation import Area, MaskAblation, ablation_in_words, fill_of
+from smoothcert.manifests.ablation import Area, MaskAblation, ablation_in_words
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.bracket import Bracket
 from smoothcert.pipeline.console.looks import DASH, number_of, percent, plain, span
@@ -218,7 +218,7 @@ def _mask_sentences(report: Report) -> Iterator[str]:
         yield (
             f"Detection: on {_with_interval(found.certified[side - 1])} the class of the whole image {right} without "
             f"an alarm, whatever a {side} x {side} patch shows (exact rule). False alarms, without an attack: "
-            f"{_with_interval(found.false_alarms)}. Certified and silent: {percent(found.silent.value)}."
+            f"{_with_interval(found.false_alarms)}. Right, certified and silent: {percent(found.silent.value)}."
         )
 
 
@@ -286,7 +286,7 @@ def shares_of(report: Report) -> Sequence[tuple[str, Share]]:
     if (found := figures.detection) is not None:
         side = figures.side
         rows.append((f"detection {side} x {side}, exact rule", found.certified[side - 1]))
-        rows += [("detection, certified and silent", found.silent), ("false alarms", found.false_alarms)]
+        rows += [("detection, right, certified and silent", found.silent), ("false alarms", found.false_alarms)]
     return [(name, share) for name, share in rows if share is not None]
 
 
@@ -419,7 +419,7 @@ def _provenance(report: Report) -> Sequence[tuple[str, str]]:
     job, record = run.job, run.record
     size = sum(shard.size for shard in record.shards)
     made_by = sorted(figures.environments.items(), key=lambda one: -one[1])[:MAX_ERRORS]
-    tokens = {"drop": "hidden tokens dropped", "keep": f"hidden tokens kept, {fill_of(job.ablation)}"}[
+    tokens = {"drop": "hidden tokens dropped", "keep": f"hidden tokens kept, {job.ablation.fill}"}[
         job.model.masked_tokens
     ]
     return [

@@ -36,8 +36,8 @@ KEYS = {
     "own_threat": "What the masks were made for: `threat` as in the job, `patches`, and a share by the `exact` and the "
     "`published` rule; null for columns, rows and blocks.",
     "detection": "By masks: `certified` as above, by the exact rule (the class of the whole image is right, and cannot "
-    "change without an alarm); `silent` (right, and no alarm without an attack) and `false_alarms` are shares; null "
-    "without masks or clean predictions.",
+    "change without an alarm); `silent_correct` (right, and no alarm without an attack) and `false_alarms` are shares; "
+    "null without masks or clean predictions.",
     "classes": "`number`, `images`, `clean`, `smoothed`, `certified` (numbers of images; exact rule), `falls_to` (the "
     "class that its other images are predicted as most often) and `fallen` (how many) of each class.",
     "errors": "`status`, `error` and number of `images`, the most frequent first.",
@@ -140,7 +140,7 @@ def _detection(found: Detection | None) -> dict[str, Any] | None:
         {"patch": [side, side], "rule": "exact", **(_share(share) or {})}
         for side, share in enumerate(found.certified, start=1)
     ]
-    return {"certified": certified, "silent": _share(found.silent), "false_alarms": _share(found.false_alarms)}
+    return {"certified": certified, "silent_correct": _share(found.silent), "false_alarms": _share(found.false_alarms)}
 
 
 def _sample(sample: SampleFigures) -> dict[str, Any]:

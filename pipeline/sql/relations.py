@@ -26,7 +26,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from pyarrow import fs
 
-from smoothcert.manifests.ablation import Area, MaskAblation, fill_of
+from smoothcert.manifests.ablation import Area, MaskAblation
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Storage
 from smoothcert.manifests.names import one_line
@@ -160,7 +160,7 @@ def _described(run: Run) -> dict[str, Any]:
         "architecture": job.model.architecture,
         "masked_tokens": job.model.masked_tokens,
         "threat": job.ablation.threat_text if isinstance(job.ablation, MaskAblation) else None,
-        "fill": fill_of(job.ablation),
+        "fill": job.ablation.fill,
         "crop": job.preprocess.crop,
         "labelled": job.images.label is not None,
         "classified_whole": job.clean,

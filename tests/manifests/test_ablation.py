@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from smoothcert.manifests.ablation import Area, MaskAblation, ablation_in_words, ablation_of, fill_of, lengths_of
+from smoothcert.manifests.ablation import Area, MaskAblation, ablation_in_words, ablation_of, lengths_of
 from smoothcert.manifests.errors import RequestError
 
 _MASK = {"kind": "mask", "threat": 4, "per_axis": 3}
@@ -17,7 +17,7 @@ _MASK = {"kind": "mask", "threat": 4, "per_axis": 3}
         (32, (32, 32), 32, "32 x 32"),
         ("16x48", (16, 48), "16x48", "16 x 48"),
         ("16x16", (16, 16), 16, "16 x 16"),
-        ({"pixels": 501}, Area(pixels=501), {"pixels": 501}, "501 pixels"),
+        ({"pixels": 501}, Area(pixels=501), {"pixels": 501}, "rectangles of up to 501 pixels"),
     ],
 )
 def test_a_threat_is_a_side_a_rectangle_or_an_area(threat: Any, read: Any, written: Any, words: str) -> None:
@@ -55,9 +55,9 @@ def test_a_wrong_mask_is_said_in_one_line(keys: dict[str, Any], says: str) -> No
 def test_words_and_lengths() -> None:
     """For tables, and to compare with the image."""
     two = ablation_of(_MASK | {"threat": "2x5", "threat_patches": 2, "early_exit": True})
-    assert ablation_in_words(two) == "mask 2 of 2 x 5 of 3 per axis, mean, early exit"
+    assert ablation_in_words(two) == "masks against 2 patches of 2 x 5, 3 per axis, mean, early exit"
     column = ablation_of({"kind": "column", "size": 4})
     assert ablation_in_words(column) == "column 4 stride 1"
     area = ablation_of(_MASK | {"threat": {"pixels": 7}})
     assert lengths_of("ablation", two, column, area) == {"ablation.threat": [5], "ablation.size": [4]}
-    assert [fill_of(each) for each in (two, column)] == ["mean", "black"]
+    assert [(each.fill, each.early_exit) for each in (two, column)] == [("mean", True), ("black", False)]

@@ -27,6 +27,7 @@ from math import comb
 from typing import NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smoothcert.manifests.ablation import Area, Fill, MaskAblation, Size
 from smoothcert.manifests.errors import RequestError
@@ -176,14 +177,19 @@ class MaskSet:
         """
         if not (1 <= height <= self.height and 1 <= width <= self.width):
             raise RequestError(f"patch {height} x {width}: must be 1 x 1 to {self.height} x {self.width}, the image")
-        shown = self.visible(np.arange(self.num_masks))
-        before = np.zeros((self.num_masks, self.height + 1, self.width + 1), np.int32)
-        before[:, 1:, 1:] = shown.cumsum(axis=1, dtype=np.int32).cumsum(axis=2)
+        before = self._shown_before
         tops, lefts = self.height - height + 1, self.width - width + 1
         below, above = before[:, height:], before[:, :tops]  # summed from the first row on
         inside = below[:, :, width:] - above[:, :, width:] - below[:, :, :lefts] + above[:, :, :lefts]
         hidden: Bools = (inside == 0).reshape(self.num_masks, -1).T
         return hidden
+
+    @cached_property
+    def _shown_before(self) -> NDArray[np.int32]:
+        """[masks, height + 1, width + 1]: how many pixels each mask shows above a row and left of a column."""
+        before = np.zeros((self.num_masks, self.height + 1, self.width + 1), np.int32)
+        before[:, 1:, 1:] = self.visible(np.arange(self.num_masks)).cumsum(axis=1, dtype=np.int32).cumsum(axis=2)
+        return before
 
     def covers(self, *threats: Threat) -> Covers:
         """The sets of masks that hide one of the threats at its places.

@@ -280,8 +280,8 @@ DOUBLE_MASKING = DoubleMasking()
 def _decision(claim: Claim) -> Callable[[MaskBallots, Covers], Answer]:
     if claim.top != 1 or claim.of != Subject.prediction:
         raise RequestError(
-            f"top {claim.top} of {claim.of}: votes of masks certify the prediction alone; leave `top` and `of` out, or "
-            "ask a run of columns, rows or blocks"
+            f"--top {claim.top} --of {claim.of}: votes of masks certify the prediction alone; leave these options out, "
+            "or ask a run of columns, rows or blocks"
         )
     if claim.rule not in (RuleName.exact, RuleName.published):
         raise RequestError(f"rule: {claim.rule} does not decide votes of masks; use exact or published")

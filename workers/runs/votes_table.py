@@ -77,7 +77,7 @@ class Row:
     """Difference of its two largest logits."""
     predicted: Record | None = None
     votes: Annotated[NDArray[np.integer] | None, pa.list_(pa.uint16())] = None
-    """Class of each ablation, in the order of offsets; null where no vote was cast (`early_exit` of masks)."""
+    """Class of each ablation, in the order of offsets or masks; null where no vote was cast (`early_exit` of masks)."""
     margins: Annotated[NDArray[np.float32] | None, pa.list_(pa.float32())] = None
     """Difference of the two largest logits of each ablation; null where no vote was cast."""
     certified: Record | None = None

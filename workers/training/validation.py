@@ -45,12 +45,16 @@ class Validator:
         images: the part of this process; an image that cannot be read, or has no label, counts as wrong.
         peers: the processes.
         device: where to vote.
+    Raises:
+        RequestError: the ablations have no answer for a patch of the training file.
     """
 
     def __init__(self, training: Training, images: LabelledImages, peers: Peers, device: torch.device) -> None:
         crop = training.preprocess.crop
         self._training, self._images, self._peers, self._device = training, images, peers, device
         self._ablations = ablations_of(training.validated_ablation, crop, crop)
+        for side in training.validation.patches if training.validation is not None else ():
+            self._ablations.refuse(Threat(side, side))  # before the first epoch
 
     def figures(self, network: nn.Module, epoch: int) -> Generator[Validated, None, dict[str, Any]]:
         """Vote; return `ablation_accuracy`, `smoothed_accuracy` and `certified_accuracy`.

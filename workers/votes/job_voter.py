@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smoothcert.manifests.ablation import early_exit_of
 from smoothcert.manifests.job import Job
 from smoothcert.workers.ablations.kinds import Ablations
 from smoothcert.workers.ablations.masks import MaskSet
@@ -65,7 +64,7 @@ class JobVoter:
         clean = self.model.clean_votes(pixels) if self.job.clean else None  # queued before the CPU waits for a result
         margins = votes.margins.cpu().numpy()
         classes: NDArray[np.integer] = (
-            votes.classes.cpu().numpy().astype(np.int32 if early_exit_of(self.job.ablation) else np.uint16)
+            votes.classes.cpu().numpy().astype(np.int32 if self.job.ablation.early_exit else np.uint16)
         )
         finite = (np.isfinite(margins) | (classes == NOBODY)).all(axis=1)
         if clean is None:
@@ -75,7 +74,7 @@ class JobVoter:
         return ImageVotes(classes, margins, clean.classes[:, 0].cpu().numpy(), clean_margins, finite)
 
     def _ablated_votes(self, pixels: Tensor) -> Votes:
-        if not early_exit_of(self.job.ablation):
+        if not self.job.ablation.early_exit:
             return self.model.votes(pixels)
         assert isinstance(self.ablations, MaskSet)
         return needed_votes(self.model, pixels, self.ablations)

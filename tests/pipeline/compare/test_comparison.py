@@ -273,7 +273,7 @@ def masks_and_columns(folder: Path, ablation: dict[str, Any] = MASKS) -> tuple[R
 def test_masks_and_columns_are_compared_image_by_image(tmp_path: Path) -> None:
     """If the reader allows it; by the exact rule, against the patches that both jobs are about and both answer for."""
     base, new = masks_and_columns(tmp_path)
-    with pytest.raises(RequestError, match=r"certifies by masks for patches of 3 x 3, .* --allow threat"):
+    with pytest.raises(RequestError, match=r"certifies by masks against 3 x 3, .* --allow threat"):
         compare(base, new)
     found = compare(base, new, allow=[Reason.threat])
     assert [(one.measure.height, one.measure.width, one.measure.rule) for one in found.certified] == [
@@ -331,7 +331,7 @@ def test_two_runs_of_masks_are_compared_by_both_rules(tmp_path: Path) -> None:
     ]
     assert found.differences == ("ablation.fill",)
     other = masked_run(tmp_path / "other", {**MASKS, "threat": 2})
-    with pytest.raises(RequestError, match="certifies by masks for patches of 2 x 2"):
+    with pytest.raises(RequestError, match="certifies by masks against 2 x 2"):
         compare(runs[0], other)
     assert {one.measure.height for one in compare(runs[0], other, allow=[Reason.threat]).certified} == {2}
 

@@ -207,7 +207,7 @@ def test_masks_and_columns_are_one_relation(run: Run, tmp_path: Path) -> None:
     names = "kind, size, stride, edges, threat, per_axis, threat_patches, fill, early_exit"
     assert set(asked([run, masks, squares], f"select {names} from runs")) == {
         ("column", 3, 1, "wrap", None, None, None, "black", None),
-        ("mask", None, None, None, "2 of 2 x 2", 3, 2, "mean", False),
+        ("mask", None, None, None, "2 patches of 2 x 2", 3, 2, "mean", False),
         ("mask", None, None, None, "3 x 3", 3, 1, "mean", False),
     }
     assert asked([run, masks], "select count(*) from images where detection_certified is null") == [(6,)]

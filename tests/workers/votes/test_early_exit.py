@@ -1,11 +1,14 @@
 """Votes that are left out change no prediction and no certificate."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from smoothcert.manifests.ablation import ablation_of
+from smoothcert.manifests.rules import Claim
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.masks import MaskSet
 from smoothcert.workers.ablations.threats import Threat
@@ -61,9 +64,10 @@ def test_they_change_no_answer(keys: dict[str, object]) -> None:
         assert (values is None and found is None) or (found == values).all(), name
     for tolerance in (0.0, 0.02):
         ballots = [DOUBLE_MASKING.ballots(cast, masks, classes=CLASSES, tolerance=tolerance) for cast in (whole, some)]
-        for side in (1, 2, 3):
-            answers = [DOUBLE_MASKING.rule()(each, masks, Threat(side, side)) for each in ballots]
-            assert (answers[0].slack == answers[1].slack).all()
+        claims = [Claim(certificate, rule) for certificate, rules in DOUBLE_MASKING.rules.items() for rule in rules]
+        for side, claim in product((1, 2, 3), claims):
+            answers = [DOUBLE_MASKING.rule(claim)(each, masks, Threat(side, side)) for each in ballots]
+            assert (answers[0].certified == answers[1].certified).all()
 
 
 @pytest.mark.parametrize("keys", [{}, {"threat_patches": 2}])
