@@ -278,11 +278,15 @@ DOUBLE_MASKING = DoubleMasking()
 
 
 def _decision(claim: Claim) -> Callable[[MaskBallots, Covers], Answer]:
-    if claim.top != 1 or claim.of != Subject.prediction:
-        raise RequestError(
-            f"--top {claim.top} --of {claim.of}: votes of masks certify the prediction alone; leave these options out, "
-            "or ask a run of columns, rows or blocks"
-        )
+    for name, value, is_asked in (
+        ("--top", claim.top, claim.top != 1),
+        ("--of", claim.of, claim.of != Subject.prediction),
+    ):
+        if is_asked:
+            raise RequestError(
+                f"{name} {value}: votes of masks certify the prediction alone; leave {name} out, or ask a run of "
+                "columns, rows or blocks"
+            )
     if claim.rule not in (RuleName.exact, RuleName.published):
         raise RequestError(f"rule: {claim.rule} does not decide votes of masks; use exact or published")
     if claim.certificate == Certificate.recovery:

@@ -782,9 +782,9 @@ def test_narrow_votes_are_counted_right() -> None:
     [
         (
             Claim(top=2),
-            "top 2 of prediction: votes of masks certify the prediction alone; leave `top` and `of` out, or ",
+            "--top 2: votes of masks certify the prediction alone; leave --top out, or ",
         ),
-        (Claim(of=Subject.label), "top 1 of label: votes of masks certify the prediction alone; leave"),
+        (Claim(of=Subject.label), "--of label: votes of masks certify the prediction alone; leave"),
         (Claim(rule=RuleName.margin), "rule: margin does not decide votes of masks; use exact or published"),
         (Claim(alarm_below=0.5), "alarm below 0.5: recovery raises no alarms; ask for detection"),
         (Claim(Certificate.detection, alarm_below=-1), "alarm below -1: must be a margin, 0 or more"),

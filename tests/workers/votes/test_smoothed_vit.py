@@ -11,7 +11,7 @@ import torch
 from timm.models import VisionTransformer
 from torch import Tensor
 
-from smoothcert.manifests.ablation import WindowAblation
+from smoothcert.manifests.ablation import WindowAblation, ablation_of
 from smoothcert.manifests.job import Model, Preprocess
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Shown
@@ -161,6 +161,24 @@ def test_a_vote_does_not_see_hidden_pixels(dtype: str, tolerance: float, masked_
     for ablation in range(0, len(visibles), 5):
         replaced = torch.where(visibles[ablation][:, :, None], image, 255 * (image < 128))
         assert_close(engine.logits(replaced.to(torch.uint8))[0, ablation], before[ablation], tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3)])
+@pytest.mark.parametrize("fill", ["black", "mean"])
+@pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
+def test_a_vote_does_not_see_what_masks_hide(dtype: str, tolerance: float, masked_tokens: str, fill: str) -> None:
+    """Whatever the pixels below one mask or two are, the logits stay; and they do not below no mask."""
+    masks = ablations_of(ablation_of({"kind": "mask", "threat": 9, "per_axis": 3, "fill": fill}), 64, 64)
+    network = _network("vit_tiny_patch16_224", {"depth": 3}, 64)
+    engine = _engine(network, masks, dtype=dtype, masked_tokens=masked_tokens)
+    image = random_images(1, 64)
+    before = engine.logits(image)[0]
+    for ablation in (0, 4, 12, 30, 44):
+        visible = torch.from_numpy(masks.visible(np.array([ablation])))[0]
+        replaced = torch.where(visible[:, :, None], image, 255 * (image < 128)).to(torch.uint8)
+        after = engine.logits(replaced)[0]
+        assert_close(after[ablation], before[ablation], tolerance)
+        assert (after - before).abs().max() > 10 * tolerance
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 5e-2), ("float16", 5e-3)])
