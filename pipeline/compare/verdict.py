@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
+from smoothcert.manifests.ablation import Area, MaskAblation
 from smoothcert.manifests.names import listed
 from smoothcert.pipeline.compare.attacks import Fallen
 from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison, clearest_changes
@@ -195,6 +196,15 @@ def notices_of(comparison: Comparison) -> Iterator[str]:
             yield (
                 f"{change.measure.text}: {change.lost_within_tolerance:,} more lost and "
                 f"{change.gained_within_tolerance:,} more gained within the tolerance"
+            )
+    if not comparison.certified:
+        yield "no certificate is compared: the jobs have no patch that both runs answer for; name one with --patch"
+    for run in {run.run_id: run for run in (comparison.base, comparison.new)}.values():
+        ablation = run.job.ablation
+        if isinstance(ablation, MaskAblation) and (isinstance(ablation.threat, Area) or ablation.threat_patches > 1):
+            yield (
+                f"certificates are compared against one patch; that of {run.run_id} against {ablation.threat_text} is "
+                "in its report"
             )
     for one in comparison.attacked:
         yield (

@@ -17,6 +17,7 @@ from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.compare.comparison import Changed, ClassChange, Comparison, changes_of, compare
 from smoothcert.pipeline.compare.pairs import GAINED, LOST
 from smoothcert.pipeline.compare.reasons import Reason
+from smoothcert.pipeline.compare.verdict import notices_of
 from smoothcert.pipeline.statistics import difference_interval, mcnemar
 from smoothcert.workers.runs.run import Run, open_run
 from smoothcert.workers.storage.store import sha256_of
@@ -302,6 +303,22 @@ def test_masks_and_columns_are_compared_image_by_image(tmp_path: Path) -> None:
     assert all(row["base_slack"] >= 0 for row in changes)
     assert all(row["new_slack"] < 0 or row["new_prediction"] != row["label"] for row in changes)
     assert found.votes is None  # they are of other ablations
+
+
+def test_a_comparison_without_certificates_says_so(tmp_path: Path) -> None:
+    """Masks for a flat and for a high patch answer for no patch that both jobs are about."""
+    runs = [masked_run(tmp_path / text, {**MASKS, "threat": text}) for text in ("1x5", "5x1")]
+    found = compare(*runs, allow=[Reason.threat])
+    assert not found.certified
+    assert any(line.startswith("no certificate is compared") for line in notices_of(found))
+    assert compare(*runs, patches=1, allow=[Reason.threat]).certified
+
+
+def test_what_is_not_compared_is_said(tmp_path: Path) -> None:
+    """The certificate against two patches is in the report alone."""
+    run = masked_run(tmp_path, KINDS["two patches"])
+    said = [line for line in notices_of(compare(run, run)) if "against 2 patches of 2 x 2 is in its report" in line]
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("of_masks", ["base", "new"])
