@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from smoothcert.manifests.ablation import Area, MaskAblation, ablation_in_words, ablation_of, lengths_of
+from smoothcert.manifests.ablation import Area, MaskAblation, WindowAblation, ablation_in_words, ablation_of, lengths_of
 from smoothcert.manifests.errors import RequestError
 
 _MASK = {"kind": "mask", "threat": 4, "per_axis": 3}
@@ -61,3 +61,9 @@ def test_words_and_lengths() -> None:
     area = ablation_of(_MASK | {"threat": {"pixels": 7}})
     assert lengths_of("ablation", two, column, area) == {"ablation.threat": [5], "ablation.size": [4]}
     assert [(each.fill, each.early_exit) for each in (two, column)] == [("mean", True), ("black", False)]
+
+
+def test_an_ablation_in_words_says_what_is_unusual() -> None:
+    """Wrapping around the edge is the usual."""
+    assert ablation_in_words(WindowAblation(kind="row", size=3, stride=2)) == "row 3 stride 2"
+    assert ablation_in_words(WindowAblation(kind="block", size=5, edges="inside")) == "block 5 stride 1 inside"

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.cli import app
-from smoothcert.pipeline.overview.runs_list import ablation_in_words, run_in_words, runs_of
+from smoothcert.pipeline.overview.runs_list import run_in_words, runs_of
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.finished_runs import edit_json, file_of
 
@@ -117,12 +116,6 @@ def test_the_oldest_run_comes_first(run: Path, tmp_path: Path, created: str | No
         edit_json(run / "run.json", lambda record: record.update(created=created))
     begun = [found.as_json()["begun"] for found in runs_of(str(tmp_path)).runs]
     assert begun == [shown, "2030-01-01T00:00:00+00:00"]
-
-
-def test_an_ablation_in_words_says_what_is_unusual() -> None:
-    """Wrapping around the edge is the usual."""
-    assert ablation_in_words(WindowAblation(kind="row", size=3, stride=2)) == "row 3 stride 2"
-    assert ablation_in_words(WindowAblation(kind="block", size=5, edges="inside")) == "block 5 stride 1 inside"
 
 
 def test_a_run_in_words_says_whether_it_holds_all_of_the_data(finished: Path, finished_partial: Path) -> None:
