@@ -108,7 +108,11 @@ def _checked(votes: ArrayLike, ablations: Ablations, classes: int) -> NDArray[np
         )
     if (wrong := np.argwhere((array < 0) | (array >= classes))).size:
         image, place = wrong[0]
-        absent = "; leave images without votes (-1) out" if array[image, place] == -1 else ""
+        absent = (
+            "; leave images without votes (-1) out, and ask runs with early_exit by `query`"
+            if array[image, place] == -1
+            else ""
+        )
         raise RequestError(
             f"votes: vote {place} of image {image} is {array[image, place]}, and classes are 0 to {classes - 1}{absent}"
         )

@@ -117,7 +117,7 @@ def test_votes_may_have_any_type_of_whole_numbers(kind: type[np.integer[Any]]) -
         ({"classes": 1 << 20}, "classes: 1,048,576 are too many; at most 65,536"),
         ({"crop": 0}, "crop: 0 must be a whole number from 1 on"),
         ({"crop": 1}, "ablation.size: 2 is larger than the image's 1 pixels"),
-        ({"ablation": {"kind": "column"}}, "ablation: size: missing; add it"),
+        ({"ablation": {"kind": "column"}}, "ablation.size: missing; add it"),
     ],
 )
 def test_what_is_no_array_of_votes_is_refused(changes: dict[str, Any], says: str) -> None:
