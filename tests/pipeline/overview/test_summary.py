@@ -8,7 +8,7 @@ import pytest
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.overview.summary import summarise
 from smoothcert.workers.runs.run import open_run
-from tests.helpers.finished_runs import Row, file_of, rows_of, write
+from tests.helpers.finished_runs import Row, file_of, finish, rows_of, write
 
 
 def all_rows(run: Path) -> list[Row]:
@@ -35,6 +35,22 @@ def test_figures_are_those_of_the_rows(any_run: Path) -> None:
     for one in summary.certified:
         assert one.exact == pytest.approx(share(rows, "max_certified_patch", one.patch[0], labelled=labelled))
         assert one.margin == pytest.approx(share(rows, "max_margin_certified_patch", one.patch[0], labelled=labelled))
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_figures_of_masks_are_those_of_the_rows(tmp_path: Path, *, clean: bool) -> None:
+    """Against their own threat: recovery of right predictions, detection of right classes of whole images."""
+    run = finish(tmp_path, ablation={"kind": "mask", "threat": "3x5", "per_axis": 2}, clean=clean)
+    opened = open_run(str(run))
+    summary, rows = summarise(opened, opened.job), all_rows(run)
+    (one,) = summary.certified
+    assert (one.patch, one.pixels, one.patches, one.against) == ((3, 5), None, 1, "3 x 5")
+    right = [row for row in rows if row["prediction"] is not None and row["prediction"] == row["label"]]
+    whole = [row for row in rows if row["clean_prediction"] is not None and row["clean_prediction"] == row["label"]]
+    assert one.exact == pytest.approx(sum(row["recovery_certified"] for row in right) / len(rows))
+    assert one.published == pytest.approx(sum(row["recovery_published"] for row in right) / len(rows))
+    noticed = sum(bool(row["detection_certified"]) for row in whole) / len(rows)
+    assert one.detection == (pytest.approx(noticed) if clean else None)
 
 
 def test_the_clean_accuracy_needs_labels_and_clean_votes(any_run: Path) -> None:
