@@ -35,7 +35,7 @@ def certify_votes(votes: ArrayLike, ablation: Ablation | Mapping[str, Any], *, c
 
     Args:
         votes: [images, ablations], the class of each vote, from 0.
-        ablation: kind, size, stride and edges, as in a job file.
+        ablation: its keys, as in a job file.
         crop: side of the image that was ablated, in pixels.
         classes: of the network, those without votes included.
     Raises:
@@ -63,7 +63,7 @@ def query_votes(
         votes, ablation, crop, classes: as for `certify_votes`.
         patch: side of a square, or height and width, in pixels.
         patches: how many of them at once.
-        rule: `exact` or `margin`.
+        rule: `exact`, `margin`, or of masks `published`.
     Raises:
         RequestError: as for `certify_votes`; the patch does not fit the image; there is no such rule.
     """

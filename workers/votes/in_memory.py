@@ -61,7 +61,7 @@ def vote(
         network: a VisionTransformer of timm, or with `masked_tokens="keep"` any module that turns normalised images
             [n, channels, side, side] into logits [n, classes]. It stays as it is: a copy votes, in evaluation mode.
         images: [images, side, side, channels] uint8, resized and cropped, not normalised.
-        ablation: kind, size, stride and edges, as in a job file.
+        ablation: its keys, as in a job file.
         mean, std, upsample: of `preprocess`, as in a job file.
         masked_tokens, dtype: of `model`, as in a job file.
     Raises:
