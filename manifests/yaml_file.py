@@ -268,13 +268,17 @@ def _describe(mistake: ErrorDetails, fields: Fields, raw: dict[str, Any]) -> str
     if kind == "extra_forbidden":
         return f"{shown}: unknown key; {_suggest(path, fields)}"
     if kind == "missing":
-        purpose = (fields[path].description if path in fields else None) or "required"
-        return f"{shown}: missing; add it ({' '.join(purpose.split()).rstrip('.')})"
+        return _missing(shown, path, fields)
     message = mistake["msg"].removeprefix("Value error, ")
     if not path:
         return message
     found = "" if isinstance(mistake["input"], dict) else f"{mistake['input']!r} "  # a mapping would fill the line
     return f"{shown}: {found}{message.replace('Input should be', 'should be')}"
+
+
+def _missing(shown: str, path: str, fields: Fields) -> str:
+    purpose = (fields[path].description if path in fields else None) or "required"
+    return f"{shown}: missing; add it ({' '.join(purpose.split()).rstrip('.')})"
 
 
 def _without_tags(loc: tuple[int | str, ...], raw: Any) -> tuple[int | str, ...]:
@@ -294,13 +298,12 @@ def _without_tags(loc: tuple[int | str, ...], raw: Any) -> tuple[int | str, ...]
 
 
 def _describe_tag(mistake: ErrorDetails, loc: tuple[int | str, ...], fields: Fields, raw: dict[str, Any]) -> str:
-    """One line about a key such as `kind`, which says which keys are beside it."""
+    """One line about a key such as `kind`, on which the other keys depend."""
     context = mistake.get("ctx", {})
     key = context["discriminator"].strip("'")
     shown = f"{_shown(raw, loc, len(loc))}.{key}"
     if mistake["type"] == "union_tag_not_found":
-        purpose = fields[".".join(part for part in (*loc, key) if isinstance(part, str))].description or "required"
-        return f"{shown}: missing; add it ({' '.join(purpose.split()).rstrip('.')})"
+        return _missing(shown, ".".join(part for part in (*loc, key) if isinstance(part, str)), fields)
     *others, last = context["expected_tags"].split(", ")
     return f"{shown}: {context['tag']!r} should be {', '.join(others)} or {last}"
 

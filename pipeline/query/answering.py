@@ -22,19 +22,18 @@ from smoothcert.manifests.job import Job
 from smoothcert.manifests.rules import Certificate, Claim, Subject
 from smoothcert.pipeline.bracket import Bracket, brackets_of, patch_attacks_of
 from smoothcert.pipeline.query.questions import Question, own_stride, questions_of
-from smoothcert.workers.ablations.kinds import Ablations, ablations_of
 from smoothcert.workers.ablations.threats import Patch, Threat
-from smoothcert.workers.certificates.families import family_of
+from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.rules import Answer
 from smoothcert.workers.certificates.top_k import labels_on_top
+from smoothcert.workers.runs.job_rules import JobRules
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, run_of
-from smoothcert.workers.runs.votes_table import ABSENT, cast_of, matrix_of, numbers_of
+from smoothcert.workers.runs.votes_table import ABSENT, cast_of, numbers_of
 
 _COLUMNS = ["key", "shard", "label", "votes", "margins"]
 _CLEAN_COLUMNS = ["clean_prediction", "clean_margin"]
 
-Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
@@ -92,7 +91,7 @@ class Answered(NamedTuple):
 
     answer: Answer
     prediction: NDArray[np.signedinteger[Any]]
-    label: Ints | None
+    label: NDArray[np.integer[Any]] | None
     correct: Bools
 
     def has_subject(self, claim: Claim) -> Bools:
@@ -246,21 +245,18 @@ def answer(
     """
     job, results, shards, labels = run.job, [Result(question) for question in questions], 0, 0
     finished = run.success() is not None  # before the files are read: it is written after them
-    finest = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-    strides = {
-        one.stride: finest.coarser(1 if one.stride is None else one.stride // (own_stride(job) or 1))
-        for one in questions
-    }
+    rules = {one.stride: _rules_at(job, one.stride) for one in questions}
     needs_clean = any(one.claim.certificate == Certificate.detection for one in questions)
     for file in read_published(run, _COLUMNS + (_CLEAN_COLUMNS if needs_clean else [])):
         shards += 1
         labels += len(file.rows) - file.rows["label"].null_count
         voted = file.rows.filter(pc.is_valid(file.rows["votes"]))
-        if voted["margins"].null_count or matrix_of(voted["votes"]).max(initial=0) >= job.model.classes:
+        cast = cast_of(voted)
+        if voted["margins"].null_count or cast.votes.max(initial=0) >= job.model.classes:
             raise RunError(
                 f"{run.url}/{file.name} has other votes than run.json's job gives; `smoothcert verify` the run"
             )
-        for result, answered in _answer_all(job, strides, voted, results):
+        for result, answered in _answer_all(rules, cast, results):
             answered.add_to(result, file.rows, by_class=by_class)
             for hear in per_image:
                 hear(file.rows, result.question, answered)
@@ -276,29 +272,27 @@ def _brackets(run: Run, questions: Sequence[Question]) -> dict[Size, Bracket]:
     return brackets_of(run, {size: studies for size, studies in attacks.items() if size in sizes})
 
 
+def _rules_at(job: Job, stride: int | None) -> JobRules:
+    own = own_stride(job)
+    return JobRules(job) if stride is None or own is None else JobRules(job, stride // own)
+
+
 def _answer_all(
-    job: Job, strides: Mapping[int | None, tuple[Ablations, Ints]], voted: pa.Table, results: Sequence[Result]
+    rules: Mapping[int | None, JobRules], cast: Cast, results: Sequence[Result]
 ) -> Iterator[tuple[Result, Answered]]:
-    family, cast = family_of(job.ablation), cast_of(voted)
-    label = None if job.images.label is None else numbers_of(voted["label"])
     ballots: dict[tuple[int | None, float], Any] = {}
     for result in results:
-        question = result.question
-        coarse, chosen = strides[question.stride]
-        kind = question.stride, question.tolerance
+        question, claim = result.question, result.question.claim
+        of_stride, kind = rules[question.stride], (question.stride, question.tolerance)
         if kind not in ballots:
-            ballots[kind] = family.ballots(
-                cast.by(chosen), coarse, classes=job.model.classes, tolerance=question.tolerance
-            )
+            ballots[kind] = of_stride.count_cast(cast, tolerance=question.tolerance)
         counted = ballots[kind]
-        claim = question.claim
-        if isinstance(question.patch, Area):
-            found = family.answer_own_threat(counted, coarse, claim)
-        else:
-            found = family.rule(claim)(counted, coarse, Threat(*question.patch, question.patches))
+        threat = None if isinstance(question.patch, Area) else Threat(*question.patch, question.patches)
+        found = of_stride.answer(counted, threat, claim)
+        label = None if of_stride.job.images.label is None else cast.labels
         prediction = counted.prediction if claim.certificate == Certificate.recovery else counted.clean
         if label is None:
-            correct = np.zeros(len(voted), bool)
+            correct = np.zeros(len(prediction), bool)
         elif claim.of == Subject.label:
             correct = labels_on_top(counted, claim.top)
         else:

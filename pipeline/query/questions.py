@@ -154,6 +154,7 @@ def _strides(job: Job, strides: Sequence[Any]) -> Sequence[int | None]:
 
 
 def own_stride(job: Job) -> int | None:
+    """The distance between the offsets that vote, in pixels; None for masks."""
     return job.ablation.stride if isinstance(job.ablation, WindowAblation) else None
 
 

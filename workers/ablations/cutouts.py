@@ -18,7 +18,7 @@ from smoothcert.workers.ablations.shown import Array, Bools
 
 @dataclass(frozen=True, eq=False)
 class CutoutSquares:
-    """Every choice of places. `Shown` explains the other properties and methods.
+    """Every choice of places. `Painted` explains the other properties and methods.
 
     Attributes:
         height, width: of the image, in pixels.
@@ -37,10 +37,6 @@ class CutoutSquares:
     def num_ablations(self) -> int:
         return (self.height * self.width) ** self.count
 
-    @property
-    def middle(self) -> int:
-        return self.num_ablations // 2
-
     @cached_property
     def tables(self) -> tuple[Array, ...]:
         return _hidden(self.height, self.side), _hidden(self.width, self.side)
@@ -54,12 +50,6 @@ class CutoutSquares:
             hidden = hidden | (rows[place // self.width][:, :, None] & columns[place % self.width][:, None, :])
             left = left // pixels
         return ~hidden
-
-    def visible_tokens(self, token_px: int) -> Bools:
-        raise NotImplementedError("cutout has too many ablations to list their tokens")
-
-    def upsampled(self, times: int) -> "CutoutSquares":
-        raise NotImplementedError("cutout is computed on images before they are upsampled")
 
 
 def _hidden(length: int, side: int) -> Bools:

@@ -21,13 +21,12 @@ Array = Any
 """A numpy array or a torch tensor. All arrays of one call have the same type."""
 
 
-class Shown(Protocol):
-    """The ablations of an image, in the order of their votes.
+class Painted(Protocol):
+    """Ablations of an image, pixel by pixel: enough for a network that computes every pixel.
 
     Attributes:
         height, width: of the image, in pixels.
         num_ablations: how many there are.
-        middle: position of an ablation in the middle, on which engines are checked.
         tables: what `visible` reads.
         fill: what hidden pixels become: black before normalisation, or the mean that it subtracts.
     """
@@ -38,8 +37,6 @@ class Shown(Protocol):
     def width(self) -> int: ...
     @property
     def num_ablations(self) -> int: ...
-    @property
-    def middle(self) -> int: ...
     @property
     def tables(self) -> tuple[Array, ...]: ...
     @property
@@ -52,6 +49,16 @@ class Shown(Protocol):
             tables: `self.tables`, perhaps moved to a device; None for numpy arrays.
         """
 
+
+class Shown(Painted, Protocol):
+    """The ablations of an image that vote, in the order of their votes.
+
+    Attributes:
+        middle: position of an ablation in the middle, on which engines are checked.
+    """
+
+    @property
+    def middle(self) -> int: ...
     def visible_tokens(self, token_px: int) -> Bools:
         """[ablations, tokens]: whether a token has a visible pixel; tokens are row-major.
 

@@ -278,15 +278,10 @@ DOUBLE_MASKING = DoubleMasking()
 
 
 def _decision(claim: Claim) -> Callable[[MaskBallots, Covers], Answer]:
-    for name, value, is_asked in (
-        ("--top", claim.top, claim.top != 1),
-        ("--of", claim.of, claim.of != Subject.prediction),
-    ):
-        if is_asked:
-            raise RequestError(
-                f"{name} {value}: votes of masks certify the prediction alone; leave {name} out, or ask a run of "
-                "columns, rows or blocks"
-            )
+    if claim.top != 1:
+        raise _prediction_alone("--top", claim.top)
+    if claim.of != Subject.prediction:
+        raise _prediction_alone("--of", claim.of)
     if claim.rule not in (RuleName.exact, RuleName.published):
         raise RequestError(f"rule: {claim.rule} does not decide votes of masks; use exact or published")
     if claim.certificate == Certificate.recovery:
@@ -297,6 +292,13 @@ def _decision(claim: Claim) -> Callable[[MaskBallots, Covers], Answer]:
         raise RequestError(f"alarm below {claim.alarm_below}: must be a margin, 0 or more")
     rule = exact_detection if claim.rule == RuleName.exact else published_detection
     return partial(rule, alarm_below=claim.alarm_below)
+
+
+def _prediction_alone(option: str, value: object) -> RequestError:
+    return RequestError(
+        f"{option} {value}: votes of masks certify the prediction alone; leave {option} out, or ask a run of columns, "
+        "rows or blocks"
+    )
 
 
 def _parts(images: int, numbers: int) -> Iterator[slice]:

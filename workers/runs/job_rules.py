@@ -25,13 +25,22 @@ class JobRules:
 
     Attributes:
         job: the job.
+        times: of columns, rows and blocks, let only those vote whose stride is so many times the job's.
     """
 
     job: Job
+    times: int = 1
+
+    @property
+    def ablations(self) -> Ablations:
+        """Those that vote."""
+        return self._voting[0]
 
     @cached_property
-    def ablations(self) -> Ablations:
-        return ablations_of(self.job.ablation, self.job.preprocess.crop, self.job.preprocess.crop)
+    def _voting(self) -> tuple[Ablations, NDArray[np.int64]]:
+        """The ablations that vote, and the positions of their votes."""
+        crop = self.job.preprocess.crop
+        return ablations_of(self.job.ablation, crop, crop).coarser(self.times)
 
     @cached_property
     def family(self) -> RuleFamily:
@@ -49,20 +58,23 @@ class JobRules:
 
     def count_cast(self, cast: Cast, *, tolerance: float = 0.0) -> Any:
         """The same for votes that are not in a table."""
-        return self.family.ballots(cast, self.ablations, classes=self.job.model.classes, tolerance=tolerance)
+        chosen = cast if self.times == 1 else cast.by(self._voting[1])
+        return self.family.ballots(chosen, self.ablations, classes=self.job.model.classes, tolerance=tolerance)
 
     def slack_everywhere(self, counted: Any, height: int, width: int) -> NDArray[np.int64]:
         """[images, places]: the slack of the exact rule for a patch of this size at each place, in row-major order."""
         return self.family.slack_everywhere(counted, self.ablations, height, width)
 
-    def answer(self, counted: Any, threat: Threat, claim: Claim = Claim()) -> Answer:  # noqa: B008  frozen
+    def answer(self, counted: Any, threat: Threat | None, claim: Claim = Claim()) -> Answer:  # noqa: B008  frozen
         """Decide a claim for each image.
 
         Args:
             counted: from `count`.
-            threat: the patches.
+            threat: the patches; None for what the masks were made for.
             claim: what is claimed; by default that the prediction cannot change, by the exact rule.
         Raises:
             RequestError: the votes do not decide this claim, or not against such patches.
         """
+        if threat is None:
+            return self.family.answer_own_threat(counted, self.ablations, claim)
         return self.family.rule(claim)(counted, self.ablations, threat)

@@ -21,7 +21,7 @@ from smoothcert.manifests.names import one_line
 from smoothcert.manifests.training import Cutout, Training
 from smoothcert.workers.ablations.cutouts import CutoutSquares
 from smoothcert.workers.ablations.kinds import ablations_of
-from smoothcert.workers.ablations.shown import Masks, Shown
+from smoothcert.workers.ablations.shown import Masks, Painted
 from smoothcert.workers.networks.checkpoints import recognise
 from smoothcert.workers.networks.classifiers import build_classifier, load_classifier
 from smoothcert.workers.storage.store import Store
@@ -31,20 +31,20 @@ from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.voters import smooth
 
 
-def kinds_of(training: Training) -> list[Shown]:
+def kinds_of(training: Training) -> list[Painted]:
     """The ablations of a training file in order, then the whole image if some images are shown whole."""
     crop, ablations = training.preprocess.crop, training.ablation or ()
     whole = [Masks.whole(crop, crop)] if training.whole_share > 0 or not ablations else []
     return [*(_kind_of(ablation, crop) for ablation in ablations), *whole]
 
 
-def _kind_of(ablation: WindowAblation | MaskAblation | Cutout, crop: int) -> Shown:
+def _kind_of(ablation: WindowAblation | MaskAblation | Cutout, crop: int) -> Painted:
     if isinstance(ablation, Cutout):
         return CutoutSquares(crop, crop, ablation.side, ablation.count, ablation.fill)
     return ablations_of(ablation, crop, crop)
 
 
-def draw_ablations(training: Training, kinds: Sequence[Shown], draws: Draws) -> Tensor:
+def draw_ablations(training: Training, kinds: Sequence[Painted], draws: Draws) -> Tensor:
     """[images] int64: an ablation for each image, numbered as in VisiblePixels.
 
     Args:

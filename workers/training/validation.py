@@ -53,7 +53,8 @@ class Validator:
         crop = training.preprocess.crop
         self._training, self._images, self._peers, self._device = training, images, peers, device
         self._ablations = ablations_of(training.validated_ablation, crop, crop)
-        for side in training.validation.patches if training.validation is not None else ():
+        self._patches = training.validation.patches if training.validation is not None else ()
+        for side in self._patches:
             self._ablations.refuse(Threat(side, side))  # before the first epoch
 
     def figures(self, network: nn.Module, epoch: int) -> Generator[Validated, None, dict[str, Any]]:
@@ -80,14 +81,13 @@ class Validator:
         family = family_of(training.validated_ablation)
         counted = family.ballots(Cast(votes), self._ablations, classes=training.model.classes)
         right = counted.prediction == labels
-        patches = training.validation.patches if training.validation is not None else ()
         rule = family.rule()
-        certified = [rule(counted, self._ablations, Threat(side, side)).certified & right for side in patches]
+        certified = [rule(counted, self._ablations, Threat(side, side)).certified & right for side in self._patches]
         counts = [(votes == labels[:, None]).mean(axis=1).sum(), right.sum(), *(held.sum() for held in certified)]
         total, *sums = self._peers.sum_over_all([len(labels) + images.left_out, *counts], self._device)
         shares = [right / total for right in sums]
         return {
             "ablation_accuracy": shares[0],
             "smoothed_accuracy": shares[1],
-            "certified_accuracy": {str(side): share for side, share in zip(patches, shares[2:], strict=True)},
+            "certified_accuracy": {str(side): share for side, share in zip(self._patches, shares[2:], strict=True)},
         }

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smoothcert.manifests.job import Preprocess
-from smoothcert.workers.ablations.shown import Shown
-from smoothcert.workers.votes.visible import VisiblePixels, fill_of
+from smoothcert.workers.ablations.shown import Painted
+from smoothcert.workers.votes.visible import VisiblePixels
 
 
 class DenseGroup(NamedTuple):
@@ -32,7 +32,7 @@ class AblatedDense(nn.Module):
         preprocess: mean and std of the channels, and how often a pixel is repeated.
     """
 
-    def __init__(self, network: nn.Module, kinds: Sequence[Shown], preprocess: Preprocess) -> None:
+    def __init__(self, network: nn.Module, kinds: Sequence[Painted], preprocess: Preprocess) -> None:
         super().__init__()
         self.network = network
         self._kinds = kinds
@@ -40,7 +40,7 @@ class AblatedDense(nn.Module):
         self._mean_C11, self._std_C11 = (
             torch.tensor(values)[:, None, None] for values in (preprocess.mean, preprocess.std)
         )
-        self._upsample, self._fill = preprocess.upsample, fill_of(kinds)
+        self._upsample = preprocess.upsample
 
     def to_device(self, device: torch.device) -> None:
         """Move network and tables."""
@@ -75,7 +75,7 @@ class AblatedDense(nn.Module):
         """[S, channels, side, side]: what the network sees of a group, normalised; arguments as for `forward`."""
         visible_S1HW = self.visible(group)
         shown_SCHW = (pixels_NCHW[group.images] * visible_S1HW - self._mean_C11) / self._std_C11
-        if self._fill == "mean":
+        if self._visible.fill == "mean":
             shown_SCHW = shown_SCHW * visible_S1HW
         return F.interpolate(shown_SCHW, scale_factor=self._upsample, mode="nearest")
 

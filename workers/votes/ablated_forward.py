@@ -27,7 +27,7 @@ from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.ablations.tokens import token_groups
 from smoothcert.workers.votes.smoothed_vit import positions_of, rows_that_the_head_reads
-from smoothcert.workers.votes.visible import VisiblePixels, fill_of
+from smoothcert.workers.votes.visible import VisiblePixels
 
 
 class Group(NamedTuple):
@@ -64,7 +64,7 @@ class AblatedForward(nn.Module):
         # timm applies dropout to the sum of tokens and positions, which is computed here.
         self._pos_drop, network.pos_drop = network.pos_drop, nn.Identity()
         self._token_px = network.patch_embed.patch_size[0]
-        self._upsample, self._fill = preprocess.upsample, fill_of(kinds)
+        self._upsample = preprocess.upsample
         self._kinds = kinds
         self._visible = VisiblePixels(kinds, torch.device("cpu"))
         large = [kind.upsampled(self._upsample) for kind in kinds]
@@ -110,7 +110,7 @@ class AblatedForward(nn.Module):
         """[S, channels, side, side]: what the network sees of a group, normalised; arguments as for `forward`."""
         visible_S1HW = self.visible(group)
         shown_SCHW = self._large(pixels_NCHW[group.images] * visible_S1HW) * self._scale_C11 - self._shift_C11
-        return shown_SCHW * self._large(visible_S1HW.float()) if self._fill == "mean" else shown_SCHW
+        return shown_SCHW * self._large(visible_S1HW.float()) if self._visible.fill == "mean" else shown_SCHW
 
     def _large(self, images_SCHW: Tensor) -> Tensor:
         return F.interpolate(images_SCHW, scale_factor=self._upsample, mode="nearest")

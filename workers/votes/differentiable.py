@@ -5,14 +5,14 @@ Under cutout every network is an AblatedDense, because cutout leaves no tokens o
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.cutouts import CutoutSquares
-from smoothcert.workers.ablations.shown import Shown
+from smoothcert.workers.ablations.shown import Painted, Shown
 from smoothcert.workers.networks.classifiers import has_tokens
 from smoothcert.workers.votes.ablated_dense import AblatedDense
 from smoothcert.workers.votes.ablated_forward import AblatedForward
@@ -22,7 +22,7 @@ Differentiable = AblatedForward | AblatedDense
 
 def differentiable(
     network: nn.Module,
-    kinds: Sequence[Shown],
+    kinds: Sequence[Painted],
     preprocess: Preprocess,
     *,
     keep_hidden: bool = False,
@@ -37,8 +37,9 @@ def differentiable(
         keep_hidden: compute every token; a network without tokens always does.
         every_row: compute all rows of the last block, not only those that the head reads.
     """
-    if has_tokens(network) and not any(isinstance(kind, CutoutSquares) for kind in kinds):
-        return AblatedForward(network, kinds, preprocess, keep_hidden=keep_hidden, every_row=every_row)
+    with_tokens = [cast("Shown", kind) for kind in kinds if not isinstance(kind, CutoutSquares)]
+    if has_tokens(network) and len(with_tokens) == len(kinds):
+        return AblatedForward(network, with_tokens, preprocess, keep_hidden=keep_hidden, every_row=every_row)
     return AblatedDense(network, kinds, preprocess)
 
 

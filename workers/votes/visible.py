@@ -6,18 +6,7 @@ import torch
 from torch import Tensor
 
 from smoothcert.manifests.ablation import Fill
-from smoothcert.workers.ablations.shown import Shown
-
-
-def fill_of(kinds: Sequence[Shown]) -> Fill:
-    """What hidden pixels become; the same under all kinds that hide some.
-
-    Args:
-        kinds: at least one; a kind that shows the whole image has any fill.
-    """
-    fills = {kind.fill for kind in kinds if kind.num_ablations > 1} or {kinds[0].fill}
-    assert len(fills) == 1, fills
-    return fills.pop()
+from smoothcert.workers.ablations.shown import Painted
 
 
 class VisiblePixels:
@@ -28,15 +17,17 @@ class VisiblePixels:
     Args:
         kinds: on images of one size.
         device: where the tables lie and the masks are made.
+
+    Attributes:
+        fill: what hidden pixels become; the same under all kinds that hide some.
     """
 
-    def __init__(self, kinds: Sequence[Shown], device: torch.device) -> None:
+    def __init__(self, kinds: Sequence[Painted], device: torch.device) -> None:
         self._kinds = kinds
+        fills = {kind.fill for kind in kinds if kind.num_ablations > 1} or {kinds[0].fill}  # the whole has any
+        assert len(fills) == 1, fills
+        self.fill: Fill = fills.pop()
         self._tables = [[torch.from_numpy(table).to(device) for table in kind.tables] for kind in kinds]
-
-    @property
-    def fill(self) -> Fill:
-        return fill_of(self._kinds)
 
     @property
     def num_ablations(self) -> int:
