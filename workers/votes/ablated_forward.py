@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.ablations.tokens import token_groups
-from smoothcert.workers.votes.smoothed_vit import positions_of, rows_that_the_head_reads
+from smoothcert.workers.votes.embedding import positions_of
+from smoothcert.workers.votes.smoothed_vit import rows_that_the_head_reads
 from smoothcert.workers.votes.visible import VisiblePixels
 
 

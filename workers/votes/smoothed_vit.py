@@ -16,9 +16,9 @@ loading (classifiers.py).
 Source: Salman et al. 2021, arXiv:2110.07719, section 4; pixels are hidden before normalisation, as there.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,26 +28,16 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from smoothcert.manifests.ablation import Fill
 from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.ablations.shown import Masks, Shown
-from smoothcert.workers.ablations.tokens import token_groups, visible_pixels
+from smoothcert.workers.votes.embedding import Ablated, Embedded, Embedding, Group
 from smoothcert.workers.votes.format import Format
-from smoothcert.workers.votes.smoothed import Computed, Smoothed, upsampled
+from smoothcert.workers.votes.smoothed import Computed, Smoothed
 
 # Tokens computed in one go: few enough for the cache of a CPU, enough to keep a GPU busy. They bound the memory:
 # a block holds at most some 9 D numbers a token at once.
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 17}
 _SHORT = 64  # tokens; up to here plain matrix products beat fused attention on a CPU
-
-
-class _Group(NamedTuple):
-    """Ablations of equal token count, as tensors: G ablations, n tokens each."""
-
-    ablations: Tensor  # [G]
-    tokens: Tensor  # [G, n]
-    visible: Tensor  # [G, n, P, P] uint8, 1 where the pixel shows
-    fill: Fill  # what hidden pixels become
 
 
 class SmoothedViT(Smoothed):
@@ -77,19 +67,17 @@ class SmoothedViT(Smoothed):
             at_once=_TOKENS_AT_ONCE[device.type],
         )
         self._network = network.to(device)
-        self._dtype = getattr(torch, format.dtype)
-        self._token_px = network.patch_embed.patch_size[0]
-        self._upsample = preprocess.upsample
-        self._ablated = self._groups(shown, keep_hidden=format.keep_hidden)
-        self._whole = self._groups(Masks.whole(shown.height, shown.width), keep_hidden=True)
-        self._fold_embedding(preprocess)
-        network.blocks.to(self._dtype)
+        self._embedding = Embedding(network, preprocess, getattr(torch, format.dtype))
+        self._ablated = self._embedding.ablated(shown, keep_hidden=format.keep_hidden)
+        self._whole = self._embedding.ablated(Masks.whole(shown.height, shown.width), keep_hidden=True)
+        network.blocks.to(getattr(torch, format.dtype))
         for block in network.blocks:
             _prepare(block)
-        network.norm_pre.to(self._dtype)
+        self._run_fused = _fused(network, device)
 
     def one_logits(self, image: Tensor, ablation: Shown, *, keep_hidden: bool) -> Tensor:
-        return next(self._computed(image[None], self._groups(ablation, keep_hidden=keep_hidden))).logits[0]
+        ablated = self._embedding.ablated(ablation, keep_hidden=keep_hidden)
+        return next(self._computed(image[None], ablated)).logits[0]
 
     def _ablated_logits(self, images: Tensor, wanted: Tensor | None = None) -> Iterator[Computed]:
         return self._computed(images, self._ablated, wanted)
@@ -97,84 +85,49 @@ class SmoothedViT(Smoothed):
     def _whole_logits(self, images: Tensor) -> Iterator[Computed]:
         return self._computed(images, self._whole)
 
-    def _computed(self, images: Tensor, groups: list[_Group], wanted_NA: Tensor | None = None) -> Iterator[Computed]:
-        pixels_NTV = self._tokens_of(images.to(self._device))
-        for group in groups:
-            members, tokens = group.tokens.shape
-            compute = partial(self._sequence_logits, pixels_NTV, group)
-            sequences = torch.arange(len(images) * members, device=self._device)
-            if wanted_NA is not None:
-                sequences = sequences[wanted_NA[:, group.ablations].flatten()]
-            parts = self._in_parts(sequences, tokens + self._network.num_prefix_tokens, compute)
-            for part_S, logits_SK in parts:
-                yield Computed(part_S // members, group.ablations[part_S % members], logits_SK)
+    def _computed(self, images: Tensor, ablated: Ablated, wanted_NA: Tensor | None = None) -> Iterator[Computed]:
+        """Embed as many images together as one part needs, then compute their sequences group by group."""
+        together = max(1, self._at_once // ablated.tokens_per_image) if ablated.patterns is not None else len(images)
+        for first in range(0, len(images), together):
+            some = images[first : first + together]
+            embedded = self._embedding.embed(some, ablated)
+            for group in ablated.groups:
+                members, tokens = group.tokens.shape
+                sequences = torch.arange(len(some) * members, device=self._device)
+                if wanted_NA is not None:
+                    sequences = sequences[wanted_NA[first : first + together, group.ablations].flatten()]
+                compute = partial(self._sequence_logits, embedded, group)
+                parts = self._in_parts(sequences, tokens + self._embedding.num_prefix_tokens, compute)
+                for part_S, logits_SK in parts:
+                    yield Computed(first + part_S // members, group.ablations[part_S % members], logits_SK)
 
     @torch.inference_mode()
-    def _sequence_logits(self, pixels_NTV: Tensor, group: _Group, part_S: Tensor) -> Tensor:
+    def _sequence_logits(self, embedded: Embedded, group: Group, part_S: Tensor) -> Tensor:
         members = len(group.ablations)
-        return self._classify(self._embed(pixels_NTV, part_S // members, group, part_S % members))
-
-    def _tokens_of(self, images_NHWC: Tensor) -> Tensor:
-        """The pixels of each token, [N, T, V] uint8, ordered as the weights of the embedding are."""
-        P = self._token_px
-        tokens = upsampled(images_NHWC, self._upsample).unfold(1, P, P).unfold(2, P, P)  # [N, rows, columns, C, P, P]
-        return tokens.flatten(3).flatten(1, 2).contiguous()
-
-    def _embed(self, pixels_NTV: Tensor, image_S: Tensor, group: _Group, member_S: Tensor) -> Tensor:
-        """Prefix tokens and the shown tokens, with their positions: [S, prefix + n, D] in the blocks' dtype."""
-        tokens_Sn = group.tokens[member_S]
-        shown_SnV = pixels_NTV[image_S[:, None], tokens_Sn]
-        visible_SnPP = group.visible[member_S]
-        tiles_SnCPP = shown_SnV.unflatten(2, (-1, *visible_SnPP.shape[2:]))
-        if group.fill == "black":
-            shown_SnV, bias_D = tiles_SnCPP.mul_(visible_SnPP[:, :, None]).flatten(2).float(), self._embed_bias_D
-        else:  # hidden pixels are the mean, 0 after normalisation
-            centred_SnCPP = tiles_SnCPP.float().sub_(self._mean_C11)
-            shown_SnV, bias_D = centred_SnCPP.mul_(visible_SnPP[:, :, None]).flatten(2), self._embed_bias_of_mean_D
-        embedded_SnD = self._embed_norm(F.linear(shown_SnV, self._embed_weight_DV, bias_D))
-        embedded_SnD = embedded_SnD + self._positions_TD[tokens_Sn]
-        prefix = self._prefix_1pD.expand(len(image_S), -1, -1)
-        return self._network.norm_pre(torch.cat([prefix, embedded_SnD], dim=1).to(self._dtype))
+        return self._classify(embedded(group, part_S // members, part_S % members))
 
     def _classify(self, tokens_SnD: Tensor) -> Tensor:
         """Embedded sequences to logits, [S, K]: timm's own modules; the final norm and the head in float32."""
         network = self._network
         read = rows_that_the_head_reads(network)
-        for block in network.blocks[:-1]:
-            tokens_SnD = _block(block, tokens_SnD, read=None)
+        if self._run_fused is not None:
+            tokens_SnD = self._run_fused(network.blocks[:-1], tokens_SnD)
+        else:
+            for block in network.blocks[:-1]:
+                tokens_SnD = _block(block, tokens_SnD, read=None)
         tokens_SnD = _block(network.blocks[-1], tokens_SnD, read=read)
         return network.forward_head(network.norm(tokens_SnD.float()))
 
-    def _groups(self, shown: Shown, *, keep_hidden: bool) -> list[_Group]:
-        shown = shown.upsampled(self._upsample)
-        return [
-            _Group(
-                torch.from_numpy(group.ablations).to(self._device),
-                torch.from_numpy(group.tokens).to(self._device),
-                torch.from_numpy(visible_pixels(shown, group, self._token_px)).view(torch.uint8).to(self._device),
-                shown.fill,
-            )
-            for group in token_groups(shown, self._token_px, keep_hidden=keep_hidden)
-        ]
 
-    def _fold_embedding(self, preprocess: Preprocess) -> None:
-        """Make the embedding take raw pixels: W (x / 255 - mean) / std + b = W' x + b', so a black pixel is a 0; and
-        W' (x - 255 mean) + b, so a pixel that is the mean is a 0.
-
-        It stays float32 for every dtype: it is 3 % of the work, and b' would lose digits in a shorter format.
-        """
-        network, embed = self._network, self._network.patch_embed
-        mean, std = torch.tensor([preprocess.mean, preprocess.std], device=self._device, dtype=torch.float64)
-        weight_DCPP = embed.proj.weight.double()
-        shift_D = (weight_DCPP * (mean / std)[:, None, None]).sum((1, 2, 3))
-        bias_D = torch.zeros_like(shift_D) if embed.proj.bias is None else embed.proj.bias.double()
-        self._embed_weight_DV = (weight_DCPP / (255 * std)[:, None, None]).flatten(1).float()
-        self._embed_bias_D = (bias_D - shift_D).float()
-        self._embed_bias_of_mean_D = bias_D.float()
-        self._mean_C11 = (255 * mean)[:, None, None].float()
-        self._embed_norm = embed.norm
-        with torch.inference_mode():
-            self._prefix_1pD, self._positions_TD = positions_of(network)
+def _fused(network: VisionTransformer, device: torch.device) -> Callable[[nn.Sequential, Tensor], Tensor] | None:
+    """The kernels of fused_blocks.py, if they fit this network and device."""
+    if device.type != "cuda":
+        return None
+    try:
+        from smoothcert.workers.votes.fused_blocks import can_fuse, run_blocks
+    except ImportError:  # torch without Triton
+        return None
+    return run_blocks if can_fuse(network.blocks) else None
 
 
 class _GELUInPlace(nn.GELU):
@@ -182,16 +135,6 @@ class _GELUInPlace(nn.GELU):
 
     def forward(self, input: Tensor) -> Tensor:
         return torch.ops.aten.gelu.out(input, approximate=self.approximate, out=input)
-
-
-def positions_of(network: VisionTransformer) -> tuple[Tensor, Tensor]:
-    """Prefix tokens with their positions, [1, p, D], and the positions of all others, [T, D]."""
-    rows, columns = network.patch_embed.grid_size
-    shape = (rows, columns) if network.dynamic_img_size else (rows * columns,)
-    # timm adds positions to all tokens at once, so zeros in their place give prefix and positions alone.
-    zeros = network.patch_embed.proj.weight.new_zeros(1, *shape, network.embed_dim)
-    prefix_1pD, positions_1TD = network._pos_embed(zeros).split([network.num_prefix_tokens, rows * columns], dim=1)
-    return prefix_1pD, positions_1TD[0]
 
 
 def rows_that_the_head_reads(network: VisionTransformer) -> int | None:

@@ -205,7 +205,10 @@ def _with_old_weight_norm() -> nn.Module:
         ({"upsample": 0}, "vote: upsample: 0 should be greater than or equal to 1"),
         ({"dtype": "int8"}, "network: dtype: 'int8' should be 'float32', 'bfloat16' or 'float16'"),
         ({"ablation": {"kind": "column", "size": 17}}, "ablation.size: 17 is larger than the image's 16 pixels"),
-        ({"ablation": {"kind": "cross", "size": 3}}, "ablation.kind: 'cross' should be 'column', 'row', 'block' or 'mask'"),
+        (
+            {"ablation": {"kind": "cross", "size": 3}},
+            "ablation.kind: 'cross' should be 'column', 'row', 'block' or 'mask'",
+        ),
         ({"network": linear}, "network: a function is no torch module"),
         ({"network": nn.Flatten()}, "network: it has no parameters, so it is no classifier"),
         ({"network": linear().to("meta")}, "network: it is on meta, where no engine computes; move it to cpu or cuda"),
