@@ -37,6 +37,7 @@ from smoothcert.workers.votes.smoothed import Computed, Smoothed
 # Tokens computed in one go: few enough for the cache of a CPU, enough to keep a GPU busy. They bound the memory:
 # a block holds at most some 9 D numbers a token at once.
 _TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 17}
+_ROUNDING = 0.02  # of 16-bit formats, as a share of the largest number
 _SHORT = 64  # tokens; up to here plain matrix products beat fused attention on a CPU
 
 
@@ -73,7 +74,7 @@ class SmoothedViT(Smoothed):
         network.blocks.to(getattr(torch, format.dtype))
         for block in network.blocks:
             _prepare(block)
-        self._run_fused = _fused(network, device)
+        self._run_fused = fused_if_equal(network.blocks) if device.type == "cuda" else None
 
     def one_logits(self, image: Tensor, ablation: Shown, *, keep_hidden: bool) -> Tensor:
         ablated = self._embedding.ablated(ablation, keep_hidden=keep_hidden)
@@ -119,15 +120,26 @@ class SmoothedViT(Smoothed):
         return network.forward_head(network.norm(tokens_SnD.float()))
 
 
-def _fused(network: VisionTransformer, device: torch.device) -> Callable[[nn.Sequential, Tensor], Tensor] | None:
-    """The kernels of fused_blocks.py, if they fit this network and device."""
-    if device.type != "cuda":
-        return None
+@torch.inference_mode()
+def fused_if_equal(blocks: nn.Sequential) -> Callable[[nn.Sequential, Tensor], Tensor] | None:
+    """`run_blocks` of fused_blocks.py, after a trial on random tokens; None unless it computes what `_block` does."""
     try:
         from smoothcert.workers.votes.fused_blocks import can_fuse, run_blocks
     except ImportError:  # torch without Triton
         return None
-    return run_blocks if can_fuse(network.blocks) else None
+    if not can_fuse(blocks):
+        return None
+    block: Any = blocks[0]
+    weight = block.attn.qkv.weight
+    random = torch.Generator().manual_seed(0)
+    tokens_SnD = torch.randn(3, 31, weight.shape[1], generator=random).to(weight)
+    expected_SnD = _block(block, tokens_SnD.clone(), read=None)
+    try:
+        found_SnD = run_blocks(blocks[:1], tokens_SnD)
+    except Exception:  # whatever keeps Triton from compiling here, the blocks run without it
+        return None
+    near = (found_SnD - expected_SnD).abs().max() <= _ROUNDING * expected_SnD.abs().max()
+    return run_blocks if near else None
 
 
 class _GELUInPlace(nn.GELU):
