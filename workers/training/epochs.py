@@ -75,6 +75,33 @@ class CachedEpoch(Dataset[Batch]):
         return Batch(torch.from_numpy(pixels), self._data.labels[numbers], draws)
 
 
+class CachedEpochs(Dataset[Batch]):
+    """The batches of all epochs from one on, so that loaders start once and work ahead across the end of an epoch.
+
+    Args:
+        first: from 0.
+        data, training, augment, process: as for CachedEpoch.
+    """
+
+    def __init__(self, data: LabelledImages, training: Training, augment: Augment, first: int, process: OneOf) -> None:
+        self._data, self._training, self._augment, self._process = data, training, augment, process
+        self._first = first
+        self._number, self._epoch = first, self._begin(first)
+        self.batches_per_epoch = len(self._epoch)
+
+    def _begin(self, epoch: int) -> CachedEpoch:
+        return CachedEpoch(self._data, self._training, self._augment, epoch, self._process)
+
+    def __len__(self) -> int:
+        return (self._training.epochs - self._first) * self.batches_per_epoch
+
+    def __getitem__(self, number: int) -> Batch:
+        epoch, of_epoch = divmod(number, self.batches_per_epoch)
+        if self._number != self._first + epoch:
+            self._number, self._epoch = self._first + epoch, self._begin(self._first + epoch)
+        return self._epoch[of_epoch]
+
+
 class _CountedShard(NamedTuple):
     """A tar, the number of its images, and the number of images in it and all tars before it."""
 
@@ -178,8 +205,8 @@ class StreamedEpoch(IterableDataset[Batch | SmoothcertError]):
             return None
 
 
-def batches_of(epoch: CachedEpoch | StreamedEpoch, training: Training) -> Iterator[Batch]:
-    """The batches of an epoch in order; loader processes make them if the training file asks for loaders.
+def batches_of(epoch: CachedEpoch | CachedEpochs | StreamedEpoch, training: Training) -> Iterator[Batch]:
+    """The batches in order; loader processes make them if the training file asks for loaders.
 
     Raises:
         SmoothcertError: a tar cannot be read; or loaders have no room in /dev/shm.

@@ -194,7 +194,9 @@ class Learner:
         targets = self._mix(pixels_NCHW, labels)
         ablations = draw_ablations(training, self._kinds, batch.draws).to(self._device)
         seeds = torch.from_numpy(batch.draws.seed).to(self._device)
-        for group in self._forward.groups(ablations, at_most=training.execution.images_per_forward):
+        # All groups first: finding one reads from the GPU, which then finishes its work before.
+        groups: list[Any] = list(self._forward.groups(ablations, at_most=training.execution.images_per_forward))
+        for group in groups:
             images = group.images
             together = Together(
                 pixels_NCHW[images],

@@ -9,6 +9,7 @@ Ray is not needed. Not covered: a step (learner.py); how a training looks in sto
 training file means in timm's terms (recipe.py); starting several processes (pipeline/).
 """
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from smoothcert.workers.training.data import (
     refuse_idle,
     refuse_losses,
 )
-from smoothcert.workers.training.epochs import Batch, CachedEpoch, StreamedEpoch, batches_of
+from smoothcert.workers.training.epochs import Batch, CachedEpochs, StreamedEpoch, batches_of
 from smoothcert.workers.training.learner import EpochSums, Learner
 from smoothcert.workers.training.processes import Peers
 from smoothcert.workers.training.training_run import TrainingRun
@@ -63,6 +64,13 @@ class _Start(NamedTuple):
     counts: list[int] | None
     epochs_done: int
     complete: bool
+
+
+class _Coming(NamedTuple):
+    """The batches of cached images that are still to come, of all epochs, and their number in an epoch."""
+
+    batches: Iterator[Batch]
+    per_epoch: int
 
 
 def train(training: Training) -> Iterator[Step | Validated | Figures]:
@@ -136,6 +144,7 @@ class _Trainer:
         self._cached = self._read_all() if training.cache else None
         if self._cached is None:
             refuse_idle(len(shards), training)
+        self._coming: _Coming | None = None
         self._images = len(self._cached.labels) if self._cached is not None else sum(counts or ())
         self._validator = self._make_validator()
 
@@ -208,7 +217,10 @@ class _Trainer:
     def _batches(self, epoch: int) -> Iterator[Batch]:
         training, augment, process = self._training, self._augment, self._process
         if self._cached is not None:
-            return batches_of(CachedEpoch(self._cached, training, augment, epoch, process), training)
+            if self._coming is None:
+                epochs = CachedEpochs(self._cached, training, augment, epoch, process)
+                self._coming = _Coming(batches_of(epochs, training), epochs.batches_per_epoch)
+            return itertools.islice(self._coming.batches, self._coming.per_epoch)
         counts = self._counts or ()
         streamed = StreamedEpoch(self._shards, counts, training, augment, self._store, epoch, process)
         return batches_of(streamed, training)

@@ -76,9 +76,11 @@ class Peers:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        counts = gradients[0].new_tensor([images, has_batch])
-        self._sum([*gradients, counts])
-        size = StepSize(*(int(count) for count in counts.tolist()))
+        size = StepSize(images, int(has_batch))
+        if not self._alone:  # reading the counts makes a GPU finish first
+            counts = gradients[0].new_tensor(size)
+            self._sum([*gradients, counts])
+            size = StepSize(*(int(count) for count in counts.tolist()))
         torch._foreach_div_(gradients, max(size.images, 1))
         return size
 

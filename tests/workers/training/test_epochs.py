@@ -11,7 +11,7 @@ from smoothcert.manifests.training import Training
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.training.augmentation import Augment, Draws
 from smoothcert.workers.training.data import LabelledImages, OneOf, count_images, read_images
-from smoothcert.workers.training.epochs import CachedEpoch, StreamedEpoch, batches_of
+from smoothcert.workers.training.epochs import CachedEpoch, CachedEpochs, StreamedEpoch, batches_of
 from tests.helpers.jobs import CROP
 from tests.helpers.trainings import SETTINGS, small_training
 
@@ -45,6 +45,20 @@ def test_every_cached_image_comes_once_an_epoch(images, per_process, processes, 
             for k in range(len(batch.labels))]  # fmt: skip
     draws = Draws.of_epoch(training.seed, epoch, images)
     assert sorted(seen) == [(number, draws.offset[number]) for number in range(images)]
+
+
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_the_batches_of_all_epochs_are_those_of_each(tmp_path, loaders):
+    """From any epoch on; loaders change neither the batches nor their order."""
+    training = small_training(tmp_path, epochs=4, batch_size=4, execution={"loaders": loaders})
+    data, augment = read(training), Augment(training)
+    together = list(batches_of(CachedEpochs(data, training, augment, 1, OneOf()), training))
+    epochs = [CachedEpoch(data, training, augment, epoch, OneOf()) for epoch in (1, 2, 3)]
+    alone = [epoch[number] for epoch in epochs for number in range(len(epoch))]
+    assert len(together) == len(alone) > 3
+    for one, other in zip(together, alone, strict=True):
+        assert one.pixels.equal(other.pixels) and one.labels.equal(other.labels)
+        assert (one.draws.offset == other.draws.offset).all()
 
 
 def test_every_streamed_image_comes_once_an_epoch(tmp_path):
