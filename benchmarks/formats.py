@@ -1,8 +1,10 @@
 """Does a narrower number format pay on this machine? A linear layer of a block in each, against float32.
 
     bfloat16, float16   weights and activations
-    int8                torch's own product of int8, weights quantised once, one activation scale a token
-    int8, torchao       the same through torchao's Int8DynamicActivationInt8WeightConfig, where torchao is installed
+    int8, product       oneDNN's product of 8-bit tokens and weights packed once, nothing else
+    int8                the same with what a layer needs around it: a scale for each token, found and divided out
+                        before, multiplied in after; tokens come and go in bfloat16
+    int8, torchao       torchao's Int8DynamicActivationInt8WeightConfig, where torchao is installed
 
 Each token has its own scale: with one scale for a batch, a touched ablation could change untouched votes. Formats take
 turns; the median of the rounds' ratios counts.
@@ -66,15 +68,7 @@ def layers_of(width: int) -> dict[str, Callable[[], Tensor]]:
     for dtype in (torch.bfloat16, torch.float16):
         narrow, narrow_tokens = nn.Linear(width, 4 * width, dtype=dtype).requires_grad_(False), tokens.to(dtype)
         layers[str(dtype).removeprefix("torch.")] = lambda layer=narrow, tokens=narrow_tokens: layer(tokens)  # type: ignore[misc]
-    scales = layer.weight.abs().amax(1) / 127
-    weight = (layer.weight / scales[:, None]).round().to(torch.int8).T.contiguous()
-
-    def int8() -> Tensor:
-        token_scales = tokens.abs().amax(1, keepdim=True) / 127
-        product = torch._int_mm((tokens / token_scales).round_().to(torch.int8), weight)
-        return product.float().mul_(token_scales).mul_(scales).add_(layer.bias)
-
-    layers["int8"] = int8
+    layers |= int8_layers(tokens, layer)
     with suppress(ImportError):
         from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
@@ -83,6 +77,35 @@ def layers_of(width: int) -> dict[str, Callable[[], Tensor]]:
         quantize_(quantised, quantise)
         layers["int8, torchao"] = lambda: quantised(tokens)
     return layers
+
+
+def int8_layers(tokens: Tensor, layer: nn.Linear) -> dict[str, Callable[[], Tensor]]:
+    """The layer in int8: its product alone, and with all that is around it.
+
+    Tokens are unsigned, with zero at 128: VNNI multiplies unsigned by signed bytes.
+    """
+    scales = layer.weight.abs().amax(1) / 127
+    weight = (layer.weight / scales[:, None]).round().to(torch.int8)
+    packed = torch.ops.onednn.qlinear_prepack(weight, list(tokens.shape))
+    zeros, short = torch.zeros(len(scales), dtype=torch.int32), tokens.bfloat16()
+
+    def quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
+        row_scales = rows.abs().amax(1, keepdim=True).float() / 127
+        return (rows / row_scales).add_(128).round_().to(torch.uint8), row_scales
+
+    def product(bytes_: Tensor) -> Tensor:
+        return torch.ops.onednn.qlinear_pointwise(
+            bytes_, 1.0, 128, packed, scales, zeros, None, 1.0, 0, torch.bfloat16, "none", [], ""
+        )
+
+    def whole() -> Tensor:
+        bytes_, row_scales = quantised(short)
+        return product(bytes_).mul_(row_scales).add_(layer.bias)
+
+    ready, _ = quantised(tokens)
+    found, expected = whole().float(), layer(tokens)
+    assert (found - expected).norm() < 0.03 * expected.norm(), "int8 is not the layer"
+    return {"int8, product": lambda: product(ready), "int8": whole}
 
 
 def instructions() -> str:

@@ -27,10 +27,13 @@ from smoothcert.workers.ablations.tokens import token_groups
 from smoothcert.workers.networks.classifiers import has_tokens, load_classifier, preprocess_notice
 from smoothcert.workers.tars.tar_headers import LeftOut
 from smoothcert.workers.votes.format import Format
+from smoothcert.workers.votes.format_speeds import block_seconds
+from smoothcert.workers.votes.machine import device_here
 from smoothcert.workers.votes.voters import smooth
 
 _BYTES_A_VOTE = 6  # uint16 and float32, little of which compresses
 _BYTES_A_ROW = 60  # the other columns, compressed
+_WORTH_SAYING = 1.1  # times as fast; less is within the noise
 
 
 class Costs(NamedTuple):
@@ -43,6 +46,8 @@ class Costs(NamedTuple):
         flop_per_image: operations; None if torch cannot count them.
         images: of the job; None if unknown.
         tflops: the speed that is assumed, in 10^12 operations a second.
+        format_speeds: how many times as fast as the job's each number format is on this machine; None for a network
+            without tokens.
         notices: what else to know, a line each.
         failures: the shards that would fail.
     """
@@ -53,6 +58,7 @@ class Costs(NamedTuple):
     flop_per_image: int | None
     images: int | None
     tflops: float
+    format_speeds: dict[str, float] | None
     notices: list[str]
     failures: list[FailedShard]
 
@@ -105,6 +111,7 @@ class Costs(NamedTuple):
             "operations_per_image": self.flop_per_image,
             "operations": self.flop,
             "tflops": self.tflops,
+            "format_speeds": self.format_speeds,
             "seconds_left": self.seconds_left,
             "bytes_out": self.bytes_out,
             "notices": self.notices,
@@ -134,6 +141,7 @@ def costs_of_plan(plan: Plan, tflops: float) -> Costs:
         )
     ablations = ablations_of(job.ablation, crop, crop)
     work = _work_of(job, network, ablations)
+    speeds = None if work.tokens is None else _format_speeds(job, network, work.tokens // ablations.num_ablations)
     _refuse_misfit(job, network, ablations)
     images = _count_images(plan)
     notices = [*plan.notices, *images.notices, *filter(None, [preprocess_notice(job)])]
@@ -144,6 +152,7 @@ def costs_of_plan(plan: Plan, tflops: float) -> Costs:
         flop_per_image=work.flop,
         images=images.total,
         tflops=tflops,
+        format_speeds=speeds,
         notices=notices,
         failures=images.failures,
     )
@@ -170,9 +179,23 @@ def _table_of(costs: Costs) -> Table:
     if costs.flop is not None and costs.seconds_left is not None:
         table.add_row("operations", flop_text(costs.flop))
         table.add_row(f"time left at {costs.tflops:g} TFLOP/s", span(costs.seconds_left))
+    if costs.format_speeds is not None:
+        table.add_row("fastest format here", _fastest_in_words(costs.format_speeds, plan.job.model.dtype))
     if costs.bytes_out is not None:
         table.add_row("bytes out, about", f"{costs.bytes_out:,}")
     return table
+
+
+def _format_speeds(job: Job, network: Any, shown: int) -> dict[str, float]:
+    seconds = block_seconds(network, shown + network.num_prefix_tokens, device_here())
+    return {dtype: round(seconds[job.model.dtype] / each, 2) for dtype, each in seconds.items()}
+
+
+def _fastest_in_words(speeds: dict[str, float], dtype: str) -> str:
+    fastest = max(speeds, key=speeds.__getitem__)
+    if speeds[fastest] < _WORTH_SAYING:
+        return f"{dtype}, the job's"
+    return f"{fastest}, {speeds[fastest]:.1f} times as fast as the job's {dtype}; its votes are another run"
 
 
 def _refuse_misfit(job: Job, network: nn.Module, ablations: Shown) -> None:

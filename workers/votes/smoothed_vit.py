@@ -73,7 +73,7 @@ class SmoothedViT(Smoothed):
         self._whole = self._embedding.ablated(Masks.whole(shown.height, shown.width), keep_hidden=True)
         network.blocks.to(getattr(torch, format.dtype))
         for block in network.blocks:
-            _prepare(block)
+            prepare_block(block)
         self._run_fused = fused_if_equal(network.blocks) if device.type == "cuda" else None
 
     def one_logits(self, image: Tensor, ablation: Shown, *, keep_hidden: bool) -> Tensor:
@@ -115,14 +115,14 @@ class SmoothedViT(Smoothed):
             tokens_SnD = self._run_fused(network.blocks[:-1], tokens_SnD)
         else:
             for block in network.blocks[:-1]:
-                tokens_SnD = _block(block, tokens_SnD, read=None)
-        tokens_SnD = _block(network.blocks[-1], tokens_SnD, read=read)
+                tokens_SnD = compute_block(block, tokens_SnD, read=None)
+        tokens_SnD = compute_block(network.blocks[-1], tokens_SnD, read=read)
         return network.forward_head(network.norm(tokens_SnD.float()))
 
 
 @torch.inference_mode()
 def fused_if_equal(blocks: nn.Sequential) -> Callable[[nn.Sequential, Tensor], Tensor] | None:
-    """`run_blocks` of fused_blocks.py, after a trial on random tokens; None unless it computes what `_block` does."""
+    """`run_blocks` of fused_blocks.py, if it gives on random tokens what `compute_block` gives; else None."""
     try:
         from smoothcert.workers.votes.fused_blocks import can_fuse, run_blocks
     except ImportError:  # torch without Triton
@@ -133,7 +133,7 @@ def fused_if_equal(blocks: nn.Sequential) -> Callable[[nn.Sequential, Tensor], T
     weight = block.attn.qkv.weight
     random = torch.Generator().manual_seed(0)
     tokens_SnD = torch.randn(3, 31, weight.shape[1], generator=random).to(weight)
-    expected_SnD = _block(block, tokens_SnD.clone(), read=None)
+    expected_SnD = compute_block(block, tokens_SnD.clone(), read=None)
     try:
         found_SnD = run_blocks(blocks[:1], tokens_SnD)
     except Exception:  # whatever keeps Triton from compiling here, the blocks run without it
@@ -157,8 +157,8 @@ def rows_that_the_head_reads(network: VisionTransformer) -> int | None:
 
 
 @torch.no_grad()
-def _prepare(block: Any) -> None:
-    """Change a block so that `_block` can overwrite its input; the function stays the same, up to rounding."""
+def prepare_block(block: Any) -> None:
+    """Change a block so that `compute_block` can overwrite its input; the function stays the same, up to rounding."""
     if type(block) is not Block or type(block.attn) is not Attention:
         return
     _fold_scale(block.attn.proj, block.ls1)
@@ -177,7 +177,7 @@ def _fold_scale(linear: nn.Linear, scale: nn.Module) -> None:
             linear.bias.mul_(scale.gamma)
 
 
-def _block(block: Any, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
+def compute_block(block: Any, tokens_SnD: Tensor, *, read: int | None) -> Tensor:
     """One transformer block, which overwrites its input. Computes the first `read` rows of its output; None: all."""
     if type(block) is not Block or type(block.attn) is not Attention:
         return block(tokens_SnD)
@@ -222,5 +222,7 @@ def _attention(attention: Attention, tokens_SnD: Tensor, *, read: int | None) ->
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     """[S, heads, rows, head width]."""
     if queries.device.type == "cpu" and keys.shape[2] <= _SHORT:
-        return (queries * scale @ keys.transpose(2, 3)).softmax(dim=-1) @ values
+        scores = queries * scale @ keys.transpose(2, 3)
+        weights = scores.softmax(dim=-1, dtype=torch.float32)  # four times as fast as in bfloat16
+        return weights.to(values.dtype) @ values
     return F.scaled_dot_product_attention(queries, keys, values)
