@@ -1,6 +1,7 @@
 """How fast the engine votes: against matrix products alone, the published way to drop tokens, and every token.
 
     ours       SmoothedViT.votes
+    unfused    the same without the kernels of fused_blocks.py, where these run (on a GPU, in 16 bits)
     published  Salman et al.: one offset at a time over all images; every token is embedded, then those shown are kept
     dense      timm's model(x) on masked images, every token through every block
     loop       the same, one masked image at a time
@@ -164,6 +165,8 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
     dense_flop = ablations.num_ablations * flop_of(network, network.patch_embed.num_patches)
     some, few = _spread(ablations.num_ablations, args.published), _spread(ablations.num_ablations, args.dense)
     ways = [Way("ours", lambda: ours.votes(images).classes.cpu(), torch.arange(ablations.num_ablations), flop)]
+    if ours._run_fused is not None:
+        ways.append(Way("unfused", lambda: _unfused_votes(ours, images), torch.arange(ablations.num_ablations), flop))
     if len(some):
         ways.append(Way("published", lambda: rival.published(images, some).argmax(-1).cpu(), some, flop))
     if len(few):
@@ -214,6 +217,14 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
             for way in ways
         },
     }
+
+
+def _unfused_votes(ours: SmoothedViT, images: Tensor) -> Tensor:
+    fused, ours._run_fused = ours._run_fused, None
+    try:
+        return ours.votes(images).classes.cpu()
+    finally:
+        ours._run_fused = fused
 
 
 def _spread(offsets: int, wanted: int | None) -> Tensor:

@@ -26,6 +26,7 @@ if [ -d "$wheels" ]; then
   "$python" -m pip install --quiet --no-index --no-deps --upgrade --target "$site" "$wheels"/*.whl
   export PYTHONPATH=$site
 fi
+export PYTHONPATH=$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH}
 
 measure() { # NAME MODULE ARGUMENTS...
   local name=$1
@@ -33,6 +34,10 @@ measure() { # NAME MODULE ARGUMENTS...
   "$python" -m "$@" | tee "$out/$name.txt"
   tail -1 "$out/$name.txt" >"$out/$name.json"
 }
+# First what is right, then what is fast.
+"$python" -m pytest -q --noconftest tests/workers/votes/test_on_gpu.py tests/workers/votes/test_smoothed_vit.py \
+  -k "gpu or golden" | tee "$out/tests.txt"
+measure pieces benchmarks.pieces
 models="vit_tiny_patch16_224 vit_small_patch16_224 vit_base_patch16_224"
 measure engine benchmarks.engine --device cuda --model $models --ablation column:19:1 column:37:1 column:19:8 \
   --dtype float32 bfloat16 float16 --images 64 --published 16 --dense 4 --rounds 3

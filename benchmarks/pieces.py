@@ -1,0 +1,145 @@
+"""What each piece of a block costs on a GPU in bfloat16, in nanoseconds a token, and what could replace it.
+
+    product             a linear layer with its bias
+    float8              the same with 8-bit tokens and weights, one scale for each row; quantising is not counted
+    torch               attention, norm and GELU as torch computes them
+    fused               the kernels of workers/votes/fused_blocks.py
+    blocks              all blocks of the network at several numbers of tokens at once: as the engine runs them without
+                        and with the kernels, and the latter as one CUDA graph
+    copy                what moving memory costs at least
+
+Medians of several turns, by the card's own clock. Errors are the largest difference from float32, as a share of its
+largest number (float8: relative norm).
+
+Run from the repository root, on a machine with a GPU: python -m benchmarks.pieces
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smoothcert.workers.votes.fused_blocks import add_and_norm, attend, run_blocks
+from smoothcert.workers.votes.smoothed_vit import compute_block, prepare_block
+
+_MODELS = {192: "vit_tiny_patch16_224", 384: "vit_small_patch16_224", 768: "vit_base_patch16_224"}
+_TOKENS = 1 << 17
+_LENGTHS = (29, 31, 43, 57)  # of the sequences of columns of 19 and 37
+_HEAD = 64
+_FLOAT8 = torch.float8_e4m3fn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time the pieces of a block on a GPU.")
+    parser.add_argument("--width", type=int, nargs="+", default=list(_MODELS), choices=list(_MODELS))
+    widths: list[int] = parser.parse_args().width
+    with torch.inference_mode():
+        records = [record for width in widths for record in _measure(width)]
+    print(json.dumps({"card": torch.cuda.get_device_name(), "torch": torch.__version__, "pieces": records}))
+
+
+def _measure(width: int) -> list[dict[str, Any]]:
+    records = []
+
+    def show(piece: str, way: str, call: Callable[[], Any], tokens: int = _TOKENS, **more: float) -> None:
+        record = {"width": width, "piece": piece, "way": way, "ns_per_token": 1e6 * _ms(call) / tokens, **more}
+        records.append(record)
+        print(
+            "  ".join(f"{key} {value:.4g}" if isinstance(value, float) else str(value) for key, value in record.items())
+        )
+
+    rows, wide = _random(_TOKENS, width), _random(_TOKENS, 4 * width)
+    show("copy", "torch", rows.clone)
+    sizes = {"qkv": (width, 3 * width), "proj": (width, width), "fc1": (width, 4 * width), "fc2": (4 * width, width)}
+    for name, (inner, outer) in sizes.items():
+        layer = nn.Linear(inner, outer, device="cuda", dtype=torch.bfloat16).requires_grad_(False)
+        source = wide if name == "fc2" else rows
+        show(name, "product", lambda layer=layer, source=source: layer(source), tflop_per_token=2e-12 * inner * outer)
+        show(name, "float8", *_float8(layer, source))
+    norm = nn.LayerNorm(width, device="cuda", dtype=torch.bfloat16).requires_grad_(False)
+    branch, tokens = _random(_TOKENS, width), rows.clone()
+    expected = norm((rows.float() + branch.float()).bfloat16())
+    show("add and norm", "torch", lambda: norm(rows + branch))
+    error = _error(add_and_norm(rows.clone(), branch, norm), expected)
+    show("add and norm", "fused", lambda: add_and_norm(tokens, branch, norm), error=error)
+    show("GELU", "torch", lambda: torch.ops.aten.gelu.out(wide, out=wide))
+    for length in _LENGTHS:
+        qkv = _random(_TOKENS // length, length, 3 * width)
+        parts = qkv.unflatten(2, (3, width // _HEAD, _HEAD)).permute(2, 0, 3, 1, 4)
+
+        def plainly(parts: Tensor = parts) -> Tensor:
+            return F.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+
+        error = _error(attend(qkv, width // _HEAD), plainly(parts.float()))
+        show(f"attention, {length} tokens", "torch", plainly)
+        show(f"attention, {length} tokens", "fused", lambda qkv=qkv: attend(qkv, width // _HEAD), error=error)
+    blocks: Any = timm.create_model(_MODELS[width]).eval().requires_grad_(False).to("cuda", torch.bfloat16).blocks
+    for block in blocks:
+        prepare_block(block)
+    for together in (1 << 13, 1 << 15, 1 << 17):
+        sequences = _random(together // 31, 31, width)
+
+        def unfused(sequences: Tensor = sequences) -> None:
+            for block in blocks:
+                sequences = compute_block(block, sequences, read=None)
+
+        show(f"blocks, {together} tokens", "torch", unfused, together)
+        show(f"blocks, {together} tokens", "fused", lambda each=sequences: run_blocks(blocks, each), together)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            run_blocks(blocks, sequences)
+        show(f"blocks, {together} tokens", "fused, one graph", graph.replay, together)
+    return records
+
+
+def _float8(layer: nn.Linear, source: Tensor) -> tuple[Any, ...]:
+    """The product of a layer in float8, for how many tokens; its error is printed."""
+    rows, row_scales = _quantised(source)
+    weights, weight_scales = _quantised(layer.weight)
+
+    def product() -> Tensor:
+        return torch._scaled_mm(
+            rows, weights.t(), scale_a=row_scales, scale_b=weight_scales.t().contiguous(), bias=layer.bias,
+            out_dtype=torch.bfloat16,
+        )  # fmt: skip
+
+    expected = layer(source).float()
+    print(f"float8: relative error {((product().float() - expected).norm() / expected.norm()).item():.4f}")
+    return product, _TOKENS
+
+
+def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
+    scales = rows.abs().amax(1, keepdim=True).float() / torch.finfo(_FLOAT8).max
+    return (rows.float() / scales).to(_FLOAT8), scales
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.randn(shape, device="cuda", dtype=torch.bfloat16)
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
+    return ((found.float() - expected.float()).abs().max() / expected.abs().max()).item()
+
+
+def _ms(call: Callable[[], Any], turns: int = 12) -> float:
+    for _ in range(2):
+        call()
+    times = []
+    for _ in range(turns):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        call()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+if __name__ == "__main__":
+    main()
