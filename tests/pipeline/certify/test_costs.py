@@ -148,6 +148,8 @@ def test_json_holds_the_figures_of_the_table(tmp_path: Path) -> None:
     assert found["forward_passes_per_image"] == found["ablations_per_image"] + 1
     assert found["forward_passes"] == 6 * found["forward_passes_per_image"]
     assert found["seconds_left"] == pytest.approx(found["operations"] / 2e12)
+    assert found["format_speeds"].keys() == {"float32", "bfloat16", "float16"}
+    assert found["format_speeds"]["float32"] == 1  # the job's
     write_tar(tmp_path / "tars", b"", "02.tar")
     printed = CliRunner().invoke(app, ["plan", str(job), "--json"])
     found = json.loads(printed.stdout)
@@ -155,6 +157,13 @@ def test_json_holds_the_figures_of_the_table(tmp_path: Path) -> None:
     (failure,) = found["failures"]
     assert failure["shard"] == "02.tar"
     assert f"failed: {failure['reason']}" in printed.stderr
+
+
+def test_the_fastest_format_is_named_where_it_is_worth_it() -> None:
+    """With how much faster it is; the job decides."""
+    words = costs._fastest_in_words({"float32": 1, "bfloat16": 3.42, "float16": 0.1}, "float32")
+    assert words == "bfloat16, 3.4 times as fast as the job's float32; its votes are another run"
+    assert costs._fastest_in_words({"float32": 1.05, "bfloat16": 1, "float16": 0.1}, "bfloat16") == "bfloat16, the job's"
 
 
 def test_the_plan_counts_what_the_tars_hold_besides_images(tmp_path: Path) -> None:
