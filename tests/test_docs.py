@@ -24,10 +24,6 @@ SHIPPED_SHA256 = hashlib.sha256((EXAMPLES / "cifar10_vit_p4_column4.safetensors"
 RUNS = Path(os.environ.get("SMOOTHCERT_RUNS", HOUSE / "runs"))
 HASH = re.compile(r"`([0-9a-f]{12}|[0-9a-f]{64})`")  # run ids have 16 digits
 FIGURES = re.compile(r"^\|.*\d", re.MULTILINE)
-FUTURE = {
-    "workers/votes/fused_attention.py",
-}
-"""Files of features that docs/architecture.md places and nobody has built."""
 CODE = re.compile(r"(?<!`)`([^`\s]+)`(?!`)")
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -177,7 +173,7 @@ def test_paths_exist(page: Path) -> None:
     """A file of the repository that a page names is there."""
     for path in CODE.findall(page.read_text()):
         if re.match(r"(manifests|workers|pipeline|tests|scripts|benchmarks|docs|src)/[\w./]+\.(py|md|yaml|sh)$", path):
-            assert (HOUSE / path).exists() or path in FUTURE, path
+            assert (HOUSE / path).exists(), path
 
 
 @by_page
