@@ -23,7 +23,7 @@ from smoothcert.workers.runs.run import Run, open_run
 from smoothcert.workers.storage.store import sha256_of
 from tests.helpers import jobs
 from tests.helpers.judged_runs import CLASSES, image, judged_run
-from tests.helpers.masked_runs import KINDS, MASKS, hand_masks, masked_run, recovers, rows_of
+from tests.helpers.masked_runs import KINDS, MASKS, ByHand, masked_run, row_list
 from tests.pipeline.compare.conftest import CLOSE, SURE, TwoRuns
 
 ALLOWED = [Reason.images]
@@ -265,7 +265,7 @@ def masks_and_columns(folder: Path, ablation: dict[str, Any] = MASKS) -> tuple[R
     """The same images by masks and by columns, on which votes are for the label or for the next class."""
     base = masked_run(folder / "masks", ablation)
     shards: dict[str, list[dict[str, Any]]] = {}
-    for place, one in enumerate(rows_of(base).table.select(["shard", "key", "sha256", "label"]).to_pylist()):
+    for place, one in enumerate(row_list(base)):
         votes = [one["label"]] * 12 if place % 3 else [one["label"]] * 7 + [(one["label"] + 1) % CLASSES] * 5
         shards.setdefault(one["shard"], []).append(image(one["key"], votes, one["label"], sha256=one["sha256"]))
     return base, judged_run(folder / "columns", shards, weights="1")
@@ -282,12 +282,12 @@ def test_masks_and_columns_are_compared_image_by_image(tmp_path: Path) -> None:
         (1, 1, "exact"),
         (2, 2, "exact"),
     ]
-    masks, before, after = hand_masks(base), rows_of(base).table.to_pylist(), rows_of(new).table.to_pylist()
+    hand, before, after = ByHand(MASKS), row_list(base), row_list(new)
     assert [row["key"] for row in before] == [row["key"] for row in after]
     assert found.paired == len(before)
     for change in found.certified:
         threat = change.measure.threat
-        one = [row["prediction"] == row["label"] and recovers(masks, row["votes"], threat) for row in before]
+        one = [row["prediction"] == row["label"] and hand.recovers(row, threat) for row in before]
         other = [row["prediction"] == row["label"] and row["max_certified_patch"] >= threat.height for row in after]
         lost, gained = (
             sum(first and not second for first, second in zip(*sides, strict=True))

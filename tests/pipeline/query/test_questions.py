@@ -14,7 +14,7 @@ from smoothcert.pipeline.query.questions import questions_of
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.judged_runs import image, judged_run
 from tests.helpers.known_votes import CROP, JOB, SIZE, ask, write_run
-from tests.helpers.masks_by_hand import SQUARE
+from tests.helpers.masked_runs import FEW
 
 
 def test_a_label_needs_labels(tmp_path):
@@ -61,7 +61,7 @@ def test_a_label_needs_labels(tmp_path):
 )
 def test_a_question_that_masks_do_not_answer_is_one_line(tmp_path, changes, options, says):
     """Also of a run without files; and a run of columns has no alarms."""
-    run = judged_run(tmp_path, {}, **{"ablation": SQUARE} | changes)
+    run = judged_run(tmp_path, {}, **{"ablation": FEW} | changes)
     result = CliRunner().invoke(app, ["query", run.url, *options])
     assert (result.exit_code, result.stdout) == (2, "")
     assert says in result.stderr

@@ -198,7 +198,7 @@ def test_a_certified_image_that_fell_heads_the_page(tmp_path: Path) -> None:
 )
 def test_a_page_of_masks_says_what_they_certify(tmp_path: Path, kind: str, threat: str | None) -> None:
     """By double masking: recovery, against what the masks were made for, and detection with its false alarms."""
-    run = masked_run(tmp_path, KINDS[kind], images=12)
+    run = masked_run(tmp_path, KINDS[kind], count=12)
     report = report_of(run)
     text = " ".join(headline_of(report))
     side = report.figures.side
@@ -223,7 +223,7 @@ def test_a_page_of_masks_says_what_they_certify(tmp_path: Path, kind: str, threa
 
 def test_a_patch_that_no_mask_hides_has_no_page(tmp_path: Path) -> None:
     """The threat of the masks is the default; a smaller square may be asked for."""
-    run = masked_run(tmp_path, images=6)
+    run = masked_run(tmp_path, count=6)
     assert report_of(run).figures.side == 3
     assert report_of(run, side=2).figures.side == 2
     with pytest.raises(RequestError, match="patch 4 x 4: no mask hides it"):

@@ -49,7 +49,7 @@ def test_json_holds_brackets_and_what_fell(tmp_path: Path) -> None:
 
 def test_json_of_masks_holds_their_threat_and_detection(tmp_path: Path) -> None:
     """Rectangles that no mask hides are null; columns, rows and blocks have neither."""
-    report = report_of(masked_run(tmp_path / "masks", KINDS["area"], images=12))
+    report = report_of(masked_run(tmp_path / "masks", KINDS["area"], count=12))
     content = json.loads(json_of(report))
     figures = report.figures
     assert figures.detection is not None
