@@ -29,10 +29,10 @@ from smoothcert.pipeline.compare.measures import Certified
 from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Pairs, names_of, pair, within_column
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.looks import number_of
-from smoothcert.pipeline.pages.rows import Bools, Ints, answered_by_all, own_patches
+from smoothcert.pipeline.pages.rows import Bools, Ints
 from smoothcert.pipeline.statistics import difference_interval, holm, mcnemar
 from smoothcert.workers.ablations.threats import Patch, Threat, rectangles
-from smoothcert.workers.runs.job_rules import JobRules
+from smoothcert.workers.runs.job_rules import JobRules, answered_by_all, own_patches
 from smoothcert.workers.runs.run import Run, run_of
 from smoothcert.workers.runs.votes_table import ABSENT
 

@@ -215,7 +215,7 @@ class Sums:
 
     def _by_side(self, largest: Ints, right: Bools, judged: Rows) -> Ints:
         """[sides + 1]: images by the side of their largest certified square, 0 if they are not right."""
-        return np.bincount(np.where(right, largest, 0), minlength=judged.longest_square + 1)
+        return np.bincount(np.where(right, largest, 0), minlength=judged.rules.longest_square + 1)
 
     def _add_masks(self, rows: pa.Table, judged: Rows) -> None:
         label, clean, prediction = (numbers_of(rows[name]) for name in ("label", "clean_prediction", "prediction"))
