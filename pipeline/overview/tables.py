@@ -73,7 +73,7 @@ def _certified_rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
                 yield title, "exact", "margin rule"
             yield f"  patch {record.against}", percent(record.exact), percent(record.margin)
         else:
-            yield f"{title}, patch {record.against}", "exact", "published rule"
+            yield f"{title} against {record.against}", "exact", "published rule"
             yield "  recovery", percent(record.exact), percent(record.published)
             yield "  detection", DASH, percent(record.detection)
 

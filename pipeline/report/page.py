@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from smoothcert.manifests.ablation import Area, MaskAblation, ablation_in_words
+from smoothcert.manifests.ablation import MaskAblation, ablation_in_words
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.bracket import Bracket
 from smoothcert.pipeline.console.looks import DASH, number_of, percent, plain, span
@@ -209,7 +209,7 @@ def _mask_sentences(report: Report) -> Iterator[str]:
     if isinstance(ablation, MaskAblation) and not _is_about_own_threat(report):
         right = " and right" if figures.labelled else ""
         yield (
-            f"Against {_in_words(ablation)}, for which the masks were made, "
+            f"Against {ablation.threat_text}, for which the masks were made, "
             f"{_with_interval(figures.own_threat['exact'])} are certified{right} (exact rule)."
         )
     if figures.detection is not None:
@@ -220,14 +220,6 @@ def _mask_sentences(report: Report) -> Iterator[str]:
             f"an alarm, whatever a {side} x {side} patch shows (exact rule). False alarms, without an attack: "
             f"{_with_interval(found.false_alarms)}. Right, certified and silent: {percent(found.silent.value)}."
         )
-
-
-def _in_words(ablation: MaskAblation) -> str:
-    """The threat in a sentence."""
-    if isinstance(ablation.threat, Area):
-        return f"any rectangle of up to {ablation.threat.pixels:,} pixels"
-    size = "{} x {}".format(*ablation.threat)
-    return f"a {size} patch" if ablation.threat_patches == 1 else f"two {size} patches at once"
 
 
 def _is_about_own_threat(report: Report) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from smoothcert.manifests.ablation import Area, threat_in_words
 from smoothcert.pipeline.console.looks import DASH, checkpoint, facts, number_of, percent
 from smoothcert.pipeline.verify.figures import Figures
 from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding
@@ -122,8 +123,8 @@ def _certified_of(report: Report) -> list[tuple[str, ...]]:
 
 
 def _patch_of(entry: Mapping[str, Any]) -> str:
-    one = f"{entry['pixels']} pixels" if entry["patch"] is None else "{} x {}".format(*entry["patch"])
-    return f"  patch {one}" if entry.get("patches", 1) == 1 else f"  patch {entry['patches']} of {one}"
+    one = Area(entry["pixels"]) if entry["patch"] is None else entry["patch"]
+    return f"  {threat_in_words(one, entry.get('patches', 1))}"
 
 
 def _state(report: Report) -> str:

@@ -123,12 +123,12 @@ def test_tables_name_certificates_only_where_alarms_are_asked(tmp_path):
     assert "notice: detection: certified counts" in result.stderr
 
 
-def test_an_area_is_a_number_of_pixels(tmp_path):
-    """It has no height and width, in no form; a notice says what it is."""
+def test_an_area_is_all_rectangles_of_so_many_pixels(tmp_path):
+    """It has no height and width, in no form."""
     run = masked_run(tmp_path, AREA)
     result = CliRunner().invoke(app, ["query", run.url])
-    assert result.stdout.splitlines()[1] == "patch 6 pixels, patches 1, tolerance 0, rule exact"
-    assert "notice: a patch of so many pixels is every rectangle of up to so many" in result.stderr
+    assert result.stdout.splitlines()[1] == "patch rectangles of up to 6 pixels, patches 1, tolerance 0, rule exact"
+    assert result.stderr == ""
     (record,) = query(run).as_records()
     names = ("patch_height", "patch_width", "pixels", "stride")
     assert [record[name] for name in names] == [None, None, 6, None]

@@ -191,9 +191,9 @@ def test_a_certified_image_that_fell_heads_the_page(tmp_path: Path) -> None:
     ("kind", "threat"),
     [
         ("square", None),
-        ("rectangle", "a 2 x 5 patch"),
-        ("area", "any rectangle of up to 6 pixels"),
-        ("two patches", "two 2 x 2 patches at once"),
+        ("rectangle", "2 x 5"),
+        ("area", "rectangles of up to 6 pixels"),
+        ("two patches", "2 patches of 2 x 2"),
     ],
 )
 def test_a_page_of_masks_says_what_they_certify(tmp_path: Path, kind: str, threat: str | None) -> None:

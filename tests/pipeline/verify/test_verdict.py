@@ -147,13 +147,13 @@ def test_a_run_of_masks_shows_its_three_certificates(masks_run: Path) -> None:
     shares = " .*".join(f"{100 * entry[key]:.2f} %" for key in ("exact", "published", "detection"))
     assert code == 0
     assert re.search("certified accuracy .* exact .* published rule .* detection ", text)
-    assert re.search(f"patch 5 x 5 .* {shares} ", text)
+    assert re.search(f"5 x 5 .* {shares} ", text)
     assert json.loads(smoothcert(masks_run, "--json")[1])["figures"]["certified"] == [entry]
 
 
 def test_each_threat_of_masks_has_its_words(any_masks_run: Path) -> None:
     """A side, two patches, a rectangle, an area."""
     entry = json.loads((any_masks_run / "_SUCCESS").read_text())["certified"][0]
-    one = " x ".join(map(str, entry["patch"])) if entry["patch"] else f"{entry['pixels']} pixels"
-    words = f"patch 2 of {one}" if entry["patches"] == 2 else f"patch {one}"
+    one = " x ".join(map(str, entry["patch"] or [])) or f"rectangles of up to {entry['pixels']} pixels"
+    words = f"2 patches of {one}" if entry["patches"] == 2 else one
     assert re.search(f"│   {words} +│", smoothcert(any_masks_run)[1])
