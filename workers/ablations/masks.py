@@ -324,8 +324,8 @@ def _covers_of_one(masks: MaskSet, threat: Threat) -> Covers:
         words = threat_in_words(threat[:2], threat.patches)
         what, them = (f"patch {words}", "it") if threat.patches == 1 else (words, "them")
         raise RequestError(
-            f"{what}: no mask hides {them} at {where} (top, left); the masks were made for {masks.made_for}, so ask for "
-            "a smaller patch, or certify with a larger ablation.threat"
+            f"{what}: no mask hides {them} at {where} (top, left); the masks were made for {masks.made_for}, so ask "
+            "for a smaller patch, or certify with a larger ablation.threat"
         )
     return together
 
