@@ -1,6 +1,7 @@
 """Detection by single masks against an attacker who tries everything, with thresholds and tolerances."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -207,6 +208,42 @@ def test_a_tolerance_allows_for_other_rounding_of_detection(alarm_below: float) 
                     silent = ((other_votes == wrong) & reaches)[:, hidden].all(axis=1)
                     assert not (silent & (other_clean != wrong))[certified].any()
         assert 0 < certified.sum() < len(certified)
+
+
+@pytest.mark.parametrize("alarm_below", [0.0, 0.3, 0.5, 1.0])
+def test_a_tolerance_and_a_threshold_hold_together(alarm_below: float) -> None:
+    """All logits of three masks and of the whole image on a grid, moved to each corner of what the tolerance allows:
+    of a certified image no mover and no attacker changes the class without an alarm, by either rule.
+    """
+    masks, classes, tolerance = on_a_line(5, 3, [0, 1, 2], 3), 3, 0.4
+    grid = np.array([logits for logits in product([0, 0.3, 1], repeat=classes) if min(logits) == 0])
+    corners = grid[:, None] + 0.499 * tolerance * np.array([*product([-1, 1], repeat=classes)])
+    moved, moved_margins = top_and_margin(corners)  # [logits, corners]
+    may_show = np.stack(  # [logits, classes]: without an alarm, at some corner
+        [((moved == label) & (moved_margins >= alarm_below)).any(axis=1) for label in range(classes)], axis=1
+    )
+    whole, *single = np.indices((len(grid),) * (1 + masks.num_masks)).reshape(1 + masks.num_masks, -1)
+    top, margin = top_and_margin(grid)
+    votes, margins = np.zeros((len(whole), masks.num_ablations), int), np.ones((len(whole), masks.num_ablations))
+    votes[:, : masks.num_masks], margins[:, : masks.num_masks] = top[np.transpose(single)], margin[np.transpose(single)]
+    cast = Cast(votes, margins.astype(np.float32), None, top[whole], margin[whole])
+    ballots = MaskBallots.of(cast, masks, classes=classes, tolerance=tolerance)
+    shown = may_show[np.transpose(single)]  # [images, masks, classes]
+    wrong = np.arange(classes) != top[whole, None]
+    for threat in (Threat(1, 3), Threat(1, 2), Threat(1, 1)):
+        fallen = (moved[whole] != top[whole, None]).any(axis=1)  # without an attack
+        for masks_there in hiding(masks, threat).values():
+            fallen |= (shown[:, masks_there].all(axis=1) & wrong).any(axis=1)
+        covers = masks.covers(threat)
+        for rule in (exact_detection, published_detection):
+            certified = rule(ballots, covers, alarm_below=alarm_below).certified
+            assert not (certified & fallen).any()
+            assert 0 < certified.sum() < len(certified)
+            without = MaskBallots.of(cast, masks, classes=classes)
+            assert (rule(without, covers, alarm_below=alarm_below).certified & fallen).any(), "no tolerance is needed"
+            if alarm_below > 0:  # margins, too, may be larger elsewhere
+                forgotten = replace(ballots, tolerance=0.0)
+                assert (rule(forgotten, covers, alarm_below=alarm_below).certified & fallen).any()
 
 
 @pytest.mark.parametrize("clean", [None, np.full(2, -1)])
