@@ -213,7 +213,7 @@ def _measures(base: Run, new: Run, patches: Patch | Sequence[Patch]) -> list[Cer
         if not (min(height, width) >= 1 and max(height, width) <= largest):
             raise RequestError(f"--patch {height}x{width}: must be 1x1 to {largest}x{largest}, the image")
         for side in rules:
-            side.ablations.refuse(Threat(height, width))
+            side.refuse(Threat(height, width))
     own = (*own_patches(base.job), *own_patches(new.job))
     sizes = asked or answered_by_all(own, base.job, new.job)
     claims = [

@@ -135,7 +135,7 @@ def _side(rules: JobRules, side: int | None) -> int:
     if side > crop:
         raise RequestError(f"--patch {side}: must be 1 to {crop}, the side of the image")
     if isinstance(job.ablation, MaskAblation):
-        rules.ablations.refuse(Threat(side, side))
+        rules.refuse(Threat(side, side))
     return side
 
 

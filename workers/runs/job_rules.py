@@ -88,6 +88,20 @@ class JobRules:
             return self.family.answer_own_threat(counted, self.ablations, claim)
         return self.family.rule(claim)(counted, self.ablations, threat)
 
+    def refuse(self, threat: Threat) -> None:
+        """Refuse patches about which the votes say nothing.
+
+        Raises:
+            RequestError: one line; of masks it says how large a square may be.
+        """
+        try:
+            self.ablations.refuse(threat)
+        except RequestError as error:
+            if not isinstance(self.job.ablation, MaskAblation):
+                raise
+            side = self.longest(lambda side: Threat(side, side, threat.patches))
+            raise RequestError(f"{error}; the largest square that this run answers is {side} x {side}") from None
+
     def answers(self, threat: Threat) -> bool:
         """Whether the votes say anything about these patches."""
         try:

@@ -52,10 +52,10 @@ def test_the_longest_patch_is_the_last_that_is_not_refused(kind: str) -> None:
     rules = JobRules(_of(kind))
     for shape in (lambda side: Threat(side, side), lambda side: Threat(side, 1), lambda side: Threat(1, side)):
         most = rules.longest(shape)
-        rules.ablations.refuse(shape(most))
+        rules.refuse(shape(most))
         assert rules.answers(shape(most))
-        with pytest.raises(RequestError):
-            rules.ablations.refuse(shape(most + 1))
+        with pytest.raises(RequestError, match=f"the largest square that this run answers is {rules.longest_square} x"):
+            rules.refuse(shape(most + 1))
         assert not rules.answers(shape(most + 1))
 
 
