@@ -55,14 +55,14 @@ class Rows:
         """Of the rows that have votes."""
         return self.rules.count(self.table.filter(pa.array(self.voted)))
 
-    def answer(self, threat: Threat, claim: Claim = Claim()) -> Answer:  # noqa: B008  frozen
-        """The rule's answer for the rows that have votes."""
+    def answer(self, threat: Threat | None, claim: Claim = Claim()) -> Answer:  # noqa: B008  frozen
+        """The rule's answer for the rows that have votes; `threat` is None for what the masks were made for."""
         return self.rules.answer(self.ballots, threat, claim)
 
-    def certified(self, threat: Threat, claim: Claim = Claim()) -> Bools:  # noqa: B008  frozen
-        """[rows]: whether a claim is certified; false without votes."""
-        stored = stored_squares(self.job)
-        if claim == Claim(rule=claim.rule) and claim.rule in stored and threat == Threat(threat.height, threat.height):
+    def certified(self, threat: Threat | None, claim: Claim = Claim()) -> Bools:  # noqa: B008  frozen
+        """[rows]: whether a claim is certified, as for `answer`; false without votes."""
+        stored, is_square = stored_squares(self.job), threat is not None and threat[1:] == (threat.height, 1)
+        if threat is not None and is_square and claim == Claim(rule=claim.rule) and claim.rule in stored:
             square: Bools = numbers_of(self.table[stored[claim.rule]]) >= threat.height
             return square
         certified = np.zeros(len(self.table), bool)
