@@ -217,7 +217,7 @@ def _changes(comparison: Comparison) -> Iterator[ChangeRecord]:
         measure = one.measure
         yield ChangeRecord(
             measure="certified",
-            patch=(measure.height, measure.width),
+            patch=measure.size,
             rule=measure.rule,
             certificate=measure.certificate.value,
             lost=one.lost,

@@ -36,9 +36,11 @@ Row = Mapping[str, Any]
 Places = tuple[tuple[int, int], ...]
 
 
-def masked_run(folder: Path, ablation: dict[str, Any] = MASKS, count: int = 40, **changes: Any) -> Run:
+def masked_run(
+    folder: Path, ablation: dict[str, Any] = MASKS, count: int = 40, *, seed: int = 0, **changes: Any
+) -> Run:
     """Two shards of images, 15 of them in the first. Votes of few images differ much; the sixth image has none."""
-    random, masks = np.random.default_rng(0), _mask_set(ablation)
+    random, masks = np.random.default_rng(seed), _mask_set(ablation)
     drawn = [_drawn_image(random, f"{number:03d}", masks, ablation) for number in range(count)]
     drawn[5] = image("005", None)
     return judged_run(folder, {"a.tar": drawn[:15], "b.tar": drawn[15:]}, ablation=ablation, **changes)
