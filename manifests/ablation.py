@@ -7,7 +7,7 @@ Not covered: which pixels these are (workers/ablations/).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, PlainSerializer, PlainValidator, Strict, ValidationError, WithJsonSchema, field_validator
@@ -41,6 +41,17 @@ class Area(NamedTuple):
     """All rectangles of up to so many pixels."""
 
     pixels: int
+
+
+def threat_in_words(patch: Sequence[int] | Area, patches: int = 1) -> str:
+    """Such as `32 x 32`, `2 patches of 32 x 32` or `rectangles of up to 501 pixels`.
+
+    Args:
+        patch: height and width in pixels, or the area of all rectangles.
+        patches: how many at once.
+    """
+    one = f"rectangles of up to {patch.pixels} pixels" if isinstance(patch, Area) else "{} x {}".format(*patch)
+    return one if patches == 1 else f"{patches} patches of {one}"
 
 
 def _read_threat(value: Any) -> Size | Area:
@@ -105,11 +116,8 @@ class MaskAblation(Part):
 
     @property
     def threat_text(self) -> str:
-        """The threat in words, such as `32 x 32`, `2 patches of 32 x 32` or `rectangles of up to 501 pixels`."""
-        if isinstance(self.threat, Area):
-            return f"rectangles of up to {self.threat.pixels} pixels"
-        one = " x ".join(map(str, self.threat))
-        return one if self.threat_patches == 1 else f"{self.threat_patches} patches of {one}"
+        """The threat in words."""
+        return threat_in_words(self.threat, self.threat_patches)
 
 
 Ablation = Annotated[WindowAblation | MaskAblation, Field(discriminator="kind")]

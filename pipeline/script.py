@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from smoothcert.pipeline.cli import certify
+from smoothcert.pipeline.commands.certify import certify
 from smoothcert.pipeline.console.looks import console_of, say
 
 

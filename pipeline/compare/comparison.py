@@ -20,8 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from smoothcert.manifests.ablation import Area, MaskAblation, Size
 from smoothcert.manifests.arguments import number
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import Job
 from smoothcert.manifests.rules import Certificate
 from smoothcert.pipeline.compare.attacks import AttackedChange, attacked_in_both
 from smoothcert.pipeline.compare.comparable import IncomparableError, differing_keys, reasons_against
@@ -29,10 +31,10 @@ from smoothcert.pipeline.compare.measures import Certified
 from smoothcert.pipeline.compare.pairs import KEPT_OTHER_CLASS, Pairs, names_of, pair, within_column
 from smoothcert.pipeline.compare.reasons import Reason
 from smoothcert.pipeline.console.looks import number_of
-from smoothcert.pipeline.pages.rows import Bools, Ints, answered_by_all, own_patches
+from smoothcert.pipeline.pages.rows import Bools, Ints
 from smoothcert.pipeline.statistics import difference_interval, holm, mcnemar
 from smoothcert.workers.ablations.threats import Patch, Threat, rectangles
-from smoothcert.workers.runs.job_rules import JobRules
+from smoothcert.workers.runs.job_rules import JobRules, answered_by_all, own_patches
 from smoothcert.workers.runs.run import Run, run_of
 from smoothcert.workers.runs.votes_table import ABSENT
 
@@ -112,7 +114,8 @@ class Comparison:
         pairs: the images.
         predictions, clean_predictions, votes: what changed where both runs have one; None if nothing can be compared.
         clean, smoothed: None without labels; `clean` also if a run has no clean predictions.
-        certified: one for each patch and rule.
+        certified: one for each patch and rule; last those against several patches or an area, if the masks of both
+            runs were made for the same and no patch was asked for.
         classes: the certificates of the first patch, by class.
         attacked: one for each size of patch that attacks tried in both runs; none if a run is not complete.
     """
@@ -213,7 +216,7 @@ def _measures(base: Run, new: Run, patches: Patch | Sequence[Patch]) -> list[Cer
         if not (min(height, width) >= 1 and max(height, width) <= largest):
             raise RequestError(f"--patch {height}x{width}: must be 1x1 to {largest}x{largest}, the image")
         for side in rules:
-            side.ablations.refuse(Threat(height, width))
+            side.refuse(Threat(height, width))
     own = (*own_patches(base.job), *own_patches(new.job))
     sizes = asked or answered_by_all(own, base.job, new.job)
     claims = [
@@ -223,7 +226,19 @@ def _measures(base: Run, new: Run, patches: Patch | Sequence[Patch]) -> list[Cer
         if rule in rules[1].family.rules.get(certificate, ())
         if certificate != Certificate.detection or (base.job.clean and new.job.clean)
     ]
-    return [Certified(*size, *claim) for size in dict.fromkeys(sizes) for claim in claims]
+    about: list[tuple[Size | Area, int]] = [(size, 1) for size in dict.fromkeys(sizes)]
+    threat, same_frame = several_or_area(base.job), base.job.preprocess.crop == new.job.preprocess.crop
+    if not asked and threat is not None and threat == several_or_area(new.job) and same_frame:
+        about.append(threat)
+    return [Certified(patch, *claim, count) for patch, count in about for claim in claims]
+
+
+def several_or_area(job: Job) -> tuple[Size | Area, int] | None:
+    """What masks were made for, and how many at once, if this is not one patch of one size."""
+    ablation = job.ablation
+    if isinstance(ablation, MaskAblation) and (isinstance(ablation.threat, Area) or ablation.threat_patches > 1):
+        return ablation.threat, ablation.threat_patches
+    return None
 
 
 def _refuse(reasons: Mapping[Reason, str], allow: Collection[Reason]) -> None:
@@ -303,27 +318,32 @@ def _certified_change(pairs: Pairs, measure: Certified) -> CertifiedChange:
 
 def changes_of(pairs: Pairs, measure: Certified, change: str) -> pa.Table:
     """The rows of `changes` that say what was lost, gained or kept of one measure."""
-    return pairs.changes.filter(
-        (pc.field("patch_height") == measure.height)
-        & (pc.field("patch_width") == measure.width)
-        & (pc.field("rule") == measure.rule)
-        & (pc.field("certificate") == measure.certificate)
-        & (pc.field("change") == change)
-    )
+    there = pc.field("change") == change
+    for name, value in measure.described.items():
+        there &= pc.field(name).is_null() if value is None else pc.field(name) == value
+    return pairs.changes.filter(there)
 
 
-def clearest_changes(comparison: Comparison, change: str) -> pa.Table:
+def clearest_changes(comparison: Comparison, change: str, *, of_one_patch: bool = False) -> pa.Table:
     """The images that lost, or gained, a certificate of the first rule beyond the tolerance, the clearest first.
 
     Each has one row of `changes`: that of the patch for which the slack changed most.
+
+    Args:
+        comparison: of two runs.
+        change: LOST or GAINED.
+        of_one_patch: leave out certificates against several patches or an area.
     """
     first = comparison.certified[0].measure
-    chosen = comparison.pairs.changes.filter(
+    wanted = (
         (pc.field("rule") == first.rule)
         & (pc.field("certificate") == first.certificate)
         & (pc.field("change") == change)
         & ~pc.field("within_tolerance")
     )
+    if of_one_patch:
+        wanted &= (pc.field("patches") == 1) & pc.field("pixels").is_null()
+    chosen = comparison.pairs.changes.filter(wanted)
     votes = pc.abs(pc.subtract(pc.fill_null(chosen["base_slack"], 0), pc.fill_null(chosen["new_slack"], 0)))
     order = [("votes", "descending"), ("shard", "ascending"), ("key", "ascending")]
     chosen = chosen.append_column("votes", votes).sort_by(order)

@@ -120,7 +120,7 @@ def _wrong_acceptances(comparison: Comparison, gates: Gates, today: date) -> Ite
 
 def _certified(gate: Gate) -> Certified:
     height, width = gate.patch or (0, 0)
-    return Certified(height, width, gate.rule.value, gate.certificate)
+    return Certified((height, width), gate.rule.value, gate.certificate)
 
 
 def _named(gates: Gates) -> pa.Array:

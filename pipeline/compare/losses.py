@@ -45,7 +45,7 @@ def losses_of(comparison: Comparison, count: int) -> list[Loss]:
     """
     if not comparison.certified:
         return []
-    lost = clearest_changes(comparison, LOST).slice(0, count)
+    lost = clearest_changes(comparison, LOST, of_one_patch=True).slice(0, count)
     if not len(lost):
         return []
     patches = list(zip(lost["patch_height"].to_pylist(), lost["patch_width"].to_pylist(), strict=True))

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from smoothcert.manifests.ablation import Area, Size, threat_in_words
 from smoothcert.manifests.rules import Certificate, Claim, RuleName
 from smoothcert.pipeline.pages.rows import Bools, Rows
 from smoothcert.workers.ablations.threats import Threat
@@ -24,18 +25,42 @@ from smoothcert.workers.runs.votes_table import ABSENT, numbers_of, spread
 
 @dataclass(frozen=True)
 class Certified:
-    """A measure: certified against one patch of height x width pixels by a rule."""
+    """A measure: certified against patches by a rule.
 
-    height: int
-    width: int
+    Attributes:
+        patch: height and width in pixels; or the area of all rectangles that the masks of both runs were made for.
+        patches: how many at once.
+    """
+
+    patch: Size | Area
     rule: str
     certificate: Certificate = Certificate.recovery
+    patches: int = 1
 
     @property
     def column(self) -> str:
         """Its name in tables."""
         certified = "detection" if self.is_detection else "certified"
-        return f"{certified}_{self.height}x{self.width}_{self.rule}"
+        one = f"{self.patch.pixels}_pixels" if isinstance(self.patch, Area) else "{}x{}".format(*self.patch)
+        return f"{certified}_{one if self.patches == 1 else f'{self.patches}_of_{one}'}_{self.rule}"
+
+    @property
+    def size(self) -> Size | None:
+        """Height and width of the patch; None for an area."""
+        return None if isinstance(self.patch, Area) else self.patch
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The columns of `changes` that name it."""
+        height, width = self.size or (None, None)
+        return {
+            "patch_height": height,
+            "patch_width": width,
+            "pixels": self.patch.pixels if isinstance(self.patch, Area) else None,
+            "patches": self.patches,
+            "certificate": self.certificate.value,
+            "rule": self.rule,
+        }
 
     @property
     def is_detection(self) -> bool:
@@ -47,8 +72,9 @@ class Certified:
         return "clean_prediction" if self.is_detection else "prediction"
 
     @property
-    def threat(self) -> Threat:
-        return Threat(self.height, self.width)
+    def threat(self) -> Threat | None:
+        """None for what the masks were made for, an area."""
+        return None if self.size is None else Threat(*self.size, self.patches)
 
     @property
     def claim(self) -> Claim:
@@ -64,7 +90,7 @@ class Certified:
 
     @property
     def against(self) -> str:
-        return f"against {self.height} x {self.width} ({self.rule} rule)"
+        return f"against {threat_in_words(self.patch, self.patches)} ({self.rule} rule)"
 
 
 def right_in(rows: pa.Table, column: str) -> Bools:
@@ -85,8 +111,8 @@ def certified_in(rows: Rows, measure: Certified) -> Bools:
 
 
 def slack_and_place(rows: Rows, which: Bools, measure: Certified) -> dict[str, Any]:
-    """Slack, top and left pixel of the weakest place of each row that is asked for, null without votes; a rule that
-    looks at no place gives none.
+    """Slack, top and left pixel of the weakest place of each row that is asked for, null without votes. A rule that
+    looks at no place gives none, nor does an answer about several patches or an area.
 
     Args:
         rows: of a run.
@@ -97,8 +123,9 @@ def slack_and_place(rows: Rows, which: Bools, measure: Certified) -> dict[str, A
     ballots = rows.ballots.of_images(np.flatnonzero(which[rows.voted]))
     answer = rows.rules.answer(ballots, measure.threat, measure.claim)
     place = answer.places[:, 0].astype(np.int32)
+    unknown = (place < 0) | (measure.size is None or measure.patches > 1)
     values = {
         "slack": pa.array(answer.slack.astype(np.int32)),
-        **{name: pa.array(place[:, axis], mask=place[:, axis] < 0) for axis, name in enumerate(("top", "left"))},
+        **{name: pa.array(place[:, axis], mask=unknown[:, axis]) for axis, name in enumerate(("top", "left"))},
     }
     return {name: spread(array, voted) for name, array in values.items()}

@@ -35,8 +35,8 @@ _WHICH = pa.schema([("shard", pa.string()), ("key", pa.string()), ("label", pa.i
 _SLACK = "Votes, or masks, by which the certificate holds (0 or more) or fails in the {}; null without votes."
 _CLASS = "Class in the {}: the prediction, or for detection that of the whole image; -1: none."
 _PLACE = (
-    "{} pixel of the weakest place of the patch, in the run that lacks the certificate; null without votes there, and "
-    "by the published rule."
+    "{} pixel of the weakest place of the patch, in the run that lacks the certificate; null without votes there, by "
+    "the published rule, and for several patches or an area."
 )
 _DIFFERENCES = pa.schema(
     [
@@ -50,8 +50,10 @@ CHANGES = pa.schema(
         column("shard", pa.string(), "Base name of the tar."),
         column("key", pa.string(), "The sample's key in the tar."),
         column("label", pa.int32(), "Class of the image in the base; -1: none."),
-        column("patch_height", pa.int32(), "Height of the patch in pixels."),
-        column("patch_width", pa.int32(), "Width of the patch in pixels."),
+        column("patch_height", pa.int32(), "Height of the patch in pixels; null for an area.", nullable=True),
+        column("patch_width", pa.int32(), "Width of the patch in pixels; null for an area.", nullable=True),
+        column("pixels", pa.int32(), "Area of all rectangles that the masks were made for, else null.", nullable=True),
+        column("patches", pa.int32(), "Number of patches at once."),
         column("certificate", _REPEATED, "recovery or detection."),
         column("rule", _REPEATED, "exact, margin or published."),
         column(
@@ -359,13 +361,9 @@ def _described(measure: Certified, change: str, base: Rows, new: Rows, which: Bo
     """Which certificate changed and how, and by how many votes it holds or fails in each run, for some of the rows."""
     base_answer, new_answer = (slack_and_place(rows, which, measure) for rows in (base, new))
     lacking = base_answer if change == GAINED else new_answer
-    same = {
-        "patch_height": pa.scalar(measure.height, pa.int32()),
-        "patch_width": pa.scalar(measure.width, pa.int32()),
-        "certificate": measure.certificate.value,
-        "rule": measure.rule,
-        "change": change,
-    }
+    numbers = ("patch_height", "patch_width", "pixels", "patches")
+    same = measure.described | {"change": change}
+    same |= {name: pa.scalar(same[name], pa.int32()) for name in numbers}
     return {
         **{name: pa.repeat(value, int(which.sum())) for name, value in same.items()},
         "base_slack": base_answer["slack"],

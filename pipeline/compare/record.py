@@ -13,7 +13,7 @@ from smoothcert.pipeline.compare.gates import GateResults
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.storage.output_file import OutputFile
 
-SCHEMA = 2
+SCHEMA = 3
 """Raised when a key of the JSON changes its meaning or goes."""
 
 
@@ -38,7 +38,9 @@ def as_json(comparison: Comparison, gates: GateResults | None = None) -> dict[st
         "smoothed": _change(comparison.smoothed),
         "certified": [
             {
-                "patch": [change.measure.height, change.measure.width],
+                "patch": change.measure.size and [*change.measure.size],
+                "pixels": change.measure.described["pixels"],
+                "patches": change.measure.patches,
                 "certificate": change.measure.certificate,
                 "rule": change.measure.rule,
                 **(_change(change) or {}),

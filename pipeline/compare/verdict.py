@@ -13,10 +13,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Column, Table
 
-from smoothcert.manifests.ablation import Area, MaskAblation
+from smoothcert.manifests.ablation import Area, threat_in_words
 from smoothcert.manifests.names import listed
 from smoothcert.pipeline.compare.attacks import Fallen
-from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison, clearest_changes
+from smoothcert.pipeline.compare.comparison import Change, Changed, Comparison, clearest_changes, several_or_area
 from smoothcert.pipeline.compare.gates import GateResult, GateResults
 from smoothcert.pipeline.compare.pairs import GAINED, LOST
 from smoothcert.pipeline.console.looks import (
@@ -199,12 +199,13 @@ def notices_of(comparison: Comparison) -> Iterator[str]:
             )
     if not comparison.certified:
         yield "no certificate is compared: the jobs have no patch that both runs answer for; name one with --patch"
+    compared = {(change.measure.patch, change.measure.patches) for change in comparison.certified}
     for run in {run.run_id: run for run in (comparison.base, comparison.new)}.values():
-        ablation = run.job.ablation
-        if isinstance(ablation, MaskAblation) and (isinstance(ablation.threat, Area) or ablation.threat_patches > 1):
+        threat = several_or_area(run.job)
+        if threat is not None and threat not in compared:
             yield (
-                f"certificates are compared against one patch; that of {run.run_id} against {ablation.threat_text} is "
-                "in its report"
+                f"certificates are compared against one patch; that of {run.run_id} against {threat_in_words(*threat)} "
+                "is in its report"
             )
     for one in comparison.attacked:
         yield (
@@ -285,11 +286,16 @@ def _cells(change: dict[str, Any], names: Sequence[str]) -> Row:
         "key": str(change["key"]),
         "label": _class(change["label"], names),
         "prediction": " -> ".join(_class(change[f"{role}_prediction"], names) for role in ("base", "new")),
-        "patch": f"{change['patch_height']} x {change['patch_width']}",
+        "patch": _patch(change),
         "slack": f"{_number(change['base_slack'])} -> {_number(change['new_slack'])}",
         "weakest place": place,
         "margin": margin,
     }
+
+
+def _patch(change: dict[str, Any]) -> str:
+    one = (change["patch_height"], change["patch_width"]) if change["pixels"] is None else Area(change["pixels"])
+    return threat_in_words(one, change["patches"])
 
 
 def _class(number: int, names: Sequence[str]) -> str:

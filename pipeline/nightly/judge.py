@@ -31,7 +31,7 @@ from smoothcert.pipeline.nightly.records import (
     Verdict,
 )
 from smoothcert.pipeline.nightly.sentences import sentence_of
-from smoothcert.pipeline.pages.rows import answered_by_all, own_patches
+from smoothcert.workers.runs.job_rules import answered_by_all, own_patches
 from smoothcert.workers.runs.layout import VOTES
 from smoothcert.workers.runs.records import FiguresRecord
 from smoothcert.workers.runs.run import Run, open_run
@@ -217,7 +217,7 @@ def _changes(comparison: Comparison) -> Iterator[ChangeRecord]:
         measure = one.measure
         yield ChangeRecord(
             measure="certified",
-            patch=(measure.height, measure.width),
+            patch=measure.size,
             rule=measure.rule,
             certificate=measure.certificate.value,
             lost=one.lost,

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from smoothcert.manifests.ablation import ablation_in_words, accuracy_name
 from smoothcert.manifests.job import Job
+from smoothcert.pipeline.console.certified import certified_rows
 from smoothcert.pipeline.console.looks import (
     DASH,
     checkpoint,
@@ -30,7 +31,6 @@ from smoothcert.pipeline.console.looks import (
 from smoothcert.pipeline.overview.runs_list import RunInShort
 from smoothcert.pipeline.overview.status import LastDriver, Status
 from smoothcert.pipeline.overview.summary import Summary
-from smoothcert.workers.runs.records import CertifiedRecord
 
 _RIGHT_ALIGNED = ("limit", "shards", "images", "clean", "smoothed")
 
@@ -60,22 +60,8 @@ def summary_table(summary: Summary, job: Job, title: str, images_per_second: flo
 def _add_certified(table: Table, summary: Summary) -> None:
     if summary.certified:
         table.add_section()
-    for row in _certified_rows(summary):
+    for row in certified_rows([one.as_json() for one in summary.certified], labelled=summary.labelled):
         table.add_row(*row)
-
-
-def _certified_rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
-    """A heading, and a row for each patch; of masks a row for each certificate."""
-    title = "certified accuracy" if summary.labelled else "certified share"
-    for place, record in enumerate(summary.certified):
-        if isinstance(record, CertifiedRecord):
-            if place == 0:
-                yield title, "exact", "margin rule"
-            yield f"  patch {record.against}", percent(record.exact), percent(record.margin)
-        else:
-            yield f"{title}, patch {record.against}", "exact", "published rule"
-            yield "  recovery", percent(record.exact), percent(record.published)
-            yield "  detection", DASH, percent(record.detection)
 
 
 def status_table(status: Status) -> Table:

@@ -6,9 +6,7 @@ that some mask hides wherever it lies; for squares, too, their votes are asked.
 Not covered: the rules (workers/certificates/).
 """
 
-import math
-from bisect import bisect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,8 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from smoothcert.manifests.ablation import Area, MaskAblation
-from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.ablation import MaskAblation
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.rules import Certificate, Claim, RuleName
 from smoothcert.workers.ablations.threats import Threat
@@ -58,19 +55,14 @@ class Rows:
         """Of the rows that have votes."""
         return self.rules.count(self.table.filter(pa.array(self.voted)))
 
-    @cached_property
-    def longest_square(self) -> int:
-        """The side of the largest square that the votes answer for."""
-        return longest_square(self.rules)
-
-    def answer(self, threat: Threat, claim: Claim = Claim()) -> Answer:  # noqa: B008  frozen
-        """The rule's answer for the rows that have votes."""
+    def answer(self, threat: Threat | None, claim: Claim = Claim()) -> Answer:  # noqa: B008  frozen
+        """The rule's answer for the rows that have votes; `threat` is None for what the masks were made for."""
         return self.rules.answer(self.ballots, threat, claim)
 
-    def certified(self, threat: Threat, claim: Claim = Claim()) -> Bools:  # noqa: B008  frozen
-        """[rows]: whether a claim is certified; false without votes."""
-        stored = stored_squares(self.job)
-        if claim == Claim(rule=claim.rule) and claim.rule in stored and threat == Threat(threat.height, threat.height):
+    def certified(self, threat: Threat | None, claim: Claim = Claim()) -> Bools:  # noqa: B008  frozen
+        """[rows]: whether a claim is certified, as for `answer`; false without votes."""
+        stored, is_square = stored_squares(self.job), threat is not None and threat[1:] == (threat.height, 1)
+        if threat is not None and is_square and claim == Claim(rule=claim.rule) and claim.rule in stored:
             square: Bools = numbers_of(self.table[stored[claim.rule]]) >= threat.height
             return square
         certified = np.zeros(len(self.table), bool)
@@ -95,7 +87,7 @@ class Rows:
 
     def _largest_square(self, claim: Claim) -> Ints:
         largest = np.zeros(len(self.table), np.int64)
-        for side in range(1, self.longest_square + 1):  # what is certified is certified for smaller ones, too
+        for side in range(1, self.rules.longest_square + 1):  # what is certified is certified for smaller ones, too
             certified = self.certified(Threat(side, side), claim)
             if not certified.any():
                 break
@@ -106,50 +98,3 @@ class Rows:
 def stored_squares(job: Job) -> Mapping[RuleName, str]:
     """The column that holds the side of the largest certified square, by rule; empty for masks."""
     return {} if isinstance(job.ablation, MaskAblation) else LARGEST_SQUARES
-
-
-def answers(rules: JobRules, threat: Threat) -> bool:
-    """Whether the votes of a job say anything about these patches."""
-    try:
-        rules.ablations.refuse(threat)
-    except RequestError:
-        return False
-    return True
-
-
-def longest(rules: JobRules, threat_of: Callable[[int], Threat]) -> int:
-    """The greatest length for which the votes have an answer; 0 for none.
-
-    Args:
-        rules: of the job.
-        threat_of: the patches of a length; those of a greater length contain them.
-    """
-    crop = rules.job.preprocess.crop
-    if not isinstance(rules.job.ablation, MaskAblation):
-        return crop
-    return bisect(range(1, crop + 1), False, key=lambda length: not answers(rules, threat_of(length)))
-
-
-def longest_square(rules: JobRules) -> int:
-    """The side of the largest square for which the votes have an answer."""
-    return longest(rules, lambda side: Threat(side, side))
-
-
-def answered_by_all(sizes: Iterable[tuple[int, int]], *jobs: Job) -> list[tuple[int, int]]:
-    """Those of the patches, by height and width, for which the votes of all jobs have an answer."""
-    rules = [JobRules(job) for job in jobs]
-    return [size for size in sizes if all(answers(one, Threat(*size)) for one in rules)]
-
-
-def own_patches(job: Job) -> tuple[tuple[int, int], ...]:
-    """Height and width of the patches that a job is about: its squares, or what its masks were made for.
-
-    For an area this is the largest square within it.
-    """
-    if not isinstance(job.ablation, MaskAblation):
-        return tuple((side, side) for side in job.patches)
-    threat = job.ablation.threat
-    if isinstance(threat, Area):
-        side = min(math.isqrt(threat.pixels), job.preprocess.crop)
-        return ((side, side),)
-    return (threat,)

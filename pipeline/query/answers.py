@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Column, Table
 
-from smoothcert.manifests.ablation import Area
+from smoothcert.manifests.ablation import Area, threat_in_words
 from smoothcert.manifests.rules import Certificate, Claim, Subject
 from smoothcert.pipeline.console.looks import DASH, fits, number_of, percent, say, show
 from smoothcert.pipeline.overview.runs_list import run_in_words
@@ -272,12 +272,7 @@ def _questions_of(answers: Answers) -> list[Question]:
 
 def _question_cells(question: Question, beside: Sequence[Question]) -> Row:
     """The question as people read it; what is claimed only if one of those `beside` it claims something else."""
-    cells = {
-        "patch": f"{question.patch.pixels} pixels"
-        if isinstance(question.patch, Area)
-        else " x ".join(map(str, question.patch)),
-        "patches": str(question.patches),
-    }
+    cells = {"patch": threat_in_words(question.patch), "patches": str(question.patches)}
     if question.stride is not None:
         cells["stride"] = str(question.stride)
     cells["tolerance"] = f"{question.tolerance:g}"
@@ -395,8 +390,6 @@ def notices_of(answers: Answers) -> list[str]:
             f"(places x ablations above {MAX_LISTED:,})"
         )
     questions = _questions_of(answers)
-    if any(isinstance(one.patch, Area) for one in questions):
-        notices.append("a patch of so many pixels is every rectangle of up to so many, as the masks were made for")
     if any(map(_is_detection, questions)):
         notices.append(
             "detection: certified counts whole-image classes that cannot change without an alarm, silent those of them "

@@ -16,9 +16,9 @@ from smoothcert.manifests.arguments import number, several, whole_number
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.rules import Certificate, Claim, RuleName, Subject
-from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Patch, Threat, rectangles
 from smoothcert.workers.certificates.families import family_of
+from smoothcert.workers.runs.job_rules import JobRules
 
 
 class Question(NamedTuple):
@@ -104,13 +104,21 @@ def questions_of(
     if endless := [tolerance for tolerance in margins if not 0 <= tolerance < math.inf]:
         raise RequestError(f"--tolerance {endless[0]}: must be a finite number from 0 on")
     threats = [*product(_sizes(job, rectangles(patches)), _counts(job, several(counts)))]
-    if isinstance(job.ablation, MaskAblation):
-        masks = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
-        for patch, count in threats:
-            if not isinstance(patch, Area):
-                masks.refuse(Threat(*patch, count))
+    for patch, count in threats:
+        if isinstance(job.ablation, MaskAblation) and not isinstance(patch, Area):
+            _refuse(job, Threat(*patch, count))
     grid = product(threats, _strides(job, several(strides)), margins, claims)
     return [Question(patch, count, stride, tolerance, claim) for (patch, count), stride, tolerance, claim in grid]
+
+
+def _refuse(job: Job, threat: Threat) -> None:
+    """Refuse patches that no mask hides somewhere, and say what to type."""
+    rules = JobRules(job)
+    try:
+        rules.refuse(threat)
+    except RequestError as error:
+        side = rules.longest(lambda side: Threat(side, side, threat.patches))
+        raise RequestError(f"{error}; --patch 1..{side} asks for all squares that it answers") from None
 
 
 def _sizes(job: Job, patches: Sequence[Size]) -> Sequence[Size | Area]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from smoothcert.manifests.ablation import MaskAblation
 from smoothcert.manifests.job import Job
-from smoothcert.manifests.rules import RuleName
+from smoothcert.manifests.rules import Certificate, Claim, RuleName
 from smoothcert.pipeline.pages.rows import Rows
 from smoothcert.pipeline.statistics import share_interval
 from smoothcert.workers.runs.environment import environment_of
@@ -29,8 +29,11 @@ _COLUMNS = [
     *("clean_prediction", "prediction", "count", "runner_up_count", "votes", "margins"),
     *("max_certified_patch", "max_margin_certified_patch"),
 ]
-_OWN_THREAT = {RuleName.exact: "recovery_certified", RuleName.published: "recovery_published"}
-_NO_ALARM = "detection_certified"
+_OWN_THREAT = {
+    (Certificate.recovery, RuleName.exact): "recovery_certified",
+    (Certificate.recovery, RuleName.published): "recovery_published",
+    (Certificate.detection, RuleName.published): "detection_certified",
+}
 MARGINS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Limits under which votes are counted as fragile."""
 MAX_REASONS, FURTHER_REASONS = 10_000, "further reasons"
@@ -103,7 +106,8 @@ class Figures:
         with_clean: whether the job classifies whole images.
         clean, smoothed: None without labels, or without clean predictions.
         certified: by rule, one share for each side of a square, from 1 to the largest that the votes answer for.
-        own_threat: by rule, against what the masks were made for; empty for columns, rows and blocks.
+        own_threat: by certificate and rule, against what the masks were made for; empty for columns, rows and blocks,
+            and without detection if there are no clean predictions.
         detection: by masks; None without masks, or without clean predictions.
         side: of the square patch that the headline and the table of classes are about.
         classes: in ascending order.
@@ -122,7 +126,7 @@ class Figures:
     clean: Share | None
     smoothed: Share | None
     certified: dict[str, tuple[Share, ...]]
-    own_threat: dict[str, Share]
+    own_threat: dict[Certificate, dict[RuleName, Share]]
     detection: Detection | None
     side: int
     classes: tuple[ClassFigures, ...]
@@ -144,7 +148,7 @@ class Sums:
         side: of the patch that the table of classes is about.
         sides: by rule, [sides + 1] images whose largest certified square has each side, those that count as right.
         noticed: the same for detection.
-        own_threat: by rule, images that are certified against what the masks were made for, and right.
+        own_threat: by certificate and rule, images that are certified against what the masks were made for, and right.
         silent, alarms: as in Detection.
         pairs: [classes, classes] sparse: images by label and prediction.
     """
@@ -159,7 +163,7 @@ class Sums:
     seconds: float = 0.0
     sides: dict[str, Ints] = field(default_factory=dict)
     noticed: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
-    own_threat: Counter[str] = field(default_factory=Counter)
+    own_threat: dict[Certificate, Counter[RuleName]] = field(default_factory=dict)
     silent: int = 0
     alarms: int = 0
     fragile: Ints = field(default_factory=lambda: np.zeros(len(MARGINS), np.int64))
@@ -215,7 +219,7 @@ class Sums:
 
     def _by_side(self, largest: Ints, right: Bools, judged: Rows) -> Ints:
         """[sides + 1]: images by the side of their largest certified square, 0 if they are not right."""
-        return np.bincount(np.where(right, largest, 0), minlength=judged.longest_square + 1)
+        return np.bincount(np.where(right, largest, 0), minlength=judged.rules.longest_square + 1)
 
     def _add_masks(self, rows: pa.Table, judged: Rows) -> None:
         label, clean, prediction = (numbers_of(rows[name]) for name in ("label", "clean_prediction", "prediction"))
@@ -224,12 +228,19 @@ class Sums:
             there: Bools = of != ABSENT
             return there & (of == label) if self.labelled else there
 
-        for rule, column in _OWN_THREAT.items():
-            self.own_threat[rule] += int((right(prediction) & _truth(rows[column])).sum())
+        stored = {claim: _truth(rows[column]) for claim, column in _OWN_THREAT.items()}
+        classes = {Certificate.recovery: prediction} | ({Certificate.detection: clean} if self.job.clean else {})
+        for certificate, of in classes.items():
+            counter = self.own_threat.setdefault(certificate, Counter())
+            for rule in judged.rules.family.rules[certificate]:
+                held = stored.get((certificate, rule))
+                if held is None:  # the files have no column for it
+                    held = judged.certified(None, Claim(certificate, rule))
+                counter[rule] += int((right(of) & held).sum())
         if self.job.clean:
             counts = self._by_side(judged.largest_noticed, right(clean), judged)
             self.noticed = counts if not len(self.noticed) else self.noticed + counts
-            no_alarm = _truth(rows[_NO_ALARM])
+            no_alarm = stored[Certificate.detection, RuleName.published]
             self.silent += int((right(clean) & no_alarm).sum())
             self.alarms += int((judged.voted & ~no_alarm).sum())
 
@@ -248,7 +259,10 @@ class Sums:
             clean=Share(self.clean, self.images) if self.labelled and job.clean else None,
             smoothed=Share(self.smoothed, self.images) if self.labelled else None,
             certified={rule: self._shares(counts) for rule, counts in self.sides.items()},
-            own_threat={rule: Share(count, self.images) for rule, count in self.own_threat.items()},
+            own_threat={
+                certificate: {rule: Share(count, self.images) for rule, count in counts.items()}
+                for certificate, counts in self.own_threat.items()
+            },
             detection=self._detection(),
             side=self.side,
             classes=tuple(self._classes()),
@@ -291,7 +305,7 @@ class Sums:
 
 def columns_of(job: Job) -> list[str]:
     """The columns of the files that a report reads."""
-    return [*_COLUMNS, *([*_OWN_THREAT.values(), _NO_ALARM] if isinstance(job.ablation, MaskAblation) else [])]
+    return [*_COLUMNS, *(_OWN_THREAT.values() if isinstance(job.ablation, MaskAblation) else [])]
 
 
 def _truth(column: pa.ChunkedArray) -> Bools:

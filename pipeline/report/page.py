@@ -15,6 +15,7 @@ import yaml
 
 from smoothcert.manifests.ablation import Area, MaskAblation, ablation_in_words
 from smoothcert.manifests.job import Job
+from smoothcert.manifests.rules import Certificate, RuleName
 from smoothcert.pipeline.bracket import Bracket
 from smoothcert.pipeline.console.looks import DASH, number_of, percent, plain, span
 from smoothcert.pipeline.pages.class_names import name_of
@@ -191,43 +192,43 @@ def headline_of(report: Report) -> Sequence[str]:
     if figures.smoothed is not None:
         by = "By double masking" if _has_masks(job) else "Smoothed over ablations"
         sentences.append(f"{by}, it is right on {_with_interval(figures.smoothed)}.")
-    share, side = figures.certified["exact"][figures.side - 1], figures.side
-    stays = "are right and stay right" if figures.labelled else "keep their prediction, right or wrong,"
-    sentences.append(
-        f"Certified: {_with_interval(share)} {stays} whatever a {side} x {side} patch shows, wherever it lies (exact "
-        f"rule; {_method(job)})."
-    )
-    sentences += _mask_sentences(report)
+    sentences += _certified_sentences(report)
     if report.bracket is not None:
         sentences.append(_bracket_sentence(report.bracket))
     return sentences
 
 
-def _mask_sentences(report: Report) -> Iterator[str]:
-    """What masks certify besides: against their own threat, if it is not the square of the page, and detection."""
-    figures, ablation = report.figures, report.run.job.ablation
+def _certified_sentences(report: Report) -> Iterator[str]:
+    """What is certified: against the square of the page; of masks first against what they were made for."""
+    figures, ablation, side = report.figures, report.run.job.ablation, report.figures.side
+    square = figures.certified["exact"][side - 1]
+    share, against, also = square, f"a {side} x {side} patch shows, wherever it lies", ""
     if isinstance(ablation, MaskAblation) and not _is_about_own_threat(report):
-        right = " and right" if figures.labelled else ""
+        share, against = figures.own_threat[Certificate.recovery][RuleName.exact], _whatever(ablation)
+        also = f" Against a {side} x {side} patch: {percent(square.value)}."
+    stays = "are right and stay right" if figures.labelled else "keep their prediction, right or wrong,"
+    method = f"exact rule; {_method(report.run.job)}"
+    yield f"Certified: {_with_interval(share)} {stays} whatever {against} ({method}).{also}"
+    if (found := figures.detection) is not None:
+        noticed, right = found.certified[side - 1], "is right and cannot" if figures.labelled else "cannot"
+        share = noticed
+        if also:
+            share = figures.own_threat[Certificate.detection][RuleName.exact]
+            also = f" Against a {side} x {side} patch: {percent(noticed.value)}."
         yield (
-            f"Against {_in_words(ablation)}, for which the masks were made, "
-            f"{_with_interval(figures.own_threat['exact'])} are certified{right} (exact rule)."
-        )
-    if figures.detection is not None:
-        found, side = figures.detection, figures.side
-        right = "is right and cannot change" if figures.labelled else "cannot change"
-        yield (
-            f"Detection: on {_with_interval(found.certified[side - 1])} the class of the whole image {right} without "
-            f"an alarm, whatever a {side} x {side} patch shows (exact rule). False alarms, without an attack: "
+            f"Detection: on {_with_interval(share)} the class of the whole image {right} change without an alarm, "
+            f"whatever {against} (exact rule).{also} False alarms, without an attack: "
             f"{_with_interval(found.false_alarms)}. Right, certified and silent: {percent(found.silent.value)}."
         )
 
 
-def _in_words(ablation: MaskAblation) -> str:
-    """The threat in a sentence."""
+def _whatever(ablation: MaskAblation) -> str:
+    """What the masks were made for, after `whatever`."""
     if isinstance(ablation.threat, Area):
-        return f"any rectangle of up to {ablation.threat.pixels:,} pixels"
-    size = "{} x {}".format(*ablation.threat)
-    return f"a {size} patch" if ablation.threat_patches == 1 else f"two {size} patches at once"
+        return f"one of all {ablation.threat_text} shows, wherever it lies"
+    if ablation.threat_patches > 1:
+        return f"{ablation.threat_text} show, wherever they lie"
+    return f"a {ablation.threat_text} patch shows, wherever it lies"
 
 
 def _is_about_own_threat(report: Report) -> bool:
@@ -272,19 +273,23 @@ def _with_interval(share: Share) -> str:
 
 
 def shares_of(report: Report) -> Sequence[tuple[str, Share]]:
-    """Clean, smoothed and certified shares: the certified ones for each patch of the job and both rules; of masks also
-    those against their threat, and detection."""
+    """Clean, smoothed and certified shares: the certified ones for each patch of the job and both rules; of masks first
+    those against what they were made for, and detection."""
     figures, ablation = report.figures, report.run.job.ablation
+    own = ablation.threat_text if isinstance(ablation, MaskAblation) and not _is_about_own_threat(report) else ""
     answered = len(figures.certified["exact"])
     rows = [("clean", figures.clean), (_predicted(report.run.job), figures.smoothed)]
+    if own:
+        by_rule = figures.own_threat[Certificate.recovery].items()
+        rows += [(f"certified {own}, {rule} rule", share) for rule, share in by_rule]
     for side in sorted({figures.side, *(side for side in report.run.job.patches if side <= answered)}):
         for rule, shares in figures.certified.items():
             rows.append((f"certified {side} x {side}, {rule} rule", shares[side - 1]))
-    if isinstance(ablation, MaskAblation) and not _is_about_own_threat(report):
-        own = figures.own_threat.items()
-        rows += [(f"certified {ablation.threat_text}, {rule} rule", share) for rule, share in own]
     if (found := figures.detection) is not None:
         side = figures.side
+        if own:
+            by_rule = figures.own_threat[Certificate.detection].items()
+            rows += [(f"detection {own}, {rule} rule", share) for rule, share in by_rule]
         rows.append((f"detection {side} x {side}, exact rule", found.certified[side - 1]))
         rows += [("detection, right, certified and silent", found.silent), ("false alarms", found.false_alarms)]
     return [(name, share) for name, share in rows if share is not None]

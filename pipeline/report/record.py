@@ -8,13 +8,14 @@ from math import isnan
 from typing import Any
 
 from smoothcert.manifests.ablation import MaskAblation
+from smoothcert.manifests.rules import Certificate
 from smoothcert.pipeline.pages.patches import Success
 from smoothcert.pipeline.report.figures import MARGINS, Detection, Share
 from smoothcert.pipeline.report.gallery import Entry
 from smoothcert.pipeline.report.report import Report
 from smoothcert.pipeline.report.sample import SampleFigures
 
-SCHEMA = 2
+SCHEMA = 3
 """Raised when a key of the JSON changes its meaning or goes."""
 
 
@@ -33,11 +34,12 @@ KEYS = {
     "clean": "Images whose whole is classified as their label says: a share, or null.",
     "smoothed": "Images whose prediction is the label: a share, or null.",
     "certified": "`patch: [h, w]` in pixels, `rule`, and a share, for each square that the votes answer for, and rule.",
-    "own_threat": "What the masks were made for: `threat` as in the job, `patches`, and a share by the `exact` and the "
-    "`published` rule; null for columns, rows and blocks.",
-    "detection": "By masks: `certified` as above, by the exact rule (the class of the whole image is right, and cannot "
-    "change without an alarm); `silent_correct` (right, and no alarm without an attack) and `false_alarms` are shares; "
-    "null without masks or clean predictions.",
+    "own_threat": "What holds against what the masks were made for: `threat` as in the job, `patches`, and `recovery` "
+    "and `detection`, each with a share by the `exact` and the `published` rule; `detection` is null without clean "
+    "predictions, all of it for columns, rows and blocks.",
+    "detection": "By masks, against squares: `certified` as above, by the exact rule (the class of the whole image is "
+    "right, and cannot change without an alarm); `silent_correct` (right, and no alarm without an attack) and "
+    "`false_alarms` are shares; null without masks or clean predictions.",
     "classes": "`number`, `images`, `clean`, `smoothed`, `certified` (numbers of images; exact rule), `falls_to` (the "
     "class that its other images are predicted as most often) and `fallen` (how many) of each class.",
     "errors": "`status`, `error` and number of `images`, the most frequent first.",
@@ -129,8 +131,12 @@ def _own_threat(report: Report) -> dict[str, Any] | None:
     ablation = report.run.job.ablation
     if not isinstance(ablation, MaskAblation):
         return None
-    shares = {rule: _share(share) for rule, share in report.figures.own_threat.items()}
-    return {"threat": ablation.model_dump(mode="json")["threat"], "patches": ablation.threat_patches, **shares}
+    shares = {
+        certificate.value: {rule.value: _share(share) for rule, share in by_rule.items()}
+        for certificate, by_rule in report.figures.own_threat.items()
+    }
+    threat = {"threat": ablation.model_dump(mode="json")["threat"], "patches": ablation.threat_patches}
+    return threat | {name.value: shares.get(name) for name in Certificate}
 
 
 def _detection(found: Detection | None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from smoothcert.manifests.ablation import Area, MaskAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.bracket import Bracket, brackets_of, patch_attacks_of
 from smoothcert.pipeline.pages.patches import Success, successes_of
-from smoothcert.pipeline.pages.rows import Rows, longest_square
+from smoothcert.pipeline.pages.rows import Rows
 from smoothcert.pipeline.report.figures import Figures, Sums, columns_of
 from smoothcert.pipeline.report.gallery import Entry, Extremes, entries_of
 from smoothcert.pipeline.report.sample import SampleFigures, Sampler, sample_figures
@@ -129,13 +129,13 @@ def _side(rules: JobRules, side: int | None) -> int:
     if side is None and isinstance(job.ablation, MaskAblation):
         threat = job.ablation.threat
         is_square = not isinstance(threat, Area) and threat[0] == threat[1]
-        return threat[0] if is_square else longest_square(rules)
+        return threat[0] if is_square else rules.longest_square
     if side is None:
         return job.patches[0] if job.patches else max(1, crop // 7)
     if side > crop:
         raise RequestError(f"--patch {side}: must be 1 to {crop}, the side of the image")
     if isinstance(job.ablation, MaskAblation):
-        rules.ablations.refuse(Threat(side, side))
+        rules.refuse(Threat(side, side))
     return side
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from smoothcert.manifests.ablation import MaskAblation
 from smoothcert.manifests.job import Job
-from smoothcert.pipeline.pages.rows import answers, longest
 from smoothcert.pipeline.report.figures import Share
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.runs.job_rules import JobRules
@@ -130,10 +129,10 @@ def sample_figures(rows: pa.Table, job: Job, side: int, *, seed: int, of_class: 
 
     def share(height: int, width: int) -> float:
         threat = Threat(height, width)
-        return certified(threat)[0] / len(rows) if answers(rules, threat) else np.nan
+        return certified(threat)[0] / len(rows) if rules.answers(threat) else np.nan
 
-    heights = _lengths(longest(rules, lambda height: Threat(height, 1)), GRID)
-    widths = _lengths(longest(rules, lambda width: Threat(1, width)), GRID)
+    heights = _lengths(rules.longest(lambda height: Threat(height, 1)), GRID)
+    widths = _lengths(rules.longest(lambda width: Threat(1, width)), GRID)
     sides = _sides_of_two(rules, heights)
     two = [certified(Threat(length, length, 2)) for length in sides]
     tops, lefts, atlas = _atlas(ballots, rules, side)
@@ -166,7 +165,7 @@ def _sides_of_two(rules: JobRules, lengths: tuple[int, ...]) -> tuple[int, ...]:
     if isinstance(ablation, MaskAblation):
         if ablation.threat_patches == 1:
             return ()
-        return _lengths(longest(rules, lambda side: Threat(side, side, 2)), GRID)
+        return _lengths(rules.longest(lambda side: Threat(side, side, 2)), GRID)
     return tuple(length for length in lengths if length <= rules.job.preprocess.crop // 2) or lengths[:1]
 
 

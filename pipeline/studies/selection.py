@@ -94,7 +94,7 @@ def voted_images(run: Run, patch: tuple[int, int], only: Only) -> Candidates:
         missing = number_of(len(run.missing()), "shard")
         raise RequestError(f"{run.url}: the run is not complete ({missing} missing); finish it first")
     rules = JobRules(run.job)
-    rules.ablations.refuse(Threat(*patch))
+    rules.refuse(Threat(*patch))
     for task, file in zip(run.tasks, read_published(run, ["index", "votes"]), strict=True):
         rows = file.rows.filter(file.rows["votes"].is_valid())
         there = rows["index"].to_numpy().astype(np.int64)

@@ -4,12 +4,12 @@ Not covered: what is wrong (check.py), what the rows amount to (figures.py).
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from smoothcert.pipeline.console.certified import certified_rows
 from smoothcert.pipeline.console.looks import DASH, checkpoint, facts, number_of, percent
 from smoothcert.pipeline.verify.figures import Figures
 from smoothcert.pipeline.verify.findings import MISSING_FILE, Finding
@@ -17,9 +17,6 @@ from smoothcert.workers.notebook import html_table
 
 if TYPE_CHECKING:
     from smoothcert.pipeline.verify.evidence import Evidence
-
-RULES = {"margin": "margin rule", "published": "published rule"}
-"""Headings of rules that are not their names."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,11 +72,10 @@ class Report:
 
 def report_table(report: Report) -> Table:
     """The run, and the figures that verify counted itself."""
-    certified = _certified_of(report)
-    table = facts(_title_of(report), columns=len(certified[0]) - 1 if certified else 2)
+    table = facts(_title_of(report), columns=2)
     for fact in _facts_of(report):
         table.add_row(*fact)
-    if certified:
+    if certified := _certified_of(report):
         table.add_section()
     for row in certified:
         table.add_row(*row)
@@ -110,20 +106,8 @@ def _accuracy_name(figures: Figures) -> str:
     return "accuracy of double masking" if by_masks else "smoothed accuracy"
 
 
-def _certified_of(report: Report) -> list[tuple[str, ...]]:
-    """A heading and a row for each patch of the job; empty if it has none."""
-    figures = report.figures
-    if not figures.certified:
-        return []
-    title = "certified share" if figures.labels is None else "certified accuracy"
-    names = [name for name in figures.certified[0] if name not in ("patch", "pixels", "patches")]
-    rows = [(_patch_of(entry), *(percent(entry[name]) for name in names)) for entry in figures.certified]
-    return [(title, *(RULES.get(name, name) for name in names)), *rows]
-
-
-def _patch_of(entry: Mapping[str, Any]) -> str:
-    one = f"{entry['pixels']} pixels" if entry["patch"] is None else "{} x {}".format(*entry["patch"])
-    return f"  patch {one}" if entry.get("patches", 1) == 1 else f"  patch {entry['patches']} of {one}"
+def _certified_of(report: Report) -> list[tuple[str, str, str]]:
+    return certified_rows(report.figures.certified, labelled=report.figures.labels is not None)
 
 
 def _state(report: Report) -> str:

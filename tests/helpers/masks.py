@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations, combinations_with_replacement, product
 from typing import Self
 
@@ -119,10 +119,15 @@ def two_mask_correct(votes: Sequence[int], unions: Sequence[Sequence[int]], labe
     return all(votes[unions[mask][other]] == label for mask in masks for other in masks)
 
 
-def predictions(masks: HandMasks, maps: Votes, tie: Callable[[Iterable[int]], int] = min) -> Votes:
-    """[maps]: what the published algorithm answers."""
-    unions = masks.unions.tolist()
-    return np.array([double_masking(votes, unions, tie) for votes in maps.tolist()])
+def all_predictions(masks: HandMasks, classes: int, tie: Callable[[Iterable[int]], int] = min) -> Votes:
+    """[maps]: what the published algorithm answers for `every_map`."""
+    return _all_predictions(tuple(map(tuple, masks.unions.tolist())), classes, tie)
+
+
+@cache  # the answers do not depend on where the masks are
+def _all_predictions(unions: tuple[tuple[int, ...], ...], classes: int, tie: Callable[[Iterable[int]], int]) -> Votes:
+    maps = product(range(classes), repeat=1 + max(map(max, unions)))  # in the order of every_map
+    return np.array([double_masking(votes, unions, tie) for votes in maps])
 
 
 def falls(outcome: NDArray[np.integer], classes: int, votes: int, touched: Sequence[int]) -> Bools:

@@ -37,11 +37,16 @@ def threats(draw: st.DrawFn, geometry: RowsTimesColumns, patches: int = 2) -> Th
 
 
 def ballots_near_the_edge(
-    geometry: RowsTimesColumns, threat: Threat, classes: int, seed: int, rule: Rule = exact_rule
+    geometry: RowsTimesColumns,
+    threat: Threat,
+    classes: int,
+    seed: int,
+    rule: Rule = exact_rule,
+    tables: int = TABLES,
 ) -> Ballots:
     """Votes of which the rule certifies many narrowly, and many narrowly not; half of them with fragile votes."""
     random = np.random.default_rng(seed)
-    shape = (8 * TABLES, geometry.num_ablations)
+    shape = (8 * tables, geometry.num_ablations)
     leader = random.integers(0, classes, (shape[0], 1))
     votes = np.where(random.random(shape) < random.random((shape[0], 1)), leader, random.integers(0, classes, shape))
     fragile = random.random(shape) < 0.1 if seed % 2 else None
@@ -49,9 +54,9 @@ def ballots_near_the_edge(
     ballots = Ballots.of(votes, classes=classes, fragile=fragile, labels=labels)
     slack = rule(ballots, geometry, threat).slack
     held, broken = np.flatnonzero(slack >= 0), np.flatnonzero(slack < 0)
-    nearest = [held[slack[held].argsort()][: TABLES // 2], broken[slack[broken].argsort()[::-1]][: TABLES // 2]]
+    nearest = [held[slack[held].argsort()][: tables // 2], broken[slack[broken].argsort()[::-1]][: tables // 2]]
     chosen = np.concatenate(nearest)
-    return ballots.of_images(np.concatenate([chosen, random.integers(0, shape[0], TABLES - len(chosen))]))
+    return ballots.of_images(np.concatenate([chosen, random.integers(0, shape[0], tables - len(chosen))]))
 
 
 def touched_by_hand(geometry: Geometry, threat: Threat) -> Places:

@@ -5,7 +5,15 @@ from typing import Any
 
 import pytest
 
-from smoothcert.manifests.ablation import Area, MaskAblation, WindowAblation, ablation_in_words, ablation_of, lengths_of
+from smoothcert.manifests.ablation import (
+    Area,
+    MaskAblation,
+    WindowAblation,
+    ablation_in_words,
+    ablation_of,
+    lengths_of,
+    threat_in_words,
+)
 from smoothcert.manifests.errors import RequestError
 
 _MASK = {"kind": "mask", "threat": 4, "per_axis": 3}
@@ -67,3 +75,16 @@ def test_an_ablation_in_words_says_what_is_unusual() -> None:
     """Wrapping around the edge is the usual."""
     assert ablation_in_words(WindowAblation(kind="row", size=3, stride=2)) == "row 3 stride 2"
     assert ablation_in_words(WindowAblation(kind="block", size=5, edges="inside")) == "block 5 stride 1 inside"
+
+
+@pytest.mark.parametrize(
+    ("patch", "patches", "words"),
+    [
+        ((16, 48), 1, "16 x 48"),
+        ([2, 2], 2, "2 patches of 2 x 2"),  # as JSON has it
+        (Area(501), 1, "rectangles of up to 501 pixels"),
+    ],
+)
+def test_a_threat_has_the_same_words_everywhere(patch: Any, patches: int, words: str) -> None:
+    """Tables, pages, errors and questions call this function."""
+    assert threat_in_words(patch, patches) == words

@@ -8,7 +8,7 @@ import yaml
 from smoothcert.manifests.ablation import WindowAblation, ablation_of
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage, load_job, storage_of
-from smoothcert.pipeline.cli import EXAMPLES
+from smoothcert.pipeline.commands.certify import EXAMPLES
 
 
 @pytest.mark.parametrize("name", ["demo", "cifar10-test", "imagenet1k-val"])

@@ -10,7 +10,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.identity import differences
 from smoothcert.manifests.shards import Shard
 from smoothcert.manifests.training import Training, load_training
-from smoothcert.pipeline.cli import EXAMPLES
+from smoothcert.pipeline.commands.certify import EXAMPLES
 from tests.helpers.trainings import write_training
 
 

@@ -29,7 +29,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from smoothcert.manifests.ablation import Area, Fill, MaskAblation, Size
+from smoothcert.manifests.ablation import Area, Fill, MaskAblation, Size, threat_in_words
 from smoothcert.manifests.errors import RequestError
 from smoothcert.workers.ablations.shown import Array, Bools
 from smoothcert.workers.ablations.threats import Ints, Threat
@@ -63,6 +63,7 @@ class MaskSet:
         members: [ablations, most], the rectangles of each ablation; where there are fewer, the last one is repeated.
         num_masks: how many ablations are masks of the algorithm; they come first.
         threats: against which the set was made.
+        made_for: these in words, as the job has them.
         fill: what hidden pixels become.
     """
 
@@ -71,6 +72,7 @@ class MaskSet:
     members: Ints
     num_masks: int
     threats: tuple[Threat, ...]
+    made_for: str
     fill: Fill
 
     @classmethod
@@ -98,6 +100,7 @@ class MaskSet:
             _subsets(len(rectangles), 2 * patches),
             sum(comb(len(rectangles), size) for size in range(1, patches + 1)),
             _threats(ablation, height, width),
+            ablation.threat_text,
             ablation.fill,
         )
         if masks._some_hides_all():
@@ -152,6 +155,7 @@ class MaskSet:
             self.members,
             self.num_masks,
             tuple(Threat(one.height * times, one.width * times, one.patches) for one in self.threats),
+            self.made_for,
             self.fill,
         )
 
@@ -215,7 +219,7 @@ class MaskSet:
     def _some_hides_all(self) -> bool:
         """Whether some ablation shows no pixel; rows and columns that are alike for all rectangles count once."""
         rows, columns = np.unique(self.rows, axis=1), np.unique(self.columns, axis=1)
-        alike = type(self)(rows, columns, self.members, self.num_masks, self.threats, self.fill)
+        alike = type(self)(rows, columns, self.members, self.num_masks, self.threats, self.made_for, self.fill)
         return not all(part.any(axis=(1, 2)).all() for part in alike._all_visible())
 
     def _all_visible(self) -> Iterator[Bools]:
@@ -317,10 +321,11 @@ def _covers_of_one(masks: MaskSet, threat: Threat) -> Covers:
     exposed = np.flatnonzero(~together.sets.any(axis=1))
     if len(exposed):
         where = " and ".join(f"({top}, {left})" for top, left in together.places[exposed[0]].tolist())
-        own = ", ".join(_in_words(threat) for threat in masks.threats)
+        words = threat_in_words(threat[:2], threat.patches)
+        what, them = (f"patch {words}", "it") if threat.patches == 1 else (words, "them")
         raise RequestError(
-            f"patch {_in_words(threat)}: no mask hides it at {where} (top, left); the masks were made for {own}, so "
-            "ask for a smaller patch, or certify with a larger ablation.threat"
+            f"{what}: no mask hides {them} at {where} (top, left); the masks were made for {masks.made_for}, so ask "
+            "for a smaller patch, or certify with a larger ablation.threat"
         )
     return together
 
@@ -334,8 +339,3 @@ def _smallest(sets: Bools, places: Ints) -> Covers:
     np.fill_diagonal(holds, val=False)
     kept = np.sort(first[~holds.any(axis=1)])
     return Covers(sets[kept], places[kept])
-
-
-def _in_words(threat: Threat) -> str:
-    one = f"{threat.height} x {threat.width}"
-    return one if threat.patches == 1 else f"{threat.patches} of {one}"

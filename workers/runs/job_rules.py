@@ -1,5 +1,12 @@
-"""The rules of a job: they count the stored votes of its images, and decide what can be claimed of them."""
+"""The rules of a job: they count the stored votes of its images, and decide what can be claimed of them.
 
+Votes of columns, rows and blocks answer for every patch inside the image; those of masks for every patch that some mask
+hides wherever it lies.
+"""
+
+import math
+from bisect import bisect
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from smoothcert.manifests.ablation import Area, MaskAblation
+from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Job
 from smoothcert.manifests.rules import Claim
 from smoothcert.workers.ablations.kinds import Ablations, ablations_of
@@ -78,3 +87,61 @@ class JobRules:
         if threat is None:
             return self.family.answer_own_threat(counted, self.ablations, claim)
         return self.family.rule(claim)(counted, self.ablations, threat)
+
+    def refuse(self, threat: Threat) -> None:
+        """Refuse patches about which the votes say nothing.
+
+        Raises:
+            RequestError: one line; of masks it says how large a square may be.
+        """
+        try:
+            self.ablations.refuse(threat)
+        except RequestError as error:
+            if not isinstance(self.job.ablation, MaskAblation):
+                raise
+            side = self.longest(lambda side: Threat(side, side, threat.patches))
+            raise RequestError(f"{error}; the largest square that this run answers is {side} x {side}") from None
+
+    def answers(self, threat: Threat) -> bool:
+        """Whether the votes say anything about these patches."""
+        try:
+            self.ablations.refuse(threat)
+        except RequestError:
+            return False
+        return True
+
+    def longest(self, threat_of: Callable[[int], Threat]) -> int:
+        """The greatest length for which the votes have an answer; 0 for none.
+
+        Args:
+            threat_of: the patches of a length; those of a greater length contain them.
+        """
+        crop = self.job.preprocess.crop
+        if not isinstance(self.job.ablation, MaskAblation):
+            return crop
+        return bisect(range(1, crop + 1), False, key=lambda length: not self.answers(threat_of(length)))
+
+    @cached_property
+    def longest_square(self) -> int:
+        """The side of the largest square for which the votes have an answer."""
+        return self.longest(lambda side: Threat(side, side))
+
+
+def answered_by_all(sizes: Iterable[tuple[int, int]], *jobs: Job) -> list[tuple[int, int]]:
+    """Those of the patches, by height and width, for which the votes of all jobs have an answer."""
+    rules = [JobRules(job) for job in jobs]
+    return [size for size in sizes if all(one.answers(Threat(*size)) for one in rules)]
+
+
+def own_patches(job: Job) -> tuple[tuple[int, int], ...]:
+    """Height and width of the patches that a job is about: its squares, or what its masks were made for.
+
+    For an area this is the largest square within it.
+    """
+    if not isinstance(job.ablation, MaskAblation):
+        return tuple((side, side) for side in job.patches)
+    threat = job.ablation.threat
+    if isinstance(threat, Area):
+        side = min(math.isqrt(threat.pixels), job.preprocess.crop)
+        return ((side, side),)
+    return (threat,)

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field
 
+from smoothcert.manifests.ablation import Area, threat_in_words
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.locations import recorded_url
 from smoothcert.manifests.shards import Shard
@@ -148,7 +149,7 @@ class CertifiedRecord(Record):
     @property
     def against(self) -> str:
         """The patch in words."""
-        return "{} x {}".format(*self.patch)
+        return threat_in_words(self.patch)
 
 
 class MaskCertifiedRecord(Record):
@@ -173,8 +174,7 @@ class MaskCertifiedRecord(Record):
     @property
     def against(self) -> str:
         """The threat in words."""
-        one = f"{self.pixels} pixels" if self.patch is None else "{} x {}".format(*self.patch)
-        return one if self.patches == 1 else f"{self.patches} of {one}"
+        return threat_in_words(Area(self.pixels or 0) if self.patch is None else self.patch, self.patches)
 
 
 AnyCertifiedRecord = CertifiedRecord | MaskCertifiedRecord

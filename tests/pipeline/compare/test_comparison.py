@@ -15,15 +15,18 @@ from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.pipeline.compare.comparison import Changed, ClassChange, Comparison, changes_of, compare
+from smoothcert.pipeline.compare.losses import losses_of
 from smoothcert.pipeline.compare.pairs import GAINED, LOST
 from smoothcert.pipeline.compare.reasons import Reason
-from smoothcert.pipeline.compare.verdict import notices_of
+from smoothcert.pipeline.compare.record import as_json
+from smoothcert.pipeline.compare.verdict import image_tables, notices_of
 from smoothcert.pipeline.statistics import difference_interval, mcnemar
+from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.runs.run import Run, open_run
 from smoothcert.workers.storage.store import sha256_of
 from tests.helpers import jobs
 from tests.helpers.judged_runs import CLASSES, image, judged_run
-from tests.helpers.masked_runs import KINDS, MASKS, hand_masks, masked_run, recovers, rows_of
+from tests.helpers.masked_runs import KINDS, MASKS, ByHand, masked_run, row_list
 from tests.pipeline.compare.conftest import CLOSE, SURE, TwoRuns
 
 ALLOWED = [Reason.images]
@@ -111,7 +114,7 @@ def test_plain_pandas_lists_the_same_losses_after_one_weight_changed(perturbed: 
                 run: (both[f"{column}_{run}"] >= side) & (both[f"prediction_{run}"] == both[f"label_{run}"])
                 for run in ("base", "new")
             }
-            (change,) = [one for one in found.certified if (one.measure.height, one.measure.rule) == (side, rule)]
+            (change,) = [one for one in found.certified if (one.measure.size, one.measure.rule) == ((side, side), rule)]
             for name, expected in ((LOST, held["base"] & ~held["new"]), (GAINED, held["new"] & ~held["base"])):
                 rows = changes_of(found.pairs, change.measure, name)
                 listed = list(zip(rows["shard"].to_pylist(), rows["key"].to_pylist(), strict=True))
@@ -240,7 +243,7 @@ def test_frames_of_other_sizes_are_compared_for_the_patches_that_fit_both(tmp_pa
     with pytest.raises(RequestError, match="the certified frame is 12 x 12 pixels in"):
         compare(base, new)
     found = compare(base, new, allow=[Reason.preprocessing, Reason.threat])
-    assert [change.measure.height for change in found.certified] == [1, 1, 2, 2]
+    assert [change.measure.size for change in found.certified] == [(1, 1)] * 2 + [(2, 2)] * 2
 
 
 @pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
@@ -265,7 +268,7 @@ def masks_and_columns(folder: Path, ablation: dict[str, Any] = MASKS) -> tuple[R
     """The same images by masks and by columns, on which votes are for the label or for the next class."""
     base = masked_run(folder / "masks", ablation)
     shards: dict[str, list[dict[str, Any]]] = {}
-    for place, one in enumerate(rows_of(base).table.select(["shard", "key", "sha256", "label"]).to_pylist()):
+    for place, one in enumerate(row_list(base)):
         votes = [one["label"]] * 12 if place % 3 else [one["label"]] * 7 + [(one["label"] + 1) % CLASSES] * 5
         shards.setdefault(one["shard"], []).append(image(one["key"], votes, one["label"], sha256=one["sha256"]))
     return base, judged_run(folder / "columns", shards, weights="1")
@@ -277,17 +280,17 @@ def test_masks_and_columns_are_compared_image_by_image(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"certifies by masks against 3 x 3, .* --allow threat"):
         compare(base, new)
     found = compare(base, new, allow=[Reason.threat])
-    assert [(one.measure.height, one.measure.width, one.measure.rule) for one in found.certified] == [
+    assert [(*one.measure.size, one.measure.rule) for one in found.certified] == [
         (3, 3, "exact"),
         (1, 1, "exact"),
         (2, 2, "exact"),
     ]
-    masks, before, after = hand_masks(base), rows_of(base).table.to_pylist(), rows_of(new).table.to_pylist()
+    hand, before, after = ByHand(MASKS), row_list(base), row_list(new)
     assert [row["key"] for row in before] == [row["key"] for row in after]
     assert found.paired == len(before)
     for change in found.certified:
         threat = change.measure.threat
-        one = [row["prediction"] == row["label"] and recovers(masks, row["votes"], threat) for row in before]
+        one = [row["prediction"] == row["label"] and hand.recovers(row, threat) for row in before]
         other = [row["prediction"] == row["label"] and row["max_certified_patch"] >= threat.height for row in after]
         lost, gained = (
             sum(first and not second for first, second in zip(*sides, strict=True))
@@ -314,11 +317,52 @@ def test_a_comparison_without_certificates_says_so(tmp_path: Path) -> None:
     assert compare(*runs, patches=1, allow=[Reason.threat]).certified
 
 
+@pytest.mark.parametrize("kind", ["area", "two patches"])
+def test_the_same_two_patches_or_area_are_compared_image_by_image(tmp_path: Path, kind: str) -> None:
+    """By both certificates and rules, as the stored columns say; the rows that changed name the threat."""
+    ablation = KINDS[kind]
+    base, new = masked_run(tmp_path / "base", ablation), masked_run(tmp_path / "new", ablation, weights="1", seed=1)
+    found = compare(base, new, allow=[Reason.labels])
+    own = [one for one in found.certified if (one.measure.size, one.measure.patches) not in {((2, 2), 1), ((1, 1), 1)}]
+    text = "rectangles of up to 6 pixels" if kind == "area" else "2 patches of 2 x 2"
+    assert [one.measure.text for one in own] == [
+        f"{certified} against {text} ({rule} rule)"
+        for certified in ("certified", "certified for detection")
+        for rule in ("exact", "published")
+    ]
+    assert found.certified[0].measure.size == (2, 2)
+    sides = [row_list(run) for run in (base, new)]
+    hand, threats = ByHand(ablation), [Threat(2, 2, 2)]
+    if kind == "area":
+        threats = [Threat(tall, wide) for tall in range(1, 7) for wide in range(1, 7) if tall * wide <= 6]
+    holds = (
+        lambda row: hand.recovers(row, *threats),
+        hand.all_agree,
+        lambda row: hand.detects(row, *threats),
+        hand.all_comply,
+    )
+    for change, held in zip(own, holds, strict=True):
+        of = change.measure.of
+        one, other = ([row[of] == row["label"] and held(row) for row in rows] for rows in sides)
+        lost = sum(first and not second for first, second in zip(one, other, strict=True))
+        gained = sum(second and not first for first, second in zip(one, other, strict=True))
+        assert (change.base, change.new, change.lost, change.gained) == (sum(one), sum(other), lost, gained)
+        rows = changes_of(found.pairs, change.measure, LOST).to_pylist()
+        assert len(rows) == lost > 0
+        assert {row["patches"] for row in rows} == {change.measure.patches}
+        assert {row["top"] for row in rows} == {None}
+    assert not [line for line in notices_of(found) if "is in its report" in line]
+    assert any(row["patch"] == text for _, rows in image_tables(found) for row in rows)
+    assert all(loss.base.height == 2 for loss in losses_of(found, 100))
+    assert {one["patches"] for one in as_json(found)["certified"]} == ({1, 2} if kind == "two patches" else {1})
+
+
 def test_what_is_not_compared_is_said(tmp_path: Path) -> None:
-    """The certificate against two patches is in the report alone."""
-    run = masked_run(tmp_path, KINDS["two patches"])
-    said = [line for line in notices_of(compare(run, run)) if "against 2 patches of 2 x 2 is in its report" in line]
-    assert len(said) == 1
+    """Another number of patches, or squares that were asked for: certificates against two patches are in the report."""
+    run, one = masked_run(tmp_path, KINDS["two patches"]), masked_run(tmp_path / "one", {**MASKS, "threat": 2})
+    for found in (compare(run, run, patches=2), compare(run, one, allow=[Reason.threat, Reason.labels])):
+        said = [line for line in notices_of(found) if "against 2 patches of 2 x 2 is in its report" in line]
+        assert len(said) == 1
 
 
 @pytest.mark.parametrize("of_masks", ["base", "new"])
@@ -350,7 +394,7 @@ def test_two_runs_of_masks_are_compared_by_both_rules(tmp_path: Path) -> None:
     other = masked_run(tmp_path / "other", {**MASKS, "threat": 2})
     with pytest.raises(RequestError, match="certifies by masks against 2 x 2"):
         compare(runs[0], other)
-    assert {one.measure.height for one in compare(runs[0], other, allow=[Reason.threat]).certified} == {2}
+    assert {one.measure.patch[0] for one in compare(runs[0], other, allow=[Reason.threat]).certified} == {2}
 
 
 def test_a_patch_that_masks_do_not_hide_is_refused(tmp_path: Path) -> None:

@@ -51,14 +51,14 @@ def test_errors_are_all_that_is_not_ok(run: Run) -> None:
 def test_columns_of_pixels_do_not_mind_the_height(run: Run) -> None:
     """A rectangle is answered from the votes; for columns only its width matters."""
     rows = rows_of(run)
-    squares = certified_in(rows, Certified(2, 2, "exact"))
+    squares = certified_in(rows, Certified((2, 2), "exact"))
     assert squares.any()
-    assert (certified_in(rows, Certified(7, 2, "exact")) == squares).all()
+    assert (certified_in(rows, Certified((7, 2), "exact")) == squares).all()
 
 
 def test_slack_says_by_how_many_votes_a_certificate_holds(run: Run) -> None:
     """It is 0 or more if the image is certified, and null without votes."""
-    rows, measure = rows_of(run), Certified(2, 2, "exact")
+    rows, measure = rows_of(run), Certified((2, 2), "exact")
     described = slack_and_place(rows, np.ones(40, bool), measure)
     slack = described["slack"].to_pylist()
     assert slack[3] is None
@@ -71,14 +71,14 @@ def test_slack_says_by_how_many_votes_a_certificate_holds(run: Run) -> None:
 
 
 def test_a_measure_names_its_column_and_reads_as_words() -> None:
-    measure = Certified(16, 48, "exact")
+    measure = Certified((16, 48), "exact")
     assert (measure.column, measure.text) == ("certified_16x48_exact", "certified against 16 x 48 (exact rule)")
 
 
 def test_a_rule_that_looks_at_no_place_names_none(tmp_path: Path) -> None:
     """The published rule of masks counts votes of the whole map."""
     rows = all_rows_of(masked_run(tmp_path))
-    described = slack_and_place(rows, np.ones(len(rows.table), bool), Certified(3, 3, "published"))
+    described = slack_and_place(rows, np.ones(len(rows.table), bool), Certified((3, 3), "published"))
     assert set(described["top"].to_pylist()) == set(described["left"].to_pylist()) == {None}
     votes, prediction = rows.table["votes"].to_pylist(), rows.table["prediction"].to_pylist()
     differing = [

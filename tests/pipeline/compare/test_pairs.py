@@ -10,7 +10,7 @@ from smoothcert.pipeline.compare.pairs import GAINED, KEPT_OTHER_CLASS, LOST, pa
 from smoothcert.workers.storage.folder_store import FolderStore
 from tests.pipeline.compare.conftest import TwoRuns
 
-MEASURE = Certified(2, 2, "exact")
+MEASURE = Certified((2, 2), "exact")
 
 
 def names(table: pa.Table) -> list[tuple[str, str]]:

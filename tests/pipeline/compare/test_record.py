@@ -23,7 +23,7 @@ def test_json_has_the_keys_that_programs_read(two_runs: TwoRuns) -> None:
     """It survives a round trip, and names both runs."""
     found = compare(*two_runs, patches=[(2, 2)], tolerance=0.6, allow=[Reason.images])
     content = json.loads(json.dumps(as_json(found)))
-    assert content["schema"] == 2
+    assert content["schema"] == 3
     assert content["base"] == {
         "run_id": two_runs.base.run_id,
         "path": two_runs.base.url,
@@ -35,10 +35,11 @@ def test_json_has_the_keys_that_programs_read(two_runs: TwoRuns) -> None:
     assert (content["predictions_changed"], content["votes_changed"]) == (1, 22)
     assert content["votes_changed_within_tolerance"] == 5
     exact = content["certified"][0]
+    assert (exact["pixels"], exact["patches"]) == (None, 1)
     assert (exact["patch"], exact["certificate"], exact["rule"]) == ([2, 2], "recovery", "exact")
     assert [exact[name] for name in ("base", "new", "lost", "gained", "kept_other_class")] == [5, 3, 2, 1, 1]
     assert (
-        exact.keys() - {"patch", "certificate", "rule", "kept_other_class"}
+        exact.keys() - {"patch", "pixels", "patches", "certificate", "rule", "kept_other_class"}
         == content["smoothed"].keys()
         == content["clean"].keys()
     )

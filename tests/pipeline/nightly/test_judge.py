@@ -122,7 +122,7 @@ def test_masks_are_judged_against_what_they_were_made_for(tmp_path: Path, run_ni
     side = 3 if kind == "square" else 2
     gate = {"metric": "certified", "patch": side, "rule": "published", "min": 0.9}
     for weights, gates in (("0", {}), ("1", {"small": gates_of(gate)})):
-        run = masked_run(tmp_path, KINDS[kind], images=15, weights=weights, patches=[1, 12])
+        run = masked_run(tmp_path, KINDS[kind], count=15, weights=weights, patches=[1, 12])
         code, record = run_night(suite_of(tmp_path, gates=gates), {"small": complete(run)})
     one = record.entries[0]
     assert (code, one.verdict) == (1, "gate tripped")

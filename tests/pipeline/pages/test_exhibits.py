@@ -11,7 +11,7 @@ from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import open_run
-from tests.helpers.masked_runs import KINDS, hand_masks, hiding, masked_run, rows_of, uniform
+from tests.helpers.masked_runs import KINDS, ByHand, masked_run, rows_of
 from tests.helpers.masks import rectangle
 
 
@@ -36,22 +36,22 @@ def test_an_exhibit_says_what_happens_at_its_weakest_place(any_run: Path) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_exhibit_of_masks_says_which_of_them_hide_its_weakest_place(tmp_path: Path, kind: str) -> None:
     """And how many of these are uniform: at no place are there fewer."""
-    run = masked_run(tmp_path, KINDS[kind], images=10)
+    run = masked_run(tmp_path, KINDS[kind], count=10)
     rows = rows_of(run).table
     rows = rows.filter(rows["votes"].is_valid())
-    hand = hand_masks(run, KINDS[kind].get("threat_patches", 1))
-    there = dict(zip(hand.placed(Threat(2, 2)), hiding(hand, Threat(2, 2)), strict=True))
+    hand = ByHand(KINDS[kind])
+    there = hand.hiding(Threat(2, 2))
     for one, row in zip(exhibits_of(rows, run, [(2, 2)] * len(rows)), rows.to_pylist(), strict=True):
         assert one.masks is not None
         votes = row["votes"]
-        even = {place: [mask for mask in hide if uniform(hand, votes, mask)] for place, hide in there.items()}
+        even = {place: hand.uniform(row) & {*hide} for place, hide in there.items()}
         hide, uniform_here = there[((one.top, one.left),)], even[((one.top, one.left),)]
         assert (one.masks.hiding, one.masks.uniform) == (len(hide), len(uniform_here))
         assert one.slack == min(map(len, even.values())) - 1 == one.masks.uniform - 1
         boxes = {rectangle(*box): is_uniform for box, is_uniform in one.masks.boxes}
-        assert boxes == {hand.hidden[mask]: mask in uniform_here for mask in hide if mask < len(hand.base)}
+        assert boxes == {hand.masks.hidden[mask]: mask in uniform_here for mask in hide if mask < len(hand.masks.base)}
         others = [vote for vote in votes if vote != one.prediction]
         assert one.masks.differing == len(others)
         assert one.becomes == (max(sorted(set(others)), key=others.count) if others else None)
         assert one.grid is not None
-        assert (one.grid == hand.unions).all()
+        assert one.grid.tolist() == hand.unions

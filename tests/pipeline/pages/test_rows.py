@@ -5,14 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Claim, RuleName
-from smoothcert.pipeline.pages.rows import answers, longest, longest_square, own_patches
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.runs.job_rules import JobRules
 from smoothcert.workers.runs.run import open_run
-from tests.helpers.judged_runs import CROP
-from tests.helpers.masked_runs import KINDS, hand_masks, masked_run, notices, recovers, rows_of
+from tests.helpers.masked_runs import KINDS, ByHand, masked_run, row_list, rows_of
 
 
 @pytest.mark.parametrize("rule", [RuleName.exact, RuleName.margin])
@@ -28,47 +24,16 @@ def test_stored_columns_and_votes_certify_the_same_squares(any_run: Path, rule: 
 @pytest.mark.parametrize("kind", KINDS)
 def test_masks_certify_what_they_do_by_hand(tmp_path: Path, kind: str) -> None:
     """Squares and rectangles; images without votes are not certified."""
-    run = masked_run(tmp_path, KINDS[kind], images=15)
-    rows, masks = rows_of(run), hand_masks(run, KINDS[kind].get("threat_patches", 1))
-    votes, clean = rows.table["votes"].to_pylist(), rows.table["clean_prediction"].to_pylist()
-    sides = range(1, longest_square(rows.rules) + 1)
+    run = masked_run(tmp_path, KINDS[kind], count=15)
+    rows, judged, hand = rows_of(run), row_list(run), ByHand(KINDS[kind])
+    sides = range(1, rows.rules.longest_square + 1)
     for threat in [*(Threat(side, side) for side in sides), Threat(1, 2), Threat(2, 1)]:
-        recovered = [recovers(masks, one, threat) for one in votes]
+        recovered = [hand.recovers(row, threat) for row in judged]
         assert rows.certified(threat).tolist() == recovered
-        assert 0 < sum(recovered) < len(votes)
+        assert 0 < sum(recovered) < len(judged)
         if threat.height == threat.width:
             assert (rows.largest_squares[RuleName.exact] >= threat.height).tolist() == recovered
-            noticed = [notices(masks, one, whole, threat) for one, whole in zip(votes, clean, strict=True)]
+            noticed = [hand.detects(row, threat) for row in judged]
             assert (rows.largest_noticed >= threat.height).tolist() == noticed
-    agree = [one is not None and len(set(one)) == 1 for one in votes]
+    agree = [hand.all_agree(row) for row in judged]
     assert (rows.largest_squares[RuleName.published] == np.where(agree, max(sides), 0)).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_longest_patch_is_the_last_that_is_not_refused(tmp_path: Path, kind: str) -> None:
-    run = masked_run(tmp_path, KINDS[kind], images=6)
-    rules = JobRules(run.job)
-    for shape in (lambda side: Threat(side, side), lambda side: Threat(side, 1), lambda side: Threat(1, side)):
-        most = longest(rules, shape)
-        rules.ablations.refuse(shape(most))
-        assert answers(rules, shape(most))
-        with pytest.raises(RequestError):
-            rules.ablations.refuse(shape(most + 1))
-        assert not answers(rules, shape(most + 1))
-
-
-def test_columns_answer_for_any_patch(any_run: Path) -> None:
-    run = open_run(str(any_run))
-    assert longest_square(JobRules(run.job)) == run.job.preprocess.crop
-    assert own_patches(run.job) == tuple((side, side) for side in run.job.patches)
-
-
-@pytest.mark.parametrize(
-    ("kind", "patches"), [("square", (3, 3)), ("rectangle", (2, 5)), ("area", (2, 2)), ("two patches", (2, 2))]
-)
-def test_masks_are_about_what_they_were_made_for(tmp_path: Path, kind: str, patches: tuple[int, int]) -> None:
-    """Of an area, its largest square."""
-    run = masked_run(tmp_path, KINDS[kind], images=6)
-    assert own_patches(run.job) == (patches,)
-    assert max(patches) <= CROP
-    assert answers(JobRules(run.job), Threat(*patches))

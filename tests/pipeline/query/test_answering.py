@@ -19,7 +19,7 @@ from smoothcert.workers.runs.run import open_run
 from tests.helpers.finished_runs import file_of, finish, rows_of
 from tests.helpers.html_tags import rows_and_lines
 from tests.helpers.known_votes import CLASSES, CROP, JOB, ask, holds, known_votes, write_run
-from tests.helpers.masks_by_hand import AREA, SQUARE, TWO, WIDE, ByHand, masked_run
+from tests.helpers.masked_runs import AREA, FEW, TWO, WIDE, ByHand, masked_run, row_list
 from tests.helpers.studies import attack
 
 
@@ -111,9 +111,9 @@ def test_counts_of_top_k_are_those_by_hand(tmp_path, top, of, patches, stride, t
 @pytest.mark.parametrize(
     ("ablation", "patch", "threats"),
     [
-        (SQUARE, [], [Threat(3, 3)]),  # what the masks were made for
-        (SQUARE | {"early_exit": True}, ["--patch=2x3"], [Threat(2, 3)]),
-        (SQUARE | {"threat": "2x5"}, [], [Threat(2, 5)]),
+        (FEW, [], [Threat(3, 3)]),  # what the masks were made for
+        (FEW | {"early_exit": True}, ["--patch=2x3"], [Threat(2, 3)]),
+        (FEW | {"threat": "2x5"}, [], [Threat(2, 5)]),
         (WIDE, ["--patch=4x3"], [Threat(4, 3)]),
         (TWO, [], [Threat(2, 2, 2)]),
         (TWO, ["--patches=1"], [Threat(2, 2, 1)]),
@@ -123,8 +123,8 @@ def test_counts_of_top_k_are_those_by_hand(tmp_path, top, of, patches, stride, t
 )
 def test_counts_of_masks_are_those_by_hand(tmp_path, ablation, patch, threats):
     """Both certificates by both rules, with a tolerance and thresholds of alarms, place by place."""
-    run, images = masked_run(tmp_path, ablation)
-    hand = ByHand(ablation, threats)
+    run = masked_run(tmp_path, ablation, 120)
+    images, hand = row_list(run, voted=True), ByHand(ablation)
     grid = ["--tolerance=0", "--tolerance=0.25", "--alarm-below=0", "--alarm-below=0.5"]
     grid += ["--certificate=recovery", "--certificate=detection", "--rule=exact", "--rule=published"]
     answers = ask(Path(run.url), *patch, *grid)
@@ -138,10 +138,14 @@ def test_counts_of_masks_are_those_by_hand(tmp_path, ablation, patch, threats):
             counts |= dict.fromkeys(("silent", "silent_correct", "false_alarms"), 0)
         for one in images:
             if certificate == "recovery":
-                held = hand.recovers(one, tolerance) if rule == "exact" else hand.all_agree(one, tolerance)
+                held = (
+                    hand.recovers(one, *threats, tolerance=tolerance)
+                    if rule == "exact"
+                    else hand.all_agree(one, tolerance)
+                )
                 right = hand.prediction(one) == one["label"]
             else:
-                held = hand.detects(one, tolerance, alarm_below)
+                held = hand.detects(one, *threats, tolerance=tolerance, alarm_below=alarm_below)
                 if rule == "published":
                     held = hand.all_comply(one, tolerance, alarm_below)
                 right = one["clean_prediction"] == one["label"]
@@ -162,7 +166,7 @@ def test_counts_of_masks_are_those_by_hand(tmp_path, ablation, patch, threats):
 
 def test_the_exact_rule_certifies_more_against_small_patches(tmp_path):
     """Where several masks hide each place; against the whole threat both rules of masks are the same."""
-    run, _ = masked_run(tmp_path, WIDE)
+    run = masked_run(tmp_path, WIDE, 120)
     grid = ["--patch=7", "--patch=3", "--certificate=recovery", "--certificate=detection"]
     answers = ask(Path(run.url), *grid, "--rule=exact", "--rule=published")
     found = {(one["patch"][0], one["certificate"], one["rule"]): one["certified"] for one in answers}
@@ -259,7 +263,7 @@ def test_a_caller_in_python_asks_as_the_command_does(tmp_path):
     assert {*map(type, [*question.patch, *question[1:]])} == {int, float, Claim}
     wider = query(run, top=[np.int64(1), 2], of=["prediction", "label"])
     assert as_json(wider) == ask(run, "--top=1", "--top=2", "--of=prediction", "--of=label")
-    masked, _ = masked_run(tmp_path / "masked", SQUARE)
+    masked = masked_run(tmp_path / "masked", FEW)
     detected = query(masked, certificate=["recovery", "detection"], alarm_below=[0, np.float32(0.5)], rules="exact")
     options = ["--certificate=recovery", "--certificate=detection", "--alarm-below=0", "--alarm-below=0.5"]
     assert as_json(detected) == ask(Path(masked.url), *options)

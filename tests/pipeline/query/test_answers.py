@@ -18,7 +18,7 @@ from smoothcert.workers.ablations import touched
 from smoothcert.workers.storage.output_file import OutputFile
 from tests.helpers.judged_runs import image, judged_run
 from tests.helpers.known_votes import CROP, ask, holds, known_votes, write_run
-from tests.helpers.masks_by_hand import AREA, SQUARE, WIDE, masked_run
+from tests.helpers.masked_runs import AREA, FEW, WIDE, masked_run, row_list
 from tests.helpers.rows import file_of
 from tests.helpers.studies import attack
 
@@ -106,7 +106,7 @@ def test_tables_name_top_and_subject_only_where_they_are_asked(tmp_path):
 
 def test_tables_name_certificates_only_where_alarms_are_asked(tmp_path):
     """Masks have no stride; a threshold and the columns of alarms belong to detection."""
-    run, _ = masked_run(tmp_path, SQUARE)
+    run = masked_run(tmp_path, FEW, 120)
     result = CliRunner().invoke(app, ["query", run.url])
     assert result.stdout.splitlines()[1] == "patch 3 x 3, patches 1, tolerance 0, rule exact"
     assert "silent" not in result.stdout + result.stderr
@@ -114,21 +114,21 @@ def test_tables_name_certificates_only_where_alarms_are_asked(tmp_path):
     result = CliRunner().invoke(app, ["query", run.url, *grid])
     _, title, *_, recovery, detection = result.stdout.splitlines()
     assert title == "patch 3 x 3, patches 1, tolerance 0, rule exact"
-    assert recovery.split()[:3] == ["recovery", "-", "122"]
+    assert recovery.split()[:3] == ["recovery", "-", "120"]
     assert recovery.split()[-3:] == ["-", "-", "-"]
     answer = ask(Path(run.url), *grid)[1]
-    shares = [f"{answer[name] / 122:.2%}" for name in ("silent", "silent_correct", "false_alarms")]
+    shares = [f"{answer[name] / 120:.2%}" for name in ("silent", "silent_correct", "false_alarms")]
     assert detection.replace(" %", "%").split()[-3:] == shares
     assert detection.split()[:2] == ["detection", "0.25"]
     assert "notice: detection: certified counts" in result.stderr
 
 
-def test_an_area_is_a_number_of_pixels(tmp_path):
-    """It has no height and width, in no form; a notice says what it is."""
-    run, _ = masked_run(tmp_path, AREA)
+def test_an_area_is_all_rectangles_of_so_many_pixels(tmp_path):
+    """It has no height and width, in no form."""
+    run = masked_run(tmp_path, AREA)
     result = CliRunner().invoke(app, ["query", run.url])
-    assert result.stdout.splitlines()[1] == "patch 6 pixels, patches 1, tolerance 0, rule exact"
-    assert "notice: a patch of so many pixels is every rectangle of up to so many" in result.stderr
+    assert result.stdout.splitlines()[1] == "patch rectangles of up to 6 pixels, patches 1, tolerance 0, rule exact"
+    assert result.stderr == ""
     (record,) = query(run).as_records()
     names = ("patch_height", "patch_width", "pixels", "stride")
     assert [record[name] for name in names] == [None, None, 6, None]
@@ -139,15 +139,15 @@ def test_an_area_is_a_number_of_pixels(tmp_path):
 @pytest.mark.parametrize("rule", ["exact", "published"])
 def test_rows_of_images_say_which_are_silent(tmp_path, rule):
     """They add up to the counts; a place where it is weakest belongs to the exact rule."""
-    run, images = masked_run(tmp_path, WIDE)
+    run = masked_run(tmp_path, WIDE, 120)
     found = query(run, patches=3, certificate=["recovery", "detection"], rules=rule, alarm_below=0.25)
     recovery, detection = found.results
     rows = found.images().to_pylist()
     assert {row["alarm"] for row in rows if row["certificate"] == "recovery"} == {None}
     rows = [row for row in rows if row["certificate"] == "detection"]
     voted = [row for row in rows if row["slack"] is not None]
-    assert (len(rows), len(voted)) == (122, 120)
-    assert [row["prediction"] for row in voted] == [one["clean_prediction"] for one in images]
+    assert (len(rows), len(voted)) == (120, 119)
+    assert [row["prediction"] for row in voted] == [one["clean_prediction"] for one in row_list(run, voted=True)]
     assert {row["alarm"] for row in rows if row not in voted} == {None}
     counts = detection.classes[None]
     assert sum(row["certified"] and not row["alarm"] for row in voted) == counts.silent
@@ -161,11 +161,11 @@ def test_classes_of_detection_add_up(tmp_path):
     """By label; without labels by the class of the whole image."""
     for labelled in (True, False):
         images = {"shards": "unused", "label": "cls" if labelled else None}
-        run, _ = masked_run(tmp_path / str(labelled), SQUARE, images=images)
+        run = masked_run(tmp_path / str(labelled), FEW, 120, images=images)
         total, *classes = ask(Path(run.url), "--certificate=detection", "--alarm-below=0.25", "--by=class")
         for name in ("certified", "silent", "false_alarms"):
             assert sum(one[name] for one in classes) == total[name] > 0
-        assert sum(one["images"] for one in classes) == (122 if labelled else 120)
+        assert sum(one["images"] for one in classes) == (120 if labelled else 119)
 
 
 def test_by_class_without_classes(tmp_path):

@@ -12,7 +12,7 @@ from smoothcert.pipeline.cli import app
 from smoothcert.workers.ablations import touched
 from tests.helpers.judged_runs import CROP, image, judged_run
 from tests.helpers.known_votes import write_run
-from tests.helpers.masks_by_hand import SQUARE
+from tests.helpers.masked_runs import FEW
 
 
 def query(run: Path | str, *options: str) -> Result:
@@ -89,7 +89,7 @@ def test_a_mask_fails_where_none_that_hides_the_patch_is_uniform(tmp_path: Path)
     votes = [*sure[:5], 1, *sure[6:]]  # masks 0 and 2 hidden together show class 1
     margins = {"margins": [1.0] * 10}
     run = judged_run(
-        tmp_path, {"a.tar": [image("weak", votes, **margins), image("sure", sure, **margins)]}, ablation=SQUARE
+        tmp_path, {"a.tar": [image("weak", votes, **margins), image("sure", sure, **margins)]}, ablation=FEW
     )
     answer = listed(run.url)
     (row,) = answer["listed"]

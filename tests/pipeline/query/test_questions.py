@@ -14,7 +14,7 @@ from smoothcert.pipeline.query.questions import questions_of
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.judged_runs import image, judged_run
 from tests.helpers.known_votes import CROP, JOB, SIZE, ask, write_run
-from tests.helpers.masks_by_hand import SQUARE
+from tests.helpers.masked_runs import AREA, FEW, TWO
 
 
 def test_a_label_needs_labels(tmp_path):
@@ -40,6 +40,14 @@ def test_a_label_needs_labels(tmp_path):
     ("changes", "options", "says"),
     [
         ({}, ["--patch=5"], "patch 5 x 5: no mask hides it at (0, 3) (top, left); the masks were made for 3 x 3"),
+        ({}, ["--patch=2x12"], "the largest square that this run answers is 3 x 3; --patch 1..3 asks for all squares"),
+        ({"ablation": AREA}, ["--patch=1..12"], "this run answers is 2 x 2; --patch 1..2 asks for all squares that it"),
+        ({"ablation": TWO}, ["--patch=1..3"], "2 patches of 3 x 3: no mask hides them at (3, 3) and "),
+        (
+            {"ablation": TWO},
+            ["--patch=1", "--patch=9", "--patches=1"],
+            "--patch 1..2 asks for all squares that it answers",
+        ),
         (
             {},
             ["--patches=2"],
@@ -61,7 +69,7 @@ def test_a_label_needs_labels(tmp_path):
 )
 def test_a_question_that_masks_do_not_answer_is_one_line(tmp_path, changes, options, says):
     """Also of a run without files; and a run of columns has no alarms."""
-    run = judged_run(tmp_path, {}, **{"ablation": SQUARE} | changes)
+    run = judged_run(tmp_path, {}, **{"ablation": FEW} | changes)
     result = CliRunner().invoke(app, ["query", run.url, *options])
     assert (result.exit_code, result.stdout) == (2, "")
     assert says in result.stderr

@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from smoothcert.manifests.ablation import Area
 from smoothcert.pipeline.pages.rows import Rows
 from smoothcert.pipeline.report import figures
 from smoothcert.pipeline.report.figures import MARGINS, Figures, Share, Sums, columns_of
@@ -14,7 +15,7 @@ from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, open_run
 from tests.helpers.judged_runs import CLASSES, CROP, image, judged_run
-from tests.helpers.masked_runs import KINDS, MASKS, hand_masks, masked_run, notices, recovers
+from tests.helpers.masked_runs import KINDS, MASKS, ByHand, masked_run, row_list
 
 
 @pytest.fixture
@@ -120,33 +121,44 @@ def test_without_labels_a_class_is_a_prediction(finished_blocks: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_shares_of_masks_are_those_by_hand(tmp_path: Path, kind: str) -> None:
     """Recovery and detection by side of a square; against what the masks were made for; false alarms."""
-    run = masked_run(tmp_path, KINDS[kind], images=15)
+    run = masked_run(tmp_path, KINDS[kind], count=15)
     figures, frame = figures_of(run, 1), frame_of(run)
-    masks, votes = hand_masks(run, KINDS[kind].get("threat_patches", 1)), [*frame.votes]
+    hand, rows = ByHand(KINDS[kind]), row_list(run)
     right, right_whole = frame.prediction == frame.label, frame.clean_prediction == frame.label
     assert figures.detection is not None
     assert len(figures.certified["exact"]) == len(figures.certified["published"]) == len(figures.detection.certified)
     by_side = zip(figures.certified["exact"], figures.detection.certified, strict=True)
-    for side, (exact, noticed) in enumerate(by_side, start=1):
+    for side, (exact, seen) in enumerate(by_side, start=1):
         threat = Threat(side, side)
-        assert exact.count == sum(right & np.array([recovers(masks, one, threat) for one in votes]))
-        seen = [notices(masks, one, whole, threat) for one, whole in zip(votes, frame.clean_prediction, strict=True)]
-        assert noticed.count == sum(right_whole & np.array(seen))
-    agree = np.array([one is not None and len(set(one)) == 1 for one in votes])
+        assert exact.count == sum(right & np.array([hand.recovers(row, threat) for row in rows]))
+        assert seen.count == sum(right_whole & np.array([hand.detects(row, threat) for row in rows]))
+    agree = np.array([hand.all_agree(row) for row in rows])
     assert {share.count for share in figures.certified["published"]} == {sum(right & agree)}
-    for rule, column in (("exact", "recovery_certified"), ("published", "recovery_published")):
-        assert figures.own_threat[rule] == Share(int((right & frame[column].eq(True)).sum()), 15)
+    own = [Threat(tall, wide) for tall in range(1, 7) for wide in range(1, 7) if tall * wide <= 6]  # of the area
+    if not isinstance(run.job.ablation.threat, Area):
+        own = [Threat(*run.job.ablation.threat, run.job.ablation.threat_patches)]
+    recovered, noticed = figures.own_threat["recovery"], figures.own_threat["detection"]
+    for rule, found in (("exact", [hand.recovers(row, *own) for row in rows]), ("published", agree)):
+        assert recovered[rule] == Share(int(sum(right & np.array(found))), 15)
+    for rule, found in (
+        ("exact", [hand.detects(row, *own) for row in rows]),
+        ("published", [hand.all_comply(row) for row in rows]),
+    ):
+        assert noticed[rule] == Share(int(sum(right_whole & np.array(found))), 15)
     silent = frame.detection_certified.eq(True)
     assert figures.detection.silent == Share(int((right_whole & silent).sum()), 15)
     assert figures.detection.false_alarms == Share(int((frame.votes.notna() & ~silent).sum()), 15)
     threat = run.job.ablation.threat
     if threat == (3, 3):
-        assert figures.own_threat["exact"] == figures.certified["exact"][2]
+        assert recovered["exact"] == figures.certified["exact"][2]
+        assert noticed["exact"] == figures.detection.certified[2]
     assert sum(one.certified for one in figures.classes) == figures.certified["exact"][0].count
 
 
 def test_without_clean_predictions_masks_detect_nothing(tmp_path: Path) -> None:
-    assert figures_of(masked_run(tmp_path, images=6, clean=False), 3).detection is None
+    figures = figures_of(masked_run(tmp_path, count=6, clean=False), 3)
+    assert figures.detection is None
+    assert [*figures.own_threat] == ["recovery"]
 
 
 def test_votes_that_were_not_cast_are_not_counted(tmp_path: Path) -> None:

@@ -190,23 +190,25 @@ def test_a_certified_image_that_fell_heads_the_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "threat"),
     [
-        ("square", None),
-        ("rectangle", "a 2 x 5 patch"),
-        ("area", "any rectangle of up to 6 pixels"),
-        ("two patches", "two 2 x 2 patches at once"),
+        ("square", "a 3 x 3 patch shows, wherever it lies"),
+        ("rectangle", "a 2 x 5 patch shows, wherever it lies"),
+        ("area", "one of all rectangles of up to 6 pixels shows, wherever it lies"),
+        ("two patches", "2 patches of 2 x 2 show, wherever they lie"),
     ],
 )
-def test_a_page_of_masks_says_what_they_certify(tmp_path: Path, kind: str, threat: str | None) -> None:
+def test_a_page_of_masks_says_what_they_certify(tmp_path: Path, kind: str, threat: str) -> None:
     """By double masking: recovery, against what the masks were made for, and detection with its false alarms."""
-    run = masked_run(tmp_path, KINDS[kind], images=12)
+    run = masked_run(tmp_path, KINDS[kind], count=12)
     report = report_of(run)
     text = " ".join(headline_of(report))
     side = report.figures.side
     assert "By double masking, it is right on " in text
-    assert f"whatever a {side} x {side} patch shows, wherever it lies (exact rule; double masking against " in text
+    assert f"whatever {threat} (exact rule; double masking against " in text
+    assert f"without an alarm, whatever {threat} (exact rule)." in text
+    own = report.figures.own_threat["recovery"]["exact"]
+    assert f"Certified: {100 * own.value:.2f} % of 12 images" in text
+    assert text.count(f"Against a {side} x {side} patch: ") == (0 if kind == "square" else 2)
     assert f"{KINDS[kind]['per_axis']} masks per axis, fill {KINDS[kind].get('fill', 'mean')}; " in text
-    assert ("for which the masks were made" in text) == (threat is not None)
-    assert threat is None or f"Against {threat}, for which" in text
     assert report.figures.detection is not None
     alarms = report.figures.detection.false_alarms
     assert f"False alarms, without an attack: {100 * alarms.value:.2f} % of 12 images" in text
@@ -223,7 +225,7 @@ def test_a_page_of_masks_says_what_they_certify(tmp_path: Path, kind: str, threa
 
 def test_a_patch_that_no_mask_hides_has_no_page(tmp_path: Path) -> None:
     """The threat of the masks is the default; a smaller square may be asked for."""
-    run = masked_run(tmp_path, images=6)
+    run = masked_run(tmp_path, count=6)
     assert report_of(run).figures.side == 3
     assert report_of(run, side=2).figures.side == 2
     with pytest.raises(RequestError, match="patch 4 x 4: no mask hides it"):

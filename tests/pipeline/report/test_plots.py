@@ -71,7 +71,7 @@ def test_a_cell_of_the_atlas_lies_around_its_place(places: tuple[int, ...], edge
 
 def test_the_curve_of_masks_has_both_rules_and_detection(tmp_path: Path) -> None:
     """And the map leaves out what is unknown."""
-    report = report_of(masked_run(tmp_path, KINDS["area"], images=6))
+    report = report_of(masked_run(tmp_path, KINDS["area"], count=6))
     words = set(ET.fromstring(plots.certified_curve(report.figures)).itertext())
     assert {"exact rule", "published rule", "detection, exact rule", "accuracy of double masking"} <= words
     sample = report.sample

@@ -16,7 +16,7 @@ def test_json_holds_all_figures(finished: Path) -> None:
     report = report_of(open_run(str(finished)), side=2, sample=5, seed=3, exhibits=2)
     content = json.loads(json_of(report))
     assert content == json.loads(json.dumps(as_json(report)))
-    assert content["schema"] == 2
+    assert content["schema"] == 3
     assert list(content) == list(KEYS)
     assert content["run_id"] == finished.name
     exact = [one for one in content["certified"] if one["rule"] == "exact"]
@@ -49,12 +49,21 @@ def test_json_holds_brackets_and_what_fell(tmp_path: Path) -> None:
 
 def test_json_of_masks_holds_their_threat_and_detection(tmp_path: Path) -> None:
     """Rectangles that no mask hides are null; columns, rows and blocks have neither."""
-    report = report_of(masked_run(tmp_path / "masks", KINDS["area"], images=12))
+    report = report_of(masked_run(tmp_path / "masks", KINDS["area"], count=12))
     content = json.loads(json_of(report))
     figures = report.figures
     assert figures.detection is not None
     assert content["own_threat"]["threat"] == {"pixels": 6}
-    assert content["own_threat"]["exact"]["count"] == figures.own_threat["exact"].count
+    assert {
+        (certificate, rule): content["own_threat"][certificate][rule]["count"]
+        for certificate in ("recovery", "detection")
+        for rule in ("exact", "published")
+    } == {
+        (certificate, rule): share.count
+        for certificate, shares in figures.own_threat.items()
+        for rule, share in shares.items()
+    }
+    assert list(content["own_threat"]) == ["threat", "patches", "recovery", "detection"]
     assert [one["count"] for one in content["detection"]["certified"]] == [
         share.count for share in figures.detection.certified
     ]

@@ -14,7 +14,7 @@ from smoothcert.workers.certificates.rules import Ballots, exact_rule, slack_if_
 from smoothcert.workers.runs.published import PublishedFile, read_published
 from smoothcert.workers.runs.run import Run, open_run
 from tests.helpers.judged_runs import CLASSES, CROP, image, judged_run
-from tests.helpers.masked_runs import KINDS, hand_masks, hiding, masked_run, recovers, uniform
+from tests.helpers.masked_runs import KINDS, ByHand, masked_run
 
 
 @pytest.fixture
@@ -87,17 +87,17 @@ def test_a_run_of_any_kind_has_an_atlas(any_run: Path, side: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_figures_of_a_sample_of_masks_are_those_by_hand(tmp_path: Path, kind: str) -> None:
     """Rectangles that no mask hides are unknown; two patches are of masks for two patches."""
-    run = masked_run(tmp_path, KINDS[kind], images=12)
+    run = masked_run(tmp_path, KINDS[kind], count=12)
     rows = drawn(list(enumerate(files_of(run))), 30)
     figures = sample_figures(rows, run.job, 2, seed=0, of_class=None)
     patches = KINDS[kind].get("threat_patches", 1)
-    masks, votes = hand_masks(run, patches), rows["votes"].to_pylist()
-    right = [row["label"] == row["prediction"] for row in rows.to_pylist()]
+    hand = ByHand(KINDS[kind])
+    judged = [row | {"margins": [1.0] * len(row["votes"])} for row in rows.to_pylist()]  # without a tolerance
 
     def by_hand(threat: Threat) -> float:
-        if not all(hiding(masks, threat)):
+        if not all(hand.hiding(threat).values()):
             return np.nan
-        return sum(one and recovers(masks, own, threat) for one, own in zip(right, votes, strict=True)) / len(rows)
+        return sum(row["label"] == row["prediction"] and hand.recovers(row, threat) for row in judged) / len(rows)
 
     expected = [[by_hand(Threat(height, width)) for width in figures.widths] for height in figures.heights]
     np.testing.assert_array_equal(figures.rectangles, expected)
@@ -106,9 +106,8 @@ def test_figures_of_a_sample_of_masks_are_those_by_hand(tmp_path: Path, kind: st
     assert bool(figures.sides) == (patches == 2)
     for side, two in zip(figures.sides, figures.two, strict=True):
         assert two.value == by_hand(Threat(side, side, 2))
-    there = [*hiding(masks, Threat(2, 2))]
+    there = hand.hiding(Threat(2, 2))
     for row, top in enumerate(figures.tops):
         for column, left in enumerate(figures.lefts):
-            hide = there[top * (CROP - 1) + left]
-            counts = [sum(uniform(masks, one, mask) for mask in hide) - 1 for one in votes]
+            counts = [len(hand.uniform(row) & {*there[((top, left),)]}) - 1 for row in judged]
             assert figures.atlas[row, column] == pytest.approx(np.mean(counts))

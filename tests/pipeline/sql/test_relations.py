@@ -18,7 +18,7 @@ from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, open_run
 from tests.helpers.finished_runs import edit_json, upload
 from tests.helpers.judged_runs import CROP, image, judged_run
-from tests.helpers.masked_runs import KINDS, MASKS, hand_masks, masked_run
+from tests.helpers.masked_runs import KINDS, MASKS, ByHand, masked_run
 
 SURE, CLOSE = [0] * 12, [0] * 7 + [1] * 5
 
@@ -188,7 +188,7 @@ def test_a_run_that_cannot_be_asked_is_refused(run: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize("kind", KINDS)
 def test_certificates_of_masks_are_those_of_their_columns(tmp_path: Path, kind: str) -> None:
     """For the square that they were made for; other squares need the votes, so there are no rows for them."""
-    run = masked_run(tmp_path, KINDS[kind], images=15)
+    run = masked_run(tmp_path, KINDS[kind], count=15)
     question = "select key, certified from certified where side = 3 and rule = '{}' order by key"
     for rule, column in (("exact", "recovery_certified"), ("published", "recovery_published")):
         stored = asked([run], f"select key, coalesce({column}, false) from images order by key")
@@ -199,8 +199,8 @@ def test_certificates_of_masks_are_those_of_their_columns(tmp_path: Path, kind: 
 
 def test_masks_and_columns_are_one_relation(run: Run, tmp_path: Path) -> None:
     """Each with its own rules and keys; what does not apply is null."""
-    masks = masked_run(tmp_path / "masks", KINDS["two patches"], images=6)
-    squares = masked_run(tmp_path / "squares", images=6)
+    masks = masked_run(tmp_path / "masks", KINDS["two patches"], count=6)
+    squares = masked_run(tmp_path / "squares", count=6)
     question = "select distinct kind, rule from certified join runs using (run_id) order by all"
     rows = asked([run, masks, squares], question)
     assert rows == [("column", "exact"), ("column", "margin"), ("mask", "exact"), ("mask", "published")]
@@ -222,7 +222,7 @@ def test_an_ablation_of_masks_is_where_its_first_rectangle_begins(tmp_path: Path
     votes = [0, 1, *[0] * 7, 0, *[-1] * 35]
     run = judged_run(tmp_path, {"a.tar": [image("0", votes)]}, ablation=early)
     rows = asked([run], 'select ablation, top, "left", vote, margin from ablations order by ablation')
-    hidden = hand_masks(run).hidden
+    hidden = ByHand(early).masks.hidden
     assert len(rows) == len(hidden) == 45
     for number, top, left, vote, margin in rows:
         assert (top, left) in hidden[number]

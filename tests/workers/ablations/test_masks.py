@@ -172,7 +172,7 @@ def test_two_patches_need_masks_for_two() -> None:
         hidden = np.stack([~shown[:, y : y + 4, x : x + 4].any(axis=(1, 2)) for y, x in places.tolist()])
         assert (hidden.all(axis=0) == one).all()
     two.refuse(Threat(4, 4))
-    with pytest.raises(RequestError, match=r"2 of 4 x 4: no mask hides it at .* and .*made for 4 x 4"):
+    with pytest.raises(RequestError, match=r"2 patches of 4 x 4: no mask hides them at .* and .*made for 4 x 4"):
         _masks(32, 32, threat=4, per_axis=3).refuse(Threat(4, 4, 2))
 
 

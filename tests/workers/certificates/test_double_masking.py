@@ -1,4 +1,4 @@
-"""Rules of masks against the published algorithm and an attacker who tries everything."""
+"""Double masking against the published algorithm and an attacker who tries everything; the family of masks."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from smoothcert.manifests.ablation import ablation_of
 from smoothcert.manifests.errors import RequestError
@@ -23,57 +22,48 @@ from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.double_masking import (
     DOUBLE_MASKING,
     MaskBallots,
-    exact_detection,
     exact_recovery,
-    published_detection,
     published_recovery,
 )
 from smoothcert.workers.certificates.rules import Answer
+from tests.helpers.mask_maps import (
+    IMAGES,
+    check_slack,
+    hiding,
+    near,
+    one_less,
+    one_more,
+    some_votes,
+    threats_of,
+    top_and_margin,
+    with_masks,
+    with_slack,
+)
 from tests.helpers.masks import (
     Bools,
     HandMasks,
     Votes,
+    all_predictions,
     every_map,
     falls,
-    on_a_grid,
     on_a_line,
-    predictions,
     two_mask_correct,
 )
 
 Recover = Callable[[MaskBallots, Covers], Answer]
-Detect = Callable[..., Answer]
 
-# Masks, classes, and the patches that are asked about.
-IMAGES = {
-    "2 masks": (on_a_line(5, 3, [0, 2], 2), 3, [(1, 2), (1, 1)]),
-    "3 masks": (on_a_line(5, 3, [0, 1, 2], 3), 3, [(1, 3), (1, 2), (1, 1)]),
-    "3 masks, a gap": (on_a_line(7, 3, [0, 2, 4], 2), 3, [(1, 2), (1, 1)]),
-    "4 masks": (on_a_line(7, 4, [0, 1, 2, 3], 4), 3, [(1, 4), (1, 3), (1, 2)]),
-    "4 masks on a grid": (on_a_grid(3, 3, 2, [0, 1], 2), 2, [(2, 2), (1, 2), (2, 1), (1, 1)]),
-    "4 masks on a larger grid": (on_a_grid(5, 5, 3, [0, 2], 2), 3, [(2, 2), (1, 2)]),
-    "5 masks": (on_a_line(8, 4, [0, 1, 2, 3, 4], 4), 2, [(1, 4), (1, 3), (1, 2)]),
-    "3 masks, two patches": (on_a_line(4, 2, [0, 1, 2], 2, patches=2), 3, [(1, 2), (1, 1)]),
-    "4 masks, two patches": (on_a_line(4, 1, [0, 1, 2, 3], 1, patches=2), 2, [(1, 1)]),
-}
 every_image = pytest.mark.parametrize("image", IMAGES)
 
 
-@cache
 def published_predictions(image: str) -> Votes:
     masks, classes, _ = IMAGES[image]
-    return predictions(masks, every_map(masks, classes))
+    return all_predictions(masks, classes)
 
 
 @cache
 def all_ballots(image: str) -> MaskBallots:
     masks, classes, _ = IMAGES[image]
     return MaskBallots.of(Cast(every_map(masks, classes)), masks, classes=classes)
-
-
-def threats_of(image: str) -> list[Threat]:
-    masks, _, patches = IMAGES[image]
-    return [Threat(*patch, count) for patch in patches for count in range(1, masks.own.patches + 1)]
 
 
 def uniform_by_hand(masks: HandMasks | MaskSet, maps: Votes) -> Bools:
@@ -103,7 +93,7 @@ def test_the_prediction_is_that_of_the_published_algorithm(image: str) -> None:
     maps = every_map(masks, classes)
     found = all_ballots(image).prediction
     assert (found == published_predictions(image)).all()
-    other = found != predictions(masks, maps, max)
+    other = found != all_predictions(masks, classes, max)
     assert other.sum() == TIES[image]
     assert not uniform_by_hand(masks, maps)[other].any()
 
@@ -198,120 +188,18 @@ def test_the_exact_rule_is_tight_unless_half_of_the_masks_hide_the_patch(count: 
     """Any masks hide the patch, whatever the geometry: the refusals that no attack confirms are counted."""
     masks = on_a_line(count, 1, range(count), 1)  # what they hide does not matter here
     maps = every_map(masks, classes)
-    outcome = predictions(masks, maps)
+    outcome = all_predictions(masks, classes)
     ballots = MaskBallots.of(Cast(maps), masks, classes=classes)
     found = {}
-    for hiding in range(1, count + 1):
-        covers = Covers(np.arange(count)[None] < hiding, np.zeros((1, 1, 2), int))
-        touched = [vote for vote, members in enumerate(masks.subsets) if min(members) >= hiding]
+    for size in range(1, count + 1):
+        covers = Covers(np.arange(count)[None] < size, np.zeros((1, 1, 2), int))
+        touched = [vote for vote, members in enumerate(masks.subsets) if min(members) >= size]
         fallen = falls(outcome, classes, masks.num_ablations, touched)
         certified = exact_recovery(ballots, covers).certified
         assert not (certified & fallen).any()
-        found[hiding] = int((~certified).sum()), int((~certified & ~fallen).sum())
+        found[size] = int((~certified).sum()), int((~certified & ~fallen).sum())
     assert found == REFUSED[count, classes]
-    assert all(not unconfirmed for hiding, (_, unconfirmed) in found.items() if 2 * hiding < count)
-
-
-LOW, HIGH = 0.5, 2.0
-DETECTION = {
-    "2 masks": (on_a_line(5, 3, [0, 2], 2), 3, [(1, 2), (1, 1)]),
-    "4 masks": (on_a_line(7, 4, [0, 1, 2, 3], 4), 3, [(1, 4), (1, 3), (1, 2)]),
-    "4 masks on a grid": (on_a_grid(3, 3, 2, [0, 1], 2), 3, [(2, 2), (1, 2), (1, 1)]),
-    "5 masks": (on_a_line(8, 4, [0, 1, 2, 3, 4], 4), 3, [(1, 4), (1, 3), (1, 2)]),
-    "3 masks, two patches": (on_a_line(4, 2, [0, 1, 2], 2, patches=2), 2, [(1, 2), (1, 1)]),
-}
-every_detection = pytest.mark.parametrize("image", DETECTION)
-every_threshold = pytest.mark.parametrize("alarm_below", [0, LOW, 1.0, HIGH, 3.0])
-
-
-@cache
-def every_state(image: str) -> tuple[Cast, tuple[int, ...]]:
-    """All classes of the whole image, all votes of single masks with low and high margins; the shape of the table."""
-    masks, classes, _ = DETECTION[image]
-    shape = (classes, *(2 * classes,) * masks.num_masks)
-    clean, *codes = np.indices(shape).reshape(len(shape), -1)
-    votes, margins = np.zeros((2, len(clean), masks.num_ablations))
-    votes[:, : masks.num_masks] = np.transpose(codes) % classes
-    margins[:, : masks.num_masks] = np.where(np.transpose(codes) < classes, LOW, HIGH)
-    return Cast(votes.astype(int), margins.astype(np.float32), None, clean), shape
-
-
-def check_detection(image: str, rule: Detect, alarm_below: float) -> None:
-    """An image is certified iff no attack changes the class of the whole image without an alarm."""
-    masks, classes, patches = DETECTION[image]
-    cast, shape = every_state(image)
-    assert cast.clean is not None
-    assert cast.margins is not None
-    ballots = MaskBallots.of(cast, masks, classes=classes)
-    agrees = cast.votes[:, : masks.num_masks] == cast.clean[:, None]
-    silent = (agrees & (cast.margins[:, : masks.num_masks] >= alarm_below)).all(axis=1)
-    for patch, count in product(patches, range(1, masks.own.patches + 1)):
-        threat = Threat(*patch, count)
-        fallen = np.zeros(shape, bool)
-        for placed in set(masks.placed(threat).values()):
-            touched = [vote for vote in masks.touched(placed) if vote < masks.num_masks]
-            reached = silent.reshape(shape).any(axis=tuple(vote + 1 for vote in touched), keepdims=True)
-            for clean in range(classes):
-                fallen[clean] |= np.delete(reached, clean, axis=0).any(axis=0)
-        answer = rule(ballots, masks.covers(threat), alarm_below=alarm_below)
-        certified = answer.certified.reshape(shape)
-        assert not (certified & fallen).any(), "a certified class is changed silently"
-        assert (certified | fallen).all(), "an image is refused, but every attack is noticed"
-        assert answer.alarms is not None
-        assert (answer.alarms == ~silent).all()
-        assert (answer.alarms | answer.certified).all(), "silence implies the certificate"
-
-
-@every_detection
-@every_threshold
-def test_no_attack_on_a_certified_image_is_silent_and_one_on_each_other_is(image: str, alarm_below: float) -> None:
-    """All classes, all votes, low and high margins, all places, all assignments of what the patch touches."""
-    check_detection(image, exact_detection, alarm_below)
-
-
-@every_detection
-@every_threshold
-def test_published_detection_certifies_nothing_that_the_exact_rule_does_not(image: str, alarm_below: float) -> None:
-    """Without a threshold it is that all masks show the class of the whole image."""
-    masks, classes, patches = DETECTION[image]
-    cast, _ = every_state(image)
-    ballots = MaskBallots.of(cast, masks, classes=classes)
-    for patch in patches:
-        covers = masks.covers(Threat(*patch))
-        published = published_detection(ballots, covers, alarm_below=alarm_below)
-        exact = exact_detection(ballots, covers, alarm_below=alarm_below)
-        assert (exact.certified | ~published.certified).all()
-        assert exact.alarms is not None
-        assert published.alarms is not None
-        assert (exact.alarms == published.alarms).all()
-        assert (published.places == -1).all()
-    if not alarm_below:
-        assert cast.clean is not None
-        assert (published.certified == (ballots.votes == cast.clean[:, None]).all(axis=1)).all()
-
-
-def with_masks(rule: Callable[..., Answer], change: Callable[[Bools], Bools]) -> Callable[..., Answer]:
-    """The rule, told of other masks that hide the patch."""
-    return lambda ballots, covers, **rest: rule(ballots, Covers(change(covers.sets), covers.places), **rest)
-
-
-def one_less(sets: Bools) -> Bools:
-    """Without one of the masks of each set that has two or more."""
-    first = np.arange(sets.shape[1]) == sets.argmax(axis=1)[:, None]
-    return sets & ~(first & (sets.sum(axis=1, keepdims=True) > 1))
-
-
-def one_more(sets: Bools) -> Bools:
-    """With a mask that does not hide the patch."""
-    return sets | (np.arange(sets.shape[1]) == sets.argmin(axis=1)[:, None])
-
-
-def with_slack(rule: Callable[..., Answer], change: Callable[[Answer], Votes]) -> Callable[..., Answer]:
-    def changed(*votes: object, **rest: object) -> Answer:
-        answer = rule(*votes, **rest)
-        return answer._replace(slack=change(answer))
-
-    return changed
+    assert all(not unconfirmed for size, (_, unconfirmed) in found.items() if 2 * size < count)
 
 
 WRONG_RECOVERY = {
@@ -348,67 +236,6 @@ def test_a_row_with_a_vote_left_out_of_account_fails(monkeypatch: pytest.MonkeyP
         check_recovery("4 masks", exact_recovery, ballots)
 
 
-def above(rule: Detect) -> Detect:
-    """The rule with > for >= : a margin that equals the threshold raises an alarm."""
-    return lambda ballots, covers, *, alarm_below: rule(
-        ballots, covers, alarm_below=np.nextafter(alarm_below, np.inf)
-    )._replace(alarms=rule(ballots, covers, alarm_below=alarm_below).alarms)
-
-
-WRONG_DETECTION = {
-    "ignores a mask that hides the patch": with_masks(exact_detection, one_less),
-    "believes a mask that does not hide it": with_masks(exact_detection, one_more),
-    "ignores the first place": with_masks(exact_detection, lambda sets: sets[1:]),
-    "> for >= of the threshold": above(exact_detection),
-    "> for >= of the slack": with_slack(exact_detection, lambda answer: answer.slack - 1),
-    "one mask may differ": with_slack(published_detection, lambda answer: answer.slack + 1),
-    "ignores margins": lambda ballots, covers, **rest: exact_detection(ballots, covers)._replace(
-        alarms=exact_detection(ballots, covers, **rest).alarms
-    ),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG_DETECTION)
-def test_a_wrong_rule_of_detection_fails(wrong: str) -> None:
-    """The attacker finds each of these mistakes."""
-    with pytest.raises(AssertionError, match=r"a certified class|an image is"):
-        check_detection("4 masks", WRONG_DETECTION[wrong], HIGH)
-
-
-@st.composite
-def some_votes(draw: st.DrawFn) -> tuple[HandMasks, Threat, int, Cast]:
-    """Votes for three classes of which most agree, some pairs left out, margins near 1, some of them not numbers."""
-    image = draw(st.sampled_from(sorted(IMAGES)))
-    masks = IMAGES[image][0]
-    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    shape, agree = (20, masks.num_ablations), random.random((20, 1))
-    votes = np.where(random.random(shape) < agree, random.integers(0, 3, (20, 1)), random.integers(0, 3, shape))
-    margins = random.choice([0.25, 0.5, 0.75, 1.0, 2.0, np.nan], shape).astype(np.float32)
-    skipped = (random.random(shape) < draw(st.sampled_from([0, 0.1]))) & (np.arange(shape[1]) >= masks.num_masks)
-    clean_margins = random.choice([0.5, 2.0, np.nan], 20).astype(np.float32)
-    cast = Cast(
-        np.where(skipped, -1, votes), np.where(skipped, np.nan, margins), None, random.integers(0, 3, 20), clean_margins
-    )
-    return masks, draw(st.sampled_from(threats_of(image))), 3, cast
-
-
-def hiding(masks: HandMasks, threat: Threat) -> dict[tuple[tuple[int, int], ...], list[int]]:
-    """The masks that hide the patches, by place."""
-    found = {}
-    for places, patches in masks.placed(threat).items():
-        touched = masks.touched(patches)
-        found[places] = [mask for mask in range(masks.num_masks) if mask not in touched]
-    return found
-
-
-def check_slack(answer: Answer, image: int, at: dict[tuple[tuple[int, int], ...], int], *, holds: bool = True) -> None:
-    """The slack is the smallest of all places, and the weakest place has it."""
-    least = min(at.values()) if holds else min(-1, *at.values())
-    assert answer.slack[image] == least
-    weakest = tuple(sorted((int(top), int(left)) for top, left in answer.places[image]))
-    assert at[weakest] == min(at.values())
-
-
 @given(some_votes(), st.sampled_from([0.0, 0.5, 0.75]))
 @settings(max_examples=150)
 def test_slack_of_recovery_is_that_of_a_plain_count(
@@ -430,55 +257,6 @@ def test_slack_of_recovery_is_that_of_a_plain_count(
         at = {place: sum(mask in uniform for mask in masks_there) - 1 for place, masks_there in places.items()}
         check_slack(exact, image, at)
         assert published.slack[image] == -sum(vote != ballots.prediction[image] for vote in solid)
-
-
-@given(some_votes(), st.sampled_from([0.0, 0.5, 0.75]), st.sampled_from([0.0, 0.5, 1.0, 1.25]))
-@settings(max_examples=150)
-def test_slack_of_detection_is_that_of_a_plain_count(
-    known: tuple[HandMasks, Threat, int, Cast], tolerance: float, alarm_below: float
-) -> None:
-    """Masks that hide the weakest place and contradict the best wrong class, less one; masks that do not comply."""
-    masks, threat, classes, cast = known
-    ballots = MaskBallots.of(cast, masks, classes=classes, tolerance=tolerance)
-    covers = masks.covers(threat)
-    exact = exact_detection(ballots, covers, alarm_below=alarm_below)
-    published = published_detection(ballots, covers, alarm_below=alarm_below)
-    assert exact.alarms is not None
-    assert cast.margins is not None
-    assert cast.clean is not None
-    assert cast.clean_margins is not None
-    places = hiding(masks, threat)
-    singles = range(masks.num_masks)
-    for image, (votes, margins) in enumerate(zip(cast.votes.tolist(), cast.margins.tolist(), strict=True)):
-        clean = int(cast.clean[image])
-        holds = not tolerance or bool(cast.clean_margins[image] >= tolerance)
-        any_class = [bool(tolerance) and not margins[one] >= tolerance for one in singles]
-        may_be_silent = [not alarm_below or not margins[one] + tolerance < alarm_below for one in singles]
-
-        def may_show(wrong: int, one: int) -> bool:
-            return may_be_silent[one] and (any_class[one] or votes[one] == wrong)  # noqa: B023  called here
-
-        rivals = [label for label in range(classes) if label != clean]
-        at = {
-            place: min(sum(not may_show(wrong, one) for one in masks_there) for wrong in rivals) - 1
-            for place, masks_there in places.items()
-        }
-        check_slack(exact, image, at, holds=holds)
-        failing = sum(any(may_show(wrong, one) for wrong in rivals) for one in singles)
-        assert published.slack[image] == (-failing if holds else min(-1, -failing))
-        silent = all(votes[one] == clean and (not alarm_below or margins[one] >= alarm_below) for one in singles)
-        assert exact.alarms[image] == (not silent)
-
-
-def near(logits: NDArray[np.float64], tolerance: float, random: np.random.Generator) -> NDArray[np.float64]:
-    """Other logits, each off by less than half the tolerance."""
-    changed: NDArray[np.float64] = logits + random.uniform(-0.499, 0.499, logits.shape) * tolerance
-    return changed
-
-
-def top_and_margin(logits: NDArray[np.float64]) -> tuple[Votes, NDArray[np.float32]]:
-    top = np.sort(logits, axis=-1)
-    return logits.argmax(axis=-1), (top[..., -1] - top[..., -2]).astype(np.float32)
 
 
 @pytest.mark.parametrize("image", ["3 masks", "4 masks", "3 masks, two patches"])
@@ -505,31 +283,6 @@ def test_a_tolerance_allows_for_other_rounding_of_recovery(image: str) -> None:
         assert fallen[index][exact_recovery(strict, masks.covers(threat)).certified].any(), (
             "the tolerance is not needed"
         )
-
-
-@pytest.mark.parametrize("alarm_below", [0.0, 1.0])
-def test_a_tolerance_allows_for_other_rounding_of_detection(alarm_below: float) -> None:
-    """Logits that are off by less than half the tolerance: the class of the whole image cannot change silently."""
-    masks, classes, _ = DETECTION["4 masks"]
-    random, tolerance = np.random.default_rng(0), 0.4
-    shape = (5000, masks.num_ablations, classes)
-    logits = random.normal(size=shape) + 2 * np.eye(classes)[random.integers(0, classes, (5000, 1))]
-    whole = random.normal(size=(5000, classes)) + 2 * np.eye(classes)[logits.sum(axis=1).argmax(axis=1)]
-    (votes, margins), (clean, clean_margins) = top_and_margin(logits), top_and_margin(whole)
-    cast = Cast(votes, margins, None, clean, clean_margins)
-    ballots = MaskBallots.of(cast, masks, classes=classes, tolerance=tolerance)
-    for threat in (Threat(1, 4), Threat(1, 2)):
-        certified = exact_detection(ballots, masks.covers(threat), alarm_below=alarm_below).certified
-        for _ in range(10):
-            other_votes, other_margins = top_and_margin(near(logits, tolerance, random))
-            other_clean, _ = top_and_margin(near(whole, tolerance, random))
-            assert (other_clean == clean)[certified].all()
-            reaches = other_margins >= alarm_below
-            for hidden in hiding(masks, threat).values():
-                for wrong in range(classes):
-                    silent = ((other_votes == wrong) & reaches)[:, hidden].all(axis=1)
-                    assert not (silent & (other_clean != wrong))[certified].any()
-        assert 0 < certified.sum() < len(certified)
 
 
 def test_a_vote_that_was_left_out_agrees_with_none() -> None:
@@ -797,27 +550,6 @@ def test_claims_that_masks_do_not_decide_are_refused(claim: Claim, says: str) ->
         DOUBLE_MASKING.rule(claim)
 
 
-@pytest.mark.parametrize("clean", [None, np.full(2, -1)])
-@pytest.mark.parametrize("rule", ["exact", "published"])
-def test_detection_needs_the_classes_of_whole_images(clean: Votes | None, rule: str) -> None:
-    """The error names the key of the job."""
-    masks = IMAGES["3 masks"][0]
-    ballots = MaskBallots.of(Cast(np.zeros((2, 6), int), None, None, clean), masks, classes=2)
-    with pytest.raises(RequestError, match=r"^certificate detection: the run has no [^\n]*`clean: true` in the job$"):
-        DOUBLE_MASKING.rule(Claim(Certificate.detection, RuleName(rule)))(ballots, masks, Threat(1, 1))
-
-
-def test_an_image_without_a_class_is_not_certified() -> None:
-    """The whole image of one of two has no class: no certificate of detection, and an alarm."""
-    masks = IMAGES["3 masks"][0]
-    ballots = MaskBallots.of(Cast(np.zeros((2, 6), int), None, None, np.array([0, -1])), masks, classes=2)
-    for rule in (exact_detection, published_detection):
-        answer = rule(ballots, masks.own_covers())
-        assert answer.certified.tolist() == [True, False]
-        assert answer.alarms is not None
-        assert answer.alarms.tolist() == [False, True]
-
-
 @pytest.mark.parametrize(
     ("cast", "tolerance", "says"),
     [
@@ -833,11 +565,3 @@ def test_votes_that_cannot_be_of_masks_are_a_defect(cast: Cast, tolerance: float
     """They are never certified."""
     with pytest.raises(ValueError, match=says):
         MaskBallots.of(cast, IMAGES["3 masks"][0], classes=2, tolerance=tolerance)
-
-
-def test_alarms_by_margins_need_margins() -> None:
-    """A threshold without margins is a defect."""
-    masks = IMAGES["3 masks"][0]
-    ballots = MaskBallots.of(Cast(np.zeros((1, 6), int), None, None, np.zeros(1, int)), masks, classes=2)
-    with pytest.raises(ValueError, match="alarms by margins need margins"):
-        exact_detection(ballots, masks.own_covers(), alarm_below=0.5)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from smoothcert.manifests.training import Adversarial, load_training
-from smoothcert.pipeline.cli import EXAMPLES
+from smoothcert.pipeline.commands.certify import EXAMPLES
 from smoothcert.workers.training.adversarial import AdversarialLoss, Attack
 from smoothcert.workers.training.augmentation import generators
 from smoothcert.workers.training.curves import Figures
