@@ -81,7 +81,14 @@ def _of_masks(run: Any, table: Table, row: Row) -> Figures:
         "false alarms": detection.false_alarms,
     }
     cells = {name: _percent(count / recovery.images, table.decimals) for name, count in counts.items()}
+    cells["votes left out"] = _percent(_left_out(run), table.decimals) if run.job.ablation.early_exit else "—"
     return Figures(dict(row.labels) | cells, row.run, run.checkpoint_sha256[:_HASH_DIGITS], recovery.images)
+
+
+def _left_out(run: Any) -> float:
+    """The share of votes that early exit left out."""
+    votes = pq.read_table(Path(run.url) / "votes", columns=["votes"])["votes"].combine_chunks().flatten()
+    return votes.null_count / len(votes)
 
 
 def _open(runs: Path, run_id: str) -> Any:

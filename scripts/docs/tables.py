@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 RESULTS, CERTIFICATES = "docs/results.md", "docs/certificates.md"
 CARD = "manifests/examples/cifar10_vit_p4_column4.md"
+MASKS_CARD = "manifests/examples/cifar10_vit_p4_masks.md"
 SHIPPED_RUN = "c81ef12e5dda6580"
 
 _CERTIFY = "smoothcert certify manifests/examples/cifar10-test.yaml"
 _FINETUNE = "smoothcert finetune manifests/examples/cifar10-train.yaml"
 _SHORT = "--set epochs=2 --set schedule.warmup_epochs=0.5 --set batch_size=128 --set ema=null"
+_MASKS = "manifests/examples/cifar10_vit_p4_masks.safetensors"
 _FROM_SHIPPED = "--set model.checkpoint=manifests/examples/cifar10_vit_p4_column4.safetensors --set optimizer.lr=0.002"
 _WIDTHS = ", ".join(f"{{kind: column, size: {width}}}" for width in (2, 4, 6, 8))
 _RESNET = (
@@ -31,7 +33,7 @@ class Row(NamedTuple):
         labels: cells that no run gives, by column; a table shows those of its columns.
         run: id of the run.
         certify: what follows the job file in the command that makes the run.
-        train: command that trains the checkpoint; None for the shipped one.
+        train: command that trains the checkpoint; None for a shipped one.
         stride: of the votes that count, in pixels.
     """
 
@@ -106,9 +108,41 @@ def _format(dtype: str, run: str) -> Row:
     return Row({"format": dtype}, run, f"--limit 500 --set model.dtype={dtype}")
 
 
+def _smoothing(ablation: str, passes: int, run: str, certify: str = "") -> Row:
+    return Row({"ablation": ablation, "forward passes": str(passes)}, run, f"--limit 500 {certify}".rstrip())
+
+
+def _masks(side: int, per_axis: int, run: str, *, mode: str = "drop") -> Row:
+    masks = per_axis**2
+    early_exit = ", early_exit: true" if per_axis == 6 else ""
+    labels = {
+        "threat": f"{side} x {side}",
+        "k": str(per_axis),
+        "tokens": mode,
+        "forward passes": str(masks * (masks + 1) // 2 + 1),
+    }
+    ablation = f"{{kind: mask, threat: {side}, per_axis: {per_axis}, fill: black{early_exit}}}"
+    keep = " --set model.masked_tokens=keep" if mode == "keep" else ""
+    return Row(labels, run, f"--limit 500 --set model.checkpoint={_MASKS} --set 'ablation={ablation}'{keep}")
+
+
 _BLOCK_12 = "--set 'ablation={kind: block, size: 12, stride: 2}' --set model.checkpoint=runs/blocks/weights.safetensors"
 _DROPPED = _tokens({"network": "ViT, drop"}, "342243782abf78c0", "drop", "drop", _DROP_TRAINED)
 _KEPT = _tokens({"network": "ViT, keep"}, "1732ff5fd8a86992", "keep", "keep", _KEEP_TRAINED)
+
+_OF_MASKS = ("double masking", "recovery", "whole image", "detection", "silent", "false alarms")
+_K3_5 = "K3-5"
+_MASK_RUNS = (
+    (2, 3, "K3-2"),
+    (2, 4, "K4-2"),
+    (2, 6, "K6-2"),
+    (4, 3, "K3-4"),
+    (4, 4, "K4-4"),
+    (4, 6, "K6-4"),
+    (5, 3, _K3_5),
+    (5, 4, "K4-5"),
+    (5, 6, "K6-5"),
+)
 
 TABLES = (
     Table("shipped", RESULTS, ("on ablations", "smoothed"), _ALL_SIDES, (Row({}, SHIPPED_RUN),)),
@@ -191,6 +225,39 @@ TABLES = (
         ),
         decimals=1,
     ),
+    Table(
+        "smoothing",
+        RESULTS,
+        ("ablation", "forward passes", "smoothed"),
+        (2, 4, 5),
+        (
+            _smoothing("column 4", 33, "8fa40f0451c9a52e"),
+            _smoothing(
+                "block 12, stride 3",
+                122,
+                "BLOCK3",
+                "--set 'ablation={kind: block, size: 12, stride: 3}'",
+            ),
+        ),
+        decimals=1,
+    ),
+    Table(
+        "masks",
+        RESULTS,
+        ("threat", "k", "forward passes", *_OF_MASKS, "votes left out"),
+        (),
+        tuple(_masks(*each) for each in _MASK_RUNS),
+        decimals=1,
+    ),
+    Table(
+        "mask tokens",
+        RESULTS,
+        ("tokens", *_OF_MASKS),
+        (),
+        (_masks(5, 3, _K3_5), _masks(5, 3, "K35KEEP", mode="keep")),
+        decimals=1,
+    ),
+    Table("masks", MASKS_CARD, ("threat", "k", *_OF_MASKS), (), tuple(_masks(*each) for each in _MASK_RUNS), decimals=1),
     Table(
         "rules",
         CERTIFICATES,
