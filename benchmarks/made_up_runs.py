@@ -137,9 +137,21 @@ def _repeat(few: Path, run: Path, rows: int, weights: str) -> None:
 
 
 def write_run(
-    run: Path, rows: int, *, ablation: Mapping[str, Any] = JOB["ablation"], rows_per_file: int = ROWS_PER_FILE
+    run: Path,
+    rows: int,
+    *,
+    ablation: Mapping[str, Any] = JOB["ablation"],
+    rows_per_file: int = ROWS_PER_FILE,
+    run_length: int = 1,
 ) -> None:
-    """An unfinished run whose files are all there."""
+    """An unfinished run whose files are all there.
+
+    Args:
+        run: its folder.
+        rows, rows_per_file: how many.
+        ablation: of the job.
+        run_length: how many neighbouring ablations cast the same vote on average.
+    """
     job = Job.model_validate(JOB | {"ablation": ablation})
     counts = [min(rows_per_file, rows - start) for start in range(0, rows, rows_per_file)]
     size = MEMBER_BYTES * (rows_per_file + 1)
@@ -166,14 +178,16 @@ def write_run(
             geometry=job.ablation.model_dump(mode="json") | {"crop": SIDE},
         )
         shown = ablations_of(job.ablation, SIDE, SIDE)
-        rows_of_file = _rows(job, shown, shard.name, count, seed=index)
+        rows_of_file = _rows(job, shown, shard.name, count, index, run_length)
         data = encode(rows_of_file, shown.num_ablations, family_of(job.ablation), metadata)
         (run / votes_file(index, shard.name)).write_bytes(data)
 
 
-def _rows(job: Job, ablations: Ablations, shard: str, count: int, *, seed: int) -> list[Row]:
+def _rows(job: Job, ablations: Ablations, shard: str, count: int, seed: int, run_length: int) -> list[Row]:
     random, family = np.random.default_rng(seed), family_of(job.ablation)
     votes = _votes(random, count, ablations.num_ablations)
+    if run_length > 1:
+        votes = _in_runs(votes, run_length, random)
     margins = random.random(votes.shape, np.float32)
     rows = [
         Row(
@@ -205,3 +219,10 @@ def _votes(random: np.random.Generator, images: int, ablations: int) -> NDArray[
     anybody = random.integers(0, CLASSES, (images, ablations), dtype=np.uint16)
     others = np.where(random.random((images, ablations)) < RIVAL_SHARE, np.take_along_axis(rivals, which, 1), anybody)
     return np.where(random.random((images, ablations)) < random.random((images, 1)), leader, others)
+
+
+def _in_runs(votes: Votes, run_length: int, random: np.random.Generator) -> Votes:
+    """Votes that are those of the ablation before, but for one in `run_length`."""
+    new = random.random(votes.shape) < 1 / run_length
+    sources = np.maximum.accumulate(np.where(new, np.arange(votes.shape[1]), 0), axis=1)
+    return np.take_along_axis(votes, sources, axis=1)

@@ -4,6 +4,7 @@ A patch touches an ablation iff it meets the ablation's rows and meets its colum
 set are never negative, so a set that lies within another one does not matter.
 
     one patch        its sets are contacts along the vertical axis times contacts along the horizontal one
+    two on one axis  unions of two arcs of neighbouring ablations, whose sums are differences of running sums
     several patches  unions of one set for each patch: listed, if that takes at most MAX_LISTED numbers; else the
                      sum over a union is bounded by the number of patches times the largest sum over one set
 
@@ -15,7 +16,7 @@ Source of the notion: Levine & Feizi 2020, arXiv:2002.10733.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import combinations
 from math import comb
 from typing import Self
@@ -25,14 +26,14 @@ import numpy as np
 from smoothcert.manifests.errors import RequestError
 from smoothcert.workers.ablations.geometry import Geometry, Ints
 from smoothcert.workers.ablations.shown import Bools
-from smoothcert.workers.ablations.threats import Reach, Threat, Weights
+from smoothcert.workers.ablations.threats import Heaviest, Reach, Threat, Weights, parts
 
 MAX_LISTED = 1 << 24
 """Unions x ablations that are listed at most: two patches on 224 columns make up to 24,976 x 224."""
 
 
 @dataclass(frozen=True)
-class Touched:
+class Touched(Reach):
     """The sets that one patch touches: set (i, j) holds ablation (y, x) iff vertical[i, y] and horizontal[j, x].
 
     Attributes:
@@ -73,6 +74,11 @@ class Touched:
     def num_ablations(self) -> int:
         return self.vertical.shape[1] * self.horizontal.shape[1]
 
+    @cached_property
+    def sets(self) -> Bools:
+        """[sets, ablations]: which ablations each set holds."""
+        return (self.vertical[:, None, :, None] & self.horizontal[None, :, None, :]).reshape(self.num_sets, -1)
+
     @property
     def most(self) -> int:
         """D: the size of the largest set."""
@@ -87,7 +93,7 @@ class Touched:
         vertical, horizontal = self.vertical.astype(np.float32), self.horizontal.astype(np.float32)
         across = weights.reshape(-1, horizontal.shape[1]) @ horizontal.T  # one product for all images
         grid = across.reshape(len(weights), vertical.shape[1], len(horizontal))
-        return (vertical @ grid).reshape(len(weights), -1)
+        return (vertical @ grid).reshape(len(weights), self.num_sets)
 
     def places(self, sets: Ints) -> Ints:
         row, column = np.divmod(sets, len(self.horizontal))
@@ -95,7 +101,140 @@ class Touched:
 
 
 @dataclass(frozen=True)
-class Unions:
+class Pairs(Reach):
+    """The sets that two patches touch together, of columns or of rows.
+
+    Each patch touches an arc: neighbouring ablations, on a circle where they wrap around. No arc lies within another,
+    so in the order of their first ablations they are also in the order of their ends. Ablations are numbered from the
+    first of arc 0 on, twice around the circle: arc i holds first[i] to end[i] - 1, and on the second round that plus A.
+
+    Two arcs either join, because one begins where the other is or ends, or they are apart. Of the arcs that join arc i
+    from the right, the last one gives the largest union. Those apart from arc i and after it are neighbours, from_[i]
+    to before upto[i]. So the heaviest union is found among N joined ones and N sums of an arc and the heaviest one in a
+    range (docs/certificates.md, section 4).
+
+    Attributes:
+        one: of one of the patches.
+        turned: [2 A], the ablations in the order above.
+        first, end: [N], as above.
+        joined: [N], the last arc that joins arc i from the right, i itself if none does.
+        joined_end: [N], where the union of both ends; at most A after its begin.
+        from_, upto: [N], as above.
+    """
+
+    one: Touched
+    turned: Ints
+    first: Ints
+    end: Ints
+    joined: Ints
+    joined_end: Ints
+    from_: Ints
+    upto: Ints
+    is_bound: bool = False
+
+    @classmethod
+    def of(cls, one: Touched) -> Self:
+        """All pairs of sets of columns or of rows.
+
+        Args:
+            one: of one of the patches, without contacts that lie within another; two at least.
+        """
+        sets = one.sets
+        num_arcs, num_ablations = sets.shape
+        begin = (sets & ~np.roll(sets, 1, axis=1)).argmax(axis=1)
+        first = (begin - begin[0]) % num_ablations
+        end = first + sets.sum(axis=1)
+        turned = (begin[0] + np.arange(2 * num_ablations)) % num_ablations
+        held = (turned[:num_ablations] - begin[:, None]) % num_ablations < (end - first)[:, None]
+        if not ((np.diff(first) > 0).all() and (held == sets[:, turned[:num_ablations]]).all()):
+            raise ValueError("the sets are not arcs in order")
+        arcs, round_ = np.arange(num_arcs), num_ablations
+        last = np.searchsorted(np.concatenate([first, first + round_]), end, side="right") - 1
+        joined_end = np.minimum(np.concatenate([end, end + round_])[last], first + round_)
+        from_ = np.minimum(last + 1, num_arcs)
+        upto = np.maximum(np.searchsorted(end, first + round_, side="right"), from_)
+        assert (last >= arcs).all()
+        return cls(one, turned, first, end, last % num_arcs, joined_end, from_, upto)
+
+    @cached_property
+    def members(self) -> Ints:
+        """[sets, 2]: the set of `one` that each patch touches."""
+        return np.array([*combinations(range(self.one.num_sets), 2)])
+
+    @property
+    def num_sets(self) -> int:
+        return comb(self.one.num_sets, 2)
+
+    @property
+    def num_ablations(self) -> int:
+        return self.one.num_ablations
+
+    def sums(self, weights: Weights) -> Weights:
+        running, around = self._running(weights), self.num_ablations
+        left, right = self.members.T
+        arcs = running[:, self.end] - running[:, self.first]
+        sums = arcs[:, left] + arcs[:, right]
+        # What both hold is counted once: where the right one begins inside the left one, and the other way round.
+        for begin, end in ((self.first[right], self.end[left]), (self.first[left] + around, self.end[right])):
+            meet = np.flatnonzero(begin < end)
+            sums[:, meet] -= running[:, end[meet]] - running[:, begin[meet]]
+        return sums
+
+    def heaviest(self, weights: Weights) -> Heaviest:
+        found = Heaviest(np.zeros(len(weights), np.float32), np.zeros(len(weights), np.int64))
+        for part in parts(len(weights), 8 * self.num_ablations):
+            found.sums[part], found.sets[part] = self._heaviest(weights[part])
+        return found
+
+    def _heaviest(self, weights: Weights) -> Heaviest:
+        running = self._running(weights)
+        arcs = running[:, self.end] - running[:, self.first]
+        joined = running[:, self.joined_end] - running[:, self.first]
+        apart = arcs + _largest_in_ranges(arcs, self.from_, self.upto)
+        number = np.arange(len(arcs))
+        left, is_apart = joined.argmax(axis=1), apart.max(axis=1) > joined.max(axis=1)
+        right = self.joined[left]
+        left[is_apart] = apart[is_apart].argmax(axis=1)
+        others = np.arange(arcs.shape[1])
+        after = left[is_apart, None]
+        inside = (others >= self.from_[after]) & (others < self.upto[after])
+        right[is_apart] = np.where(inside, arcs[is_apart], -1).argmax(axis=1)
+        sums = np.where(is_apart, apart[number, left], joined[number, left])
+        return Heaviest(sums, self._set_of(left, right))
+
+    def _running(self, weights: Weights) -> Weights:
+        """[images, 2 A + 1]: the sum of the weights before each ablation, twice around the circle."""
+        running = np.zeros((len(weights), len(self.turned) + 1), np.float32)
+        np.cumsum(weights[:, self.turned], axis=1, out=running[:, 1:])
+        return running
+
+    def _set_of(self, one: Ints, other: Ints) -> Ints:
+        """The position of each pair in `members`; with itself, a set is a part of any pair that holds it."""
+        num_arcs = self.one.num_sets
+        other = np.where(one == other, (one + 1) % num_arcs, other)
+        left, right = np.minimum(one, other), np.maximum(one, other)
+        return left * num_arcs - left * (left + 1) // 2 + right - left - 1
+
+    def places(self, sets: Ints) -> Ints:
+        return np.concatenate([self.one.places(self.members[sets, patch]) for patch in range(2)], 1)
+
+
+def _largest_in_ranges(values: Weights, start: Ints, end: Ints) -> Weights:
+    """[images, ranges]: the largest of the values [images, n] from each start to before its end; -inf if there is none.
+
+    Two overlapping ranges of 1, 2, 4, ... values make every range.
+    """
+    largest = np.full((len(values), len(start)), -np.inf, np.float32)
+    wide, length = values, end - start
+    for power in range(int(length.max(initial=0)).bit_length()):
+        these = np.flatnonzero(length >> power == 1)
+        largest[:, these] = np.maximum(wide[:, start[these]], wide[:, end[these] - (1 << power)])
+        wide = np.maximum(wide[:, : -(1 << power)], wide[:, 1 << power :])
+    return largest
+
+
+@dataclass(frozen=True)
+class Unions(Reach):
     """The sets that several patches touch together; patches at one place touch less than those at two.
 
     Attributes:
@@ -111,7 +250,7 @@ class Unions:
 
     @classmethod
     def of(cls, one: Touched, patches: int) -> Self:
-        sets = (one.vertical[:, None, :, None] & one.horizontal[None, :, None, :]).reshape(one.num_sets, -1)
+        sets = one.sets
         members = np.array(list(combinations(range(one.num_sets), patches)))
         unions = sets[members[:, 0]]
         for patch in range(1, patches):
@@ -134,7 +273,7 @@ class Unions:
 
 
 @dataclass(frozen=True)
-class BoundedUnions:
+class BoundedUnions(Reach):
     """A bound for several patches together; its one set stands for all unions."""
 
     one: Touched
@@ -157,20 +296,23 @@ class BoundedUnions:
 
 def reach(geometry: Geometry, threat: Threat) -> Reach:
     """The largest sets that a threat touches; errors as for `Touched.everywhere`."""
-    return _reach_of_one(geometry, threat) if threat.patches == 1 else _reach_of_several(geometry, threat)
+    return reach_of_one(geometry, threat) if threat.patches == 1 else _reach_of_several(geometry, threat)
 
 
 @lru_cache(maxsize=1024)  # a search for the largest square asks for the same ones again and again
-def _reach_of_one(geometry: Geometry, threat: Threat) -> Touched:
+def reach_of_one(geometry: Geometry, threat: Threat) -> Touched:
+    """The largest sets that one of the patches touches; errors as for `Touched.everywhere`."""
     return Touched.everywhere(geometry, threat.height, threat.width).maximal()
 
 
 @lru_cache(maxsize=8)  # up to 64 MiB each
 def _reach_of_several(geometry: Geometry, threat: Threat) -> Reach:
-    one = _reach_of_one(geometry, threat._replace(patches=1))
+    one = reach_of_one(geometry, threat._replace(patches=1))
     patches = min(threat.patches, one.num_sets)  # once each set has a patch, another adds nothing
     if patches == 1:
         return one
+    if patches == 2 and 1 in (one.vertical.size, one.horizontal.size):
+        return Pairs.of(one)
     if comb(one.num_sets, patches) * one.num_ablations <= MAX_LISTED:
         return Unions.of(one, patches)
     return BoundedUnions(one, patches)
