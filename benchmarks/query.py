@@ -59,6 +59,8 @@ WINDOW_GRIDS: dict[str, dict[str, Any]] = {
     "rectangles": {"patches": [(8, 64), (64, 8), (16, 48), (224, 4)]},
     "both rules": {"patches": 32, "rules": ["exact", "margin"]},
     "sizes x patches": {"patches": [8, 16, 32], "counts": [1, 2]},
+    "1..64 x patches": {"patches": [*range(1, 65)], "counts": [1, 2]},
+    "top x patches": {"patches": 16, "counts": [1, 2], "top": [1, 2, 3, 5, 10]},
     "sizes x patches x strides x tolerances": {
         "patches": [8, 16, 32],
         "counts": [1, 2],
@@ -94,7 +96,10 @@ def main() -> None:
         if not run.exists():
             in_a_process(_make_run, run, args.rows, ABLATIONS[args.kind])
         for name in args.only or grids:
-            record = {"grid": name, **in_a_process(measure, run, grids[name], args.turns)}
+            grid, stride = dict(grids[name]), ABLATIONS[args.kind].get("stride", 1)
+            if "strides" in grid:
+                grid["strides"] = [stride * times for times in grid["strides"]]
+            record = {"grid": name, **in_a_process(measure, run, grid, args.turns)}
             records.append(record)
             whole = record["cpu_s"] * IMAGENET_ROWS / args.rows
             figures = (f"{record['seconds']:.2f}", f"{record['cpu_s']:.2f}", f"{whole:.0f}", f"{record['peak_gb']:.2f}")

@@ -1,8 +1,8 @@
 """Threats, and the sets of ablations that a threat can touch.
 
 A patch at one place touches the set of ablations that show at least one of its pixels. The attacker chooses these votes
-freely, and no others. Each vote has a weight, 0 or more, and rules (certificates/rules.py) ask for the sum of the
-weights over a set, or for the heaviest set.
+freely, and no others. Each vote has a weight, a whole number from 0 on. Rules (certificates/rules.py) ask for the sum
+of the weights over a set, or for the heaviest set.
 
 Not covered: how a kind of ablation finds its sets (touched.py, for rows times columns).
 """

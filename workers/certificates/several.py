@@ -6,7 +6,7 @@ for each S with such a slack, S counts as fragile, and the question is asked aga
 
     no such S                        the claim holds: most certified images end here
     the heaviest S first             most others fail at once
-    then one S after another         a union that holds an S which did not break the claim needs no second look
+    then the others                  a union that holds an S which was asked about before needs no second look
 
 Not covered: the slack (rules.py, top_k.py), which needs every union.
 """
@@ -55,14 +55,19 @@ def _holds(ballots: Ballots, one: Touched, known: Bools, patches: int, top: int,
     if patches == 1:
         return slacks.min(axis=1) >= 0
     known = known.copy()
-    while len(images := images[slacks.min(axis=1) < 0]):
-        slacks = slacks[slacks.min(axis=1) < 0]
-        heaviest = slacks.argmin(axis=1)
-        some, lost = ballots.of_images(images), one.sets[heaviest]
-        fragile = lost if some.fragile is None else some.fragile | lost
-        still = _holds(replace(some, fragile=fragile), one, known[images], patches - 1, top, of)
-        holds[images[~still]] = False
-        known[images, heaviest] = True
-        slacks[np.arange(len(images)), heaviest] = np.inf
-        images, slacks = images[still], slacks[still]
+    while (is_open := slacks.min(axis=1, initial=np.inf) < 0).any():
+        images, slacks = images[is_open], slacks[is_open]
+        at_once = max(1, len(ballots) // len(images))  # calls cost more than a few images; memory stays bounded
+        order = slacks.argsort(axis=1)
+        some, place = np.nonzero(np.take_along_axis(slacks, order[:, :at_once], axis=1) < 0)
+        sets = order[some, place]
+        earlier = order.argsort(axis=1)[some] < place[:, None]  # these are asked about at the same time
+        asked = ballots.of_images(images[some])
+        fragile = one.sets[sets] if asked.fragile is None else asked.fragile | one.sets[sets]
+        asked, known_then = replace(asked, fragile=fragile), known[images[some]] | earlier
+        still = _holds(asked, one, known_then, patches - 1, top, of)
+        holds[images[some[~still]]] = False
+        known[images[some], sets] = True
+        slacks[some, sets] = np.inf
+        slacks[~holds[images]] = np.inf
     return holds

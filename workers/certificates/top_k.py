@@ -27,6 +27,7 @@ Source of the question: CostCert, arXiv 2507.23335.
 """
 
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Self
 
 import numpy as np
@@ -40,7 +41,7 @@ from smoothcert.workers.certificates.tally import NOBODY
 NEVER_LEAVES = np.iinfo(np.int32).max
 """The slack where there are no K rivals: all classes are among the K."""
 
-_FLOAT32_COUNTS = 1 << 23  # whole numbers that float32 holds exactly, and some room
+_FLOAT32_COUNTS = 1 << 23  # float32 holds whole numbers up to twice as large exactly
 
 
 def top_k_rule(top: int, of: Subject) -> Rule:
@@ -60,9 +61,9 @@ def top_k_rule(top: int, of: Subject) -> Rule:
         reach = ablations.reach(threat)
         if reach.is_bound:
             one = ablations.reach(threat._replace(patches=1))
-            lost = _Lost(one, np.float64, min(threat.patches, one.num_sets), is_bound=True)
+            lost = _Lost.of(one, top, min(threat.patches, one.num_sets))
         else:
-            lost = _Lost.to(reach, top)
+            lost = _Lost.of(reach, top)
         slack, sets = np.zeros((2, len(ballots)), np.int64)
         for part in parts(len(ballots), (top + 3) * lost.reach.num_sets + lost.reach.num_ablations):
             slack[part], sets[part] = _weakest(_slacks(ballots.of_images(part), subject[part], top, lost))
@@ -75,10 +76,10 @@ def top_k_rule(top: int, of: Subject) -> Rule:
 
 def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches: int) -> Weights:
     """[images, sets]: a slack below 0 for each set of `one` that may be the heaviest part of a union that breaks the
-    claim. Of these sets, only the sign is exact.
+    claim. Only the sign is exact.
 
-    For one patch the slack is that of top_k_rule, and below 0 iff the set breaks the claim. For several it is the bound
-    at the head of this file, taken at one S. Why no union is missed: it is sound at the S that is the heaviest part of
+    For one patch some slack of an image is below 0 iff a set breaks the claim. For several it is the bound at the head
+    of this file, taken at one S. No union is missed, because the bound is sound at the S that is the heaviest part of
     the union for the K rivals that come before y. Images without a label have slacks below 0.
 
     Args:
@@ -88,8 +89,8 @@ def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches
         patches: how many there are.
     """
     subject = _subject(ballots, of)
-    lost = _Lost.to(one, top) if patches == 1 else _Lost(one, np.float64, patches, is_bound=True)
-    slacks = _slacks(ballots, subject, top, lost, signs_of_all=True)
+    sought = _Sought.smallest_sign if patches == 1 else _Sought.signs
+    slacks = _slacks(ballots, subject, top, _Lost.of(one, top, patches), sought)
     return np.where(subject[:, None] == NOBODY, -1, slacks)
 
 
@@ -119,15 +120,23 @@ class _Lost:
     is_bound: bool = False
 
     @classmethod
-    def to(cls, reach: Reach, top: int) -> Self:
-        """Exactly the sets of `reach`."""
-        return cls(reach, np.float32 if top * reach.num_ablations < _FLOAT32_COUNTS else np.float64)
+    def of(cls, reach: Reach, top: int, times: int = 1) -> Self:
+        """Exactly the sets of `reach`, or bounds for several of them together."""
+        fits = top * (times + 1) * reach.num_ablations < _FLOAT32_COUNTS
+        return cls(reach, np.float32 if fits else np.float64, times, is_bound=times > 1)
 
     def count(self, which: Bools, fragile: Bools | None) -> Weights:
         """[images, sets]: how many of the votes [images, ablations] are lost."""
         touched = self.reach.sums((which if fragile is None else which & ~fragile).astype(np.float32))
         counted = self.times * touched.astype(self.number, copy=False)
         return counted if fragile is None else counted + (which & fragile).sum(axis=1, keepdims=True, dtype=self.number)
+
+    def size(self, fragile: Bools | None, images: int) -> Weights:
+        """[images, sets]: how many votes are lost."""
+        if fragile is not None:
+            return self.count(np.ones(fragile.shape, bool), fragile)
+        of_one = self.count(np.ones((1, self.reach.num_ablations), bool), None)
+        return np.broadcast_to(of_one, (images, of_one.shape[1]))
 
     def deficits(self, lead: Weights, gained: Weights) -> Weights:
         """[images, sets]: what a rival needs.
@@ -143,14 +152,31 @@ class _Lost:
         return lead - own if self.is_bound else np.maximum(lead - own, 0)
 
 
-def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, *, signs_of_all: bool = False) -> Weights:
-    """[images, sets]: the slack of each set. Only the smallest of each image is exact, or all signs; others may be too
-    large.
-    """
+class _Sought(Enum):
+    """What must be exact among the slacks of an image; others may be too large."""
+
+    smallest = auto()
+    smallest_sign = auto()
+    signs = auto()
+
+    def may_fall(self, slacks: Weights, lowest: Weights) -> Bools:
+        """[images]: whether it is still open, if the slacks [images, sets] can become as low as `lowest`."""
+        match self:
+            case _Sought.smallest:
+                found: Bools = (lowest < slacks.min(axis=1, keepdims=True)).any(axis=1)
+            case _Sought.smallest_sign:
+                found = np.logical_and(lowest.min(axis=1) < 0, slacks.min(axis=1) >= 0)
+            case _Sought.signs:
+                found = ((lowest < 0) & (slacks >= 0)).any(axis=1)
+        return found
+
+
+def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sought = _Sought.smallest) -> Weights:
+    """[images, sets]: the slack of each set."""
     votes, fragile, tally = ballots.votes, ballots.fragile, ballots.tally
     count = (votes == subject[:, None]).sum(axis=1)
     own = lost.count(votes == subject[:, None], fragile)
-    size = lost.count(np.ones(votes.shape, bool), fragile)
+    size = lost.size(fragile, len(votes))
 
     needed = np.full((top, *own.shape), np.inf, own.dtype)  # the smallest deficits of the rivals so far, ascending
     below, above = _without_votes(ballots, subject)
@@ -163,13 +189,13 @@ def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, *, signs_of_
     for rank in range(tally.classes.shape[1]):
         rivals = tally.classes[images, rank]
         lead = (count[images] - tally.counts[images, rank] + (subject[images] < rivals))[:, None].astype(own.dtype)
-        lowest, found = _after(np.minimum(needed, lost.least(lead, own)), size), slacks[images]
-        may_fall = (found >= 0) & (lowest < 0) if signs_of_all else lowest < found.min(axis=1, keepdims=True)
-        matters = may_fall.any(axis=1) & (tally.counts[images, rank] > 0)
-        images, rivals, lead = images[matters], rivals[matters], lead[matters]
-        needed, own, size = needed[:, matters], own[matters], size[matters]
-        if not len(images):  # leads rise with the rank: later rivals do not matter either
+        lowest = _after(np.minimum(needed, lost.least(lead, own)), size)
+        matters = sought.may_fall(slacks[images], lowest) & (tally.counts[images, rank] > 0)
+        if not matters.any():  # leads rise with the rank: later rivals do not matter either
             break
+        if not matters.all():
+            images, rivals, lead = images[matters], rivals[matters], lead[matters]
+            needed, own, size = needed[:, matters], own[matters], size[matters]
         won = lost.count(votes[images] == rivals[:, None], None if fragile is None else fragile[images])
         deficits = lost.deficits(lead, won - own)
         deficits[rivals == subject[images]] = np.inf  # y is no rival of its own
