@@ -28,10 +28,11 @@ from smoothcert.workers.certificates.rules import Answer
 from smoothcert.workers.certificates.top_k import labels_on_top
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, run_of
-from smoothcert.workers.runs.votes_table import ABSENT, cast_of, numbers_of
+from smoothcert.workers.runs.votes_table import ABSENT, cast_of, matrix_of, numbers_of
 
 _COLUMNS = ["key", "shard", "label", "votes", "margins"]
 _CLEAN_COLUMNS = ["clean_prediction", "clean_margin"]
+_VOTES_AT_ONCE = 1 << 21  # unless a file has more; with their margins, 12 MB
 
 Bools = NDArray[np.bool_]
 
@@ -81,7 +82,7 @@ class Result:
 
 
 class Answered(NamedTuple):
-    """The answer to one question for the images of one file that have votes.
+    """The answer to one question for the images of a few files that have votes.
 
     Attributes:
         prediction: [images], the class of the certificate: that of the votes, or for detection that of the whole image.
@@ -117,7 +118,7 @@ class Answered(NamedTuple):
 
 
 PerImage = Callable[[pa.Table, Question, Answered], None]
-"""Takes the rows of a file, a question, and its answer for the rows that have votes."""
+"""Takes the rows of a few files, a question, and its answer for the rows that have votes."""
 
 
 class Answers(NamedTuple):
@@ -246,23 +247,38 @@ def answer(
     finished = run.success() is not None  # before the files are read: it is written after them
     grid = Grid(job, questions)
     needs_clean = any(one.claim.certificate == Certificate.detection for one in questions)
-    for file in read_published(run, _COLUMNS + (_CLEAN_COLUMNS if needs_clean else [])):
-        shards += 1
-        labels += len(file.rows) - file.rows["label"].null_count
-        voted = file.rows.filter(pc.is_valid(file.rows["votes"]))
-        cast = cast_of(voted)
-        if voted["margins"].null_count or cast.votes.max(initial=0) >= job.model.classes:
-            raise RunError(
-                f"{run.url}/{file.name} has other votes than run.json's job gives; `smoothcert verify` the run"
-            )
+    for files, rows in _batches(run, _COLUMNS + (_CLEAN_COLUMNS if needs_clean else [])):
+        shards += files
+        labels += len(rows) - rows["label"].null_count
+        cast = cast_of(rows.filter(pc.is_valid(rows["votes"])))
         for number, answered in _answer_all(grid, cast, with_slack=bool(per_image)):
             result = results[number]
-            answered.add_to(result, file.rows, by_class=by_class)
+            answered.add_to(result, rows, by_class=by_class)
             for hear in per_image:
-                hear(file.rows, result.question, answered)
+                hear(rows, result.question, answered)
     complete = finished and shards == len(run.tasks)
     brackets = _brackets(run, questions) if complete else {}
     return Answers(run, results, by_class, shards, finished, labels, brackets)
+
+
+def _batches(run: Run, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of a few published files, and how many files these are: with few rows, each question costs more."""
+    tables: list[pa.Table] = []
+    votes = 0
+    for file in read_published(run, columns):
+        cast = file.rows.filter(pc.is_valid(file.rows["votes"]))
+        matrix = matrix_of(cast["votes"])
+        if cast["margins"].null_count or matrix.max(initial=0) >= run.job.model.classes:
+            raise RunError(
+                f"{run.url}/{file.name} has other votes than run.json's job gives; `smoothcert verify` the run"
+            )
+        if tables and votes + matrix.size > _VOTES_AT_ONCE:
+            yield len(tables), pa.concat_tables(tables)
+            tables, votes = [], 0
+        tables.append(file.rows)
+        votes += matrix.size
+    if tables:
+        yield len(tables), pa.concat_tables(tables)
 
 
 def _brackets(run: Run, questions: Sequence[Question]) -> dict[Size, Bracket]:

@@ -33,7 +33,7 @@ MAX_LISTED = 1 << 24
 """Unions x ablations that are listed at most: two patches on 224 columns make up to 24,976 x 224."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Touched(Reach):
     """The sets that one patch touches: set (i, j) holds ablation (y, x) iff vertical[i, y] and horizontal[j, x].
 
@@ -157,11 +157,6 @@ class Pairs(Reach):
         assert (last >= arcs).all()
         return cls(one, turned, first, end, last % num_arcs, joined_end, from_, upto)
 
-    @cached_property
-    def members(self) -> Ints:
-        """[sets, 2]: the set of `one` that each patch touches."""
-        return np.array([*combinations(range(self.one.num_sets), 2)])
-
     @property
     def num_sets(self) -> int:
         return comb(self.one.num_sets, 2)
@@ -172,7 +167,7 @@ class Pairs(Reach):
 
     def sums(self, weights: Weights) -> Weights:
         running, around = self._running(weights).T, self.num_ablations
-        left, right = self.members.T
+        left, right = np.triu_indices(self.one.num_sets, 1)
         arcs = running[:, self.end] - running[:, self.first]
         sums = (arcs[:, left] + arcs[:, right]).astype(np.float32)
         # What both hold is counted once: where the right one begins inside the left one, and the other way round.
@@ -209,14 +204,20 @@ class Pairs(Reach):
         return np.ascontiguousarray(running.T)
 
     def _set_of(self, one: Ints, other: Ints) -> Ints:
-        """The position of each pair in `members`; with itself, a set is a part of any pair that holds it."""
-        num_arcs = self.one.num_sets
-        other = np.where(one == other, (one + 1) % num_arcs, other)
+        """The number of each pair, in lexicographic order; with itself, a set is a part of any pair that holds it."""
+        other = np.where(one == other, (one + 1) % self.one.num_sets, other)
         left, right = np.minimum(one, other), np.maximum(one, other)
-        return left * num_arcs - left * (left + 1) // 2 + right - left - 1
+        return self._first_set(left) + right - left - 1
 
     def places(self, sets: Ints) -> Ints:
-        return np.concatenate([self.one.places(self.members[sets, patch]) for patch in range(2)], 1)
+        first_sets = self._first_set(np.arange(self.one.num_sets - 1))
+        left = np.searchsorted(first_sets, sets, side="right") - 1
+        right = sets - first_sets[left] + left + 1
+        return np.concatenate([self.one.places(left), self.one.places(right)], axis=1)
+
+    def _first_set(self, left: Ints) -> Ints:
+        """The number of the first pair whose left arc is this one."""
+        return left * self.one.num_sets - left * (left + 1) // 2
 
 
 def _largest_in_ranges(values: NDArray[np.int32], start: Ints, end: Ints) -> NDArray[np.int32]:
@@ -313,10 +314,15 @@ def _reach_of_several(geometry: Geometry, threat: Threat) -> Reach:
     if patches == 1:
         return one
     if patches == 2 and 1 in (one.vertical.size, one.horizontal.size):
-        return Pairs.of(one)
+        return _pairs(one)
     if comb(one.num_sets, patches) * one.num_ablations <= MAX_LISTED:
         return Unions.of(one, patches)
     return BoundedUnions(one, patches)
+
+
+@lru_cache(maxsize=1024)
+def _pairs(one: Touched) -> Pairs:
+    return Pairs.of(one)
 
 
 def _met(shown: Bools, patch_px: int) -> Bools:

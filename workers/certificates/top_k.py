@@ -161,14 +161,11 @@ class _Sought(Enum):
 
     def may_fall(self, slacks: Weights, lowest: Weights) -> Bools:
         """[images]: whether it is still open, if the slacks [images, sets] can become as low as `lowest`."""
-        match self:
-            case _Sought.smallest:
-                found: Bools = (lowest < slacks.min(axis=1, keepdims=True)).any(axis=1)
-            case _Sought.smallest_sign:
-                found = np.logical_and(lowest.min(axis=1) < 0, slacks.min(axis=1) >= 0)
-            case _Sought.signs:
-                found = ((lowest < 0) & (slacks >= 0)).any(axis=1)
-        return found
+        if self == _Sought.smallest:
+            return np.asarray((lowest < slacks.min(axis=1, keepdims=True)).any(axis=1))
+        if self == _Sought.smallest_sign:
+            return np.logical_and(lowest.min(axis=1) < 0, slacks.min(axis=1) >= 0)
+        return np.asarray(((lowest < 0) & (slacks >= 0)).any(axis=1))
 
 
 def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sought = _Sought.smallest) -> Weights:
