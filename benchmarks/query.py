@@ -5,11 +5,12 @@ anew, which happens once in RUN_LENGTH ablations. The share of the leading class
 images are neither certain nor lost. Margins are uniform from 0 to 1.
 
 Each grid is asked in a process of its own. A short run says what a row costs, and the table multiplies that with the
-rows of ImageNet's training set; the start of the process is left out.
+rows of ImageNet's training set; the start of the process is left out. With --rows 1282000 the whole run is made, from
+80,000 distinct rows, and asked.
 
 Not covered: reading from S3.
 
-Run from the repository root: python -m benchmarks.query [--rows 20000] [--turns 5] [--kind column] [--only NAME]
+Run from the repository root: python -m benchmarks.query [--rows 20000] [--turns 5] [--kind column] [--only NAME ...]
 """
 
 import argparse
@@ -109,9 +110,9 @@ def main() -> None:
 
 
 def _make_run(run: Path, rows: int, ablation: dict[str, Any]) -> None:
-    from benchmarks.made_up_runs import write_run
+    from benchmarks.made_up_runs import make_run
 
-    write_run(run, rows, ablation=ablation, rows_per_file=ROWS_PER_FILE, run_length=RUN_LENGTH)
+    make_run(run, rows, ablation=ablation, rows_per_file=ROWS_PER_FILE, run_length=RUN_LENGTH)
 
 
 def measure(run: Path, grid: dict[str, Any], turns: int) -> dict[str, Any]:

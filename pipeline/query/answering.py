@@ -32,7 +32,7 @@ from smoothcert.workers.runs.votes_table import ABSENT, cast_of, matrix_of, numb
 
 _COLUMNS = ["key", "shard", "label", "votes", "margins"]
 _CLEAN_COLUMNS = ["clean_prediction", "clean_margin"]
-_VOTES_AT_ONCE = 1 << 21  # unless a file has more; with their margins, 12 MB
+_VOTES_AT_ONCE = 1 << 20  # unless a file has more; with their margins, 6 MB
 
 Bools = NDArray[np.bool_]
 
