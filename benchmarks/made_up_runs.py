@@ -83,6 +83,24 @@ def make_runs(folder: Path, rows: int) -> None:
             _repeat(folder / f"few {name}", folder / name, rows, f"{number:064d}")
 
 
+def make_run(run: Path, rows: int, *, ablation: Mapping[str, Any], rows_per_file: int, run_length: int) -> None:
+    """One run, as `write_run` makes it; of a large one, each of the first files lies under several names.
+
+    Args:
+        run: its folder, which must not exist.
+        rows: how many.
+        ablation, rows_per_file, run_length: as for `write_run`.
+    """
+    distinct = DISTINCT_FILES * ROWS_PER_FILE
+    if rows <= distinct:
+        write_run(run, rows, ablation=ablation, rows_per_file=rows_per_file, run_length=run_length)
+        return
+    few = run.with_name(f"{run.name} few")
+    write_run(few, distinct, ablation=ablation, rows_per_file=rows_per_file, run_length=run_length)
+    _repeat(few, run, rows, "1" * 64, rows_per_file)
+    shutil.rmtree(few)
+
+
 def _with_others(votes: Votes, which: NDArray[np.bool_], random: np.random.Generator) -> Votes:
     votes = votes.copy()
     votes[which] = random.integers(0, CLASSES, int(which.sum()), dtype=np.uint16)
@@ -105,14 +123,14 @@ def _revote(run: Path, out: Path, votes_of: Callable[[Votes, Votes], Votes]) -> 
         pq.write_table(rows, file, compression="zstd", write_page_checksum=True)
 
 
-def _repeat(few: Path, run: Path, rows: int, weights: str) -> None:
+def _repeat(few: Path, run: Path, rows: int, weights: str, rows_per_file: int = ROWS_PER_FILE) -> None:
     """A finished run of many shards whose files are those of a few, in turn, with the name of their own shard."""
     record, job = open_run(str(few)).record, open_run(str(few)).job
     sources = sorted((few / VOTES).iterdir())
     first = record.shards[0]
     shards = tuple(
         first.model_copy(update={"name": f"{number:05d}.tar", "url": f"{number:05d}.tar"})
-        for number in range(-(-rows // ROWS_PER_FILE))
+        for number in range(-(-rows // rows_per_file))
     )
     tars = [shard.shard for shard in shards]
     identity = identity_of(job, tars, checkpoint_sha256=weights, checkpoint_key=None, limit=None)
@@ -122,7 +140,7 @@ def _repeat(few: Path, run: Path, rows: int, weights: str) -> None:
     (run / RUN_JSON).write_bytes(record.model_copy(update=changes).encode())
     files, left = {}, rows
     for number, shard in enumerate(shards):
-        table = pq.read_table(sources[number % len(sources)])[: min(left, ROWS_PER_FILE)]
+        table = pq.read_table(sources[number % len(sources)])[: min(left, rows_per_file)]
         left -= len(table)
         place = table.schema.get_field_index("shard")
         names = pa.array([shard.name] * len(table)).dictionary_encode()
@@ -137,9 +155,21 @@ def _repeat(few: Path, run: Path, rows: int, weights: str) -> None:
 
 
 def write_run(
-    run: Path, rows: int, *, ablation: Mapping[str, Any] = JOB["ablation"], rows_per_file: int = ROWS_PER_FILE
+    run: Path,
+    rows: int,
+    *,
+    ablation: Mapping[str, Any] = JOB["ablation"],
+    rows_per_file: int = ROWS_PER_FILE,
+    run_length: int = 1,
 ) -> None:
-    """An unfinished run whose files are all there."""
+    """An unfinished run whose files are all there.
+
+    Args:
+        run: its folder.
+        rows, rows_per_file: how many.
+        ablation: of the job.
+        run_length: how many neighbouring ablations cast the same vote on average.
+    """
     job = Job.model_validate(JOB | {"ablation": ablation})
     counts = [min(rows_per_file, rows - start) for start in range(0, rows, rows_per_file)]
     size = MEMBER_BYTES * (rows_per_file + 1)
@@ -166,14 +196,16 @@ def write_run(
             geometry=job.ablation.model_dump(mode="json") | {"crop": SIDE},
         )
         shown = ablations_of(job.ablation, SIDE, SIDE)
-        rows_of_file = _rows(job, shown, shard.name, count, seed=index)
+        rows_of_file = _rows(job, shown, shard.name, count, index, run_length)
         data = encode(rows_of_file, shown.num_ablations, family_of(job.ablation), metadata)
         (run / votes_file(index, shard.name)).write_bytes(data)
 
 
-def _rows(job: Job, ablations: Ablations, shard: str, count: int, *, seed: int) -> list[Row]:
+def _rows(job: Job, ablations: Ablations, shard: str, count: int, seed: int, run_length: int) -> list[Row]:
     random, family = np.random.default_rng(seed), family_of(job.ablation)
     votes = _votes(random, count, ablations.num_ablations)
+    if run_length > 1:
+        votes = _in_runs(votes, run_length, random)
     margins = random.random(votes.shape, np.float32)
     rows = [
         Row(
@@ -205,3 +237,10 @@ def _votes(random: np.random.Generator, images: int, ablations: int) -> NDArray[
     anybody = random.integers(0, CLASSES, (images, ablations), dtype=np.uint16)
     others = np.where(random.random((images, ablations)) < RIVAL_SHARE, np.take_along_axis(rivals, which, 1), anybody)
     return np.where(random.random((images, ablations)) < random.random((images, 1)), leader, others)
+
+
+def _in_runs(votes: Votes, run_length: int, random: np.random.Generator) -> Votes:
+    """Votes that are those of the ablation before, but for one in `run_length`."""
+    new = random.random(votes.shape) < 1 / run_length
+    sources = np.maximum.accumulate(np.where(new, np.arange(votes.shape[1]), 0), axis=1)
+    return np.take_along_axis(votes, sources, axis=1)

@@ -6,7 +6,7 @@ Not covered: what can be asked (questions.py); whether the votes are right (pipe
 written (answers.py).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,23 +16,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from smoothcert.manifests.ablation import Area, Size
+from smoothcert.manifests.ablation import Size
 from smoothcert.manifests.errors import RunError
-from smoothcert.manifests.job import Job
 from smoothcert.manifests.rules import Certificate, Claim, Subject
 from smoothcert.pipeline.bracket import Bracket, brackets_of, patch_attacks_of
-from smoothcert.pipeline.query.questions import Question, own_stride, questions_of
-from smoothcert.workers.ablations.threats import Patch, Threat
+from smoothcert.pipeline.query.grid import Grid
+from smoothcert.pipeline.query.questions import Question, questions_of
+from smoothcert.workers.ablations.threats import Patch
 from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.rules import Answer
 from smoothcert.workers.certificates.top_k import labels_on_top
-from smoothcert.workers.runs.job_rules import JobRules
 from smoothcert.workers.runs.published import read_published
 from smoothcert.workers.runs.run import Run, run_of
-from smoothcert.workers.runs.votes_table import ABSENT, cast_of, numbers_of
+from smoothcert.workers.runs.votes_table import ABSENT, cast_of, matrix_of, numbers_of
 
 _COLUMNS = ["key", "shard", "label", "votes", "margins"]
 _CLEAN_COLUMNS = ["clean_prediction", "clean_margin"]
+_VOTES_AT_ONCE = 1 << 20  # unless a file has more; with their margins, 6 MB
 
 Bools = NDArray[np.bool_]
 
@@ -82,7 +82,7 @@ class Result:
 
 
 class Answered(NamedTuple):
-    """The answer to one question for the images of one file that have votes.
+    """The answer to one question for the images of a few files that have votes.
 
     Attributes:
         prediction: [images], the class of the certificate: that of the votes, or for detection that of the whole image.
@@ -118,7 +118,7 @@ class Answered(NamedTuple):
 
 
 PerImage = Callable[[pa.Table, Question, Answered], None]
-"""Takes the rows of a file, a question, and its answer for the rows that have votes."""
+"""Takes the rows of a few files, a question, and its answer for the rows that have votes."""
 
 
 class Answers(NamedTuple):
@@ -245,24 +245,40 @@ def answer(
     """
     job, results, shards, labels = run.job, [Result(question) for question in questions], 0, 0
     finished = run.success() is not None  # before the files are read: it is written after them
-    rules = {one.stride: _rules_at(job, one.stride) for one in questions}
+    grid = Grid(job, questions)
     needs_clean = any(one.claim.certificate == Certificate.detection for one in questions)
-    for file in read_published(run, _COLUMNS + (_CLEAN_COLUMNS if needs_clean else [])):
-        shards += 1
-        labels += len(file.rows) - file.rows["label"].null_count
-        voted = file.rows.filter(pc.is_valid(file.rows["votes"]))
-        cast = cast_of(voted)
-        if voted["margins"].null_count or cast.votes.max(initial=0) >= job.model.classes:
-            raise RunError(
-                f"{run.url}/{file.name} has other votes than run.json's job gives; `smoothcert verify` the run"
-            )
-        for result, answered in _answer_all(rules, cast, results):
-            answered.add_to(result, file.rows, by_class=by_class)
+    for files, rows in _batches(run, _COLUMNS + (_CLEAN_COLUMNS if needs_clean else [])):
+        shards += files
+        labels += len(rows) - rows["label"].null_count
+        cast = cast_of(rows.filter(pc.is_valid(rows["votes"])))
+        for number, answered in _answer_all(grid, cast, with_slack=bool(per_image)):
+            result = results[number]
+            answered.add_to(result, rows, by_class=by_class)
             for hear in per_image:
-                hear(file.rows, result.question, answered)
+                hear(rows, result.question, answered)
     complete = finished and shards == len(run.tasks)
     brackets = _brackets(run, questions) if complete else {}
     return Answers(run, results, by_class, shards, finished, labels, brackets)
+
+
+def _batches(run: Run, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of a few published files, and how many files these are: with few rows, each question costs more."""
+    tables: list[pa.Table] = []
+    votes = 0
+    for file in read_published(run, columns):
+        cast = file.rows.filter(pc.is_valid(file.rows["votes"]))
+        matrix = matrix_of(cast["votes"])
+        if cast["margins"].null_count or matrix.max(initial=0) >= run.job.model.classes:
+            raise RunError(
+                f"{run.url}/{file.name} has other votes than run.json's job gives; `smoothcert verify` the run"
+            )
+        if tables and votes + matrix.size > _VOTES_AT_ONCE:
+            yield len(tables), pa.concat_tables(tables)
+            tables, votes = [], 0
+        tables.append(file.rows)
+        votes += matrix.size
+    if tables:
+        yield len(tables), pa.concat_tables(tables)
 
 
 def _brackets(run: Run, questions: Sequence[Question]) -> dict[Size, Bracket]:
@@ -272,24 +288,11 @@ def _brackets(run: Run, questions: Sequence[Question]) -> dict[Size, Bracket]:
     return brackets_of(run, {size: studies for size, studies in attacks.items() if size in sizes})
 
 
-def _rules_at(job: Job, stride: int | None) -> JobRules:
-    own = own_stride(job)
-    return JobRules(job) if stride is None or own is None else JobRules(job, stride // own)
-
-
-def _answer_all(
-    rules: Mapping[int | None, JobRules], cast: Cast, results: Sequence[Result]
-) -> Iterator[tuple[Result, Answered]]:
-    ballots: dict[tuple[int | None, float], Any] = {}
-    for result in results:
-        question, claim = result.question, result.question.claim
-        of_stride, kind = rules[question.stride], (question.stride, question.tolerance)
-        if kind not in ballots:
-            ballots[kind] = of_stride.count_cast(cast, tolerance=question.tolerance)
-        counted = ballots[kind]
-        threat = None if isinstance(question.patch, Area) else Threat(*question.patch, question.patches)
-        found = of_stride.answer(counted, threat, claim)
-        label = None if of_stride.job.images.label is None else cast.labels
+def _answer_all(grid: Grid, cast: Cast, *, with_slack: bool) -> Iterator[tuple[int, Answered]]:
+    """The answer to each question, by its position; without slack, only its sign is right, and places are none."""
+    for number, counted, found in grid.answers(cast, with_slack=with_slack):
+        claim = grid.questions[number].claim
+        label = None if grid.job.images.label is None else cast.labels
         prediction = counted.prediction if claim.certificate == Certificate.recovery else counted.clean
         if label is None:
             correct = np.zeros(len(prediction), bool)
@@ -297,4 +300,4 @@ def _answer_all(
             correct = labels_on_top(counted, claim.top)
         else:
             correct = prediction == label
-        yield result, Answered(found, prediction, label, correct)
+        yield number, Answered(found, prediction, label, correct)

@@ -11,7 +11,18 @@ from scripts.docs.figures import Figures
 from scripts.docs.tables import Table
 
 _TABLE = r"(?<=<!-- table: {name} -->\n).*?(?=<!-- end -->)"
-_TEXT = {"trained on", "ablation", "trained", "votes with", "network", "format", "threat", "tokens", "run", "checkpoint"}  # flush left
+_TEXT = {  # flush left
+    "trained on",
+    "ablation",
+    "trained",
+    "votes with",
+    "network",
+    "format",
+    "threat",
+    "tokens",
+    "run",
+    "checkpoint",
+}
 
 
 def markdown_of(table: Table, rows: list[Figures]) -> str:

@@ -257,7 +257,9 @@ TABLES = (
         (_masks(5, 3, _K3_5), _masks(5, 3, "K35KEEP", mode="keep")),
         decimals=1,
     ),
-    Table("masks", MASKS_CARD, ("threat", "k", *_OF_MASKS), (), tuple(_masks(*each) for each in _MASK_RUNS), decimals=1),
+    Table(
+        "masks", MASKS_CARD, ("threat", "k", *_OF_MASKS), (), tuple(_masks(*each) for each in _MASK_RUNS), decimals=1
+    ),
     Table(
         "rules",
         CERTIFICATES,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smoothcert.manifests.ablation import Fill, WindowAblation
 from smoothcert.workers.ablations.shown import Masks
-from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.ablations.threats import Reach, Threat
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -51,7 +51,7 @@ def shown_by_hand(ablation: WindowAblation, height: int, width: int) -> list[Pix
 
 
 @dataclass(frozen=True)
-class ListedSets:
+class ListedSets(Reach):
     """The sets that one patch touches, each listed, and a place of the patch for each."""
 
     sets: Bools  # [sets, ablations]

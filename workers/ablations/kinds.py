@@ -56,6 +56,10 @@ class RowsTimesColumns(Geometry):
         """The largest sets of ablations that a threat can touch; errors as for `refuse`."""
         return touched.reach(self, threat)
 
+    def one_patch(self, threat: Threat) -> touched.Touched:
+        """The largest sets that one patch of a threat can touch; errors as for `refuse`."""
+        return touched.reach_of_one(self, threat._replace(patches=1))
+
     def everywhere(self, height: int, width: int) -> Reach:
         """A set for each place of one patch, in row-major order: what the patch touches there.
 

@@ -1,13 +1,13 @@
 """Threats, and the sets of ablations that a threat can touch.
 
 A patch at one place touches the set of ablations that show at least one of its pixels. The attacker chooses these votes
-freely, and no others. Each vote has a weight, 0 or more, and rules (certificates/rules.py) ask for the sum of the
-weights over a set.
+freely, and no others. Each vote has a weight, a whole number from 0 on. Rules (certificates/rules.py) ask for the sum
+of the weights over a set, or for the heaviest set.
 
 Not covered: how a kind of ablation finds its sets (touched.py, for rows times columns).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -20,6 +20,9 @@ Ints = NDArray[np.int64]
 Patch = int | tuple[int, int]
 """As callers give it: the side of a square, or height and width, in pixels."""
 Weights = NDArray[np.float32]
+
+NUMBERS_AT_ONCE = 1 << 20
+"""In the tables of all images that are worked on together: bounds the memory, and caches hold most of them."""
 
 
 class Threat(NamedTuple):
@@ -52,8 +55,22 @@ def rectangles(patches: Patch | Sequence[Patch]) -> list[tuple[int, int]]:
     return [*map(rectangle, several(patches))]
 
 
+class Heaviest(NamedTuple):
+    """The heaviest set of each image.
+
+    Attributes:
+        sums: [images], what it weighs.
+        sets: [images], which it is; of equal ones, any.
+    """
+
+    sums: Weights
+    sets: Ints
+
+
 class Reach(Protocol):
     """The sets of ablations that a threat can touch. A set that lies within another may be left out.
+
+    Classes that inherit find the heaviest set among the sums of all.
 
     Attributes:
         is_bound: whether `sums` is only an upper bound, which no place of the patches need reach.
@@ -72,3 +89,24 @@ class Reach(Protocol):
 
     def places(self, sets: Ints) -> Ints:
         """[n, patches, 2]: top and left pixel of patches that touch each of the n sets."""
+
+    def heaviest(self, weights: Weights) -> Heaviest:
+        """The heaviest set of each image, by weights [images, ablations], all 0 or more."""
+        found = Heaviest(np.zeros(len(weights), np.float32), np.zeros(len(weights), np.int64))
+        for part in parts(len(weights), self.num_sets):
+            sums = self.sums(weights[part])
+            found.sets[part] = sums.argmax(axis=1)
+            found.sums[part] = sums.max(axis=1)
+        return found
+
+
+def parts(images: int, numbers: int) -> Iterator[slice]:
+    """Images to work on together.
+
+    Args:
+        images: how many there are.
+        numbers: in the tables of an image.
+    """
+    together = max(1, NUMBERS_AT_ONCE // max(1, numbers))
+    for start in range(0, images, together):
+        yield slice(start, start + together)

@@ -244,7 +244,15 @@ class DoubleMasking(RuleFamily):
         Certificate.detection: (RuleName.exact, RuleName.published),
     }
 
-    def ballots(self, cast: Cast, ablations: MaskSet, *, classes: int, tolerance: float = 0.0) -> MaskBallots:
+    def ballots(
+        self,
+        cast: Cast,
+        ablations: MaskSet,
+        *,
+        classes: int,
+        tolerance: float = 0.0,
+        known: MaskBallots | None = None,  # noqa: ARG002
+    ) -> MaskBallots:
         return MaskBallots.of(cast, ablations, classes=classes, tolerance=tolerance)
 
     def certify(self, cast: Cast, ablations: MaskSet, *, classes: int) -> Certificates:

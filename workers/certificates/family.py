@@ -54,7 +54,9 @@ class RuleFamily(ABC):
     rules: ClassVar[Mapping[Certificate, tuple[RuleName, ...]]]
 
     @abstractmethod
-    def ballots(self, cast: Cast, ablations: Any, *, classes: int, tolerance: float = 0.0) -> Any:
+    def ballots(
+        self, cast: Cast, ablations: Any, *, classes: int, tolerance: float = 0.0, known: Any | None = None
+    ) -> Any:
         """Count votes: `Counted`.
 
         Args:
@@ -62,6 +64,7 @@ class RuleFamily(ABC):
             ablations: the ablations that voted, of a kind of this family.
             classes: K, the number of classes, at least 2.
             tolerance: votes with smaller margins count as the attacker's.
+            known: the same votes, counted with another tolerance: what does not depend on it is taken from there.
         Raises:
             ValueError: a vote is for no class.
         """
@@ -83,6 +86,23 @@ class RuleFamily(ABC):
         Raises:
             RequestError: the votes of this family do not decide such claims.
         """
+
+    def decide(self, claim: Claim, counted: Any, ablations: Any, threat: Threat) -> Answer:
+        """The answer of `rule(claim)`, but of the slack only the sign is to be used, and no place.
+
+        Args:
+            claim: what is claimed.
+            counted: from `ballots`.
+            ablations: the ablations that voted.
+            threat: the patches.
+        Raises:
+            RequestError: as for `rule`, and for patches for which the votes have no answer.
+        """
+        return self.rule(claim)(counted, ablations, threat)
+
+    def is_bound(self, ablations: Any, threat: Threat) -> bool:  # noqa: ARG002
+        """Whether answers about a threat are only bounds."""
+        return False
 
     def answer_own_threat(self, counted: Any, ablations: Any, claim: Claim = Claim()) -> Answer:  # noqa: ARG002, B008
         """Decide a claim against all patches that the ablations were made for.

@@ -6,7 +6,7 @@ votes, so that tables need no votes.
 Not covered: the rules themselves (rules.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Certificate, Claim, RuleName
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.ablations.touched import Pairs, Touched
 from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.family import Rule, RuleFamily
 from smoothcert.workers.certificates.largest import largest_certified, squares
-from smoothcert.workers.certificates.rules import Ballots, Ints, exact_rule, margin_rule, slack_everywhere
+from smoothcert.workers.certificates.rules import Answer, Ballots, Ints, exact_rule, margin_rule, slack_everywhere
+from smoothcert.workers.certificates.several import holds_against_several
 from smoothcert.workers.certificates.top_k import top_k_rule
 
 
@@ -89,12 +92,22 @@ class Majority(RuleFamily):
     certified = LargestPatches
     rules = {Certificate.recovery: (RuleName.exact, RuleName.margin)}  # noqa: RUF012  of the class
 
-    def ballots(self, cast: Cast, ablations: RowsTimesColumns, *, classes: int, tolerance: float = 0.0) -> Ballots:  # noqa: ARG002
+    def ballots(
+        self,
+        cast: Cast,
+        ablations: RowsTimesColumns,  # noqa: ARG002
+        *,
+        classes: int,
+        tolerance: float = 0.0,
+        known: Ballots | None = None,
+    ) -> Ballots:
         fragile = None
         if tolerance:
             if cast.margins is None:
                 raise ValueError("a tolerance needs margins")
             fragile = ~(cast.margins.astype(float) >= tolerance)  # a margin of NaN is fragile, too
+        if known is not None:
+            return replace(known, fragile=fragile)
         return Ballots.of(cast.votes, classes=classes, fragile=fragile, labels=cast.labels)
 
     def certify(self, cast: Cast, ablations: RowsTimesColumns, *, classes: int) -> Certificates:
@@ -108,6 +121,17 @@ class Majority(RuleFamily):
         if claim == Claim(top=claim.top, of=claim.of):
             return top_k_rule(claim.top, claim.of)
         raise RequestError(f"columns, rows and blocks do not decide {claim}")
+
+    def decide(self, claim: Claim, counted: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
+        reach = ablations.reach(threat)
+        is_quick = isinstance(reach, Touched | Pairs) and claim == Claim()
+        if is_quick or reach.is_bound or claim.rule == RuleName.margin:
+            return self.rule(claim)(counted, ablations, threat)
+        holds = holds_against_several(counted, ablations, threat, top=claim.top, of=claim.of)
+        return Answer.decided(holds, is_bound=False)
+
+    def is_bound(self, ablations: RowsTimesColumns, threat: Threat) -> bool:
+        return ablations.reach(threat).is_bound
 
     def slack_everywhere(self, counted: Ballots, ablations: RowsTimesColumns, height: int, width: int) -> Ints:
         return slack_everywhere(counted, ablations.everywhere(height, width))

@@ -16,7 +16,7 @@ Not covered: which sets patches touch (ablations/); counting (tally.py); the lar
 Source: Levine & Feizi 2020, arXiv:2002.10733, section 3, for the margin rule.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -24,13 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
-from smoothcert.workers.ablations.threats import Reach, Threat, Weights
+from smoothcert.workers.ablations.threats import Heaviest, Reach, Threat, Weights, parts
 from smoothcert.workers.certificates.tally import NOBODY, Tally, count_votes
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-_NUMBERS_AT_ONCE = 1 << 22  # in a table [images, sets]: bounds the memory
 
 
 class Answer(NamedTuple):
@@ -48,6 +46,11 @@ class Answer(NamedTuple):
     places: Ints
     is_bound: bool
     alarms: Bools | None = None
+
+    @classmethod
+    def decided(cls, certified: Bools, *, is_bound: bool) -> Self:
+        """An answer that knows no slack and no place: the slack is 0 where the certificate holds, else -1."""
+        return cls(certified.astype(np.int64) - 1, np.full((len(certified), 1, 2), -1), is_bound)
 
     @property
     def certified(self) -> Bools:
@@ -142,8 +145,8 @@ def slack_everywhere(ballots: Ballots, reach: Reach) -> Ints:
         reach: of one patch at all its places, such as `Touched.everywhere`.
     """
     slack = np.full((len(ballots), reach.num_sets), np.iinfo(int).min)
-    for part in _parts(len(ballots), reach):
-        slack[part] = _slacks(ballots.of_images(part), reach, all_sets=True)
+    for part in parts(len(ballots), reach.num_sets + reach.num_ablations):
+        slack[part] = _slacks(ballots.of_images(part), reach)
     return slack
 
 
@@ -178,54 +181,75 @@ def _answer(
         raise ValueError(f"{ballots.votes.shape[1]} votes an image do not fit {ablations.num_ablations} ablations")
     reach = ablations.reach(threat)
     slack, sets = np.full((2, len(ballots)), np.iinfo(int).min)  # what is not answered is not certified
-    for part in _parts(len(ballots), reach):
+    for part in parts(len(ballots), reach.num_ablations):
         slack[part], sets[part] = slack_of(ballots.of_images(part), reach)
     return Answer(slack, reach.places(sets), reach.is_bound)
 
 
-def _parts(images: int, reach: Reach) -> Iterator[slice]:
-    together = max(1, _NUMBERS_AT_ONCE // (reach.num_sets + reach.num_ablations))
-    for start in range(0, images, together):
-        yield slice(start, start + together)
-
-
 def _exact_slack(ballots: Ballots, reach: Reach) -> tuple[Ints, Ints]:
     """[images] each: the smallest slack, and the set that gives it."""
-    slacks = _slacks(ballots, reach, all_sets=False)
-    sets = slacks.argmin(axis=1)
-    return slacks[np.arange(len(ballots)), sets], sets
+    leads, weights = ballots.tally.leads, ballots.weights()
+    most = _heaviest(weights, ballots.fragile, reach).sums
+    slack = np.full(len(ballots), np.inf, np.float32)
+    sets = np.zeros(len(ballots), np.int64)
+    for rank in range(1, leads.shape[1]):
+        images = _images_that_matter(ballots, rank, most, slack)
+        if not len(images):  # leads rise with the rank: later rivals are no more dangerous
+            break
+        found = _heaviest(*_gained(ballots, weights, rank, images), reach)
+        left = leads[images, rank] - found.sums
+        smaller = left < slack[images]
+        slack[images[smaller]], sets[images[smaller]] = left[smaller], found.sets[smaller]
+    return slack.astype(np.int64), sets
 
 
 def _margin_slack(ballots: Ballots, reach: Reach) -> tuple[Ints, Ints]:
     """[images] each: the smallest lead beyond 2 D, and the largest set."""
     lead = ballots.tally.leads[:, 1]  # leads rise with the rank
-    sizes = _sums(np.ones(ballots.votes.shape, np.float32), ballots.fragile, reach)
-    sets = sizes.argmax(axis=1)
-    return lead - 2 * sizes[np.arange(len(ballots)), sets].astype(int), sets
+    largest = _heaviest(np.ones(ballots.votes.shape, np.float32), ballots.fragile, reach)
+    return lead - 2 * largest.sums.astype(int), largest.sets
 
 
-def _slacks(ballots: Ballots, reach: Reach, *, all_sets: bool) -> NDArray[np.float32]:
-    """[images, sets]: the slack if a set is touched. Unless `all_sets`, only the smallest of each image is exact; the
-    others may be too large.
-    """
+def _slacks(ballots: Ballots, reach: Reach) -> Weights:
+    """[images, sets]: the slack if a set is touched."""
     leads, weights = ballots.tally.leads, ballots.weights()
     most = _sums(weights, ballots.fragile, reach).max(axis=1)
     slacks = np.full((len(ballots), reach.num_sets), np.inf, np.float32)
     for rank in range(1, leads.shape[1]):
-        rivals = ballots.tally.classes[:, rank]
-        settled = slacks.max(axis=1) if all_sets else slacks.min(axis=1)
-        images = np.flatnonzero((rivals != NOBODY) & (leads[:, rank] - most < settled))
-        if not len(images):  # leads rise with the rank: later rivals are no more dangerous
+        images = _images_that_matter(ballots, rank, most, slacks.max(axis=1))
+        if not len(images):
             break
-        gained = weights[images] - (ballots.votes[images] == rivals[images, None])
-        sums = _sums(gained, None if ballots.fragile is None else ballots.fragile[images], reach)
+        sums = _sums(*_gained(ballots, weights, rank, images), reach)
         slacks[images] = np.minimum(slacks[images], leads[images, rank, None] - sums)
     return slacks
+
+
+def _images_that_matter(ballots: Ballots, rank: int, most: Weights, settled: Weights) -> Ints:
+    """Those whose rival of this rank may have less slack than is settled. It has its lead less `most`, or more."""
+    return np.flatnonzero((ballots.tally.classes[:, rank] != NOBODY) & (ballots.tally.leads[:, rank] - most < settled))
+
+
+def _gained(ballots: Ballots, weights: Weights, rank: int, images: Ints) -> tuple[Weights, Bools | None]:
+    """[images, ablations]: the weights w_r for the rival of this rank, and the fragile votes."""
+    own = ballots.votes[images] == ballots.tally.classes[images, rank, None]
+    return weights[images] - own, None if ballots.fragile is None else ballots.fragile[images]
+
+
+def _heaviest(weights: Weights, fragile: Bools | None, reach: Reach) -> Heaviest:
+    """The heaviest of the sets of touched and fragile votes together: exact, as sums of small integers."""
+    if fragile is None:
+        return reach.heaviest(weights)
+    found = reach.heaviest(np.where(fragile, 0, weights))
+    return found._replace(sums=found.sums + _everywhere(weights, fragile))
 
 
 def _sums(weights: Weights, fragile: Bools | None, reach: Reach) -> Weights:
     """[images, sets]: the weights of the touched and the fragile votes together: exact, as sums of small integers."""
     if fragile is None:
         return reach.sums(weights)
-    everywhere = np.where(fragile, weights, 0).sum(axis=1, keepdims=True)
-    return reach.sums(np.where(fragile, 0, weights)) + everywhere
+    return reach.sums(np.where(fragile, 0, weights)) + _everywhere(weights, fragile)[:, None]
+
+
+def _everywhere(weights: Weights, fragile: Bools) -> Weights:
+    """[images]: the weights of the fragile votes."""
+    return np.where(fragile, weights, 0).sum(axis=1)

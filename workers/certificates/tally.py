@@ -69,7 +69,7 @@ def count_votes(votes: NDArray[np.integer], *, classes: int) -> Tally:
     table.counts[:, :-1][ranked] = ablations - keys[ranked] // classes
 
     # Ascending classes with votes equal their place among these up to the first class without votes.
-    lowest_without = (first & (ordered == first.cumsum(axis=1) - 1)).sum(axis=1)
+    lowest_without = (first & (ordered == first.cumsum(axis=1, dtype=np.int32) - 1)).sum(axis=1)
     some_without = distinct < classes
     table.classes[some_without, distinct[some_without]] = lowest_without[some_without]
     return table

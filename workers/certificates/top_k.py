@@ -26,22 +26,22 @@ Not covered: the prediction against every rival (K = 1), by the exact rule: rule
 Source of the question: CostCert, arXiv 2507.23335.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Self
 
 import numpy as np
 
 from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
-from smoothcert.workers.ablations.threats import Reach, Threat, Weights
+from smoothcert.workers.ablations.threats import Reach, Threat, Weights, parts
 from smoothcert.workers.certificates.rules import Answer, Ballots, Bools, Ints, Rule
 from smoothcert.workers.certificates.tally import NOBODY
 
 NEVER_LEAVES = np.iinfo(np.int32).max
 """The slack where there are no K rivals: all classes are among the K."""
 
-_FLOAT32_COUNTS = 1 << 23  # whole numbers that float32 holds exactly, and some room
-_NUMBERS_AT_ONCE = 1 << 20  # in the tables [K, images, sets]: bounds the memory
+_FLOAT32_COUNTS = 1 << 23  # float32 holds whole numbers up to twice as large exactly
 
 
 def top_k_rule(top: int, of: Subject) -> Rule:
@@ -59,18 +59,39 @@ def top_k_rule(top: int, of: Subject) -> Rule:
             raise ValueError(f"{ballots.votes.shape[1]} votes an image do not fit {ablations.num_ablations} ablations")
         subject = _subject(ballots, of)
         reach = ablations.reach(threat)
-        lost = _Lost(reach, np.float32 if top * reach.num_ablations < _FLOAT32_COUNTS else np.float64)
         if reach.is_bound:
             one = ablations.reach(threat._replace(patches=1))
-            lost = _Lost(one, np.float64, min(threat.patches, one.num_sets), is_bound=True)
+            lost = _Lost.of(one, top, min(threat.patches, one.num_sets))
+        else:
+            lost = _Lost.of(reach, top)
         slack, sets = np.zeros((2, len(ballots)), np.int64)
-        for part in _parts(len(ballots), lost.reach, top):
-            slack[part], sets[part] = _slack(ballots.of_images(part), subject[part], top, lost)
+        for part in parts(len(ballots), (top + 3) * lost.reach.num_sets + lost.reach.num_ablations):
+            slack[part], sets[part] = _weakest(_slacks(ballots.of_images(part), subject[part], top, lost))
         lowest = -1 - ablations.num_ablations
         slack = np.where(subject == NOBODY, lowest, np.maximum(slack, lowest))
         return Answer(slack, reach.places(np.zeros_like(sets) if reach.is_bound else sets), reach.is_bound)
 
     return rule
+
+
+def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches: int) -> Weights:
+    """[images, sets]: a slack below 0 for each set of `one` that may be the heaviest part of a union that breaks the
+    claim. Only the sign is exact.
+
+    For one patch some slack of an image is below 0 iff a set breaks the claim. For several it is the bound at the head
+    of this file, taken at one S. No union is missed, because the bound is sound at the S that is the heaviest part of
+    the union for the K rivals that come before y. Images without a label have slacks below 0.
+
+    Args:
+        ballots: the votes; few images, because nothing is worked on in parts.
+        one: the sets that one patch touches.
+        top, of: as for `top_k_rule`.
+        patches: how many there are.
+    """
+    subject = _subject(ballots, of)
+    sought = _Sought.smallest_sign if patches == 1 else _Sought.signs
+    slacks = _slacks(ballots, subject, top, _Lost.of(one, top, patches), sought)
+    return np.where(subject[:, None] == NOBODY, -1, slacks)
 
 
 def _subject(ballots: Ballots, of: Subject) -> Ints:
@@ -81,12 +102,6 @@ def _subject(ballots: Ballots, of: Subject) -> Ints:
         raise ValueError("a claim of the label needs labels")
     labels = ballots.labels.astype(np.int64)
     return np.where(labels < ballots.classes, labels, NOBODY)
-
-
-def _parts(images: int, reach: Reach, top: int) -> Iterator[slice]:
-    together = max(1, _NUMBERS_AT_ONCE // ((top + 3) * reach.num_sets + reach.num_ablations))
-    for start in range(0, images, together):
-        yield slice(start, start + together)
 
 
 @dataclass(frozen=True)
@@ -104,11 +119,24 @@ class _Lost:
     times: int = 1
     is_bound: bool = False
 
+    @classmethod
+    def of(cls, reach: Reach, top: int, times: int = 1) -> Self:
+        """Exactly the sets of `reach`, or bounds for several of them together."""
+        fits = top * (times + 1) * reach.num_ablations < _FLOAT32_COUNTS
+        return cls(reach, np.float32 if fits else np.float64, times, is_bound=times > 1)
+
     def count(self, which: Bools, fragile: Bools | None) -> Weights:
         """[images, sets]: how many of the votes [images, ablations] are lost."""
         touched = self.reach.sums((which if fragile is None else which & ~fragile).astype(np.float32))
         counted = self.times * touched.astype(self.number, copy=False)
         return counted if fragile is None else counted + (which & fragile).sum(axis=1, keepdims=True, dtype=self.number)
+
+    def size(self, fragile: Bools | None, images: int) -> Weights:
+        """[images, sets]: how many votes are lost."""
+        if fragile is not None:
+            return self.count(np.ones(fragile.shape, bool), fragile)
+        of_one = self.count(np.ones((1, self.reach.num_ablations), bool), None)
+        return np.broadcast_to(of_one, (images, of_one.shape[1]))
 
     def deficits(self, lead: Weights, gained: Weights) -> Weights:
         """[images, sets]: what a rival needs.
@@ -124,47 +152,69 @@ class _Lost:
         return lead - own if self.is_bound else np.maximum(lead - own, 0)
 
 
-def _slack(ballots: Ballots, subject: Ints, top: int, lost: _Lost) -> tuple[Ints, Ints]:
-    """[images] each: the smallest slack, and the set that gives it."""
+class _Sought(Enum):
+    """What must be exact among the slacks of an image; others may be too large."""
+
+    smallest = auto()
+    smallest_sign = auto()
+    signs = auto()
+
+    def may_fall(self, slacks: Weights, lowest: Weights) -> Bools:
+        """[images]: whether it is still open, if the slacks [images, sets] can become as low as `lowest`."""
+        if self == _Sought.smallest:
+            return np.asarray((lowest < slacks.min(axis=1, keepdims=True)).any(axis=1))
+        if self == _Sought.smallest_sign:
+            return np.logical_and(lowest.min(axis=1) < 0, slacks.min(axis=1) >= 0)
+        return np.asarray(((lowest < 0) & (slacks >= 0)).any(axis=1))
+
+
+def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sought = _Sought.smallest) -> Weights:
+    """[images, sets]: the slack of each set."""
     votes, fragile, tally = ballots.votes, ballots.fragile, ballots.tally
     count = (votes == subject[:, None]).sum(axis=1)
     own = lost.count(votes == subject[:, None], fragile)
-    size = lost.count(np.ones(votes.shape, bool), fragile)
+    size = lost.size(fragile, len(votes))
 
     needed = np.full((top, *own.shape), np.inf, own.dtype)  # the smallest deficits of the rivals so far, ascending
     below, above = _without_votes(ballots, subject)
     for place in range(top):
         lead = np.select([place < below, place < below + above], [count, count + 1], np.inf)
         needed[place] = lost.deficits(lead[:, None].astype(own.dtype), -own)
-    slack, sets = _weakest(needed, size)
+    slacks = _after(needed, size)
 
     images = np.arange(len(votes))
     for rank in range(tally.classes.shape[1]):
         rivals = tally.classes[images, rank]
         lead = (count[images] - tally.counts[images, rank] + (subject[images] < rivals))[:, None].astype(own.dtype)
-        lowest, _ = _weakest(np.minimum(needed, lost.least(lead, own)), size)
-        matters = (lowest < slack[images]) & (tally.counts[images, rank] > 0)
-        images, rivals, lead = images[matters], rivals[matters], lead[matters]
-        needed, own, size = needed[:, matters], own[matters], size[matters]
-        if not len(images):  # leads rise with the rank: later rivals do not matter either
+        lowest = _after(np.minimum(needed, lost.least(lead, own)), size)
+        matters = sought.may_fall(slacks[images], lowest) & (tally.counts[images, rank] > 0)
+        if not matters.any():  # leads rise with the rank: later rivals do not matter either
             break
+        if not matters.all():
+            images, rivals, lead = images[matters], rivals[matters], lead[matters]
+            needed, own, size = needed[:, matters], own[matters], size[matters]
         won = lost.count(votes[images] == rivals[:, None], None if fragile is None else fragile[images])
         deficits = lost.deficits(lead, won - own)
         deficits[rivals == subject[images]] = np.inf  # y is no rival of its own
         for place in range(top):
             needed[place], deficits = np.minimum(needed[place], deficits), np.maximum(needed[place], deficits)
-        slack[images], sets[images] = _weakest(needed, size)
-    return slack, sets
+        slacks[images] = _after(needed, size)
+    return slacks
 
 
-def _weakest(needed: Weights, size: Weights) -> tuple[Ints, Ints]:
-    """[images] each: the smallest slack, and the set that gives it.
+def _after(needed: Weights, size: Weights) -> Weights:
+    """[images, sets]: the slacks.
 
     Args:
         needed: [K, images, sets], the smallest deficits.
         size: [images, sets], how many votes are lost.
     """
-    slacks = needed.sum(axis=0) - size - 1
+    slacks: Weights = needed.sum(axis=0) - size - 1
+    return slacks
+
+
+def _weakest(slacks: Weights) -> tuple[Ints, Ints]:
+    """[images] each: the smallest slack, and the set that gives it."""
     sets = slacks.argmin(axis=1)
     smallest = slacks[np.arange(len(sets)), sets].astype(np.float64)
     return np.minimum(smallest, NEVER_LEAVES).astype(np.int64), sets

@@ -65,10 +65,11 @@ class JobRules:
         """
         return self.count_cast(cast_of(rows), tolerance=tolerance)
 
-    def count_cast(self, cast: Cast, *, tolerance: float = 0.0) -> Any:
-        """The same for votes that are not in a table."""
+    def count_cast(self, cast: Cast, *, tolerance: float = 0.0, known: Any | None = None) -> Any:
+        """The same for votes that are not in a table; `known` are these, counted with another tolerance."""
         chosen = cast if self.times == 1 else cast.by(self._voting[1])
-        return self.family.ballots(chosen, self.ablations, classes=self.job.model.classes, tolerance=tolerance)
+        classes = self.job.model.classes
+        return self.family.ballots(chosen, self.ablations, classes=classes, tolerance=tolerance, known=known)
 
     def slack_everywhere(self, counted: Any, height: int, width: int) -> NDArray[np.int64]:
         """[images, places]: the slack of the exact rule for a patch of this size at each place, in row-major order."""
@@ -87,6 +88,16 @@ class JobRules:
         if threat is None:
             return self.family.answer_own_threat(counted, self.ablations, claim)
         return self.family.rule(claim)(counted, self.ablations, threat)
+
+    def decide(self, counted: Any, threat: Threat | None, claim: Claim = Claim()) -> Answer:  # noqa: B008  frozen
+        """The same, often sooner, but of the slack only the sign is to be used, and no place."""
+        if threat is None:
+            return self.family.answer_own_threat(counted, self.ablations, claim)
+        return self.family.decide(claim, counted, self.ablations, threat)
+
+    def is_bound(self, threat: Threat | None) -> bool:
+        """Whether answers about a threat are only bounds."""
+        return threat is not None and self.family.is_bound(self.ablations, threat)
 
     def refuse(self, threat: Threat) -> None:
         """Refuse patches about which the votes say nothing.

@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from smoothcert.manifests.ablation import Ablation, WindowAblation
@@ -14,7 +14,7 @@ from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.geometry import Geometry
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.ablations.touched import Touched, reach
+from smoothcert.workers.ablations.touched import Pairs, Touched, Unions, reach
 from tests.helpers.ablations import Pixels, settings_of, shown_by_hand
 
 
@@ -84,7 +84,9 @@ def test_formula_for_the_touched_is_wrong() -> None:
 def test_sums_are_over_the_unions_that_several_patches_touch(
     setting: tuple[Ablation, int, int], data: st.DataObject
 ) -> None:
-    """The largest sum over two patches is that over all pairs of places; a bound is never below it."""
+    """The largest sum over two patches is that over all pairs of places, and the set that is named has it; a bound is
+    never below it.
+    """
     _, height, width = setting
     patch = data.draw(st.integers(1, height)), data.draw(st.integers(1, width))
     one = touched_by_hand(shown_by_hand(*setting), height, width, patch)
@@ -92,11 +94,42 @@ def test_sums_are_over_the_unions_that_several_patches_touch(
     expected = np.max([weights[:, list(a | b)].sum(axis=1) for a in one for b in one], axis=0)
     listed = reach(Geometry.of(*setting), Threat(*patch, patches=2))
     assert not listed.is_bound
-    assert listed.sums(weights).max(axis=1).tolist() == expected.tolist()
+    sums, found = listed.sums(weights), listed.heaviest(weights)
+    assert sums.max(axis=1).tolist() == found.sums.tolist() == expected.tolist()
+    assert sums[np.arange(4), found.sets].tolist() == expected.tolist()
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(touched, "MAX_LISTED", 0)
         bound = reach(Geometry.of(*setting), Threat(*patch, patches=2))
     assert (bound.sums(weights).max(axis=1) >= expected).all()
+    assert (bound.heaviest(weights).sums >= expected).all()
+
+
+@settings(max_examples=300)
+@given(st.data(), st.integers(3, 24), st.integers(0, 2**32 - 1))
+def test_each_pair_of_arcs_has_the_sum_of_its_union(data: st.DataObject, side: int, seed: int) -> None:
+    """Two patches on one axis: the sum over each union, and the heaviest, are those of a list of all unions."""
+    kind, edges = data.draw(st.sampled_from(["column", "row"])), data.draw(st.sampled_from(["wrap", "inside"]))
+    size, stride = data.draw(st.integers(1, side)), data.draw(st.integers(1, 3) | st.integers(1, side))
+    geometry = Geometry.of(WindowAblation(kind=kind, size=size, stride=stride, edges=edges), side, side)
+    patch = (data.draw(st.integers(1, 3) | st.integers(1, side)),) * 2
+    one = Touched.everywhere(geometry, *patch).maximal()
+    assume(one.num_sets > 1)
+    pairs, listed = Pairs.of(one), Unions.of(one, 2)
+    random = np.random.default_rng(seed)
+    weights = random.integers(0, 3, (20, geometry.num_ablations)) * (random.random((20, 1)) > 0.2)
+    sums = listed.sums(weights.astype(np.float32))
+    assert pairs.sums(weights.astype(np.float32)).tolist() == sums.tolist()
+    sets = np.arange(pairs.num_sets)
+    assert pairs.places(sets).tolist() == listed.places(sets).tolist()
+    found = pairs.heaviest(weights.astype(np.float32))
+    assert found.sums.tolist() == sums.max(axis=1).tolist() == sums[np.arange(20), found.sets].tolist()
+
+
+def test_sets_that_are_no_arcs_make_no_pairs() -> None:
+    """Ablations that are not neighbours are never summed as if they were."""
+    none, some = np.array([[True]]), np.array([[True, False, True, False], [False, True, False, True]])
+    with pytest.raises(ValueError, match="not arcs"):
+        Pairs.of(Touched(none, some, np.zeros(1, int), np.arange(2)))
 
 
 @given(settings_of(sides=tuple(range(1, 7))), st.data())

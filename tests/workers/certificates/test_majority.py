@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Certificate, Claim, RuleName, Subject
+from smoothcert.workers.ablations import threats as reaches
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
-from smoothcert.workers.certificates import rules
 from smoothcert.workers.certificates.majority import MAJORITY, Certificates, certify
 
 
@@ -25,7 +25,7 @@ def test_images_do_not_matter_to_each_other(data: st.DataObject) -> None:
     seed = data.draw(st.integers(0, 2**32 - 1))
     votes = (np.random.default_rng(seed).random((300, 7)) ** 3 * 4).astype(np.int64)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(rules, "_NUMBERS_AT_ONCE", 1000)  # some 70 images
+        patched.setattr(reaches, "NUMBERS_AT_ONCE", 1000)  # some 140 images
         together = certify(votes, geometry, classes=5)
     for one in data.draw(st.lists(st.integers(0, 299), min_size=1, max_size=3)):
         alone = certify(votes[one : one + 1], geometry, classes=5)

@@ -11,14 +11,22 @@ from numpy.typing import NDArray
 
 from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
+from smoothcert.workers.ablations import threats as reaches
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.kinds import RowsTimesColumns, ablations_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.ablations.touched import Touched
-from smoothcert.workers.certificates import rules as certificates
 from smoothcert.workers.certificates.rules import Ballots, exact_rule, margin_rule, slack_everywhere, slack_if_touched
 from tests.helpers.ablations import other_kinds
-from tests.helpers.votes import ballots_near_the_edge, geometries, threats, touched_by_hand
+from tests.helpers.votes import (
+    EveryUnion,
+    ballots_near_the_edge,
+    correlated_votes,
+    geometries,
+    needs_a_bound,
+    threats,
+    touched_by_hand,
+)
 
 Votes = NDArray[np.int64]
 TRIED = 5  # touched votes of which every assignment is tried; of more, every count of them
@@ -152,11 +160,29 @@ def test_bound_for_many_patches_is_sound(data: st.DataObject, classes: int, seed
         fresh = RowsTimesColumns(geometry.rows, geometry.columns)  # a geometry keeps what it has listed
         bound = {rule: rule(ballots, fresh, threat) for rule in (exact_rule, margin_rule)}
     for rule, answer in bound.items():
-        one_set = Touched.everywhere(geometry, threat.height, threat.width).maximal().num_sets == 1
-        assert answer.is_bound != one_set  # more patches add nothing there
-        assert one_set or (answer.places == -1).all()
+        assert answer.is_bound == needs_a_bound(geometry, threat)
+        assert not answer.is_bound or (answer.places == -1).all()
         assert (answer.slack <= listed[rule].slack).all()
     assert (bound[exact_rule].certified | ~bound[margin_rule].certified).all()
+
+
+@settings(max_examples=200)
+@given(st.data(), st.integers(2, 5), st.integers(0, 2**32 - 1))
+def test_two_patches_are_answered_as_by_a_list_of_every_union(data: st.DataObject, classes: int, seed: int) -> None:
+    """The same slack under both rules, and a place that has it; also on images too large for an attacker."""
+    geometry = data.draw(geometries() | geometries(longest=16, largest=7))
+    threat = data.draw(threats(geometry))._replace(patches=2)
+    ballots = correlated_votes(geometry, classes, seed)
+    listed = EveryUnion.of(geometry, threat)
+    for rule in (exact_rule, margin_rule):
+        found, expected = rule(ballots, geometry, threat), rule(ballots, listed, threat)
+        assert found.slack.tolist() == expected.slack.tolist()
+    exact = exact_rule(ballots, geometry, threat)
+    for image, places in enumerate(exact.places):
+        lost = np.logical_or.reduce([geometry.touched_at(*threat[:2], top, left) for top, left in places.tolist()])
+        fragile = False if ballots.fragile is None else ballots.fragile[image]
+        slack, _ = slack_if_touched(ballots.of_images(slice(image, image + 1)), lost | fragile)
+        assert slack[0] == exact.slack[image]
 
 
 @settings(max_examples=100)
@@ -189,7 +215,7 @@ def test_parts_cover_all_images(monkeypatch: pytest.MonkeyPatch, numbers_at_once
     ballots = Ballots.of(votes, classes=5)
     together = [rule(ballots, geometry, Threat(2, 2)) for rule in (exact_rule, margin_rule)]
     everywhere = slack_everywhere(ballots, Touched.everywhere(geometry, 2, 2))
-    monkeypatch.setattr(certificates, "_NUMBERS_AT_ONCE", numbers_at_once)
+    monkeypatch.setattr(reaches, "NUMBERS_AT_ONCE", numbers_at_once)
     for rule, answer in zip((exact_rule, margin_rule), together, strict=True):
         assert rule(ballots, geometry, Threat(2, 2)).slack.tolist() == answer.slack.tolist()
     assert (slack_everywhere(ballots, Touched.everywhere(geometry, 2, 2)) == everywhere).all()

@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Subject
+from smoothcert.workers.ablations import threats as reaches
 from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.ablations.touched import Touched
-from smoothcert.workers.certificates import top_k
 from smoothcert.workers.certificates.rules import Ballots, exact_rule
 from smoothcert.workers.certificates.top_k import NEVER_LEAVES, labels_on_top, top_k_rule
 from tests.helpers.ablations import other_kinds
-from tests.helpers.votes import ballots_near_the_edge, geometries, threats, touched_by_hand
+from tests.helpers.votes import ballots_near_the_edge, geometries, needs_a_bound, threats, touched_by_hand
 
 TOPS = (1, 2, 3)
 MAX_TRIED = 5
@@ -158,11 +157,11 @@ def test_bound_for_many_patches_is_sound(data: st.DataObject, classes: int, of: 
         patch.setattr(touched, "MAX_LISTED", 0)
         fresh = RowsTimesColumns(geometry.rows, geometry.columns)
         bounds = [top_k_rule(top, of)(ballots, fresh, threat) for top in tops]
-    one_set = Touched.everywhere(geometry, threat.height, threat.width).maximal().num_sets == 1
+    is_bounded = needs_a_bound(geometry, threat)
     certified = np.zeros(len(ballots), bool)
     for exact, bound in zip(listed, bounds, strict=True):
-        assert bound.is_bound != one_set
-        assert one_set or (bound.places == -1).all()
+        assert bound.is_bound == is_bounded
+        assert not is_bounded or (bound.places == -1).all()
         assert (bound.slack <= exact.slack).all()
         assert (bound.certified | ~certified).all()
         certified = bound.certified
@@ -247,7 +246,7 @@ def test_parts_cover_all_images(monkeypatch: pytest.MonkeyPatch, numbers_at_once
     votes = (np.random.default_rng(0).random((300, 7)) ** 3 * 4).astype(np.int64)
     ballots, rule = Ballots.of(votes, classes=5), top_k_rule(2, Subject.prediction)
     together = rule(ballots, geometry, Threat(2, 2))
-    monkeypatch.setattr(top_k, "_NUMBERS_AT_ONCE", numbers_at_once)
+    monkeypatch.setattr(reaches, "NUMBERS_AT_ONCE", numbers_at_once)
     apart = rule(ballots, geometry, Threat(2, 2))
     assert (apart.slack == together.slack).all() and (apart.places == together.places).all()
     assert 0 < together.certified.sum() < 300

@@ -1,0 +1,67 @@
+"""Decisions about several patches against a list of every union of the sets that they touch."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smoothcert.manifests.ablation import WindowAblation
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.rules import Subject
+from smoothcert.workers.ablations import threats as reaches
+from smoothcert.workers.ablations.kinds import RowsTimesColumns
+from smoothcert.workers.ablations.threats import Threat
+from smoothcert.workers.certificates.rules import Ballots
+from smoothcert.workers.certificates.several import holds_against_several
+from smoothcert.workers.certificates.top_k import top_k_rule
+from tests.helpers.votes import EveryUnion, ballots_near_the_edge, correlated_votes, geometries, threats
+
+
+@settings(max_examples=400)
+@given(st.data(), st.integers(2, 5), st.sampled_from(list(Subject)), st.integers(0, 2**32 - 1))
+def test_decisions_are_those_of_a_list_of_every_union(
+    data: st.DataObject, classes: int, of: Subject, seed: int
+) -> None:
+    """One, two and three patches, any kind of ablation, fragile votes, each K: the same images are certified.
+
+    The votes are near the edge of being certified, or those of neighbours often agree.
+    """
+    geometry = data.draw(geometries(longest=7) | geometries(longest=10, largest=5))
+    threat = data.draw(threats(geometry, patches=2 if geometry.num_ablations > 36 else 3))
+    top = data.draw(st.integers(1, classes))
+    rule = top_k_rule(top, of)
+    ballots = correlated_votes(geometry, classes, seed)
+    if data.draw(st.booleans()):
+        ballots = ballots_near_the_edge(geometry, threat, classes, seed, rule)
+    expected = rule(ballots, EveryUnion.of(geometry, threat), threat).certified
+    assert holds_against_several(ballots, geometry, threat, top=top, of=of).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("numbers_at_once", [1, 200, 1000])
+def test_parts_cover_all_images(monkeypatch: pytest.MonkeyPatch, numbers_at_once: int) -> None:
+    """However many images are worked on together, each gets the answer that it gets alone."""
+    geometry = RowsTimesColumns.of(WindowAblation(kind="block", size=2), 5, 5)
+    ballots = correlated_votes(geometry, 4, seed=1, images=200)
+    together = holds_against_several(ballots, geometry, Threat(1, 1, 2), top=2, of=Subject.label)
+    monkeypatch.setattr(reaches, "NUMBERS_AT_ONCE", numbers_at_once)
+    apart = holds_against_several(ballots, geometry, Threat(1, 1, 2), top=2, of=Subject.label)
+    assert apart.tolist() == together.tolist()
+    assert 0 < together.sum() < 200
+
+
+def test_more_patches_than_places_lose_all_votes() -> None:
+    """They are as many as there are places; nothing is left, unless there are no K rivals."""
+    geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=2), 4, 4)
+    ballots = Ballots.of(np.zeros((1, 4), int), classes=2)
+    for top, holds in ((1, False), (2, True)):
+        threat = Threat(1, 1, 10**9)
+        assert holds_against_several(ballots, geometry, threat, top=top, of=Subject.prediction).tolist() == [holds]
+
+
+def test_a_larger_patch_than_the_image_is_refused() -> None:
+    """As by the rules."""
+    geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=2), 4, 4)
+    with pytest.raises(RequestError, match="patch 5 x 1"):
+        holds_against_several(
+            Ballots.of(np.zeros((1, 4), int), classes=2), geometry, Threat(5, 1, 2), top=1, of=Subject.prediction
+        )
