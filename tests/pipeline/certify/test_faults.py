@@ -103,6 +103,26 @@ def test_an_actor_is_killed(job, start, undisturbed):
     assert comparison == WHOLE
 
 
+@pytest.mark.slow  # the tests of early exit have no fault, those of faults no early exit
+def test_an_actor_and_its_driver_are_killed_under_masks(tmp_path, start):
+    """Votes that early exit leaves out are the same ones after SIGKILL of an actor, then of the driver."""
+    jobs.write_shards(tmp_path, SHARDS, IMAGES)
+    masks = {"kind": "mask", "threat": 3, "per_axis": 3, "fill": "black", "early_exit": True}
+    job = jobs.write_job(tmp_path, ablation=masks)
+    expected = undisturbed_rows(job, tmp_path / "undisturbed")
+    votes = [vote for row in expected for vote in row["votes"]]
+    assert 0 < votes.count(None) < len(votes)
+    driver = start(job, inject=before_shards(PAUSE))
+    driver.wait_for(DONE, count=2)
+    driver.signal_actor(signal.SIGKILL)
+    driver.wait_for(DONE, count=4)
+    driver.process.kill()
+    driver.wait()
+    driver = start(job)
+    assert driver.wait() == 0, driver.text
+    assert compare(rows_of(output_of(job)), expected) == WHOLE
+
+
 @pytest.mark.slow  # test_fleet.py has an actor that ends itself
 def test_a_poison_shard_is_given_up(job, start, undisturbed):
     """A shard that kills every actor that touches it is named and left out; all others are published."""
