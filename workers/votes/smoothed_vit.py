@@ -6,13 +6,12 @@ images, so nothing is padded. In the last block only the rows that the head read
 
 No operation here mixes sequences, so a vote depends on the pixels of its own ablation alone.
 
-    N images              A ablations of an image     S sequences: each one ablation of one image
-    T tokens of an image  n tokens that are shown     V pixel values of a token (C P P)
-    P side of a token     D width of the network      K classes             C channels of an image
+    N images    A ablations of an image    S sequences: each one ablation of one image
+    n tokens of a sequence, prefix tokens included    D width of the network    K classes
 
 Covered: timm's VisionTransformer with class, distillation and register tokens and every pooling.
-Not covered: other families, whose tokens cannot be dropped (smoothed_dense.py); batching and votes (smoothed.py);
-loading (classifiers.py).
+Not covered: pixels to embedded tokens (embedding.py); blocks on a GPU in 16 bits (fused_blocks.py); other families, whose
+tokens cannot be dropped (smoothed_dense.py); batching and votes (smoothed.py); loading (classifiers.py).
 Source: Salman et al. 2021, arXiv:2110.07719, section 4; pixels are hidden before normalisation, as there.
 """
 
