@@ -10,8 +10,8 @@ No operation here mixes sequences, so a vote depends on the pixels of its own ab
     n tokens of a sequence, prefix tokens included    D width of the network    K classes
 
 Covered: timm's VisionTransformer with class, distillation and register tokens and every pooling.
-Not covered: pixels to embedded tokens (embedding.py); blocks on a GPU in 16 bits (fused_blocks.py); other families, whose
-tokens cannot be dropped (smoothed_dense.py); batching and votes (smoothed.py); loading (classifiers.py).
+Not covered: pixels to embedded tokens (embedding.py); blocks in 16 bits on a GPU (fused_blocks.py); other families,
+whose tokens cannot be dropped (smoothed_dense.py); batching and votes (smoothed.py); loading (classifiers.py).
 Source: Salman et al. 2021, arXiv:2110.07719, section 4; pixels are hidden before normalisation, as there.
 """
 
