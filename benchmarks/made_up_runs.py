@@ -137,9 +137,14 @@ def _repeat(few: Path, run: Path, rows: int, weights: str) -> None:
 
 
 def write_run(
-    run: Path, rows: int, *, ablation: Mapping[str, Any] = JOB["ablation"], rows_per_file: int = ROWS_PER_FILE
+    run: Path,
+    rows: int,
+    *,
+    ablation: Mapping[str, Any] = JOB["ablation"],
+    rows_per_file: int = ROWS_PER_FILE,
+    distinct_files: int | None = None,
 ) -> None:
-    """An unfinished run whose files are all there."""
+    """An unfinished run whose files are all there. Those after the first `distinct_files` repeat their bytes."""
     job = Job.model_validate(JOB | {"ablation": ablation})
     counts = [min(rows_per_file, rows - start) for start in range(0, rows, rows_per_file)]
     size = MEMBER_BYTES * (rows_per_file + 1)
@@ -158,6 +163,10 @@ def write_run(
     (run / VOTES).mkdir(parents=True)
     (run / RUN_JSON).write_bytes(record.encode())
     for index, (shard, count) in enumerate(zip(shards, counts, strict=True)):
+        if distinct_files is not None and index >= distinct_files:
+            source = index % distinct_files
+            shutil.copy(run / votes_file(source, shards[source].name), run / votes_file(index, shard.name))
+            continue
         metadata = FileMetadata(
             run_id=record.run_id,
             shard=ShardFileRecord(name=shard.name, size=shard.size),
