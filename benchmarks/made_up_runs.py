@@ -161,6 +161,7 @@ def write_run(
     ablation: Mapping[str, Any] = JOB["ablation"],
     rows_per_file: int = ROWS_PER_FILE,
     run_length: int = 1,
+    distinct_files: int | None = None,
 ) -> None:
     """An unfinished run whose files are all there.
 
@@ -169,6 +170,7 @@ def write_run(
         rows, rows_per_file: how many.
         ablation: of the job.
         run_length: how many neighbouring ablations cast the same vote on average.
+        distinct_files: files after so many repeat the bytes of the first ones; None: all are distinct.
     """
     job = Job.model_validate(JOB | {"ablation": ablation})
     counts = [min(rows_per_file, rows - start) for start in range(0, rows, rows_per_file)]
@@ -188,6 +190,10 @@ def write_run(
     (run / VOTES).mkdir(parents=True)
     (run / RUN_JSON).write_bytes(record.encode())
     for index, (shard, count) in enumerate(zip(shards, counts, strict=True)):
+        if distinct_files is not None and index >= distinct_files:
+            source = index % distinct_files
+            shutil.copy(run / votes_file(source, shards[source].name), run / votes_file(index, shard.name))
+            continue
         metadata = FileMetadata(
             run_id=record.run_id,
             shard=ShardFileRecord(name=shard.name, size=shard.size),

@@ -229,9 +229,10 @@ class Certifier:
                 seconds=time.monotonic() - start,
                 turn_s=0.0,
                 waited_s=0.0,
-                published=found.published,
+                published=found.file.ours,
                 node=platform.node(),
                 adopted_from=found.run_id,
+                hashes=found.file.hashes,
             )
         return missing
 
@@ -347,8 +348,9 @@ class Certifier:
             seconds=time.monotonic() - start,
             turn_s=voted.turn_s,
             waited_s=voted.waited_s,
-            published=published,
+            published=published.ours,
             node=platform.node(),
+            hashes=published.hashes,
         )
 
     def _computed(self, function: Callable[..., _T], *arguments: object) -> _T:

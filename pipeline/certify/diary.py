@@ -123,10 +123,22 @@ def _outcome_of(report: ShardReport) -> str:
 
 def _figures_of(report: ShardReport) -> dict[str, Any]:
     adopted = {} if report.adopted_from is None else {"adopted_from": report.adopted_from}
-    return adopted | {
+    figures = {
         "statuses": report.statuses,
         "seconds": report.seconds,
         "turn_seconds": report.turn_s,
         "decode_wait_seconds": report.waited_s,
         "node": report.node,
+    }
+    return adopted | figures | _file_of(report)
+
+
+def _file_of(report: ShardReport) -> dict[str, Any]:
+    """The file that the shard ended in: with its hashes known, nobody has to read it whole to complete the run."""
+    if report.hashes is None:
+        return {}
+    return {
+        "file": report.task.file_name,
+        "file_sha256": report.hashes.sha256,
+        "footer_sha256": report.hashes.footer_sha256,
     }

@@ -26,7 +26,8 @@ from smoothcert.pipeline.console.looks import number_of, say
 from smoothcert.pipeline.fleet.events import Event, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.fleet.progress import Lines, progress_of
 from smoothcert.pipeline.overview.status import FailedShard
-from smoothcert.pipeline.overview.summary import summarise
+from smoothcert.workers.runs.environment import environment_of
+from smoothcert.workers.runs.published import read_metadata
 from smoothcert.workers.runs.shard_task import Introduction, Refusal, ShardReport
 
 if TYPE_CHECKING:  # they load ray, which takes a second; a finished run needs none
@@ -84,7 +85,7 @@ def enter(plan: Plan, options: Options = NO_OPTIONS, name: str = "") -> Entry:
     strict = options.strict_versions
     finished = not plan.todo and plan.run.success() is not None
     begins = not finished and begin(plan, unsafe_overwrite=options.unsafe_overwrite)  # a finished run is only read
-    published = summarise(plan.run, plan.job).environments if strict else ()
+    published = {environment_of(file.environment) for file in read_metadata(plan.run)} if strict else ()
     return Entry(plan, name, Alike(plan.run, plan.job.model.dtype, strict=strict, published=published), begins)
 
 

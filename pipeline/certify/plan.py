@@ -82,9 +82,9 @@ class Plan:
         """Who computes."""
         return self.job.execution
 
-    def is_published(self, task: ShardTask) -> bool:
-        """Whether the run has the shard by now."""
-        return self.run.is_published(task)
+    def published(self) -> set[str]:
+        """Names of the files that the run has by now."""
+        return self.run.published()
 
     def certifier(self, threads: int) -> "Certifier":
         """The Certifier of this plan alone; see `certifier_of`."""

@@ -22,6 +22,7 @@ from smoothcert.pipeline.cluster.ray_errors import cause_of, is_ours
 from smoothcert.pipeline.fleet.actor import ACTOR_OPTIONS, ShardActor
 from smoothcert.pipeline.fleet.attempts import STALLED_S, Attempts
 from smoothcert.pipeline.fleet.events import Beat, CannotStart, Event, Failure, FoundPublished, Requeued
+from smoothcert.pipeline.fleet.seen import Seen
 from smoothcert.workers.runs.shard_task import Introduction, ShardReport, ShardTask, Step
 
 LOOK_S = 5.0  # between looks at which actors are alive and how many machines there are
@@ -61,8 +62,8 @@ class Assigned(Protocol):
     def todo(self) -> Sequence[ShardTask]: ...
     @property
     def execution(self) -> Execution: ...
-    def is_published(self, task: ShardTask) -> bool:
-        """Whether it has the shard by now."""
+    def published(self) -> Collection[str]:
+        """Names of the files that it has by now."""
 
 
 PlanT = TypeVar("PlanT", bound=Assigned)
@@ -92,6 +93,7 @@ class Fleet(Generic[PlanT]):
         self._looked_at = 0.0
         self._wanted = 1  # actors
         self._shared = False
+        self._seen = {plan.work_id: Seen(plan.published) for plan in plans}
         self._had_machine_at = time.monotonic()
 
     @property
@@ -252,7 +254,7 @@ class Fleet(Generic[PlanT]):
     def _published(self, task: ShardTask, lacking: Collection[str]) -> tuple[str, ...]:
         """Which of the runs have the shard by now."""
         missing = (plan for plan in self._plans if plan.work_id in lacking)
-        return tuple(plan.work_id for plan in missing if plan.is_published(task))
+        return tuple(plan.work_id for plan in missing if self._seen[plan.work_id].has(task))
 
     def _hear(self, timeout_s: float) -> Iterator[Event]:
         """Yield what the actors report within the time."""

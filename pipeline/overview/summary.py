@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from smoothcert.manifests.ablation import Area, MaskAblation
 from smoothcert.manifests.job import Job
 from smoothcert.workers.runs.environment import environment_of
-from smoothcert.workers.runs.published import PublishedFile, read_published
+from smoothcert.workers.runs.published import PublishedFile, read_figures
 from smoothcert.workers.runs.records import AnyCertifiedRecord, CertifiedRecord, FiguresRecord, MaskCertifiedRecord
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.votes_table import numbers_of
@@ -97,9 +97,8 @@ def summarise(run: Run, job: Job) -> Summary:
     """
     sums = _Sums()
     certified = _OWN_THREAT if isinstance(job.ablation, MaskAblation) else _SQUARES
-    for file in read_published(
-        run, ["key", "status", "error", *_CLASSES, *certified.values()]
-    ):  # one at a time: there may be a hundred thousand
+    columns = ["key", "status", "error", *_CLASSES, *certified.values()]
+    for file in read_figures(run, columns):  # one at a time: there may be a hundred thousand
         sums.add(file, job)
     return _summary_of(sums, job)
 

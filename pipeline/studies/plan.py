@@ -21,7 +21,6 @@ from smoothcert.workers.networks.described_jobs import load_job_or_suite
 from smoothcert.workers.runs.json_file import parse
 from smoothcert.workers.runs.layout import STUDIES
 from smoothcert.workers.runs.run import Run, find_run, open_run
-from smoothcert.workers.runs.shard_task import ShardTask
 from smoothcert.workers.studies.study import STUDY_JSON, PartRecord, PartTask, StoredStudy, StudyRecord
 
 IMAGES_PER_PART = 64  # an actor that dies loses the work on so many images
@@ -51,9 +50,9 @@ class StudyPlan:
         """Who computes."""
         return self.study.run.job.execution
 
-    def is_published(self, task: ShardTask) -> bool:
-        """Whether the study has the part by now."""
-        return self.study.is_published(task)
+    def published(self) -> set[str]:
+        """Names of the files that the study has by now."""
+        return self.study.published()
 
 
 def run_to_study(

@@ -20,7 +20,8 @@ from smoothcert.manifests.errors import SmoothcertError
 from smoothcert.manifests.identity import VOTES_VERSION
 from smoothcert.workers.runs import votes_table
 from smoothcert.workers.runs.environment import environment_of
-from smoothcert.workers.runs.publication import require_same_images
+from smoothcert.workers.runs.file_hashes import hashes_of
+from smoothcert.workers.runs.publication import Published, require_same_images
 from smoothcert.workers.runs.published import parse_metadata
 from smoothcert.workers.runs.records import AdoptedFrom, FileMetadata, ShardFileRecord
 from smoothcert.workers.runs.run import find_run
@@ -48,12 +49,12 @@ class Adopted(NamedTuple):
     Attributes:
         run_id: of the run that it was taken over from.
         statuses: number of rows of each status.
-        published: False if another writer was first.
+        file: what the run holds now.
     """
 
     run_id: str
     statuses: dict[str, int]
-    published: bool
+    file: Published
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,13 @@ class Adoption:
             return None  # the index file lists another number of images: the shard fails in its own turn
         shard = ShardFileRecord(name=task.shard.name, size=task.shard.size, fingerprint=task.shard.fingerprint)
         described = metadata.model_copy(update={"run_id": self.run_id, "shard": shard, "adopted_from": origin})
-        published = self.store.publish(self.run_url, task.file_name, votes_table.as_file(rows, described))
-        if not published:
+        data = votes_table.as_file(rows, described)
+        if self.store.publish(self.run_url, task.file_name, data):
+            file = Published(True, hashes_of(data))
+        else:
             images = rows.select(["key", "sha256"]).to_pylist()
-            require_same_images(self.store, self.run_url, self.run_id, task, images)
-        return Adopted(source.run_id, dict(Counter(rows["status"].to_pylist())), published)
+            file = Published(False, require_same_images(self.store, self.run_url, self.run_id, task, images))
+        return Adopted(source.run_id, dict(Counter(rows["status"].to_pylist())), file)
 
     def _read(self, source: Source, tar_sha256: str) -> tuple[pa.Table, FileMetadata, AdoptedFrom] | None:
         """The rows and the metadata of a source that fits. A damaged one is as good as none."""

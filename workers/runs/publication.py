@@ -18,6 +18,7 @@ from smoothcert.manifests.identity import VOTES_VERSION
 from smoothcert.manifests.job import Job
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.runs import votes_table
+from smoothcert.workers.runs.file_hashes import FileHashes, hashes_of
 from smoothcert.workers.runs.published import parse_metadata
 from smoothcert.workers.runs.records import FileMetadata, ShardFileRecord
 from smoothcert.workers.runs.shard_task import ShardTask
@@ -38,6 +39,18 @@ class TarFacts(NamedTuple):
     sha256: str
     left_out: LeftOut
     rotated_images: int
+
+
+class Published(NamedTuple):
+    """A file of votes that is there.
+
+    Attributes:
+        ours: False if another writer was first.
+        hashes: of the file.
+    """
+
+    ours: bool
+    hashes: FileHashes
 
 
 @dataclass(frozen=True)
@@ -61,7 +74,7 @@ class Publication:
     images_per_batch: int
     environment: Mapping[str, Any]
 
-    def publish(self, task: ShardTask, rows: Sequence[Row], tar: TarFacts, *, seconds: float) -> bool:
+    def publish(self, task: ShardTask, rows: Sequence[Row], tar: TarFacts, *, seconds: float) -> Published:
         """Publish a shard, unless another writer did.
 
         Args:
@@ -70,17 +83,16 @@ class Publication:
             tar: the tar that they come from.
             seconds: from fetching the tar to the certificates.
         Returns:
-            Whether the file is ours.
+            What the run holds now.
         Raises:
             ShardError: the other writer's file holds other images.
         """
         family, metadata = family_of(self.job.ablation), self._metadata(task, tar, seconds)
         data = votes_table.encode(rows, self.num_ablations, family, metadata)
-        published = self.store.publish(self.run_url, task.file_name, data)
-        if not published:
-            images = [{"key": row.key, "sha256": row.sha256} for row in rows]
-            require_same_images(self.store, self.run_url, self.run_id, task, images)
-        return published
+        if self.store.publish(self.run_url, task.file_name, data):
+            return Published(True, hashes_of(data))
+        images = [{"key": row.key, "sha256": row.sha256} for row in rows]
+        return Published(False, require_same_images(self.store, self.run_url, self.run_id, task, images))
 
     def _metadata(self, task: ShardTask, tar: TarFacts, seconds: float) -> FileMetadata:
         return FileMetadata(
@@ -99,7 +111,7 @@ class Publication:
 
 def require_same_images(
     store: Store, run_url: str, run_id: str, task: ShardTask, images: Sequence[Mapping[str, Any]]
-) -> None:
+) -> FileHashes:
     """Check that the file that another writer published holds the same images.
 
     Args:
@@ -107,6 +119,8 @@ def require_same_images(
         run_url, run_id: of the run.
         task: the shard.
         images: `key` and `sha256` of each.
+    Returns:
+        The hashes of that file.
     Raises:
         ShardError: it holds others.
     """
@@ -115,3 +129,4 @@ def require_same_images(
     there = pq.ParquetFile(pa.BufferReader(data)).read(["key", "sha256"], use_threads=False).to_pylist()
     if parse_metadata(data, url).run_id != run_id or there != images:
         raise ShardError(f"{url} is there already, with other images; move it away")
+    return hashes_of(data)

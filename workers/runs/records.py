@@ -262,6 +262,13 @@ class AttemptRecord(Record):
     """Of a finished shard: name of the machine."""
     reason: str | None = None
     """Of a shard that was requeued or failed: one line."""
+    file: str | None = None
+    """Of a finished shard: the name of its file of votes, relative to the run."""
+    file_sha256: str | None = None
+    """SHA-256 of that file as it was written, in hex; of a file that was found, as it was read."""
+    footer_sha256: str | None = None
+    """SHA-256 of its Parquet footer, with the 8 bytes behind it, in hex. It tells this file from one that was made
+    again."""
 
 
 class DriverRecord(Record):

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from smoothcert.manifests.ablation import ablation_in_words, accuracy_name
 from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.files import FileEntry
 from smoothcert.manifests.identity import identity_of, run_id_of
 from smoothcert.manifests.job import Job, Storage
 from smoothcert.manifests.names import listed
@@ -118,12 +119,13 @@ class Run:
 
         return read_votes(self)
 
+    def published_files(self) -> dict[str, FileEntry]:
+        """The published files, by their names relative to the run."""
+        return {f"{VOTES}/{Path(entry.url).name}": entry for entry in self.store.files(f"{self.url}/{VOTES}")}
+
     def published(self) -> set[str]:
         """Names of the published files, relative to the run."""
-        return {f"{VOTES}/{Path(entry.url).name}" for entry in self.store.files(f"{self.url}/{VOTES}")}
-
-    def is_published(self, task: ShardTask) -> bool:
-        return self.store.find(f"{self.url}/{task.file_name}") is not None
+        return set(self.published_files())
 
     def published_tasks(self) -> tuple[ShardTask, ...]:
         published = self.published()

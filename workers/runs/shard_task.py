@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.manifests.shards import Shard
+from smoothcert.workers.runs.file_hashes import FileHashes
 from smoothcert.workers.runs.layout import votes_file
 from smoothcert.workers.tars.label_counts import LabelCounts
 
@@ -101,6 +102,7 @@ class ShardReport:
         published: False if another writer was first.
         node: name of the machine.
         adopted_from: the run that the rows were taken over from; None if their votes were computed.
+        hashes: of the file of votes, ours or the other writer's; None in a study.
     """
 
     run_id: str
@@ -112,6 +114,7 @@ class ShardReport:
     published: bool
     node: str
     adopted_from: str | None = None
+    hashes: FileHashes | None = None
 
     @property
     def rows(self) -> int:

@@ -32,6 +32,7 @@ from smoothcert.workers.storage.temporary import remove_abandoned, temporary_fol
 
 # An unreachable server is given up within 30 s: five attempts of 3 s, and the waits between them.
 _CONNECT_S, _READ_S, _ATTEMPTS = 3, 60, 5
+_CONNECTIONS = 16  # kept open; threads beyond these open and close one for each request
 _CUT_SHORT = (boto.ResponseStreamingError, boto.IncompleteReadError, boto.ReadTimeoutError)
 
 
@@ -62,6 +63,7 @@ class S3Store(Listed):
                     signature_version=UNSIGNED if settings.anonymous else None,
                     connect_timeout=_CONNECT_S,
                     read_timeout=_READ_S,
+                    max_pool_connections=_CONNECTIONS,
                     retries={"mode": "adaptive", "total_max_attempts": _ATTEMPTS},
                     # Servers other than AWS may not know the newer checksums.
                     request_checksum_calculation="when_required",

@@ -150,10 +150,6 @@ class StoredStudy:
         folder = f"{STUDIES}/{self.record.study_id}/{ROWS}"
         return {f"{folder}/{Path(entry.url).name}" for entry in self.run.store.files(f"{self.run.url}/{folder}")}
 
-    def is_published(self, task: ShardTask) -> bool:
-        """Whether a part is published."""
-        return self.run.store.find(f"{self.run.url}/{task.file_name}") is not None
-
     def missing(self) -> tuple[PartTask, ...]:
         """The parts that are not published."""
         published = self.published()

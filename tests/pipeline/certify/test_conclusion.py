@@ -13,6 +13,8 @@ from smoothcert.pipeline.certify.one_pass import Entry, enter
 from smoothcert.pipeline.certify.options import Options
 from smoothcert.pipeline.certify.plan import make_plan
 from smoothcert.workers.networks.described_jobs import load_job
+from smoothcert.workers.runs import column_ranges, published
+from tests.helpers.diaries import write_diary_of
 from tests.helpers.finished_runs import file_of, finish, rows_of, write
 
 
@@ -38,6 +40,23 @@ def test_a_complete_run_gets_its_success(enter_run: Callable[..., Entry], tmp_pa
     assert json.loads(written)["images"] == described["images"] == 13
     assert conclude(enter_run(), Console())[0].state == "complete"
     assert success.read_bytes() == written
+
+
+@pytest.mark.parametrize("known", [(0,), (0, 1)])
+def test_success_is_the_same_if_diaries_know_the_hashes(
+    enter_run: Callable[..., Entry], known: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All files, or those of a driver that ended while another was killed; to the byte."""
+    entry = enter_run()
+    run = Path(entry.plan.run.url)
+    conclude(entry, Console())
+    written = (run / "_SUCCESS").read_bytes()
+    (run / "_SUCCESS").unlink()
+    write_diary_of(run, known)
+    for module in (column_ranges, published):
+        monkeypatch.setattr(module, "WHOLE_BYTES", 0)
+    conclude(enter_run(), Console())
+    assert (run / "_SUCCESS").read_bytes() == written
 
 
 def test_an_unfinished_run_gets_none(enter_run: Callable[..., Entry]) -> None:

@@ -11,6 +11,8 @@ from smoothcert.manifests.shards import Shard
 from smoothcert.pipeline.certify.diary import Diary
 from smoothcert.pipeline.fleet.events import Beat, Failure, FoundPublished, Requeued
 from smoothcert.pipeline.overview.status import FailedShard
+from smoothcert.workers.runs.diaries import KnownFile, diaries_of
+from smoothcert.workers.runs.file_hashes import FileHashes
 from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import ShardReport, ShardTask
 from smoothcert.workers.storage.store import AnyStore
@@ -82,3 +84,12 @@ def test_drivers_do_not_overwrite_each_other(run: Run) -> None:
     Diary(run).publish()
     (file,) = Path(run.url, "drivers").iterdir()
     assert file.name.split("Z-")[1].startswith(platform.node())
+
+
+def test_a_finished_shard_names_its_file(run: Run) -> None:
+    """With the hashes that its report gives, so that nobody has to read it whole."""
+    diary, hashes = Diary(run), FileHashes("a" * 64, "b" * 64)
+    diary.write(ShardReport("run", TASK, {"ok": 3}, 2.0, 1.0, 0.0, published=True, node="node", hashes=hashes))
+    diary.publish()
+    (stored,) = diaries_of(run)
+    assert stored.files == {"votes/00000-a.parquet": KnownFile(hashes, {"ok": 3})}

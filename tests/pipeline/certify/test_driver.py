@@ -1,5 +1,6 @@
 """The whole way: job file to Parquet, with bad input, interruptions and reruns; through Ray where Ray matters."""
 
+import hashlib
 import io
 import json
 import os
@@ -85,6 +86,8 @@ def test_every_image_is_a_row_with_votes(tmp_path, capsys):
     assert sorted((entry["shard"], entry["outcome"], entry["statuses"]["ok"]) for entry in entries) == [
         (f"{number:02d}.tar", "published", 5) for number in range(3)
     ]
+    for entry in entries:
+        assert entry["file_sha256"] == hashlib.sha256(Path(result["path"], entry["file"]).read_bytes()).hexdigest()
 
 
 def test_votes_do_not_depend_on_batches_actors_or_shards(tmp_path, capsys):

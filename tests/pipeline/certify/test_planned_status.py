@@ -100,7 +100,9 @@ def test_two_entries_that_are_one_run(suite: Path) -> None:
 def test_a_damaged_file_hides_no_other_entry(suite: Path) -> None:
     """How far that run has come cannot be told; of a job, that is the error."""
     job = suite.with_name("job.yaml")
-    file_of(finish_job(load_job(job))).write_bytes(b"damaged")
+    run = finish_job(load_job(job))
+    (run / "_SUCCESS").unlink()  # with it no file is read
+    file_of(run).write_bytes(b"damaged")
     entries, faults = planned_status_of(load_suite(suite))
     assert (list(entries), list(faults)) == (["second", "third"], ["first"])
     assert "00000-00.parquet is damaged" in faults["first"]

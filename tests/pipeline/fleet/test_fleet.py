@@ -181,11 +181,11 @@ def test_an_interrupt_while_a_shard_is_handed_out_leaves_no_shard_behind(
 ) -> None:
     """Else the fleet would wait for a stream that never began."""
 
-    def interrupt(*_: object) -> bool:
+    def interrupt(*_: object) -> set[str]:
         raise KeyboardInterrupt
 
     one = make(PlainActor)
-    monkeypatch.setattr(Run, "is_published", interrupt)
+    monkeypatch.setattr(Run, "published", interrupt)
     with pytest.raises(KeyboardInterrupt):
         list(one.work([task_of(0)], shared=True))
     monkeypatch.setattr(fleet, "WIND_DOWN_S", 0.0)

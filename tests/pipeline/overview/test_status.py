@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 from smoothcert.manifests.errors import RunError
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.overview.status import FailedShard, LastDriver, status_of
-from smoothcert.workers.runs.run import open_run
-from tests.helpers.finished_runs import file_of
+from smoothcert.workers.runs.run import Run, open_run
+from tests.helpers.counted_requests import copy_to, counted, store_in_moto
+from tests.helpers.diaries import write_diary_of
+from tests.helpers.finished_runs import edit_json, file_of
 
 
 def write_diary(run: Path, name: str, *lines: object, modified_s: float = 1.0) -> None:
@@ -52,11 +54,45 @@ def test_an_unfinished_run(run: Path) -> None:
     assert status.rows == {"ok": 6}
 
 
-def test_a_damaged_file_is_an_error(run: Path) -> None:
+def test_a_damaged_file_that_must_be_read_is_an_error(run: Path) -> None:
     """How far a run has come cannot be told from it."""
+    (run / "_SUCCESS").unlink()
     file_of(run).write_bytes(b"damaged")
     with pytest.raises(RunError, match=r"00000-00\.parquet is damaged"):
         status_of(open_run(str(run)))
+
+
+@pytest.mark.parametrize("known", [(), (0,), (1,), (0, 1)])
+def test_diaries_know_what_is_in_files(run: Path, known: tuple[int, ...]) -> None:
+    """Files that they do not know are read, so the rows are the same."""
+    expected = status_of(open_run(str(run))).rows
+    (run / "_SUCCESS").unlink()
+    write_diary_of(run, known)
+    assert status_of(open_run(str(run))).rows == expected
+    file_of(run, 1).unlink()
+    assert status_of(open_run(str(run))).rows == {"ok": 6}  # what a diary knows of it does not count
+
+
+def test_an_older_success_does_not_say_what_the_rows_are(run: Path) -> None:
+    """Then they are read."""
+    expected = status_of(open_run(str(run))).rows
+    edit_json(run / "_SUCCESS", lambda success: success.pop("status"))
+    assert status_of(open_run(str(run))).rows == expected
+
+
+def test_no_file_of_votes_is_read_if_its_rows_are_known(run: Path) -> None:
+    """Of a complete run, and of one whose drivers have ended: listings, _SUCCESS and the diaries."""
+    write_diary_of(run, (0, 1))
+    with store_in_moto() as store:
+        copy_to(store, run, "s3://bucket/run")
+        opened = Run("s3://bucket/run", open_run(str(run)).record, store)
+        with counted(store) as complete:
+            status_of(opened)
+        store.remove("s3://bucket/run/_SUCCESS")
+        with counted(store) as unfinished:
+            status_of(opened)
+    assert complete.requests == {"HEAD": 1, "GET": 2, "LIST": 2}  # _SUCCESS, the diary; votes/ and drivers/
+    assert unfinished.requests == {"HEAD": 1, "GET": 1, "LIST": 3}  # another, because a HEAD does not say why it fails
 
 
 @pytest.mark.parametrize(

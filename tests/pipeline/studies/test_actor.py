@@ -21,5 +21,5 @@ def test_a_part_is_measured_and_published(run: Path, monkeypatch: pytest.MonkeyP
     *_, report = StudyActor([plan], 1).work(plan.todo[0], [plan.work_id])
     assert isinstance(report, ShardReport)
     assert (report.run_id, report.rows, report.published) == (plan.work_id, 2, True)
-    assert plan.is_published(plan.todo[0])
+    assert plan.published() == {plan.todo[0].file_name}
     assert plan.study.missing() == ()

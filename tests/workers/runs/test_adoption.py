@@ -23,6 +23,8 @@ from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.families import family_of
 from smoothcert.workers.runs import votes_table
 from smoothcert.workers.runs.adoption import Adopted, Adoption, Source
+from smoothcert.workers.runs.file_hashes import hashes_of
+from smoothcert.workers.runs.publication import Published
 from smoothcert.workers.runs.shard_task import ShardTask
 from smoothcert.workers.runs.votes_table import METADATA_KEY
 from tests.helpers import jobs
@@ -134,7 +136,9 @@ def rewrite(file: Path, *, renew: bool = True, **metadata: Any) -> None:
 def test_the_file_is_the_one_that_computing_gives(grown: Grown) -> None:
     """All columns, their types and their checksum; the metadata names the new run, the tar of now and the source."""
     adopted = grown.adopt()
-    assert adopted == Adopted(grown.old.name, {"ok": 5, "decode_error": 1}, published=True)
+    assert adopted == Adopted(
+        grown.old.name, {"ok": 5, "decode_error": 1}, Published(True, hashes_of(grown.taken_over.read_bytes()))
+    )
     mine, computed = pq.read_table(grown.taken_over), pq.read_table(grown.computed)
     assert mine.schema.equals(computed.schema)
     assert mine.to_pylist() == computed.to_pylist()
@@ -264,7 +268,9 @@ def test_another_writer_may_be_first(grown: Grown, has_success: bool) -> None:
     shutil.copy(grown.computed, grown.taken_over)
     first = grown.taken_over.read_bytes()
     adopted = grown.adopt()
-    assert adopted == Adopted(grown.old.name, {"ok": 5, "decode_error": 1}, published=False)
+    assert adopted == Adopted(
+        grown.old.name, {"ok": 5, "decode_error": 1}, Published(False, hashes_of(grown.taken_over.read_bytes()))
+    )
     assert grown.taken_over.read_bytes() == first
 
 

@@ -12,6 +12,7 @@ from smoothcert.manifests.errors import ShardError
 from smoothcert.manifests.identity import VOTES_VERSION
 from smoothcert.manifests.job import load_job
 from smoothcert.manifests.shards import Shard
+from smoothcert.workers.runs.file_hashes import hashes_of
 from smoothcert.workers.runs.publication import Publication, TarFacts
 from smoothcert.workers.runs.shard_task import ShardTask
 from smoothcert.workers.runs.votes_table import METADATA_KEY, Row
@@ -47,7 +48,10 @@ def publication(tmp_path: Path) -> Publication:
 
 
 def publish(publication: Publication, rows: list[Row] = ROWS) -> bool:
-    return publication.publish(TASK, rows, TAR, seconds=1.23456)
+    """Whether the file is ours. Either way the hashes are those of the file that is there."""
+    published = publication.publish(TASK, rows, TAR, seconds=1.23456)
+    assert published.hashes == hashes_of(file_of(publication).read_bytes())
+    return published.ours
 
 
 def file_of(publication: Publication) -> Path:

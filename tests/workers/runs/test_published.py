@@ -13,9 +13,21 @@ from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.pipeline.cli import app
-from smoothcert.workers.runs import published
-from smoothcert.workers.runs.published import adopted_from, parse_metadata, read_images, read_published, read_votes
-from smoothcert.workers.runs.run import open_run
+from smoothcert.workers.runs import column_ranges, published
+from smoothcert.workers.runs.file_hashes import hashes_of
+from smoothcert.workers.runs.published import (
+    adopted_from,
+    parse_metadata,
+    read_columns,
+    read_figures,
+    read_images,
+    read_metadata,
+    read_published,
+    read_votes,
+)
+from smoothcert.workers.runs.run import Run, open_run
+from tests.helpers.counted_requests import copy_to, counted, store_in_moto
+from tests.helpers.diaries import write_diary_of
 from tests.helpers.finished_runs import edit_json, file_of, rows_of, write
 
 
@@ -43,10 +55,11 @@ def test_a_complete_run_is_read_as_it_was_completed(run: Path) -> None:
     rows = rows_of(file_of(run))
     rows[0]["votes"] = rows[1]["votes"]
     write(file_of(run), rows, renew=False)
-    for command in (["query", "--patch=2"], ["status"]):
-        result = CliRunner().invoke(app, [*command, str(run)])
-        assert result.exit_code == 1
-        assert "SHA-256 is not the one in _SUCCESS" in result.stderr
+    result = CliRunner().invoke(app, ["query", "--patch=2", str(run)])
+    assert result.exit_code == 1
+    assert "SHA-256 is not the one in _SUCCESS" in result.stderr
+    with pytest.raises(RunError, match="SHA-256 is not the one in _SUCCESS"):
+        list(read_figures(open_run(str(run)), ["status"]))
 
 
 def test_files_come_in_the_order_of_the_shards(any_run: Path) -> None:
@@ -64,7 +77,7 @@ def test_files_come_in_the_order_of_the_shards(any_run: Path) -> None:
 _COUNT_THREADS = """
 import os, sys, time
 from smoothcert.workers.runs.published import read_published
-from smoothcert.workers.runs.run import open_run
+from smoothcert.workers.runs.run import Run, open_run
 run = open_run(sys.argv[1])
 before = len(os.listdir("/proc/self/task"))
 assert len(list(read_published(run, ["key", "status", "votes"]))) > 1
@@ -165,7 +178,7 @@ def _adopt(run: Path, number: int, source: str) -> None:
 @pytest.mark.parametrize("footer_bytes", [8, 100_000])
 def test_where_rows_come_from(run: Path, footer_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """_SUCCESS says it of a complete run, each file of an unfinished one, however large its metadata is."""
-    monkeypatch.setattr(published, "_FOOTER_BYTES", footer_bytes)
+    monkeypatch.setattr(published, "END_BYTES", footer_bytes)
     opened = open_run(str(run))
     assert adopted_from(opened, opened.success()) == {}
     edit_json(run / "_SUCCESS", lambda success: success.update(adopted_from={"b" * 16: 7}))
@@ -177,3 +190,96 @@ def test_where_rows_come_from(run: Path, footer_bytes: int, monkeypatch: pytest.
     file_of(run).write_bytes(b"cut")
     with pytest.raises(RunError, match="is damaged"):
         adopted_from(opened, None)
+
+
+COLUMNS = ["key", "status", "error", "label", "prediction", "max_certified_patch"]
+
+
+@pytest.fixture
+def only_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files are read as large ones are."""
+    monkeypatch.setattr(column_ranges, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(published, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(column_ranges, "END_BYTES", 64)
+
+
+@pytest.mark.usefixtures("only_columns")
+@pytest.mark.parametrize("known", [(), (0,), (0, 1)])
+def test_figures_need_no_whole_files(run: Path, known: tuple[int, ...]) -> None:
+    """Names, hashes, metadata and rows are the same, whether a diary knows all files, some or none."""
+    (run / "_SUCCESS").unlink()
+    write_diary_of(run, known)
+    opened = open_run(str(run))
+    whole, found = list(read_published(opened, COLUMNS)), list(read_figures(opened, COLUMNS))
+    files = [opened.published_files()[task.file_name] for task in opened.tasks]
+    assert [(file.name, file.sha256, file.metadata) for file in found] == [
+        (file.name, file.sha256, file.metadata) for file in whole
+    ]
+    assert all(one.rows.equals(other.rows) for one, other in zip(found, whole, strict=True))
+    assert [rows["key"].to_pylist() for rows in read_columns(opened, ["key"], files)] == [
+        file.rows["key"].to_pylist() for file in whole
+    ]
+    assert [metadata.shard for metadata in read_metadata(opened)] == [file.metadata.shard for file in whole]
+
+
+@pytest.mark.usefixtures("only_columns")
+def test_a_file_that_was_made_again_is_hashed_again(run: Path) -> None:
+    """The diary knows another one. It differs at least in its footer, which has its metadata."""
+    (run / "_SUCCESS").unlink()
+    write_diary_of(run, (0, 1))
+    table = pq.read_table(file_of(run))
+    table = table.replace_schema_metadata({**table.schema.metadata, b"other": b"1"})
+    pq.write_table(table, file_of(run), write_page_checksum=True)
+    first = next(read_figures(open_run(str(run)), COLUMNS))
+    assert first.sha256 == hashlib.sha256(file_of(run).read_bytes()).hexdigest()
+
+
+@pytest.mark.usefixtures("only_columns")
+def test_damage_never_gets_a_hash_of_its_own(run: Path) -> None:
+    """
+    One wrong bit anywhere in a file that a diary knows: its rows are refused, or they are right and the hash is that
+    of what was written. So whoever reads the file whole finds the damage.
+    """
+    (run / "_SUCCESS").unlink()
+    write_diary_of(run, (0, 1))
+    opened, whole = open_run(str(run)), file_of(run).read_bytes()
+    before, refused, unseen = next(read_figures(opened, COLUMNS)), 0, 0
+    for position in range(0, len(whole), max(1, len(whole) // 200)):
+        damaged = whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :]
+        file_of(run).write_bytes(damaged)
+        try:
+            after = next(read_figures(opened, COLUMNS))
+        except RunError:
+            refused += 1
+            continue
+        assert after.rows.equals(before.rows)
+        if hashes_of(damaged).footer_sha256 == hashes_of(whole).footer_sha256:
+            unseen += 1
+            assert after.sha256 == before.sha256
+    assert refused > 10
+    assert unseen > 10
+
+
+@pytest.mark.usefixtures("only_columns")
+def test_requests_for_figures(run: Path) -> None:
+    """
+    Two ranges for a file that a diary knows, and one for its metadata; one whole file otherwise. Listings and a
+    diary are read once.
+    """
+    (run / "_SUCCESS").unlink()
+    with store_in_moto() as store:
+        copy_to(store, run, "s3://bucket/run")
+        opened = Run("s3://bucket/run", open_run(str(run)).record, store)
+        with counted(store) as unknown:
+            list(read_figures(opened, COLUMNS))
+        write_diary_of(run, (0, 1))
+        copy_to(store, run / "drivers", "s3://bucket/run/drivers")
+        with counted(store) as known:
+            list(read_figures(opened, COLUMNS))
+        with counted(store) as metadata:
+            list(read_metadata(opened))
+    assert (unknown.requests["GET"], unknown.requests["GET range"]) == (2, 0)
+    assert known.requests["GET"] == 1  # the diary
+    assert known.requests["GET range"] <= 2 * 3  # the end, the footer if it is longer than that, the columns
+    assert (metadata.requests["GET range"], metadata.requests["GET"]) == (2, 0)
+    assert known.requests["LIST"] == unknown.requests["LIST"] == 3  # is there a _SUCCESS, diaries, files

@@ -58,7 +58,7 @@ def test_a_run_is_complete_with_success_and_all_files(run: Path) -> None:
     assert not opened.complete()
     assert [task.index for task in opened.missing()] == [0]
     assert [task.index for task in opened.published_tasks()] == [1]
-    assert not opened.is_published(opened.tasks[0])
+    assert opened.published() == {opened.tasks[1].file_name}
     shutil.move(moved, run / opened.tasks[0].file_name)
     (run / "_SUCCESS").unlink()
     assert opened.success() is None

@@ -60,7 +60,7 @@ def test_parts_are_missing_until_they_are_published(run: Path) -> None:
     assert study.missing() == study.tasks
     publish(study, 1)
     assert study.missing() == study.tasks[:1]
-    assert study.is_published(study.tasks[1])
+    assert study.published() == {study.tasks[1].file_name}
     assert study.success() is None
     publish(study, 0)
     study.finish()
