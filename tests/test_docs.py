@@ -51,6 +51,7 @@ def test_pages_with_figures_of_the_checkpoint_are_known() -> None:
         "attacks.md",
         "certificates.md",
         "compare.md",
+        "performance.md",
         "report.md",
         "results.md",
         "robustness.md",
