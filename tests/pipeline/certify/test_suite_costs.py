@@ -11,6 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.pipeline.certify import costs
 from smoothcert.pipeline.certify.suite_costs import suite_costs_of
 from smoothcert.pipeline.certify.suite_driver import plans_of
 from smoothcert.pipeline.cli import app
@@ -39,8 +40,10 @@ def plan_as_json(file: Path, *options: str) -> dict[str, Any]:
     return found | {"exit_code": printed.exit_code, "stderr": printed.stderr.splitlines()}
 
 
-def test_each_entry_costs_what_its_job_costs_alone(suite: Path) -> None:
+def test_each_entry_costs_what_its_job_costs_alone(suite: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever it shares: the figures are those of `plan JOB` of a file with the same keys."""
+    seconds = {"float32": 3.0, "bfloat16": 1.0, "float16": 9.0}  # each turn would take another time
+    monkeypatch.setattr(costs, "block_seconds", lambda *_: seconds)
     found = plan_as_json(suite, "--tflops", "3")
     assert (found["suite"], found["exit_code"], list(found["entries"])) == ("suite", 0, ["first", "second", "third"])
     for name, job in entries_of(suite).items():
