@@ -238,7 +238,7 @@ TABLES = (
                 122,
                 "56c63005761805de",
                 "--set 'ablation={kind: block, size: 12, stride: 3}'",
-                3,
+                stride=3,
             ),
         ),
         decimals=1,

@@ -67,11 +67,11 @@ class SmoothedViT(Smoothed):
             device=device,
             at_once=_TOKENS_AT_ONCE[device.type],
         )
-        self._network = network.to(device)
-        self._embedding = Embedding(network, preprocess, getattr(torch, format.dtype))
+        self._network, dtype = network.to(device), getattr(torch, format.dtype)
+        self._embedding = Embedding(network, preprocess, dtype)
         self._ablated = self._embedding.ablated(shown, keep_hidden=format.keep_hidden)
         self._whole = self._embedding.ablated(Masks.whole(shown.height, shown.width), keep_hidden=True)
-        network.blocks.to(getattr(torch, format.dtype))
+        network.blocks.to(dtype)
         for block in network.blocks:
             prepare_block(block)
         self._run_fused = fused_if_equal(network.blocks) if device.type == "cuda" else None
