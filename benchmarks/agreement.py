@@ -23,7 +23,7 @@ from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.majority import Certificates, certify
 from smoothcert.workers.networks.checkpoints import recognise
 from smoothcert.workers.storage.store import AnyStore
-from smoothcert.workers.tars.images import decode
+from smoothcert.workers.tars.card_decoder import decode_one
 from smoothcert.workers.tars.shard_reader import read_samples
 from smoothcert.workers.votes.voters import load_voter
 
@@ -78,7 +78,7 @@ def _images(job: Job, count: int) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
                 yield from read_samples(tar, job.images, classes=job.model.classes)
 
     first = list(islice(samples(), count))
-    pixels = [decode(sample.image, job.preprocess).pixels for sample in first]
+    pixels = [decode_one(sample.image, job.preprocess).pixels for sample in first]
     return torch.from_numpy(np.stack([image for image in pixels if image is not None])), np.array(
         [sample.label for sample, image in zip(first, pixels, strict=True) if image is not None]
     )

@@ -160,6 +160,9 @@ class Preprocess(Part):
     """Filter of the resize, antialiased."""
     orient: bool = False
     """Turn images upright as their EXIF orientation says, before the resize; false: take the pixels as stored."""
+    decoder: Literal["pillow", "nvjpeg"] = "pillow"
+    """nvjpeg: JPEGs of usual form are decoded on the actor's GPU, to slightly other pixels; Pillow decodes all other
+    files (PNG, CMYK and so on), and resizes and crops. pillow: it does all."""
     mean: Channels = (0.485, 0.456, 0.406)
     """Subtracted from pixels / 255: three numbers for RGB; one for gray, to which Pillow converts them (L)."""
     std: Channels = (0.229, 0.224, 0.225)

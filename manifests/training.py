@@ -298,6 +298,11 @@ class Training(Part):
         if len(voting) < len(self.ablation or ()) and self.model.masked_tokens == "drop":
             raise ValueError("ablation: cutout leaves no tokens out; set model.masked_tokens to keep, or use mask")
         refuse_other_channels(self.model, self.preprocess)
+        if self.preprocess.decoder != "pillow":
+            raise ValueError(
+                f"preprocess.decoder: {self.preprocess.decoder} is for jobs; a training decodes with Pillow, so leave "
+                "decoder out"
+            )
         if self.ablation is None and self.whole_share:
             raise ValueError("whole_share: ablation: null shows all images whole; leave one of them out")
         if self.adversarial is not None and self.adversarial.warmup_epochs >= self.epochs:

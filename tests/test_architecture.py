@@ -33,6 +33,7 @@ _UNTESTED = {
 _CROSS_CUTTING = {
     "workers/certificates/test_detection.py": "one of the two certificates of double_masking.py",
     "workers/votes/test_on_gpu.py": "both engines on a GPU, against the CPU",
+    "workers/tars/test_decoding_on_gpu.py": "card_decoder.py on a GPU, against Pillow",
     "workers/votes/test_masked_votes.py": "both engines under masks, against a plain loop",
     "pipeline/fleet/test_attempts_machine.py": "the random histories of attempts.py, a state machine",
     "pipeline/attack/test_standing.py": "the whole system: certified images stand, unsound rules are found out",

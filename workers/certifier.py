@@ -23,7 +23,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import torch
@@ -43,6 +43,7 @@ from smoothcert.workers.runs.publication import Publication, TarFacts
 from smoothcert.workers.runs.shard_task import Introduction, Refusal, ShardReport, ShardTask, Step, TriedOut
 from smoothcert.workers.runs.votes_table import Row
 from smoothcert.workers.storage.store import AnyStore, Store, sha256_of
+from smoothcert.workers.tars.card_decoder import card_for, decoder_of
 from smoothcert.workers.tars.fetched import FetchedShard, fetched, naming
 from smoothcert.workers.tars.label_counts import LabelCounts
 from smoothcert.workers.tars.pixels import Batch, PixelReader, PixelSettings
@@ -157,7 +158,8 @@ class Certifier:
     def introduce(self, run_id: str) -> Introduction:
         """Classify an image that is the same on every machine, for one run; errors as for `try_out`."""
         logits = self._computed(self._prepared(run_id).voter.sample_logits)
-        return Introduction(run_id, platform.node(), self._environment, VOTES_VERSION, logits)
+        environment = self._environment_of(self._assignments[run_id].job)
+        return Introduction(run_id, platform.node(), environment, VOTES_VERSION, logits)
 
     def memory_bytes(self, gpus: float) -> int:
         """This process's share of the memory: by its GPUs, or on a CPU by its threads."""
@@ -245,7 +247,7 @@ class Certifier:
             assignment.run_id,
             assignment.run_url,
             AnyStore(assignment.job.storage),
-            self._environment,
+            self._environment_of(assignment.job),
             _schema_of(assignment.job),
             assignment.adopt_across,
         )
@@ -361,7 +363,7 @@ class Certifier:
         """The model and the publication of a run, loaded once.
 
         Raises:
-            RequestError: this machine does not see the run, or its checkpoint cannot be used.
+            RequestError: this machine does not see the run or lacks its decoder, or its checkpoint cannot be used.
         """
         with self._loading:
             if run_id not in self._runs:
@@ -375,6 +377,7 @@ class Certifier:
                 f"output: {platform.node()} does not see {assignment.run_url}/{RUN_JSON}; use a folder that all "
                 "machines share"
             )
+        card_for(job.preprocess)  # a machine that lacks the decoder is refused before the first vote
         ablations = ablations_of(job.ablation, job.preprocess.crop, job.preprocess.crop)
         voter = JobVoter(job, self._load(assignment, store), ablations)
         publication = Publication(
@@ -384,9 +387,13 @@ class Certifier:
             store,
             ablations.num_ablations,
             self._readers[assignment.run_id].images_per_batch,
-            self._environment,
+            self._environment_of(job),
         )
         return _Prepared(voter, publication)
+
+    def _environment_of(self, job: Job) -> dict[str, Any]:
+        """Versions, decoder and device that make the votes of a job here."""
+        return self._environment | {"decoder": decoder_of(job.preprocess)}
 
     def _load(self, assignment: Assignment, store: Store) -> Smoothed:
         job = assignment.job

@@ -64,6 +64,8 @@ def _picture(data: bytes | SmoothcertError, sha256: bytes, job: Job) -> Picture:
         return Picture(None, f"its tar is out of reach: {data}")
     if hashlib.sha256(data).digest() != sha256:
         return Picture(None, "its tar has changed since")
+    if job.preprocess.decoder != "pillow":
+        return Picture(None, f"a GPU decoded it (preprocess.decoder: {job.preprocess.decoder}); pages use Pillow")
     decoded = decode(data, job.preprocess)
     if decoded.pixels is None:
         return Picture(None, f"it cannot be decoded: {decoded.error}")

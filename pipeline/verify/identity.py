@@ -23,6 +23,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "images": {"image": ["jpg", "jpeg", "png", "webp"], "label": "cls", "first_label": 0, "version": None},
     "model": {"options": {}, "code_version": None, "ignore": [], "dtype": "float32", "masked_tokens": "drop"},
     "preprocess": {"resize": 256, "squash": False, "crop": 224, "interpolation": "bilinear", "orient": False}
+    | {"decoder": "pillow"}
     | {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "upsample": 1},
 }
 """Values that the identity leaves out."""

@@ -40,7 +40,7 @@ from smoothcert.pipeline.verify.recount_masks import ABSENT
 from smoothcert.pipeline.verify.rows import Row, Wrong, read_rows
 from smoothcert.pipeline.verify.sources import local_tar, recorded_tars, require_checkpoint_of, tars_below
 from smoothcert.workers.storage.store import AnyStore, Store, sha256_of
-from smoothcert.workers.tars.images import decode
+from smoothcert.workers.tars.card_decoder import card_for, decode_one
 from smoothcert.workers.tars.shard_reader import read_samples
 from smoothcert.workers.votes.smoothed import Smoothed
 from smoothcert.workers.votes.voters import load_voter
@@ -102,13 +102,15 @@ def replay(
         checkpoint: the file with the weights; None: the one that run.json names.
         allow_code: whether code that run.json names may run.
     Raises:
-        RequestError: a tar or the checkpoint is missing, or the checkpoint has changed.
+        RequestError: a tar or the checkpoint is missing, or the checkpoint has changed; or the job's decoder needs a
+            GPU, and there is none.
     """
     job = _job_of(run)
     if job is None:
         text = "cannot be used to replay votes; restore it, or leave --replay out"
         return Replayed([Finding(RUN_JSON, text)], [], None)
     refuse_code(job.model, allow_code=allow_code)
+    card_for(job.preprocess)  # refused before tars are copied
     chosen = _choose(voted, images, seed)
     recorded = AnyStore(job.storage)
     store = recorded if images_folder is None else run.store
@@ -263,7 +265,7 @@ def _decode_again(row: Row, tar: Path, job: Job, pixels: dict[int, NDArray[np.ui
     if hashlib.sha256(image).digest() != row.sha256:
         yield "sha256", "is not that of the bytes at image_offset"
         return
-    decoded = decode(image, job.preprocess)
+    decoded = decode_one(image, job.preprocess)
     if (decoded.width, decoded.height) != (row.width, row.height):
         yield "width", f"and height are {row.width} x {row.height}, the image has {decoded.width} x {decoded.height}"
     if decoded.pixels is None:

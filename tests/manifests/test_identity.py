@@ -57,6 +57,7 @@ def run_id(change=None, *, shards=SHARDS, checkpoint_sha256="00", checkpoint_key
         {"preprocess": {"std": [0.5, 0.5, 0.5]}},
         {"preprocess": {"upsample": 7}},
         {"preprocess": {"orient": True}},
+        {"preprocess": {"decoder": "nvjpeg"}},
         {"ablation": {"kind": "row"}},
         {"ablation": {"size": 20}},
         {"ablation": {"stride": 2}},
@@ -106,6 +107,7 @@ def test_id_changes_with_data_and_weights():
         {"model": {"ignore": []}},
         {"model": {"class_names": [f"class {number}" for number in range(10)]}},
         {"preprocess": {"crop": 224, "resize": 256, "upsample": 1, "orient": False, "squash": False}},
+        {"preprocess": {"decoder": "pillow"}},
     ],
 )
 def test_id_does_not_change_with_places_names_and_execution(change):

@@ -67,6 +67,7 @@ def test_one_ablation_is_a_list_of_one(training_file):
         ("seed=-1", r"seed: -1 .*greater than or equal to 0"),
         ("model.options={pretrained: true}", r"model\.options: .*'pretrained'.*remove them here"),
         ("preprocess={resize: 15, crop: 16}", r"preprocess\.resize: 15 leaves nothing to crop"),
+        ("preprocess.decoder=nvjpeg", r"preprocess\.decoder: nvjpeg is for jobs; .* leave decoder out"),
         ("validation.patches=[2, 400]", r"validation\.patches: 400 too large: the image is 16 x 16"),
         ("augmentation.scale=[0.9, 0.1]", r"augmentation\.scale: .*the smaller first"),
         ("regularisation.patch_sensitivity={share: 1}", r"patch_sensitivity\.share: 1 .*less than 1"),

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from smoothcert.manifests.errors import ShardError
+from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.job import load_job
 from smoothcert.pipeline.certify.begin import begin
 from smoothcert.pipeline.certify.plan import Plan, make_plan
@@ -22,9 +22,11 @@ from smoothcert.workers.certifier import Assignment, Certifier
 from smoothcert.workers.runs.shard_task import Introduction, Refusal, ShardReport, ShardTask
 from smoothcert.workers.runs.votes_table import METADATA_KEY
 from smoothcert.workers.storage.store import AnyStore
-from smoothcert.workers.tars import pixels
+from smoothcert.workers.tars import card_decoder, pixels
+from smoothcert.workers.tars.card_decoder import CardDecoder, decoder_of
 from tests.helpers import jobs
 from tests.helpers.faults import rows_of, undisturbed_rows
+from tests.helpers.jpegs import as_file, photo
 from tests.helpers.tars import tar_of, write_tar
 
 SHARDS, BATCHES, STAGE_S = 4, 3, 0.3
@@ -241,6 +243,51 @@ def test_runs_that_see_other_pixels_share_the_fetch_alone(tmp_path, monkeypatch,
         alone = begun_again(plan, tmp_path / "alone")
         list(Certifier([assignment_of(plan, str(alone))], threads=1).certify(task))
         assert content_of(alone / task.file_name) == content_of(Path(plan.run.url) / task.file_name)
+
+
+def write_photos(folder: Path) -> None:
+    """A tar of six JPEGs, the last of which is cut off, and a PNG."""
+    photos = [as_file(photo(24, 20, seed)) for seed in range(6)]
+    members = [(f"{number}.jpg", data) for number, data in enumerate([*photos[:5], photos[5][:-30]])]
+    (folder / "tars").mkdir()
+    write_tar(folder / "tars", tar_of([*members, ("6.png", as_file(photo(24, 20, 6), "PNG"))]), "00.tar")
+
+
+PHOTOS = ("images.label=null", "preprocess.resize=18")
+
+
+def test_runs_of_two_decoders_are_decoded_apart_and_say_by_what(tmp_path, monkeypatch):
+    """A stand-in for the GPU gives Pillow's pixels, so the votes are equal, too."""
+    write_photos(tmp_path)
+    card = CardDecoder(torch.device("cpu"))
+    monkeypatch.setattr(card_decoder, "_card", lambda: card)
+    plans = [plan_of(tmp_path, *PHOTOS, f"preprocess.decoder={name}", weights=1) for name in ("pillow", "nvjpeg")]
+    assert plans[0].run.run_id != plans[1].run.run_id
+    task = plans[0].tasks[0]
+    *_, first, second = steps_of(Certifier([assignment_of(plan) for plan in plans], threads=2), task)
+    assert first.statuses == second.statuses == {"ok": 6, "decode_error": 1}
+    tables = [pq.read_table(Path(plan.run.url) / task.file_name) for plan in plans]
+    assert tables[0].to_pylist() == tables[1].to_pylist()
+    decoders = [json.loads(table.schema.metadata[METADATA_KEY])["decoder"] for table in tables]
+    assert decoders == [decoder_of(plan.job.preprocess) for plan in plans]
+    assert decoders[0] != decoders[1]
+
+
+def test_a_machine_without_the_decoder_is_refused_before_any_vote(tmp_path, monkeypatch):
+    """In one line, for its run alone; the plan needed no GPU."""
+    write_photos(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    card_decoder._card.cache_clear()
+    plans = [plan_of(tmp_path, *PHOTOS, f"preprocess.decoder={name}", weights=1) for name in ("nvjpeg", "pillow")]
+    together = Certifier([assignment_of(plan) for plan in plans], threads=1)
+    task = plans[0].tasks[0]
+    refusal, *_, report = steps_of(together, task)
+    assert isinstance(refusal, Refusal)
+    assert (refusal.run_id, report.run_id) == (plans[0].run.run_id, plans[1].run.run_id)
+    assert re.fullmatch(r"preprocess\.decoder: nvjpeg needs a GPU, and this process on .*", refusal.reason)
+    with pytest.raises(RequestError, match=r"^preprocess\.decoder: nvjpeg needs a GPU"):
+        together.try_out(task, 1, plans[0].run.run_id)
+    assert not (Path(plans[0].run.url) / "votes").exists()
 
 
 def test_a_run_that_fails_leaves_the_files_of_the_others_as_they_would_be(two_plans, monkeypatch, tmp_path):

@@ -33,6 +33,7 @@ from smoothcert.workers.runs.votes_table import METADATA_KEY, column, matrix_of
 from smoothcert.workers.storage.store import AnyStore, sha256_of
 from smoothcert.workers.studies.measures import Kind, Loader, Measures, Studied, kind_of
 from smoothcert.workers.studies.study import PartTask, StoredStudy
+from smoothcert.workers.tars.card_decoder import card_for, decoder_of
 from smoothcert.workers.tars.fetched import fetched, naming
 from smoothcert.workers.tars.pixels import Batch, DecodedSample, PixelReader
 from smoothcert.workers.votes.machine import auto_images_per_batch, device_here, environment_here
@@ -126,6 +127,7 @@ class StudyWorker:
 
     def _load(self) -> Measures:
         run, store = self._run, AnyStore(self._run.job.storage)
+        card_for(run.job.preprocess)  # a machine that lacks the decoder is refused first
         url = run.record.checkpoint.url or run.job.model.checkpoint
         if store.find(url) is None:
             raise RequestError(f"{url} is gone, so the network of run {run.run_id} cannot be loaded; restore it")
@@ -168,7 +170,8 @@ class StudyWorker:
 
     def _encode(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
         schema = pa.schema([*COLUMNS, *self._kind.columns])
-        described = {"study_id": self._study.record.study_id, **environment_here(self._device)}
+        environment = environment_here(self._device) | {"decoder": decoder_of(self._run.job.preprocess)}
+        described = {"study_id": self._study.record.study_id, **environment}
         table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
         table = table.replace_schema_metadata({METADATA_KEY: json.dumps(described, sort_keys=True).encode()})
         file = io.BytesIO()

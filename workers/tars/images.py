@@ -1,8 +1,11 @@
-"""From the bytes of an image file to the uint8 pixels that are certified.
+"""From the bytes of an image file to the uint8 pixels that are certified, with Pillow.
 
 Only the first frame is used, as 8-bit RGB or gray. Its EXIF orientation is ignored, as in the reference, unless the job
 has `preprocess.orient`. Resize and crop give the pixels of torchvision's Resize and CenterCrop on PIL images, without
 torchvision: pages show images where it is not installed.
+
+The work has two steps, because a GPU can decode between them (card_decoder.py): `open_image` reads the header,
+`finish` makes the pixels.
 
 Not covered: normalisation, which follows the hiding of pixels (votes/); naming files that are not images
 (storage/file_kinds.py).
@@ -60,14 +63,57 @@ class DecodedImage(NamedTuple):
     rotated: bool = False
 
 
+class OpenedImage(NamedTuple):
+    """An image file whose header is read.
+
+    Attributes:
+        width, height: as stored, in pixels.
+        image: its pixels are not decoded yet; None if there is an error.
+        error: why it cannot be decoded, or None.
+    """
+
+    width: int | None
+    height: int | None
+    image: Image.Image | None
+    error: ImageError | None
+
+
 def decode(data: bytes, preprocess: Preprocess) -> DecodedImage:
-    """Decode and preprocess one image. If that fails, the result holds the ImageError instead of pixels."""
+    """Decode and preprocess one image. If that fails, the result holds the ImageError instead of pixels.
+
+    A job whose decoder is not Pillow needs `decode_one` of card_decoder.py.
+    """
+    assert preprocess.decoder == "pillow"
+    return finish(open_image(data, preprocess), preprocess)
+
+
+def open_image(data: bytes, preprocess: Preprocess) -> OpenedImage:
+    """Read the header of an image file, and check that the job takes an image of its size."""
     width = height = None
     try:
         image = _open(data)
         width, height = image.size
         _check_size(width, height, preprocess)
-        pixels = _preprocess(_decoded(image, preprocess), preprocess)
+        return OpenedImage(width, height, image, None)
+    except ImageError as error:
+        return OpenedImage(width, height, None, error)
+
+
+def finish(
+    opened: OpenedImage, preprocess: Preprocess, stored: NDArray[np.uint8] | ImageError | None = None
+) -> DecodedImage:
+    """Decode an image, turn it upright if the job says so, convert, resize and crop it.
+
+    Args:
+        opened: the image.
+        preprocess: of the job.
+        stored: [height, width, 3], what another decoder made of it, or its error; None: Pillow decodes it.
+    """
+    width, height, image, error = opened
+    if image is None:
+        return DecodedImage(width, height, None, error)
+    try:
+        pixels = _preprocess(_decoded(image, preprocess, stored), preprocess)
         return DecodedImage(width, height, pixels, None, _turn_of(image) is not None)
     except ImageError as error:
         return DecodedImage(width, height, None, error)
@@ -79,6 +125,7 @@ def decode_whole(data: bytes, preprocess: Preprocess) -> Image.Image:
     Raises:
         ImageError: the image cannot be read, or is too large.
     """
+    assert preprocess.decoder == "pillow"
     image = _open(data)
     if image.width * image.height > MAX_PIXELS:
         raise ImageError("too_large", f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS}")
@@ -96,7 +143,7 @@ def image_of(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def decoder_version() -> str:
-    """Name and version of the decoder, as every file of votes records them."""
+    """Name and version of Pillow's decoder, as files of votes record them."""
     return f"Pillow {PIL.__version__}, libjpeg-turbo {features.version_feature('libjpeg_turbo')}"
 
 
@@ -140,15 +187,28 @@ def _check_size(width: int, height: int, preprocess: Preprocess) -> None:
         )
 
 
-def _decoded(image: Image.Image, preprocess: Preprocess) -> Image.Image:
-    """Decode the pixels of an opened image, as 8-bit RGB or gray."""
+def _decoded(
+    image: Image.Image, preprocess: Preprocess, stored: NDArray[np.uint8] | ImageError | None = None
+) -> Image.Image:
+    """The pixels of an opened image as 8-bit RGB or gray: `stored`, or what Pillow decodes."""
+    if isinstance(stored, ImageError):
+        raise stored
     try:
-        image.load()
+        if stored is None:
+            image.load()
+        as_stored = image if stored is None else _image_of_size(image.size, stored)
         turn = _turn_of(image) if preprocess.orient else None
-        upright = image if turn is None else image.transpose(turn)
+        upright = as_stored if turn is None else as_stored.transpose(turn)
         return _in_mode("L" if preprocess.channels == 1 else "RGB", upright)
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError) as error:
         raise ImageError("decode_error", _text(error)) from None
+
+
+def _image_of_size(size: tuple[int, int], pixels: NDArray[np.uint8]) -> Image.Image:
+    image = image_of(pixels)
+    if image.size != size:
+        raise ImageError("decode_error", f"decoded to {image.size} pixels, but its header says {size}")
+    return image
 
 
 def _turn_of(image: Image.Image) -> Image.Transpose | None:

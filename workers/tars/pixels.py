@@ -22,6 +22,7 @@ from torch import Tensor
 
 from smoothcert.manifests.job import Images, Preprocess
 from smoothcert.workers.iteration import batched
+from smoothcert.workers.tars.card_decoder import card_for, decode_on_card
 from smoothcert.workers.tars.fetched import FetchedShard
 from smoothcert.workers.tars.images import DecodedImage, decode
 from smoothcert.workers.tars.shard_reader import Sample, read_samples
@@ -73,7 +74,7 @@ class PixelSettings(NamedTuple):
 
     Attributes:
         images: which members are image and label.
-        resize, squash, crop, interpolation, orient: how an image becomes pixels, as in Preprocess.
+        resize, squash, crop, interpolation, orient, decoder: how an image becomes pixels, as in Preprocess.
         channels: of the pixels.
         classes: labels are 0 to `classes` - 1.
         images_per_batch: samples in each batch but the last.
@@ -85,6 +86,7 @@ class PixelSettings(NamedTuple):
     crop: int
     interpolation: str
     orient: bool
+    decoder: str
     channels: int
     classes: int
     images_per_batch: int
@@ -119,6 +121,7 @@ class PixelReader:
             pixels.crop,
             pixels.interpolation,
             pixels.orient,
+            pixels.decoder,
             pixels.channels,
             self.classes,
             self.images_per_batch,
@@ -135,18 +138,24 @@ class PixelReader:
             only: the positions of the samples to decode; None for all.
         Raises:
             ShardError: the tar cannot be read whole, or the samples are not those that the headers list.
+            RequestError: the job's decoder needs a GPU, and this process has none that fits.
         """
+        card = card_for(self.preprocess)
         contents = shard.contents(self.images)
         samples = read_samples(shard.tar, self.images, classes=self.classes, limit=limit, contents=contents)
         with ThreadPoolExecutor(self.threads) as decoders:
             chosen = (sample for sample in samples if only is None or sample.index in only)
             for group in batched(chosen, self.images_per_batch):
-                decoded = decoders.map(lambda sample: _decode(sample, self.preprocess), group)
-                yield _stack(decoded)
+                files = [sample.image for sample in group]
+                images = (
+                    decoders.map(lambda data: decode(data, self.preprocess), files)
+                    if card is None
+                    else decode_on_card(files, self.preprocess, card, decoders.map)
+                )
+                yield _stack(decoders.map(_described, group, images))
 
 
-def _decode(sample: Sample, preprocess: Preprocess) -> tuple[DecodedSample, NDArray[np.uint8] | None]:
-    image = decode(sample.image, preprocess)
+def _described(sample: Sample, image: DecodedImage) -> tuple[DecodedSample, NDArray[np.uint8] | None]:
     status, error = _status_of(sample, image)
     decoded = DecodedSample(
         key=sample.key,

@@ -104,6 +104,7 @@ OTHER_VOTES = [
     "model.masked_tokens=keep",
     "preprocess.std=[0.5, 0.5, 0.5]",
     "preprocess.orient=true",
+    "preprocess.decoder=nvjpeg",
     "ablation.size=3",
     "ablation.kind=row",
     "ablation.stride=2",

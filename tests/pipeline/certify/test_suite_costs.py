@@ -82,6 +82,7 @@ def test_what_is_printed(suite: Path) -> None:
         ({"preprocess": {"resize": 17}}, False),
         ({"preprocess": {"resize": 17, "squash": True}}, False),
         ({"preprocess": {"orient": True}}, False),
+        ({"preprocess": {"decoder": "nvjpeg"}}, False),
         ({"preprocess": {"interpolation": "bicubic"}}, False),
     ],
     ids=str,

@@ -52,6 +52,16 @@ def test_a_tar_that_changed_or_is_gone_gives_no_picture(finished: Path, tmp_path
     assert picture_of(row, str(tmp_path / "gone.tar"), run.job).reason.startswith("its tar is out of reach: ")
 
 
+def test_a_picture_that_a_gpu_decoded_is_not_shown(finished: Path) -> None:
+    """Pages decode with Pillow, to other pixels than those that voted."""
+    run = open_run(str(finished))
+    row = rows_of(run).to_pylist()[0]
+    tar = next(task.shard.url for task in run.tasks if task.shard.name == row["shard"])
+    preprocess = run.job.preprocess.model_copy(update={"decoder": "nvjpeg"})
+    picture = picture_of(row, tar, run.job.model_copy(update={"preprocess": preprocess}))
+    assert picture == (None, "a GPU decoded it (preprocess.decoder: nvjpeg); pages use Pillow")
+
+
 def test_a_picture_beyond_the_limit_is_not_decoded(finished: Path, tmp_path: Path) -> None:
     """A header that promises 100,000 x 100,000 pixels; the hash is right."""
     data = b"P6 100000 100000 255\n" + bytes(100)

@@ -5,12 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.verify import replay
 from smoothcert.pipeline.verify.check import verify
+from smoothcert.workers.tars import card_decoder
+from smoothcert.workers.tars.card_decoder import CardDecoder
 from tests.helpers import jobs
 from tests.helpers.finished_runs import Edit, Row, file_of, finish, has, rows_of, settle, write
 from tests.helpers.mask_runs import LiteralMasks
@@ -40,6 +43,19 @@ def test_replay_of_a_sound_run(any_run: Path) -> None:
     few = verify(str(any_run), replay=2, seed=7)
     assert few == verify(str(any_run), replay=2, seed=7)
     assert few.notices[0].startswith("replayed 2 images chosen with seed 7: ")
+
+
+def test_replay_uses_the_decoder_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without a GPU is refused before it reads a tar."""
+    with monkeypatch.context() as patch:
+        patch.setattr(card_decoder, "_card", lambda: CardDecoder(torch.device("cpu")))
+        run = finish(tmp_path, preprocess={"resize": None, "crop": jobs.CROP, "decoder": "nvjpeg"})
+        assert verify(str(run), replay=100, seed=7).problems == ()
+    shutil.rmtree(tmp_path / "tars")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    card_decoder._card.cache_clear()
+    with pytest.raises(RequestError, match=r"^preprocess\.decoder: nvjpeg needs a GPU"):
+        verify(str(run), replay=100, seed=7)
 
 
 def test_replay_of_a_sound_run_of_masks(any_masks_run: Path) -> None:

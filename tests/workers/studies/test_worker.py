@@ -1,5 +1,6 @@
 """A part of a study: every chosen image is one row, in tar order, whatever is wrong with it."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -7,16 +8,20 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from smoothcert.manifests.errors import ShardError
+from smoothcert.manifests.errors import RequestError, ShardError
 from smoothcert.manifests.studies import PatchAttack, Sensitivity
 from smoothcert.pipeline.studies.plan import plan_study
 from smoothcert.pipeline.studies.selection import Choice
 from smoothcert.workers.runs.run import open_run
 from smoothcert.workers.runs.shard_task import ShardReport
+from smoothcert.workers.runs.votes_table import METADATA_KEY
 from smoothcert.workers.studies import worker as working
 from smoothcert.workers.studies.measures import Studied
 from smoothcert.workers.studies.worker import StudyWorker
+from smoothcert.workers.tars import card_decoder
+from smoothcert.workers.tars.card_decoder import CardDecoder
 from tests.helpers import finished_runs
 
 PATCH = PatchAttack(height=2, width=2)
@@ -129,3 +134,23 @@ def test_long_work_beats_as_long_as_it_makes_progress(
     assert beats.count(0) >= 3
     assert set(beats) == {0}  # the last batch is published, not announced
     assert report.rows == 2
+
+
+def test_a_machine_without_the_decoder_of_the_run_is_refused(
+    tmp_path: Path, noting: Noting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it reads the tar; with the decoder it measures, and its files name it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(card_decoder, "_card", lambda: CardDecoder(torch.device("cpu")))
+        preprocess = {"resize": None, "crop": finished_runs.jobs.CROP, "decoder": "nvjpeg"}
+        folder = finished_runs.finish(tmp_path, preprocess=preprocess)
+        worker, task = worker_of(folder, [0, 1], shard=0)
+        *_, report = worker.work(task)
+        assert report.statuses == {"ok": 2, "error": 0}
+        described = json.loads(pq.read_schema(folder / task.file_name).metadata[METADATA_KEY])
+        assert described["decoder"].startswith("nvJPEG of torchvision ")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    card_decoder._card.cache_clear()
+    worker, task = worker_of(folder, [0, 1], shard=1, seed=1)
+    with pytest.raises(RequestError, match=r"^preprocess\.decoder: nvjpeg needs a GPU"):
+        list(worker.work(task))

@@ -93,6 +93,7 @@ def test_readers_of_equal_settings_give_equal_batches():
         {"preprocess": Preprocess(resize=None, crop=9)},
         {"preprocess": Preprocess(resize=None, crop=CROP, interpolation="bicubic")},
         {"preprocess": Preprocess(resize=None, crop=CROP, orient=True)},
+        {"preprocess": Preprocess(resize=None, crop=CROP, decoder="nvjpeg")},
         {"preprocess": Preprocess(resize=None, crop=CROP, mean=(0.5,), std=(0.5,))},
     ],
 )
