@@ -36,7 +36,7 @@ measure() { # NAME MODULE ARGUMENTS...
 }
 # First what is right, then what is fast.
 "$python" -m pytest -q --noconftest tests/workers/votes/test_on_gpu.py tests/workers/votes/test_smoothed_vit.py \
-  -k "gpu or golden" | tee "$out/tests.txt"
+  tests/workers/tars/test_decoding_on_gpu.py -k "gpu or golden" | tee "$out/tests.txt"
 measure pieces benchmarks.pieces
 models="vit_tiny_patch16_224 vit_small_patch16_224 vit_base_patch16_224"
 measure engine benchmarks.engine --device cuda --model $models --ablation column:19:1 column:37:1 column:19:8 \
@@ -46,3 +46,6 @@ measure blocks benchmarks.engine --device cuda --model vit_small_patch16_224 --a
 for model in vit_small_patch16_224 vit_base_patch16_224; do
   measure "pipeline-$model" benchmarks.pipeline --model "$model" --dtype bfloat16 --threads "$(nproc)" --images 512
 done
+# 50,000 photos that the GPU decodes, too.
+measure pipeline-nvjpeg benchmarks.pipeline --model vit_small_patch16_224 --ablation column:19:1 --dtype bfloat16 \
+  --decoder nvjpeg --photo 224 224 --no-resize --repeat-photos --shards 50 --images 1000 --rounds 1 --threads "$(nproc)"
