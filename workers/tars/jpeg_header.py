@@ -10,6 +10,7 @@ from typing import NamedTuple
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _BASELINE, _PROGRESSIVE = 0xC0, 0xC2
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF; these three are tables and an extension
+_TABLES = frozenset({0xDB, 0xC4})  # DQT and DHT, of quantisation and of Huffman codes
 _SCAN, _ADOBE = 0xDA, 0xEE
 _FILL = 0xFF
 _WITHOUT_LENGTH = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})
@@ -36,17 +37,20 @@ class _Component(NamedTuple):
 def is_usual_jpeg(data: bytes) -> bool:
     """Whether a file is a baseline or progressive JPEG of 8 bits, gray or YCbCr with a usual subsampling, with an end.
 
-    Others are decoded by Pillow: CMYK and RGB, rare processes and subsamplings, and files that were cut off.
+    Others are decoded by Pillow: CMYK and RGB, rare processes and subsamplings, files without tables of their own, and
+    files that were cut off.
     """
-    frames, adobe_colours = list[_Segment](), _YCBCR
+    frames, adobe_colours, missing = list[_Segment](), _YCBCR, set(_TABLES)
     for segment in _segments(data):
+        missing.discard(segment.marker)
         if segment.marker in _FRAMES:
             frames.append(segment)
         elif segment.marker == _ADOBE and segment.body.startswith(b"Adobe") and len(segment.body) >= 12:
             adobe_colours = segment.body[11]
         elif segment.marker == _SCAN:
             return (
-                len(frames) == 1
+                not missing
+                and len(frames) == 1
                 and _is_usual_frame(frames[0], adobe_colours)
                 and data.rfind(_END, segment.end) >= 0  # coded pixels hold no such pair of bytes
             )

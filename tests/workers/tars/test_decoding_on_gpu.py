@@ -5,6 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from smoothcert.manifests.errors import ImageError
 from smoothcert.manifests.job import Preprocess
 from smoothcert.workers.tars.card_decoder import CardDecoder, card_for, decode_on_card, decode_one
 from smoothcert.workers.tars.images import decode
@@ -72,28 +73,37 @@ def test_the_company_of_a_file_does_not_change_its_pixels(card: CardDecoder) -> 
 
 
 def test_damaged_files_do_not_hurt_the_others(card: CardDecoder) -> None:
-    """Cut off, without a table, or with pixels of noise: errors where Pillow has them, and good pixels all around."""
+    """One that was cut off, and one whose coded pixels are noise; what that one gives, an error or pixels, is free."""
     good = [as_file(photo(120, 90, seed)) for seed in range(6)]
     whole = as_file(photo(120, 90, 9))
-    tables, scan = whole.index(b"\xff\xc4"), whole.index(b"\xff\xda")
-    cut = whole[: len(whole) // 2]
-    without_tables = whole[:tables] + whole[scan:]
+    scan = whole.index(b"\xff\xda")
     noise = bytes(np.random.default_rng(0).integers(0, 255, 900, dtype=np.uint8))  # never 255, so no marker
-    noisy = whole[: scan + 14] + noise + whole[-2:]
-    assert [is_usual_jpeg(data) for data in (cut, without_tables, noisy)] == [False, True, True]
+    cut, noisy = whole[: len(whole) // 2], whole[: scan + 14] + noise + whole[-2:]
+    assert (is_usual_jpeg(cut), is_usual_jpeg(noisy)) == (False, True)
     expected = [decode_one(data, WITH_CARD).pixels for data in good]
-    files = [good[0], cut, good[1], good[2], without_tables, noisy, *good[3:]]
-    found = decode_on_card(files, WITH_CARD, card)
-    damaged = found[1], found[4]
-    for one in damaged:
-        assert one.error is not None
-        assert (one.pixels, one.error.status) == (None, "decode_error")
-    pixels = [one.pixels for number, one in enumerate(found) if number not in (1, 4, 5)]
-    for one, other in zip(pixels, expected, strict=True):
-        assert other is not None
-        assert np.array_equal(one, other)
-    again = decode_on_card(good, WITH_CARD, card)  # the decoder works on
-    assert all(np.array_equal(one.pixels, other) for one, other in zip(again, expected, strict=True))
+    first, damaged, second, third, free, *rest = decode_on_card(
+        [good[0], cut, good[1], good[2], noisy, *good[3:]], WITH_CARD, card
+    )
+    assert damaged.error is not None
+    assert (damaged.pixels, damaged.error.status) == (None, "decode_error")
+    assert (free.pixels is None) == (free.error is not None)
+    for number, one in enumerate((first, second, third, *rest)):
+        assert one.pixels is not None
+        assert np.array_equal(one.pixels, expected[number])
+
+
+def test_a_file_that_nvjpeg_refuses_fails_alone(card: CardDecoder) -> None:
+    """The whole call fails at first. Afterwards the decoder works on."""
+    files = [as_file(photo(60 + seed, 50, seed)) for seed in range(5)]
+    expected = card.pixels_of(files)
+    for _ in range(2):
+        *found, refused, last = card.pixels_of([*files[:4], b"no JPEG at all", files[4]])
+        assert isinstance(refused, ImageError)
+        assert refused.status == "decode_error"
+        for one, other in zip((*found, last), expected, strict=True):
+            assert isinstance(one, np.ndarray)
+            assert isinstance(other, np.ndarray)
+            assert np.array_equal(one, other)
 
 
 def test_calls_beside_other_work_on_the_gpu_give_the_same_pixels(card: CardDecoder) -> None:

@@ -116,6 +116,15 @@ def test_gray_with_a_subsampling_is_not_usual() -> None:
     assert not is_usual_jpeg(as_file(gray, subsampling="4:2:0"))
 
 
+@pytest.mark.parametrize("marker", [b"\xff\xdb", b"\xff\xc4"])
+def test_a_file_without_tables_is_not_usual(marker: bytes) -> None:
+    """libjpeg has Huffman tables of its own for such files; other decoders may fail."""
+    data = USUAL
+    while (start := data.find(marker)) >= 0:
+        data = data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4]) :]
+    assert not is_usual_jpeg(data)
+
+
 def test_two_frames_are_not_usual() -> None:
     """Decoders may take either."""
     start = USUAL.index(b"\xff\xc0")
