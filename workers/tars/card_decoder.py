@@ -58,12 +58,13 @@ class CardDecoder:
 
         Raises:
             RequestError: torchvision cannot decode on this device.
+            RuntimeError: the device is at fault; another machine may do better.
         """
         try:
             self._decode([_small_jpeg()])
-        except torch.OutOfMemoryError:
-            raise
         except (RuntimeError, AttributeError) as error:  # a later torchvision may have no decoder
+            if _is_of_the_device(error):
+                raise
             raise RequestError(
                 f"preprocess.decoder: torchvision {torchvision.__version__} cannot decode with nvJPEG on "
                 f"{platform.node()} ({_text(error)}); install one that can, or use decoder: pillow, which is another "
@@ -80,10 +81,8 @@ class CardDecoder:
         """
         try:
             return list(self._decode(files))
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:  # one damaged file fails the whole call
-            if _OUT_OF_MEMORY.search(str(error)):
+            if _is_of_the_device(error):
                 raise
             if len(files) == 1:
                 self._decode([_small_jpeg()])  # if that fails, too, the GPU is at fault
@@ -186,6 +185,12 @@ def _card() -> CardDecoder:
     card = CardDecoder(torch.device("cuda"))
     card.try_out()
     return card
+
+
+def _is_of_the_device(error: Exception) -> bool:
+    """Whether memory is short or the GPU is lost, so that neither a file nor torchvision is at fault."""
+    own = isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError)
+    return own or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def _small_jpeg() -> bytes:

@@ -150,6 +150,9 @@ def test_a_fault_of_the_gpu_is_no_error_of_a_file(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(torch.OutOfMemoryError):
         decode_on_card([FILES["colour"]] * 2, WITH_CARD, short)
     with pytest.raises(torch.OutOfMemoryError):
+        short.try_out()  # no RequestError, which would end the whole run
+    monkeypatch.setattr(short, "_decode", lambda _: (_ for _ in ()).throw(torch.AcceleratorError("lost", 719)))
+    with pytest.raises(torch.AcceleratorError):
         short.try_out()
     lost = _Noting()
     monkeypatch.setattr(lost, "_decode", lambda _: (_ for _ in ()).throw(RuntimeError("CUDA error: lost")))
