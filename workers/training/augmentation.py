@@ -46,6 +46,16 @@ class Draws(NamedTuple):
     def of_images(self, images: NDArray[np.int64]) -> "Draws":
         return Draws(*(share[images] for share in self))
 
+    def repeated(self, count: int) -> "Draws":
+        """All images `count` times, one time after the other. Each time shifts ablation, offset and seed by 1 / count."""
+        shifts = np.arange(count)[:, None] / count
+        return Draws(
+            *(
+                ((share + shifts) % 1).ravel() if name in ("ablation", "offset", "seed") else np.tile(share, count)
+                for name, share in zip(self._fields, self, strict=True)
+            )
+        )
+
 
 def seed_everything(*key: int) -> None:
     """Seed the generators that libraries share: Python's, NumPy's and torch's."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 _FORMATS = (torch.bfloat16, torch.float16)
 _LONGEST = 128  # tokens; longer sequences use torch's attention
-_ROWS = 4  # per program
+_ROWS = 2  # per program
 
 
 def can_fuse(blocks: nn.Sequential) -> bool:
@@ -100,6 +100,7 @@ def add_and_norm(tokens_SnD: Tensor, branch_SnD: Tensor | None, norm: nn.LayerNo
         PADDED=triton.next_power_of_2(D),
         ROWS=_ROWS,
         ADDS=branch_SnD is not None,
+        num_warps=2,
     )
     return normed_SnD
 
