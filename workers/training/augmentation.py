@@ -47,7 +47,7 @@ class Draws(NamedTuple):
         return Draws(*(share[images] for share in self))
 
     def repeated(self, count: int) -> "Draws":
-        """All images `count` times, one time after the other. Each time shifts ablation, offset and seed by 1 / count."""
+        """All images, `count` times over. Each time shifts ablation, offset and seed by 1 / count."""
         shifts = np.arange(count)[:, None] / count
         return Draws(
             *(

@@ -33,9 +33,9 @@ from smoothcert.workers.votes.embedding import Ablated, Embedded, Embedding, Gro
 from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed import Computed, Smoothed
 
-# How much is computed in one go: few enough tokens for the cache of a CPU; on a GPU so many numbers, tokens times width,
-# that launching the kernels takes less time than their work. They bound the memory: a block holds at most some
-# 9 D numbers a token at once.
+# How much is computed in one go: few enough tokens for the cache of a CPU; on a GPU so many numbers (tokens times
+# width) that launching kernels takes less time than their work. They bound the memory: a block holds at most some 9 D
+# numbers a token at once.
 _CPU_TOKENS, _GPU_NUMBERS = 2048, 100_000_000
 _ROUNDING = 0.02  # of 16-bit formats, as a share of the largest number
 # Tokens up to which plain matrix products beat torch's fused attention on a CPU.
