@@ -72,3 +72,11 @@ def test_views_are_evenly_spread(images, count, seed):
             assert np.allclose(gaps, 1 / count)
         else:
             assert (views == share).all()
+
+
+@pytest.mark.parametrize("random", ["rand-m10-n16", "rand-m10-n16-inc1", "rand-m0-n16", "rand-m0-n16-inc1"])
+def test_both_ends_of_the_scale_of_random_augmentation(random):
+    """Pillow takes all that timm asks for; sixteen operations an image draw each of timm's often."""
+    training = Training.model_validate(SETTINGS | {"augmentation": {"random": random}})
+    pixels = np.random.default_rng(0).integers(0, 256, (20, CROP, CROP, 3), dtype=np.uint8)
+    assert Augment(training).batch(pixels, Draws.of_epoch(0, 0, 20)).shape == pixels.shape
