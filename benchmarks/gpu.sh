@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Every figure of a GPU in docs/performance.md, in one call on a machine that has torch, timm, pyarrow and pillow, no ray.
+# Every figure of a GPU in docs/performance.md, on a machine that has torch, timm, pyarrow, pillow and pytest, no ray.
 #
-#   benchmarks/gpu.sh wheels   where there is a network: what such a machine lacks, into build/gpu-wheels
-#   benchmarks/gpu.sh          on the machine, in the root of the repository; tables and JSON into $OUT (build/gpu)
+#   benchmarks/gpu.sh wheels      where there is a network: what such a machine lacks, into build/gpu-wheels
+#   benchmarks/gpu.sh [STEP...]   on the machine, in the root of the repository; tables and JSON into $OUT (build/gpu)
+#
+# Steps, all by default: tests engine pieces pipeline
 #
 # PYTHON        the Python to use (default: python3)
 # PYTHON_THERE  the version that wheels are fetched for (default: 3.12)
@@ -34,18 +36,26 @@ measure() { # NAME MODULE ARGUMENTS...
   "$python" -m "$@" | tee "$out/$name.txt"
   tail -1 "$out/$name.txt" >"$out/$name.json"
 }
-# First what is right, then what is fast.
-"$python" -m pytest -q --noconftest tests/workers/votes/test_on_gpu.py tests/workers/votes/test_smoothed_vit.py \
-  tests/workers/tars/test_decoding_on_gpu.py -k "gpu or golden" | tee "$out/tests.txt"
-measure pieces benchmarks.pieces
-models="vit_tiny_patch16_224 vit_small_patch16_224 vit_base_patch16_224"
-measure engine benchmarks.engine --device cuda --model $models --ablation column:19:1 column:37:1 column:19:8 \
-  --dtype float32 bfloat16 float16 --images 64 --published 16 --dense 4 --rounds 3
-measure blocks benchmarks.engine --device cuda --model vit_small_patch16_224 --ablation block:75:8 --dtype bfloat16 \
-  --images 16 --published 16 --dense 0 --rounds 3
-for model in vit_small_patch16_224 vit_base_patch16_224; do
-  measure "pipeline-$model" benchmarks.pipeline --model "$model" --dtype bfloat16 --threads "$(nproc)" --images 512
-done
-# 50,000 photos that the GPU decodes, too.
-measure pipeline-nvjpeg benchmarks.pipeline --model vit_small_patch16_224 --ablation column:19:1 --dtype bfloat16 \
-  --decoder nvjpeg --photo 224 224 --no-resize --repeat-photos --shards 50 --images 1000 --rounds 1 --threads "$(nproc)"
+small=vit_tiny_patch16_224 middle=vit_small_patch16_224 large=vit_base_patch16_224
+
+tests() { # a benchmark plugin, where there is one, objects to xdist
+  OMP_NUM_THREADS=2 "$python" -m pytest -q --noconftest -p no:benchmark -p no:cacheprovider -k "gpu or golden" \
+    tests/workers | tee "$out/tests.txt"
+}
+engine() {
+  local bench="benchmarks.engine --device cuda --rounds 5 --published 16 --dense 2 --loop 0"
+  measure engine $bench --images 128 --dtype bfloat16 --model $middle $large $small --ablation column:19:1 column:19:8
+  measure precise $bench --images 64 --dtype float16 float32 --model $middle --ablation column:19:1
+  measure areas $bench --images 64 --dtype bfloat16 --model $middle --ablation mask:32:3 block:75:16
+}
+pipeline() { # slopes of two sizes, with Pillow; then 50,000 photos that the GPU decodes, too
+  local bench="benchmarks.pipeline --dtype bfloat16 --threads $(nproc)"
+  for model in $middle $large; do
+    measure "pipeline-$model" $bench --model "$model" --images 512
+  done
+  measure pipeline-nvjpeg $bench --model $middle --ablation column:19:1 --decoder nvjpeg --photo 224 224 --no-resize \
+    --repeat-photos --shards 50 --images 1000 --rounds 1
+}
+pieces() { measure pieces benchmarks.pieces --width 384 768; }
+steps=${*:-tests engine pieces pipeline}
+for step in $steps; do "$step"; done

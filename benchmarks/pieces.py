@@ -3,13 +3,14 @@
     product             a linear layer with its bias
     float8              the same with 8-bit tokens and weights, one scale for each row; quantising is not counted
     torch               attention, norm and GELU as torch computes them
-    fused               the kernels of workers/votes/fused_blocks.py
+    fused               the kernels of workers/votes/fused_blocks.py; fc1 with its GELU: that of linear_gelu.py
+    tanh                fc1 with the other form of GELU, which cuBLAS computes with the product
     blocks              all blocks of the network at several numbers of tokens at once: as the engine runs them without
                         and with the kernels, and the latter as one CUDA graph
     copy                what moving memory costs at least
 
 Medians of several turns, by the card's own clock. Errors are the largest difference from float32, as a share of its
-largest number (float8: relative norm).
+largest number (products: relative norm).
 
 Run from the repository root, on a machine with a GPU: python -m benchmarks.pieces
 """
@@ -25,12 +26,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.linear_gelu import linear_gelu
 from smoothcert.workers.votes.fused_blocks import add_and_norm, attend, run_blocks
 from smoothcert.workers.votes.smoothed_vit import compute_block, prepare_block
 
 _MODELS = {192: "vit_tiny_patch16_224", 384: "vit_small_patch16_224", 768: "vit_base_patch16_224"}
 _TOKENS = 1 << 17
-_LENGTHS = (29, 31, 43, 57)  # of the sequences of columns of 19 and 37
+_LENGTHS = (29, 31, 43, 57, 172, 197)  # of the sequences of columns of 19 and 37, of masks, of whole images
 _HEAD = 64
 _FLOAT8 = torch.float8_e4m3fn
 
@@ -69,6 +71,16 @@ def _measure(width: int) -> list[dict[str, Any]]:
     error = _error(add_and_norm(rows.clone(), branch, norm), expected)
     show("add and norm", "fused", lambda: add_and_norm(tokens, branch, norm), error=error)
     show("GELU", "torch", lambda: torch.ops.aten.gelu.out(wide, out=wide))
+    fc1 = nn.Linear(width, 4 * width, device="cuda", dtype=torch.bfloat16).requires_grad_(False)
+    with_gelu: dict[str, Callable[[], Tensor]] = {
+        "torch": lambda: torch.ops.aten.gelu.out(hidden := fc1(rows), out=hidden),
+        "tanh": lambda: torch._addmm_activation(fc1.bias, rows, fc1.weight.t(), use_gelu=True),
+        "fused": lambda: linear_gelu(rows, fc1),
+        "fused, wide tiles": lambda: linear_gelu(rows, fc1, tile=(128, 256, 64)),
+    }
+    expected = F.gelu(F.linear(rows.float(), fc1.weight.float(), fc1.bias.float()))
+    for way, call in with_gelu.items():
+        show("fc1 and GELU", way, call, error=((call().float() - expected).norm() / expected.norm()).item())
     for length in _LENGTHS:
         qkv = _random(_TOKENS // length, length, 3 * width)
         parts = qkv.unflatten(2, (3, width // _HEAD, _HEAD)).permute(2, 0, 3, 1, 4)

@@ -233,6 +233,8 @@ class Training(Part):
     ablation: Annotated[tuple[TrainedAblation, ...] | None, OneOrMore]
     """One ablation, or several that are drawn by their weights; an offset is drawn for each image. null: all images
     are shown whole."""
+    ablations_per_image: Count = 1
+    """Under how many ablations an image is shown in a step. Their offsets are evenly spread from a random start."""
     whole_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of images that are shown whole, without an ablation."""
     optimizer: Optimizer = Optimizer()

@@ -11,13 +11,14 @@ Not covered: mixup and cutmix, which also need a batch of targets (learner.py).
 
 import random
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
+from timm.data.auto_augment import RandAugment, rand_augment_transform
 from torch import Tensor
 from torchvision.transforms import ColorJitter, Compose, InterpolationMode, RandomResizedCrop
 
@@ -45,6 +46,16 @@ class Draws(NamedTuple):
 
     def of_images(self, images: NDArray[np.int64]) -> "Draws":
         return Draws(*(share[images] for share in self))
+
+    def repeated(self, count: int) -> "Draws":
+        """All images, `count` times over. Each time shifts ablation, offset and seed by 1 / count."""
+        shifts = np.arange(count)[:, None] / count
+        return Draws(
+            *(
+                ((share + shifts) % 1).ravel() if name in ("ablation", "offset", "seed") else np.tile(share, count)
+                for name, share in zip(self._fields, self, strict=True)
+            )
+        )
 
 
 def seed_everything(*key: int) -> None:
@@ -90,7 +101,7 @@ class Augment:
                 "img_mean": tuple(min(255, round(255 * channel)) for channel in training.preprocess.mean),
             }
             try:
-                steps.append(rand_augment_transform(chosen.random, settings))
+                steps.append(_keeping_a_bit(rand_augment_transform(chosen.random, settings)))
             except (AssertionError, ValueError, KeyError) as error:
                 raise RequestError(
                     f"augmentation.random: timm does not understand {chosen.random!r} ({error!r}); "
@@ -128,6 +139,20 @@ class Augment:
         mirrored = np.where((draws.flip < self._chosen.flip)[:, None], across[::-1], across)
         images = np.arange(len(pixels))[:, None, None]
         return padded[images, (top[:, None] + across)[:, :, None], (left[:, None] + mirrored)[:, None, :]]
+
+
+def _keeping_a_bit(transform: RandAugment) -> RandAugment:
+    """At the ends of its scale timm asks Pillow to keep no bit of a colour, which Pillow refuses."""
+    for operation in transform.ops:
+        if operation.name.startswith("Posterize"):
+            operation.level_fn = partial(_at_least_one, operation.level_fn)
+    return transform
+
+
+def _at_least_one(
+    bits_of: Callable[[float, dict[str, Any]], tuple[int]], level: float, settings: dict[str, Any]
+) -> tuple[int]:
+    return (max(1, *bits_of(level, settings)),)
 
 
 def _one_by_one(augment: Callable[[Image.Image, float], Pixels], pixels: Pixels, draws: Draws) -> Pixels:

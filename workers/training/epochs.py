@@ -52,54 +52,46 @@ class Batch(NamedTuple):
     left_out: int = 0
 
 
-class CachedEpoch(Dataset[Batch]):
-    """The batches of one process. All processes have equally many; item k is this process's part of batch k."""
+class CachedEpochs(Dataset[Batch]):
+    """The batches of one process, of all epochs from one on: loaders work ahead across the end of an epoch.
 
-    def __init__(self, data: LabelledImages, training: Training, augment: Augment, epoch: int, process: OneOf) -> None:
-        self._data, self._augment, self._process = data, augment, process
-        self._batch_size = training.batch_size
-        images = len(data.labels)
-        self._draws = Draws.of_epoch(training.seed, epoch, images)
-        self._order = np.random.default_rng([training.seed, epoch, 1]).permutation(images)
+    All processes have equally many; item k is this process's part of batch k.
+
+    Args:
+        data: all images of the training.
+        training: the training file.
+        augment: its augmentation.
+        first: the first epoch, from 0.
+        process: this process.
+    """
+
+    def __init__(self, data: LabelledImages, training: Training, augment: Augment, first: int, process: OneOf) -> None:
+        self._data, self._training, self._augment = data, training, augment
+        self._first, self._process = first, process
+        self.batches_per_epoch = -(-len(data.labels) // training.batch_size)
+        self._begin(first)
+
+    def _begin(self, epoch: int) -> None:
+        seed, images = self._training.seed, len(self._data.labels)
+        self._epoch = epoch
+        self._draws = Draws.of_epoch(seed, epoch, images)
+        self._order = np.random.default_rng([seed, epoch, 1]).permutation(images)
 
     def __len__(self) -> int:
-        return -(-len(self._order) // self._batch_size)
+        return (self._training.epochs - self._first) * self.batches_per_epoch
 
     def __getitem__(self, number: int) -> Batch:
-        whole = self._order[number * self._batch_size : (number + 1) * self._batch_size]
+        epochs, of_epoch = divmod(number, self.batches_per_epoch)
+        if self._first + epochs != self._epoch:
+            self._begin(self._first + epochs)
+        size = self._training.batch_size
+        whole = self._order[of_epoch * size : (of_epoch + 1) * size]
         images = whole[self._process.rank :: self._process.size]
         draws, numbers = self._draws.of_images(images), torch.from_numpy(images)
         if not len(images):
             return Batch(self._data.pixels[:0], self._data.labels[:0], draws)
         pixels = self._augment.batch(self._data.pixels[numbers].numpy(), draws)
         return Batch(torch.from_numpy(pixels), self._data.labels[numbers], draws)
-
-
-class CachedEpochs(Dataset[Batch]):
-    """The batches of all epochs from one on, so that loaders start once and work ahead across the end of an epoch.
-
-    Args:
-        first: from 0.
-        data, training, augment, process: as for CachedEpoch.
-    """
-
-    def __init__(self, data: LabelledImages, training: Training, augment: Augment, first: int, process: OneOf) -> None:
-        self._data, self._training, self._augment, self._process = data, training, augment, process
-        self._first = first
-        self._number, self._epoch = first, self._begin(first)
-        self.batches_per_epoch = len(self._epoch)
-
-    def _begin(self, epoch: int) -> CachedEpoch:
-        return CachedEpoch(self._data, self._training, self._augment, epoch, self._process)
-
-    def __len__(self) -> int:
-        return (self._training.epochs - self._first) * self.batches_per_epoch
-
-    def __getitem__(self, number: int) -> Batch:
-        epoch, of_epoch = divmod(number, self.batches_per_epoch)
-        if self._number != self._first + epoch:
-            self._number, self._epoch = self._first + epoch, self._begin(self._first + epoch)
-        return self._epoch[of_epoch]
 
 
 class _CountedShard(NamedTuple):
@@ -205,7 +197,7 @@ class StreamedEpoch(IterableDataset[Batch | SmoothcertError]):
             return None
 
 
-def batches_of(epoch: CachedEpoch | CachedEpochs | StreamedEpoch, training: Training) -> Iterator[Batch]:
+def batches_of(epoch: CachedEpochs | StreamedEpoch, training: Training) -> Iterator[Batch]:
     """The batches in order; loader processes make them if the training file asks for loaders.
 
     Raises:

@@ -1,9 +1,10 @@
 """One step of learning in one training process, with its network, optimizer and schedule.
 
-    step    batch -> mixup -> groups of equal token count -> losses -> gradients, summed -> mean over all processes
-            -> weights
+    step    batch -> mixup -> views -> groups of equal token count -> losses -> gradients, summed -> mean over all
+            processes -> weights
 
-Gradients are summed over the groups of a process, then over the processes, and divided by the number of images. So
+A view is an image under one of its ablations. Gradients are summed over the groups of a process, then over the
+processes, and divided by the number of images; the loss of an image is the mean over its views. So
 neither the grouping nor the number of processes changes a step of the same images. Only the random numbers of the
 network itself (dropout, drop path), mixup, and the statistics of a batch norm differ from process to process.
 
@@ -45,19 +46,20 @@ class EpochSums:
     Args:
         device: where the losses are.
         epoch: from 1, for errors.
+        views: of each image.
     """
 
-    def __init__(self, device: torch.device, epoch: int) -> None:
-        self._epoch = epoch
+    def __init__(self, device: torch.device, epoch: int, views: int = 1) -> None:
+        self._epoch, self._views_per_image = epoch, views
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._right = torch.zeros((), dtype=torch.int64, device=device)
-        self._images = self.left_out = 0
+        self._views = self.left_out = 0
 
     def add(self, loss: Tensor, logits_SK: Tensor, labels: Tensor) -> None:
-        """Add the summed loss and the predictions of some images."""
+        """Add the summed loss and the predictions of some views."""
         self._loss += loss
         self._right += (logits_SK.argmax(dim=1) == labels).sum()
-        self._images += len(labels)
+        self._views += len(labels)
 
     def mean_loss(self) -> float:
         """The mean loss so far.
@@ -65,7 +67,7 @@ class EpochSums:
         Raises:
             RunError: it is not finite.
         """
-        loss = float(self._loss) / max(self._images, 1)
+        loss = float(self._loss) / max(self._views, 1)
         if not math.isfinite(loss):
             raise RunError(
                 f"the loss is {loss} in epoch {self._epoch}; lower optimizer.lr, or set optimizer.clip_grad, "
@@ -74,8 +76,9 @@ class EpochSums:
         return loss
 
     def values(self) -> list[float]:
-        """Loss, right predictions, images, images left out."""
-        return [float(self._loss), float(self._right), self._images, self.left_out]
+        """Loss, right predictions (a mean over the views of an image), images, images left out."""
+        learned = (float(self._loss), float(self._right), self._views)
+        return [*(value / self._views_per_image for value in learned), self.left_out]
 
 
 class Learner:
@@ -187,25 +190,26 @@ class Learner:
 
     def _add_gradients(self, batch: Batch, sums: EpochSums) -> None:
         """Add the gradients of the summed loss of a batch, group by group."""
-        training = self._training
+        training, views = self._training, self._training.ablations_per_image
         self._forward.train()
         labels = batch.labels.to(self._device)
         pixels_NCHW = batch.pixels.to(self._device).permute(0, 3, 1, 2).float() / 255
         targets = self._mix(pixels_NCHW, labels)
-        ablations = draw_ablations(training, self._kinds, batch.draws).to(self._device)
-        seeds = torch.from_numpy(batch.draws.seed).to(self._device)
+        draws = batch.draws.repeated(views)
+        ablations = draw_ablations(training, self._kinds, draws).to(self._device)
+        seeds = torch.from_numpy(draws.seed).to(self._device)
         # All groups first: finding one reads from the GPU, which then finishes its work before.
         groups: list[Any] = list(self._forward.groups(ablations, at_most=training.execution.images_per_forward))
         for group in groups:
-            images = group.images
+            images = group.images % len(labels)
             together = Together(
                 pixels_NCHW[images],
                 group._replace(images=torch.arange(len(images), device=self._device)),
                 targets[images],
-                seeds[images],
+                seeds[group.images],
             )
             loss, logits_SK = self._loss(together, self._epochs)
-            loss.backward()
+            (loss / views).backward()
             sums.add(loss.detach(), logits_SK, labels[images])
 
     def _mix(self, pixels_NCHW: Tensor, labels: Tensor) -> Tensor:

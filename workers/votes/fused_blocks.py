@@ -3,7 +3,7 @@
 Matrix products are torch's. What lies between them would take as long as the products themselves, because every step
 reads and writes all tokens. So two kernels in Triton do most of it:
 
-    attention     all queries, keys and values of a head of a short sequence at once, without padding to 128 tokens
+    attention     all keys and values of a head of a short sequence at once, without padding 30 tokens to 128
     add and norm  adds a branch to the tokens, and normalises the sum for the next product
 
     S sequences    n tokens of each    D width    H heads    d width of a head    M hidden width of the MLP
@@ -25,8 +25,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 _FORMATS = (torch.bfloat16, torch.float16)
-_LONGEST = 128  # tokens; longer sequences use torch's attention
-_ROWS = 4  # per program
+_LONGEST = 256  # tokens; longer sequences use torch's attention
+_QUERIES = 64  # at most, per program
+_ROWS = 2  # per program
 
 
 def can_fuse(blocks: nn.Sequential) -> bool:
@@ -70,7 +71,8 @@ def attend(qkv_Sn3D: Tensor, heads: int) -> Tensor:
         return F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
     mixed_SnD = qkv_Sn3D.new_empty(S, n, D)
     tokens = max(16, triton.next_power_of_2(n))
-    _attend[(S, heads)](
+    queries = min(tokens, _QUERIES)
+    _attend[(S, heads, triton.cdiv(n, queries))](
         qkv_Sn3D,
         mixed_SnD,
         n,
@@ -78,6 +80,7 @@ def attend(qkv_Sn3D: Tensor, heads: int) -> Tensor:
         D,
         HEAD=D // heads,
         TOKENS=tokens,
+        QUERIES=queries,
         num_warps=2 if tokens <= 32 else 4,
     )
     return mixed_SnD
@@ -100,27 +103,29 @@ def add_and_norm(tokens_SnD: Tensor, branch_SnD: Tensor | None, norm: nn.LayerNo
         PADDED=triton.next_power_of_2(D),
         ROWS=_ROWS,
         ADDS=branch_SnD is not None,
+        num_warps=2,
     )
     return normed_SnD
 
 
 @triton.jit
-def _attend(qkv, mixed, n, scale, D, HEAD: tl.constexpr, TOKENS: tl.constexpr):
-    """One head of one sequence."""
+def _attend(qkv, mixed, n, scale, D, HEAD: tl.constexpr, TOKENS: tl.constexpr, QUERIES: tl.constexpr):
+    """Some queries of one head of one sequence, against all its keys."""
     sequence, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    tokens, numbers = tl.arange(0, TOKENS), tl.arange(0, HEAD)
-    here = (tokens < n)[:, None]
-    place = qkv + sequence * n * 3 * D + tokens[:, None] * 3 * D + head * HEAD + numbers[None, :]
-    queries = tl.load(place, here, 0.0)
-    keys = tl.load(place + D, here, 0.0)
-    values = tl.load(place + 2 * D, here, 0.0)
+    rows = tl.program_id(2) * QUERIES + tl.arange(0, QUERIES)
+    tokens, numbers = tl.arange(0, TOKENS), head * HEAD + tl.arange(0, HEAD)
+    first = qkv + sequence * n * 3 * D
+    queries = tl.load(first + rows[:, None] * 3 * D + numbers[None, :], (rows < n)[:, None], 0.0)
+    place = first + tokens[:, None] * 3 * D + numbers[None, :]
+    keys = tl.load(place + D, (tokens < n)[:, None], 0.0)
+    values = tl.load(place + 2 * D, (tokens < n)[:, None], 0.0)
     scores = tl.dot(queries, tl.trans(keys)) * scale
     scores = tl.where((tokens < n)[None, :], scores, float("-inf"))
     weights = tl.exp(scores - tl.max(scores, 1)[:, None])
     weights = weights / tl.sum(weights, 1)[:, None]
     result = tl.dot(weights.to(values.dtype), values)
-    out = mixed + sequence * n * D + tokens[:, None] * D + head * HEAD + numbers[None, :]
-    tl.store(out, result.to(values.dtype), here)
+    out = mixed + sequence * n * D + rows[:, None] * D + numbers[None, :]
+    tl.store(out, result.to(values.dtype), (rows < n)[:, None])
 
 
 @triton.jit

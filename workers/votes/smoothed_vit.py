@@ -33,9 +33,10 @@ from smoothcert.workers.votes.embedding import Ablated, Embedded, Embedding, Gro
 from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed import Computed, Smoothed
 
-# Tokens computed in one go: few enough for the cache of a CPU, enough to keep a GPU busy. They bound the memory:
-# a block holds at most some 9 D numbers a token at once.
-_TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 1 << 17}
+# How much is computed in one go: few enough tokens for the cache of a CPU; on a GPU so many numbers (tokens times
+# width) that launching kernels takes less time than their work. They bound the memory: a block holds at most some 9 D
+# numbers a token at once.
+_CPU_TOKENS, _GPU_NUMBERS = 2048, 100_000_000
 _ROUNDING = 0.02  # of 16-bit formats, as a share of the largest number
 # Tokens up to which plain matrix products beat torch's fused attention on a CPU.
 _SHORT = {torch.float32: 64, torch.bfloat16: 512, torch.float16: 64}
@@ -65,7 +66,7 @@ class SmoothedViT(Smoothed):
             num_ablations=shown.num_ablations,
             num_classes=format.classes,
             device=device,
-            at_once=_TOKENS_AT_ONCE[device.type],
+            at_once=_CPU_TOKENS if device.type == "cpu" else _GPU_NUMBERS // network.embed_dim,
         )
         self._network, dtype = network.to(device), getattr(torch, format.dtype)
         self._embedding = Embedding(network, preprocess, dtype)

@@ -56,3 +56,27 @@ def test_each_image_has_its_own_generator():
     assert first != second
     assert numbers(0.7, 0.5)[0] == second
     assert numbers(np.nextafter(0.7, 1))[0] != second
+
+
+@given(images=st.integers(1, 9), count=st.integers(1, 8), seed=st.integers(0, 99))
+def test_views_are_evenly_spread(images, count, seed):
+    """The first is the draw itself; offsets of an image differ by 1 / count, around the circle."""
+    draws = Draws.of_epoch(seed, 0, images)
+    repeated = draws.repeated(count)
+    for name, share, shares in zip(Draws._fields, draws, repeated, strict=True):
+        views = shares.reshape(count, images)
+        assert np.array_equal(views[0], share)
+        if name in ("ablation", "offset", "seed"):
+            assert ((views >= 0) & (views < 1)).all()
+            gaps = np.diff(np.sort(views, axis=0), axis=0)
+            assert np.allclose(gaps, 1 / count)
+        else:
+            assert (views == share).all()
+
+
+@pytest.mark.parametrize("random", ["rand-m10-n16", "rand-m10-n16-inc1", "rand-m0-n16", "rand-m0-n16-inc1"])
+def test_both_ends_of_the_scale_of_random_augmentation(random):
+    """Pillow takes all that timm asks for; sixteen operations an image draw each of timm's often."""
+    training = Training.model_validate(SETTINGS | {"augmentation": {"random": random}})
+    pixels = np.random.default_rng(0).integers(0, 256, (20, CROP, CROP, 3), dtype=np.uint8)
+    assert Augment(training).batch(pixels, Draws.of_epoch(0, 0, 20)).shape == pixels.shape

@@ -11,7 +11,7 @@ from smoothcert.manifests.training import Training
 from smoothcert.workers.storage.store import AnyStore
 from smoothcert.workers.training.augmentation import Augment, Draws
 from smoothcert.workers.training.data import LabelledImages, OneOf, count_images, read_images
-from smoothcert.workers.training.epochs import CachedEpoch, CachedEpochs, StreamedEpoch, batches_of
+from smoothcert.workers.training.epochs import CachedEpochs, StreamedEpoch, batches_of
 from tests.helpers.jobs import CROP
 from tests.helpers.trainings import SETTINGS, small_training
 
@@ -33,11 +33,11 @@ def streamed(training, epoch=0, process=OneOf()):  # noqa: B008  a named tuple
 @given(images=st.integers(1, 40), per_process=st.integers(1, 6), processes=st.integers(1, 3), epoch=st.integers(0, 3))
 def test_every_cached_image_comes_once_an_epoch(images, per_process, processes, epoch):
     """Over all processes, whose steps are equally many; and with the draws of its own number."""
-    training = Training.model_validate(SETTINGS | {"batch_size": per_process * processes})
+    training = Training.model_validate(SETTINGS | {"batch_size": per_process * processes, "epochs": epoch + 1})
     numbers = torch.arange(images)
     data = LabelledImages(numbers.to(torch.uint8)[:, None, None, None].expand(-1, CROP, CROP, 3), numbers, 0)
     parts = [
-        list(batches_of(CachedEpoch(data, training, Augment(training), epoch, OneOf(rank, processes)), training))
+        list(batches_of(CachedEpochs(data, training, Augment(training), epoch, OneOf(rank, processes)), training))
         for rank in range(processes)
     ]
     assert len({len(batches) for batches in parts}) == 1
@@ -53,8 +53,8 @@ def test_the_batches_of_all_epochs_are_those_of_each(tmp_path, loaders):
     training = small_training(tmp_path, epochs=4, batch_size=4, execution={"loaders": loaders})
     data, augment = read(training), Augment(training)
     together = list(batches_of(CachedEpochs(data, training, augment, 1, OneOf()), training))
-    epochs = [CachedEpoch(data, training, augment, epoch, OneOf()) for epoch in (1, 2, 3)]
-    alone = [epoch[number] for epoch in epochs for number in range(len(epoch))]
+    epochs = [CachedEpochs(data, training, augment, first, OneOf()) for first in (1, 2, 3)]
+    alone = [epoch[number] for epoch in epochs for number in range(epoch.batches_per_epoch)]
     assert len(together) == len(alone) > 3
     for one, other in zip(together, alone, strict=True):
         assert one.pixels.equal(other.pixels) and one.labels.equal(other.labels)

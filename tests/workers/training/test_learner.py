@@ -28,6 +28,27 @@ def test_a_batch_in_parts_is_the_same_step(tmp_path):
         torch.testing.assert_close(weights_of(parts)[key], value, atol=1e-5, rtol=0, msg=key)
 
 
+def test_several_views_of_an_image_count_as_one_image(tmp_path):
+    """Views that are all alike give the weights and the figures of one view."""
+    one, three = (
+        small_training(tmp_path, name=f"views{views}", ablation=None, ablations_per_image=views) for views in (1, 3)
+    )
+    for here, there in zip(curve_of(one), curve_of(three), strict=True):
+        assert (there.images, there.left_out) == (here.images, here.left_out)
+        assert there.train_loss == pytest.approx(here.train_loss, abs=1e-5)
+        assert there.train_accuracy == pytest.approx(here.train_accuracy)
+    for key, value in weights_of(one).items():
+        torch.testing.assert_close(weights_of(three)[key], value, atol=1e-5, rtol=0, msg=key)
+
+
+def test_views_move_the_weights(tmp_path):
+    """Each shows another ablation, so the gradient is another one."""
+    one, four = (small_training(tmp_path, name=f"views{views}", ablations_per_image=views) for views in (1, 4))
+    for training in (one, four):
+        curve_of(training)
+    assert any(not torch.allclose(weights_of(four)[key], value) for key, value in weights_of(one).items())
+
+
 def test_the_learning_rate_follows_the_schedule(tmp_path):
     """Steps fall by the rate; a warm-up rises through the first epoch: 3 of 4 batches before the last one's step."""
     steps = {"name": "step", "decay_epochs": 1, "decay_rate": 0.5}
