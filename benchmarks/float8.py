@@ -47,7 +47,7 @@ _COLUMNS = {  # of the table: how a figure is written, by its name
     "times_bfloat16": ("times bfloat16", ".3f"),
     "equal_votes": ("equal votes", ".2%"),
     "clear_equal_votes": ("of clear ones", ".2%"),
-    "largest_margin": ("largest margin of others", ".3g"),
+    "largest_margin": ("margin of others", ".3g"),
     "logits_error": ("error of logits", ".4f"),
     "smoothed": ("smoothed", ".2%"),
     f"certified_{_PATCH_PX}": ("certified", ".2%"),
@@ -63,14 +63,14 @@ def main() -> None:
     card = torch.cuda.get_device_name()
     table = Table(title=f"{card}, medians of {args.rounds} rounds; certified against {_PATCH_PX} x {_PATCH_PX}")
     for heading in ("model", "format"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=True)
     for heading, _ in _COLUMNS.values():
         table.add_column(heading, justify="right")
     for record in records:
         for name, found in record["formats"].items():
             cells = (format(found[key], form) if key in found else "" for key, (_, form) in _COLUMNS.items())
             table.add_row(record["model"], name, *cells)
-    Console(width=160).print(table)
+    Console(width=170).print(table)
     print(json.dumps({"card": card, "torch": torch.__version__, "records": records}))
 
 
@@ -147,21 +147,23 @@ def agreement(logits_NAK: Tensor, exact_NAK: Tensor) -> dict[str, float]:
     """How logits and their votes agree with exact ones.
 
     Returns:
-        equal_votes: share of votes; clear_equal_votes: of those whose exact margin is above 5 % of the largest logit,
-            NaN if there are none; clear_votes: their share; largest_margin: exact one of the votes that differ, 0 if
-            none does; logits_error: relative norm.
+        equal_votes: share of votes; clear_votes: share of those whose exact margin is above 5 % of the largest logit;
+            clear_equal_votes: share of equal ones among these, absent if there are none; largest_margin: exact one of
+            the votes that differ, 0 if none does; logits_error: relative norm.
     """
     top_NA2 = exact_NAK.topk(2, dim=-1).values
     margins_NA = top_NA2[..., 0] - top_NA2[..., 1]
     clear_NA = margins_NA > _CLEAR * exact_NAK.abs().max()
     equal_NA = logits_NAK.argmax(-1) == exact_NAK.argmax(-1)
-    return {
+    found = {
         "equal_votes": equal_NA.float().mean().item(),
         "clear_votes": clear_NA.float().mean().item(),
-        "clear_equal_votes": equal_NA[clear_NA].float().mean().item(),
         "largest_margin": margins_NA.masked_fill(equal_NA, 0).max().item(),
         "logits_error": ((logits_NAK - exact_NAK).norm() / exact_NAK.norm()).item(),
     }
+    if clear_NA.any():
+        found["clear_equal_votes"] = equal_NA[clear_NA].float().mean().item()
+    return found
 
 
 def _arguments() -> argparse.Namespace:
