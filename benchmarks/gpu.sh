@@ -6,6 +6,7 @@
 #
 # PYTHON        the Python to use (default: python3)
 # PYTHON_THERE  the version that wheels are fetched for (default: 3.12)
+# CIFAR10       folder of tars of the CIFAR-10 test set, for accuracy in float8 (default: made-up images)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 wheels=build/gpu-wheels python=${PYTHON:-python3} out=${OUT:-build/gpu}
@@ -36,13 +37,14 @@ measure() { # NAME MODULE ARGUMENTS...
 }
 # First what is right, then what is fast.
 "$python" -m pytest -q --noconftest tests/workers/votes/test_on_gpu.py tests/workers/votes/test_smoothed_vit.py \
-  -k "gpu or golden" | tee "$out/tests.txt"
+  tests/benchmarks/test_float8_blocks.py -k "gpu or golden" | tee "$out/tests.txt"
 measure pieces benchmarks.pieces
 models="vit_tiny_patch16_224 vit_small_patch16_224 vit_base_patch16_224"
 measure engine benchmarks.engine --device cuda --model $models --ablation column:19:1 column:37:1 column:19:8 \
   --dtype float32 bfloat16 float16 --images 64 --published 16 --dense 4 --rounds 3
 measure blocks benchmarks.engine --device cuda --model vit_small_patch16_224 --ablation block:75:8 --dtype bfloat16 \
   --images 16 --published 16 --dense 0 --rounds 3
+measure float8 benchmarks.float8 ${CIFAR10:+--tars "$CIFAR10"}
 for model in vit_small_patch16_224 vit_base_patch16_224; do
   measure "pipeline-$model" benchmarks.pipeline --model "$model" --dtype bfloat16 --threads "$(nproc)" --images 512
 done

@@ -28,8 +28,9 @@ _NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU he
 _COLUMN = {"kind": "column", "size": 19, "stride": 7}
 _BLOCK = {"kind": "block", "size": 75, "stride": 56}
 _ABLATIONS = pytest.mark.parametrize("ablation", [_COLUMN, _BLOCK], ids=str)
-_MODELS = pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "vit_small_patch16_224"])
-_FAST = pytest.mark.parametrize("fast", [False, True], ids=["", "fast"])
+_WAYS = pytest.mark.parametrize(
+    ("architecture", "fast"), [("vit_tiny_patch16_224", False), ("vit_small_patch16_224", True)]
+)
 
 # What follows runs in a process of its own: Triton reads TRITON_INTERPRET when kernels are defined. Its interpreter
 # loses the carry where rounding reaches the next power of two, so torch converts to float8 there.
@@ -200,8 +201,7 @@ def _float8_engine(ablation: dict[str, Any], architecture: str, *, fast: bool) -
 
 
 @_NEEDS_GPU
-@_MODELS
-@_FAST
+@_WAYS
 @_ABLATIONS
 def test_float8_on_a_gpu_is_near_float32(ablation: dict[str, Any], architecture: str, fast: bool) -> None:
     """Logits within 15 %, by their norm; not equal to bfloat16's, or float8 was not run."""
@@ -214,8 +214,7 @@ def test_float8_on_a_gpu_is_near_float32(ablation: dict[str, Any], architecture:
 
 
 @_NEEDS_GPU
-@_MODELS
-@_FAST
+@_WAYS
 @_ABLATIONS
 def test_a_float8_vote_on_a_gpu_depends_on_its_own_ablation_alone(
     ablation: dict[str, Any], architecture: str, fast: bool
