@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16", "float16"])
     args = parser.parse_args()
     job = load_job(args.job, [])
-    pixels, labels = _images(job, args.images)
+    pixels, labels = images_of(job, args.images)
     votes = {dtype: _votes(job, dtype, pixels) for dtype in dict.fromkeys(["float32", *args.dtype])}
     plain = votes["float32"]
     headings = ["format", "votes that differ", "largest float32 margin of these", "margins apart by up to"]
@@ -46,9 +46,9 @@ def main() -> None:
     for heading in (*headings, "smoothed", *(f"{side} x {side}" for side in job.patches)):
         table.add_column(heading, justify="left" if heading == "format" else "right")
     records = []
-    by_float32 = _certificates(job, plain["classes"])
+    by_float32 = certificates_of(job, plain["classes"])
     for dtype, answer in votes.items():
-        certified = _certificates(job, answer["classes"])
+        certified = certificates_of(job, answer["classes"])
         differ = answer["classes"] != plain["classes"]
         agree = np.abs(answer["margins"] - plain["margins"])[~differ]
         record = {
@@ -58,7 +58,7 @@ def main() -> None:
             "margins_apart": float(agree.max()),
             "predictions_differ": int((certified.prediction != by_float32.prediction).sum()),
             "certificates_differ": int((certified.max_certified_patch != by_float32.max_certified_patch).sum()),
-            **_accuracies(job, certified, labels),
+            **accuracies(job, certified, labels),
         }
         records.append(record)
         shares = (f"{record[name]:.2%}" for name in record if name.startswith(("smoothed", "certified")))
@@ -69,7 +69,8 @@ def main() -> None:
     print(json.dumps(records))
 
 
-def _images(job: Job, count: int) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
+def images_of(job: Job, count: int) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
+    """Pixels [images, crop, crop, channels] uint8 and labels [images] of a job's first images that can be decoded."""
     store = AnyStore(job.storage)
 
     def samples() -> Iterator[Any]:
@@ -97,12 +98,14 @@ def _votes(job: Job, dtype: str, pixels: torch.Tensor) -> dict[str, np.ndarray[A
     }
 
 
-def _certificates(job: Job, classes: np.ndarray[Any, Any]) -> Certificates:
+def certificates_of(job: Job, classes: np.ndarray[Any, Any]) -> Certificates:
+    """Of votes [images, ablations] on columns, rows or blocks."""
     crop = job.preprocess.crop
     return certify(classes.astype(np.uint16), ablations_of(job.ablation, crop, crop), classes=job.model.classes)
 
 
-def _accuracies(job: Job, certificates: Certificates, labels: np.ndarray[Any, Any]) -> dict[str, float]:
+def accuracies(job: Job, certificates: Certificates, labels: np.ndarray[Any, Any]) -> dict[str, float]:
+    """Shares of images: `smoothed`, and `certified_M` against each M x M square that the job shows."""
     right = certificates.prediction == labels
     certified = {
         f"certified_{side}": float((right & (certificates.max_certified_patch >= side)).mean()) for side in job.patches

@@ -8,6 +8,7 @@
 #
 # PYTHON        the Python to use (default: python3)
 # PYTHON_THERE  the version that wheels are fetched for (default: 3.12)
+# CIFAR10       folder of tars of the CIFAR-10 test set, for accuracy in float8 (default: made-up images)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 wheels=build/gpu-wheels python=${PYTHON:-python3} out=${OUT:-build/gpu}
@@ -39,8 +40,9 @@ measure() { # NAME MODULE ARGUMENTS...
 small=vit_tiny_patch16_224 middle=vit_small_patch16_224 large=vit_base_patch16_224
 
 tests() { # a benchmark plugin, where there is one, objects to xdist
-  OMP_NUM_THREADS=2 "$python" -m pytest -q --noconftest -p no:benchmark -p no:cacheprovider -k "gpu or golden" \
-    tests/workers | tee "$out/tests.txt"
+  OMP_NUM_THREADS=2 "$python" -m pytest -q --noconftest -p no:benchmark -p no:cacheprovider -k "gpu or golden or float8 or card" \
+    tests/workers/votes/test_on_gpu.py tests/workers/votes/test_smoothed_vit.py tests/benchmarks/test_float8_blocks.py \
+    tests/workers/tars/test_decoding_on_gpu.py | tee "$out/tests.txt"
 }
 engine() {
   local bench="benchmarks.engine --device cuda --rounds 5 --published 16 --dense 2 --loop 0"
@@ -56,6 +58,7 @@ pipeline() { # slopes of two sizes, with Pillow; then 50,000 photos that the GPU
   measure pipeline-nvjpeg $bench --model $middle --ablation column:19:1 --decoder nvjpeg --photo 224 224 --no-resize \
     --repeat-photos --shards 50 --images 1000 --rounds 1
 }
+float8() { measure float8 benchmarks.float8 --random-images 32 ${CIFAR10:+--tars "$CIFAR10"}; }
 pieces() { measure pieces benchmarks.pieces --width 384 768; }
-steps=${*:-tests engine pieces pipeline}
+steps=${*:-tests engine pieces float8 pipeline}
 for step in $steps; do "$step"; done

@@ -1,7 +1,9 @@
 """What each piece of a block costs on a GPU in bfloat16, in nanoseconds a token, and what could replace it.
 
     product             a linear layer with its bias
-    float8              the same with 8-bit tokens and weights, one scale for each row; quantising is not counted
+    float8              a product with 8-bit tokens and weights, one scale for each row; quantising is not counted.
+                        Norm, GELU and rows as they are: with a kernel that quantises, too (float8_blocks.py)
+    float8, fast        a product whose sums keep fewer digits (use_fast_accum)
     torch               attention, norm and GELU as torch computes them
     fused               the kernels of workers/votes/fused_blocks.py; fc1 with its GELU: that of linear_gelu.py
     tanh                fc1 with the other form of GELU, which cuBLAS computes with the product
@@ -26,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks import float8_blocks
 from benchmarks.linear_gelu import linear_gelu
 from smoothcert.workers.votes.fused_blocks import add_and_norm, attend, run_blocks
 from smoothcert.workers.votes.smoothed_vit import compute_block, prepare_block
@@ -34,7 +37,6 @@ _MODELS = {192: "vit_tiny_patch16_224", 384: "vit_small_patch16_224", 768: "vit_
 _TOKENS = 1 << 17
 _LENGTHS = (29, 31, 43, 57, 172, 197)  # of the sequences of columns of 19 and 37, of masks, of whole images
 _HEAD = 64
-_FLOAT8 = torch.float8_e4m3fn
 
 
 def main() -> None:
@@ -63,13 +65,16 @@ def _measure(width: int) -> list[dict[str, Any]]:
         layer = nn.Linear(inner, outer, device="cuda", dtype=torch.bfloat16).requires_grad_(False)
         source = wide if name == "fc2" else rows
         show(name, "product", lambda layer=layer, source=source: layer(source), tflop_per_token=2e-12 * inner * outer)
-        show(name, "float8", *_float8(layer, source))
+        for way, fast in (("float8", False), ("float8, fast", True)):
+            product = _float8(layer, source, fast=fast)
+            show(name, way, product, error=_relative_norm(product(), layer(source)))
     norm = nn.LayerNorm(width, device="cuda", dtype=torch.bfloat16).requires_grad_(False)
     branch, tokens = _random(_TOKENS, width), rows.clone()
     expected = norm((rows.float() + branch.float()).bfloat16())
     show("add and norm", "torch", lambda: norm(rows + branch))
     error = _error(add_and_norm(rows.clone(), branch, norm), expected)
     show("add and norm", "fused", lambda: add_and_norm(tokens, branch, norm), error=error)
+    show("add and norm", "float8", lambda: float8_blocks.add_and_norm(tokens, branch, norm))
     show("GELU", "torch", lambda: torch.ops.aten.gelu.out(wide, out=wide))
     fc1 = nn.Linear(width, 4 * width, device="cuda", dtype=torch.bfloat16).requires_grad_(False)
     with_gelu: dict[str, Callable[[], Tensor]] = {
@@ -81,6 +86,8 @@ def _measure(width: int) -> list[dict[str, Any]]:
     expected = F.gelu(F.linear(rows.float(), fc1.weight.float(), fc1.bias.float()))
     for way, call in with_gelu.items():
         show("fc1 and GELU", way, call, error=((call().float() - expected).norm() / expected.norm()).item())
+    show("GELU", "float8", lambda: float8_blocks.gelu(wide))
+    show("quantise", "float8", lambda: float8_blocks.quantise(rows))
     for length in _LENGTHS:
         qkv = _random(_TOKENS // length, length, 3 * width)
         parts = qkv.unflatten(2, (3, width // _HEAD, _HEAD)).permute(2, 0, 3, 1, 4)
@@ -110,25 +117,27 @@ def _measure(width: int) -> list[dict[str, Any]]:
     return records
 
 
-def _float8(layer: nn.Linear, source: Tensor) -> tuple[Any, ...]:
-    """The product of a layer in float8, for how many tokens; its error is printed."""
-    rows, row_scales = _quantised(source)
-    weights, weight_scales = _quantised(layer.weight)
+def _float8(layer: nn.Linear, source: Tensor, *, fast: bool) -> Callable[[], Tensor]:
+    """The product of a layer in float8."""
+    rows, weights = float8_blocks.quantised_by_torch(source), float8_blocks.quantised_by_torch(layer.weight)
+    weight_scales = weights.scales.t().contiguous()
 
     def product() -> Tensor:
         return torch._scaled_mm(
-            rows, weights.t(), scale_a=row_scales, scale_b=weight_scales.t().contiguous(), bias=layer.bias,
+            rows.numbers,
+            weights.numbers.t(),
+            scale_a=rows.scales,
+            scale_b=weight_scales,
+            bias=layer.bias,
             out_dtype=torch.bfloat16,
-        )  # fmt: skip
+            use_fast_accum=fast,
+        )
 
-    expected = layer(source).float()
-    print(f"float8: relative error {((product().float() - expected).norm() / expected.norm()).item():.4f}")
-    return product, _TOKENS
+    return product
 
 
-def _quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
-    scales = rows.abs().amax(1, keepdim=True).float() / torch.finfo(_FLOAT8).max
-    return (rows.float() / scales).to(_FLOAT8), scales
+def _relative_norm(found: Tensor, expected: Tensor) -> float:
+    return ((found.float() - expected.float()).norm() / expected.float().norm()).item()
 
 
 def _random(*shape: int) -> Tensor:
