@@ -89,12 +89,13 @@ def test_the_check_tells_how_far_it_is(run: Path) -> None:
 
 
 def test_it_is_independent() -> None:
-    """No file of the checker imports what makes what it checks; it shares errors, settings, storage and looks."""
+    """No file of the checker imports what makes what it checks; it shares errors, settings, storage, processes and looks."""
     shared = {"manifests.errors", "manifests.job", "workers.storage.store"}
     shared |= {
         "pipeline.console.looks",
         "pipeline.console.certified",
         "pipeline.console.bars",
+        "pipeline.processes",
         "workers.extras",
         "workers.notebook",
     }

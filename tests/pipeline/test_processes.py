@@ -1,4 +1,4 @@
-"""Files checked side by side give the same report, and the processes end with the check."""
+"""Work side by side gives the same results, and the processes end with it."""
 
 import multiprocessing
 import os
@@ -14,9 +14,9 @@ import pytest
 
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Storage
+from smoothcert.pipeline.processes import THREADS_VARIABLE, map_in_processes
 from smoothcert.pipeline.verify import check
-from smoothcert.pipeline.verify.files import CheckedFile, FileTask
-from smoothcert.pipeline.verify.processes import THREADS_VARIABLE, check_files
+from smoothcert.pipeline.verify.files import CheckedFile, FileTask, check_file
 from smoothcert.pipeline.verify.record import open_run
 from tests.helpers.finished_runs import file_of, rows_of, write
 
@@ -29,9 +29,9 @@ def tasks_of(run: Path) -> list[FileTask]:
     return [FileTask.of(opened, name, None) for name in opened.shards]
 
 
-def begun(tasks: list[FileTask]) -> Iterator[CheckedFile]:
+def begun(tasks: list[FileTask]) -> Iterator[tuple[FileTask, CheckedFile]]:
     """Checks that are under way, in two processes."""
-    results = check_files(tasks, 2)
+    results = map_in_processes(check_file, tasks, 2)
     next(results)
     assert multiprocessing.active_children()
     return results
@@ -72,7 +72,7 @@ def test_an_error_in_a_process_is_our_own(run: Path) -> None:
     """What the storage refuses there is said as if it had been refused here."""
     tasks = [replace(task, run_url="ftp://bucket/run") for task in tasks_of(run)]
     with pytest.raises(RequestError, match="ftp:// is not supported"):
-        list(check_files(tasks, 2))
+        list(map_in_processes(check_file, tasks, 2))
     assert not multiprocessing.active_children()
 
 
@@ -100,11 +100,11 @@ def test_processes_do_not_outlive_a_killed_parent(run: Path) -> None:
     script = f"""
 import multiprocessing, time
 from smoothcert.manifests.job import Storage
-from smoothcert.pipeline.verify.files import FileTask
-from smoothcert.pipeline.verify.processes import check_files
+from smoothcert.pipeline.verify.files import FileTask, check_file
+from smoothcert.pipeline.processes import map_in_processes
 from smoothcert.pipeline.verify.record import open_run
 opened = open_run({str(run)!r}, Storage())
-results = check_files([FileTask.of(opened, name, None) for name in opened.shards] * {MANY}, 2)
+results = map_in_processes(check_file, [FileTask.of(opened, name, None) for name in opened.shards] * {MANY}, 2)
 next(results)
 print(*(process.pid for process in multiprocessing.active_children()), flush=True)
 time.sleep(600)
