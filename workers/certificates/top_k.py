@@ -31,6 +31,7 @@ from enum import Enum, auto
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
@@ -94,6 +95,17 @@ def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches
     return np.where(subject[:, None] == NOBODY, -1, slacks)
 
 
+def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
+    """[images]: true only where no set of `reach` breaks the claim. Asks for heaviest sets alone.
+
+    Sound, because no set holds more votes for the subject, or more votes in all, than the heaviest one by these.
+    """
+    subject, lost = _subject(ballots, of), _Lost.of(_OnlyHeaviest(reach), top)
+    count = (ballots.votes == subject[:, None]).sum(axis=1)
+    own, size = lost.count(ballots.votes == subject[:, None], ballots.fragile), lost.size(ballots.fragile, len(count))
+    return (_bounds(ballots, subject, count, top, lost, own, size)[:, 0] >= 0) & (subject != NOBODY)
+
+
 def _subject(ballots: Ballots, of: Subject) -> Ints:
     """[images]: the class in question, NOBODY for an image without a usable label."""
     if of == Subject.prediction:
@@ -102,6 +114,22 @@ def _subject(ballots: Ballots, of: Subject) -> Ints:
         raise ValueError("a claim of the label needs labels")
     labels = ballots.labels.astype(np.int64)
     return np.where(labels < ballots.classes, labels, NOBODY)
+
+
+@dataclass(frozen=True)
+class _OnlyHeaviest(Reach):
+    """One set that stands for all: whatever is summed, it weighs as much as the heaviest."""
+
+    reach: Reach
+    is_bound: bool = True
+    num_sets: int = 1
+
+    @property
+    def num_ablations(self) -> int:
+        return self.reach.num_ablations
+
+    def sums(self, weights: Weights) -> Weights:
+        return self.reach.heaviest(weights).sums[:, None]
 
 
 @dataclass(frozen=True)
@@ -174,15 +202,18 @@ def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sou
     count = (votes == subject[:, None]).sum(axis=1)
     own = lost.count(votes == subject[:, None], fragile)
     size = lost.size(fragile, len(votes))
+    slacks, images = _bounds(ballots, subject, count, top, lost, own, size), np.arange(len(votes))
+    if sought != _Sought.smallest:  # of most images, this says enough
+        images = np.flatnonzero(slacks.min(axis=1) < 0)
+        own, size = own[images], size[images]
 
     needed = np.full((top, *own.shape), np.inf, own.dtype)  # the smallest deficits of the rivals so far, ascending
-    below, above = _without_votes(ballots, subject)
+    below, above = (number[images] for number in _without_votes(ballots, subject))
     for place in range(top):
-        lead = np.select([place < below, place < below + above], [count, count + 1], np.inf)
+        lead = np.select([place < below, place < below + above], [count[images], count[images] + 1], np.inf)
         needed[place] = lost.deficits(lead[:, None].astype(own.dtype), -own)
-    slacks = _after(needed, size)
+    slacks[images] = _after(needed, size)
 
-    images = np.arange(len(votes))
     for rank in range(tally.classes.shape[1]):
         rivals = tally.classes[images, rank]
         lead = (count[images] - tally.counts[images, rank] + (subject[images] < rivals))[:, None].astype(own.dtype)
@@ -200,6 +231,34 @@ def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sou
             needed[place], deficits = np.minimum(needed[place], deficits), np.maximum(needed[place], deficits)
         slacks[images] = _after(needed, size)
     return slacks
+
+
+def _bounds(
+    ballots: Ballots, subject: Ints, count: Ints, top: int, lost: _Lost, own: Weights, size: Weights
+) -> Weights:
+    """[images, sets]: what no slack is below: that of an attacker who takes no votes of rivals away."""
+    bounds = -size - 1
+    for lead in _smallest_leads(ballots, subject, count, top).T:
+        bounds += lost.least(lead[:, None].astype(own.dtype), own)
+    return bounds
+
+
+def _smallest_leads(ballots: Ballots, subject: Ints, count: Ints, top: int) -> NDArray[np.float64]:
+    """[images, K], ascending: the smallest leads n_y - n_r + [y < r] over rivals; infinite where there are too few.
+
+    Args:
+        ballots: the votes.
+        subject, count: [images], the class and its votes.
+        top: K.
+    """
+    classes, counts = (table[:, : top + 1] for table in ballots.tally)  # one may be the subject's
+    leads = count[:, None] - counts + (subject[:, None] < classes)
+    leads = np.where((counts > 0) & (classes != subject[:, None]), leads, np.inf)
+    below, above = (number[:, None] for number in _without_votes(ballots, subject))
+    places = np.arange(top)
+    others = np.select([places < below, places < below + above], [count[:, None], count[:, None] + 1], np.inf)
+    smallest: NDArray[np.float64] = np.sort(np.concatenate([leads, others], axis=1), axis=1)[:, :top]
+    return smallest
 
 
 def _after(needed: Weights, size: Weights) -> Weights:
