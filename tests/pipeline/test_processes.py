@@ -118,3 +118,18 @@ time.sleep(600)
     while any(map(is_alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(is_alive, pids))
+
+
+def test_an_error_of_the_items_comes_in_its_turn() -> None:
+    """After the results of the items before it, as with one process."""
+
+    def items() -> Iterator[int]:
+        yield from (-1, -2, -3)
+        raise RunError("no more")
+
+    for processes in (1, 2):
+        results = map_in_processes(abs, items(), processes)
+        assert [next(results) for _ in range(3)] == [(-1, 1), (-2, 2), (-3, 3)]
+        with pytest.raises(RunError, match="no more"):
+            next(results)
+    assert not multiprocessing.active_children()

@@ -131,6 +131,10 @@ class _OnlyHeaviest(Reach):
     def sums(self, weights: Weights) -> Weights:
         return self.reach.heaviest(weights).sums[:, None]
 
+    def places(self, sets: Ints) -> Ints:
+        """-1 for every coordinate, because the set belongs to no place."""
+        return np.full((len(sets), 1, 2), -1)
+
 
 @dataclass(frozen=True)
 class _Lost:

@@ -89,7 +89,7 @@ def test_the_check_tells_how_far_it_is(run: Path) -> None:
 
 
 def test_it_is_independent() -> None:
-    """No file of the checker imports what makes what it checks; it shares errors, settings, storage, processes and looks."""
+    """No file of the checker imports what makes what it checks; it shares errors, settings, storage and looks."""
     shared = {"manifests.errors", "manifests.job", "workers.storage.store"}
     shared |= {
         "pipeline.console.looks",
