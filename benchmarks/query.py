@@ -4,14 +4,15 @@ Votes are spatially correlated, as those of networks are: a vote is that of the 
 anew, which happens once in RUN_LENGTH ablations. The share of the leading class is uniform from 0 to 1, so that many
 images are neither certain nor lost. Margins are uniform from 0 to 1.
 
-Each grid is asked in a process of its own, which may start others: with --processes 1 2, each turn asks with one process,
-then with two. CPU seconds are those of all processes. A short run says what a row costs, and the table multiplies that with the
-rows of ImageNet's training set; the start of the first process is left out. With --rows 1282000 the whole run is made, from
-80,000 distinct rows, and asked.
+Each grid is asked in a process of its own, which may start others: with --processes 1 2, each turn asks with one
+process, then with two. CPU seconds are those of all. A short run says what a row costs, and the table multiplies that
+with the rows of ImageNet's training set; the start of the first process is left out. With --rows 1282000 the whole run
+is made, from 80,000 distinct rows, and asked.
 
 Not covered: reading from S3.
 
-Run from the repository root: python -m benchmarks.query [--rows 20000] [--turns 5] [--processes 1 2] [--kind column] [--only NAME ...]
+Run from the repository root: python -m benchmarks.query [--rows 20000] [--turns 5] [--processes 1 2]
+    [--kind column] [--only NAME ...]
 """
 
 import argparse

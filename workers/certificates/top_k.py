@@ -22,6 +22,10 @@ and k |S| + |F| takes the place of |T|. Why this is sound: for K rivals, R of th
 deficits minus |T| is at least that of R, which falls by the weight 1 + |R| [v = y] - [v in R] >= 0 for each vote v in
 T. A union weighs at most k times its heaviest part. No slack is below -A - 1, with A ablations.
 
+Most images need no look at single rivals. If y loses at most o votes, and at most s are lost in all, each deficit is
+at least max(0, n_y - n_r + [y < r] - o). If the K smallest of these sum to more than s, y stays (theorem 7a of
+docs/certificates.md).
+
 Not covered: the prediction against every rival (K = 1), by the exact rule: rules.py.
 Source of the question: CostCert, arXiv 2507.23335.
 """

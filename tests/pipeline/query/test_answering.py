@@ -16,7 +16,7 @@ from smoothcert.manifests.rules import Claim
 from smoothcert.pipeline import processes
 from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.query import answering
-from smoothcert.pipeline.query.answering import answer, query
+from smoothcert.pipeline.query.answering import query
 from smoothcert.pipeline.query.answers import as_json, as_records, cells_of, notices_of, title_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.runs.run import open_run
@@ -349,9 +349,8 @@ def test_several_processes_write_the_same(tmp_path, monkeypatch, work_aside, opt
     run, out, written = write_run(tmp_path, shards=7, published=6), tmp_path / "images.parquet", []
     for number in (1, 2):
         monkeypatch.setattr(processes, "count_cores", lambda number=number: number)
-        ended = CliRunner().invoke(
-            app, ["query", str(run), "--overwrite", *(o.replace("OUT", str(out)) for o in options)]
-        )
+        given = [option.replace("OUT", str(out)) for option in options]
+        ended = CliRunner().invoke(app, ["query", str(run), "--overwrite", *given])
         assert ended.exit_code == 0, ended.stderr
         written.append((ended.stdout, ended.stderr, out.read_bytes() if out.exists() else b""))
     assert written[0] == written[1]
@@ -392,7 +391,7 @@ def test_an_interrupt_ends_all_processes(tmp_path, work_aside):
 
     questions = [result.question for result in query(run, patches=2).results]
     with pytest.raises(KeyboardInterrupt):
-        answer(run, questions, per_image=[hear], processes=2)
+        answering.answer(run, questions, per_image=[hear], processes=2)
     assert heard[:2] == [0, 0]
     assert heard[-1] > 0
     assert not multiprocessing.active_children()
