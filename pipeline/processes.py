@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -56,6 +57,7 @@ def map_in_processes(
     context = multiprocessing.get_context("spawn")  # not fork: this process may have threads
     here, there = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(processes, context, initializer=_begin, initargs=(here, function))
+    resource_tracker.ensure_running()  # its start would end `_interrupts_wait`
     with _one_thread_each(), here, pool, there:  # `there` closes first, which ends the processes
         try:
             yield from _results(pool, iter(items), pending=2 * processes)
@@ -75,7 +77,8 @@ def _results(pool: Executor, items: Iterator[_Item], pending: int) -> Iterator[t
         try:
             while not is_last and len(submitted) < pending:
                 item = next(items)
-                submitted.append((item, pool.submit(_call, item)))
+                with _interrupts_wait():
+                    submitted.append((item, pool.submit(_call, item)))  # may start a process
         except StopIteration:
             is_last = True
         except SmoothcertError as raised:
@@ -97,7 +100,7 @@ def _begin(pipe: Connection, function: Callable[[Any], Any]) -> None:
     An interrupt from the terminal reaches all processes. It is left to the parent, so that nothing is printed here.
     """
     global _function
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for systems where `_interrupts_wait` does nothing
     _function = function
 
     def wait() -> None:
@@ -107,6 +110,19 @@ def _begin(pipe: Connection, function: Callable[[Any], Any]) -> None:
             os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Interrupts reach this process afterwards. Processes that start meanwhile get none, not even while they start."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

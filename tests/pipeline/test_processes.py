@@ -133,3 +133,26 @@ def test_an_error_of_the_items_comes_in_its_turn() -> None:
         with pytest.raises(RunError, match="no more"):
             next(results)
     assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.2, 0.5, 4.0])
+def test_an_interrupt_from_the_terminal_is_told_once(after_s: float) -> None:
+    """It reaches all processes; those that are still starting say nothing, either. A child process comes first."""
+    script = """
+import time
+from smoothcert.pipeline.processes import map_in_processes
+try:
+    for _ in map_in_processes(time.sleep, [0.2] * 1000, 2):
+        pass
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    command, pipe = [sys.executable, "-c", script], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as parent:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        while len(children.read_text().split()) < 2:  # one of them tracks resources
+            time.sleep(0.01)
+        time.sleep(after_s)
+        os.killpg(parent.pid, signal.SIGINT)
+        told = parent.communicate(timeout=60)
+    assert told == ("interrupted\n", "")
