@@ -81,6 +81,11 @@ class Touched(Reach):
         return (self.vertical[:, None, :, None] & self.horizontal[None, :, None, :]).reshape(self.num_sets, -1)
 
     @property
+    def nothing(self) -> Self:
+        """One set, which holds no ablation."""
+        return type(self)(self.vertical[:1] & False, self.horizontal[:1] & False, self.top[:1], self.left[:1])
+
+    @property
     def most(self) -> int:
         """D: the size of the largest set."""
         return int(self.vertical.sum(axis=1).max() * self.horizontal.sum(axis=1).max())
@@ -210,10 +215,18 @@ class Pairs(Reach):
         return self._first_set(left) + right - left - 1
 
     def places(self, sets: Ints) -> Ints:
+        return np.concatenate([self.one.places(arcs) for arcs in self._arcs_of(sets)], axis=1)
+
+    def _arcs_of(self, sets: Ints) -> tuple[Ints, Ints]:
+        """The two arcs of each pair."""
         first_sets = self._first_set(np.arange(self.one.num_sets - 1))
         left = np.searchsorted(first_sets, sets, side="right") - 1
-        right = sets - first_sets[left] + left + 1
-        return np.concatenate([self.one.places(left), self.one.places(right)], axis=1)
+        return left, sets - first_sets[left] + left + 1
+
+    def unions(self, sets: Ints) -> Bools:
+        """[n, ablations]: which ablations each of the n sets holds."""
+        left, right = self._arcs_of(sets)
+        return self.one.sets[left] | self.one.sets[right]
 
     def _first_set(self, left: Ints) -> Ints:
         """The number of the first pair whose left arc is this one."""

@@ -30,7 +30,7 @@ Not covered: the prediction against every rival (K = 1), by the exact rule: rule
 Source of the question: CostCert, arXiv 2507.23335.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Self
 
@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Reach, Threat, Weights, parts
+from smoothcert.workers.ablations.touched import Pairs
 from smoothcert.workers.certificates.rules import Answer, Ballots, Bools, Ints, Rule
 from smoothcert.workers.certificates.tally import NOBODY
 
@@ -108,6 +109,16 @@ def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
     count = (ballots.votes == subject[:, None]).sum(axis=1)
     own, size = lost.count(ballots.votes == subject[:, None], ballots.fragile), lost.size(ballots.fragile, len(count))
     return (_bounds(ballots, subject, count, top, lost, own, size)[:, 0] >= 0) & (subject != NOBODY)
+
+
+def break_at_heaviest(ballots: Ballots, pairs: Pairs, top: int, of: Subject) -> Bools:
+    """[images]: true only where a set of `pairs` breaks the claim: the one with the most votes for the subject."""
+    is_own = ballots.votes == _subject(ballots, of)[:, None]
+    weights = is_own if ballots.fragile is None else is_own & ~ballots.fragile
+    union = pairs.unions(pairs.heaviest(weights.astype(np.float32)).sets)
+    lost = union if ballots.fragile is None else union | ballots.fragile
+    slacks = slacks_of_parts(replace(ballots, fragile=lost), pairs.one.nothing, top, of, patches=1)
+    return np.asarray(slacks[:, 0] < 0)
 
 
 def _subject(ballots: Ballots, of: Subject) -> Ints:
