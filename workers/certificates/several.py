@@ -81,7 +81,6 @@ def _holds(ballots: Ballots, one: Touched, known: Bools, patches: int, top: int,
         known[images[some], sets] = True
         slacks[some, sets] = np.inf
         slacks[~holds[images]] = np.inf
-        at_once = min(
-            2 * at_once, max(1, images_at_once(_numbers(one, top)) // len(images))
-        )  # few calls, and bounded memory
+        # Few calls, and bounded memory.
+        at_once = min(2 * at_once, max(1, images_at_once(_numbers(one, top)) // len(images)))
     return holds

@@ -112,7 +112,10 @@ def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
 
 
 def break_at_heaviest(ballots: Ballots, pairs: Pairs, top: int, of: Subject) -> Bools:
-    """[images]: true only where a set of `pairs` breaks the claim: the one with the most votes for the subject."""
+    """[images]: true only where a set of `pairs` breaks the claim, and where there is no usable label.
+
+    The set with the most votes for the subject is tried, which most often is one that breaks the claim if any is.
+    """
     is_own = ballots.votes == _subject(ballots, of)[:, None]
     weights = is_own if ballots.fragile is None else is_own & ~ballots.fragile
     union = pairs.unions(pairs.heaviest(weights.astype(np.float32)).sets)

@@ -121,6 +121,7 @@ def test_each_pair_of_arcs_has_the_sum_of_its_union(data: st.DataObject, side: i
     assert pairs.sums(weights.astype(np.float32)).tolist() == sums.tolist()
     sets = np.arange(pairs.num_sets)
     assert pairs.places(sets).tolist() == listed.places(sets).tolist()
+    assert pairs.unions(sets).tolist() == (listed.ablations > 0).tolist()
     found = pairs.heaviest(weights.astype(np.float32))
     assert found.sums.tolist() == sums.max(axis=1).tolist() == sums[np.arange(20), found.sets].tolist()
 
