@@ -38,7 +38,7 @@ _COLUMNS = ["key", "shard", "label", "votes", "margins"]
 _CLEAN_COLUMNS = ["clean_prediction", "clean_margin"]
 _VOTES_AT_ONCE = 1 << 20  # unless a file has more; with their margins, 6 MB
 _VOTES_OF_ALL_PROCESSES = 1 << 27  # at most twice as many are held for them
-_SECONDS_WORTH_PROCESSES = 4  # they take about a second to start
+_SECONDS_WORTH_PROCESSES = 8  # each takes about a CPU second to start, and this process must read all files
 
 Bools = NDArray[np.bool_]
 
