@@ -4,13 +4,15 @@ Votes are spatially correlated, as those of networks are: a vote is that of the 
 anew, which happens once in RUN_LENGTH ablations. The share of the leading class is uniform from 0 to 1, so that many
 images are neither certain nor lost. Margins are uniform from 0 to 1.
 
-Each grid is asked in a process of its own. A short run says what a row costs, and the table multiplies that with the
-rows of ImageNet's training set; the start of the process is left out. With --rows 1282000 the whole run is made, from
-80,000 distinct rows, and asked.
+Each grid is asked in a process of its own, which may start others: with --processes 1 2, each turn asks with one
+process, then with two. CPU seconds are those of all. A short run says what a row costs, and the table multiplies that
+with the rows of ImageNet's training set; the start of the first process is left out. With --rows 1282000 the whole run
+is made, from 80,000 distinct rows, and asked.
 
 Not covered: reading from S3.
 
-Run from the repository root: python -m benchmarks.query [--rows 20000] [--turns 5] [--kind column] [--only NAME ...]
+Run from the repository root: python -m benchmarks.query [--rows 20000] [--turns 5] [--processes 1 2]
+    [--kind column] [--only NAME ...]
 """
 
 import argparse
@@ -20,6 +22,8 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +88,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time grids of questions.")
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1])
     parser.add_argument("--kind", choices=[*ABLATIONS], default="column")
     parser.add_argument("--only", nargs="+", help="names of grids")
     parser.add_argument("--keep", type=Path, help="folder of the run: made if it is missing, and kept")
     args = parser.parse_args()
-    table, records = Table(title=f"{args.kind}: {args.rows:,} rows"), []
-    for heading in ("grid", "seconds", "CPU seconds", f"CPU seconds for {IMAGENET_ROWS:,} rows", "peak memory, GB"):
+    table = Table(title=f"{args.kind}: {args.rows:,} rows")
+    for heading in (
+        "grid",
+        "processes",
+        "seconds",
+        "CPU seconds",
+        f"CPU seconds for {IMAGENET_ROWS:,} rows",
+        "peak memory, GB",
+    ):
         table.add_column(heading, justify="left" if heading == "grid" else "right")
     grids = MASK_GRIDS if "mask" in args.kind else WINDOW_GRIDS
     with tempfile.TemporaryDirectory() as temporary:
@@ -100,12 +112,12 @@ def main() -> None:
             grid, stride = dict(grids[name]), ABLATIONS[args.kind].get("stride", 1)
             if "strides" in grid:
                 grid["strides"] = [stride * times for times in grid["strides"]]
-            record = {"grid": name, **in_a_process(measure, run, grid, args.turns)}
-            records.append(record)
-            whole = record["cpu_s"] * IMAGENET_ROWS / args.rows
-            figures = (f"{record['seconds']:.2f}", f"{record['cpu_s']:.2f}", f"{whole:.0f}", f"{record['peak_gb']:.2f}")
-            table.add_row(name, *figures)
-            print(json.dumps(records[-1]), flush=True)
+            for measured in in_a_process(measure, run, grid, args.turns, args.processes):
+                record = {"grid": name, **measured}
+                whole = record["cpu_s"] * IMAGENET_ROWS / args.rows
+                seconds = (f"{record['seconds']:.2f}", f"{record['cpu_s']:.2f}", f"{whole:.0f}")
+                table.add_row(name, str(record["processes"]), *seconds, f"{record['peak_gb']:.2f}")
+                print(json.dumps(record), flush=True)
     Console().print(table)
 
 
@@ -115,21 +127,30 @@ def _make_run(run: Path, rows: int, ablation: dict[str, Any]) -> None:
     make_run(run, rows, ablation=ablation, rows_per_file=ROWS_PER_FILE, run_length=RUN_LENGTH)
 
 
-def measure(run: Path, grid: dict[str, Any], turns: int) -> dict[str, Any]:
-    """Ask a grid, after a first time that does not count; the medians of the turns."""
+def measure(run: Path, grid: dict[str, Any], turns: int, numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Ask a grid by each number of processes, after a first time that does not count; the medians of the turns.
+
+    Peaks are those of this process and of the largest one that it started so far.
+    """
     from smoothcert.pipeline.query.answering import query
 
-    seconds, cpu_s, certified = [], [], []
-    for turn in range(turns + 1):
-        start, cpu_start = time.perf_counter(), sum(os.times()[:2])
-        answers = query(str(run), **grid)
+    found: dict[int, dict[str, Any]] = {number: {"processes": number} for number in numbers}
+    seconds: dict[int, list[float]] = {number: [] for number in numbers}
+    cpu_s: dict[int, list[float]] = {number: [] for number in numbers}
+    for turn, number in product(range(turns + 1), numbers):
+        start, cpu_start = time.perf_counter(), sum(os.times()[:4])
+        answers = query(str(run), processes=number, **grid)
         if turn or not turns:
-            seconds.append(time.perf_counter() - start)
-            cpu_s.append(sum(os.times()[:2]) - cpu_start)
+            seconds[number].append(time.perf_counter() - start)
+            cpu_s[number].append(sum(os.times()[:4]) - cpu_start)
+        usages = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        peak_gb = sum(usage.ru_maxrss for usage in usages) * 1024 / 1e9
         certified = [result.classes[None].certified for result in answers.results]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    times = {"seconds": statistics.median(seconds), "cpu_s": statistics.median(cpu_s)}
-    return {**times, "peak_gb": peak, "certified": certified}
+        found[number] |= {"peak_gb": peak_gb, "certified": certified}
+    for number, record in found.items():
+        record |= {"seconds": statistics.median(seconds[number]), "cpu_s": statistics.median(cpu_s[number])}
+    assert len({tuple(record["certified"]) for record in found.values()}) == 1, "answers differ"
+    return [*found.values()]
 
 
 if __name__ == "__main__":

@@ -94,8 +94,9 @@ def query(
     format: Annotated[Format | None, typer.Option(help="CSV or Markdown on stdout; messages go to stderr.")] = None,
 ) -> int:
     """Count the predictions of a run that no patch can change. Several values of an option make a grid."""
+    from smoothcert.pipeline.processes import count_cores
     from smoothcert.pipeline.query import output
-    from smoothcert.pipeline.query.answering import answer
+    from smoothcert.pipeline.query.answering import PerImage, answer
     from smoothcert.pipeline.query.answers import AnswersFile
     from smoothcert.pipeline.query.failing import Failing, refuse_several
     from smoothcert.pipeline.query.questions import parse_patches, questions_of
@@ -125,12 +126,13 @@ def query(
     if failing:
         refuse_several(questions)
     listed = Failing(None if sort is None else sort.value, limit) if failing else None
-    hear = [] if listed is None else [listed]
+    hear: list[PerImage] = [] if listed is None else [listed]
     if parquet is None:
-        found = answer(opened, questions, by_class=by is not None, per_image=hear)
+        found = answer(opened, questions, by_class=by is not None, per_image=hear, processes=count_cores())
     else:
         with AnswersFile(OutputFile(parquet, "--parquet", overwrite, settings)) as file:
-            found = answer(opened, questions, by_class=by is not None, per_image=[file, *hear])
+            hear = [file, *hear]
+            found = answer(opened, questions, by_class=by is not None, per_image=hear, processes=count_cores())
             file.describe(found)
     form = "json" if as_json else "table" if format is None else format.value
     output.write(found, listed, form, console_of())

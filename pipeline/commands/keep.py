@@ -129,8 +129,8 @@ def verify(
 ) -> int:
     """Check a run with independent code. Exit code 1 if anything is wrong or the run is unfinished."""
     from smoothcert.pipeline.console.bars import counting
+    from smoothcert.pipeline.processes import count_cores
     from smoothcert.pipeline.verify.check import verify as verify_run
-    from smoothcert.pipeline.verify.processes import count_cores
     from smoothcert.pipeline.verify.verdict import as_json as report_as_json
     from smoothcert.pipeline.verify.verdict import report_table, verdict_of
 
@@ -172,7 +172,7 @@ def verify(
 def repair(run: RunFolder, storage: StorageSettings = None, as_json: AsJson = False) -> None:
     """Move damaged files and a stale _SUCCESS to quarantine/; then run the same certify command again."""
     from smoothcert.pipeline.overview.runs_list import run_as_json
-    from smoothcert.pipeline.verify.processes import count_cores
+    from smoothcert.pipeline.processes import count_cores
     from smoothcert.pipeline.verify.repair import repair as repair_run
     from smoothcert.workers.runs.run import open_run
 

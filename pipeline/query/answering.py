@@ -6,9 +6,12 @@ Not covered: what can be asked (questions.py); whether the votes are right (pipe
 written (answers.py).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +23,7 @@ from smoothcert.manifests.ablation import Size
 from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.rules import Certificate, Claim, Subject
 from smoothcert.pipeline.bracket import Bracket, brackets_of, patch_attacks_of
+from smoothcert.pipeline.processes import map_in_processes
 from smoothcert.pipeline.query.grid import Grid
 from smoothcert.pipeline.query.questions import Question, questions_of
 from smoothcert.workers.ablations.threats import Patch
@@ -33,6 +37,8 @@ from smoothcert.workers.runs.votes_table import ABSENT, cast_of, matrix_of, numb
 _COLUMNS = ["key", "shard", "label", "votes", "margins"]
 _CLEAN_COLUMNS = ["clean_prediction", "clean_margin"]
 _VOTES_AT_ONCE = 1 << 20  # unless a file has more; with their margins, 6 MB
+_VOTES_OF_ALL_PROCESSES = 1 << 27  # at most twice as many are held for them
+_SECONDS_WORTH_PROCESSES = 8  # each takes about a CPU second to start, and this process must read all files
 
 Bools = NDArray[np.bool_]
 
@@ -66,6 +72,11 @@ class Counts:
             self.silent_correct += int((certified & ~alarms & correct).sum())
             self.false_alarms += int(alarms.sum())
 
+    def merge(self, others: "Counts") -> None:
+        """Count other images, too."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(self, one.name) + getattr(others, one.name))
+
 
 @dataclass
 class Result:
@@ -79,6 +90,12 @@ class Result:
     question: Question
     classes: dict[int | None, Counts] = field(default_factory=lambda: {None: Counts()})
     is_bound: bool = False
+
+    def merge(self, others: "Result") -> None:
+        """Count other images, too."""
+        self.is_bound |= others.is_bound
+        for name, counts in others.classes.items():
+            self.classes.setdefault(name, Counts()).merge(counts)
 
 
 class Answered(NamedTuple):
@@ -115,6 +132,25 @@ class Answered(NamedTuple):
                     correct[these],
                     None if alarms is None else alarms[these],
                 )
+
+
+class _Batch(NamedTuple):
+    """The rows of a few neighbouring files."""
+
+    files: int
+    rows: pa.Table
+
+
+class _Part(NamedTuple):
+    """What is known of the images of a few files.
+
+    Attributes:
+        results: one for each question.
+        answers: by the position of the question; none if nobody hears them.
+    """
+
+    results: list[Result]
+    answers: list[tuple[int, Answered]]
 
 
 PerImage = Callable[[pa.Table, Question, Answered], None]
@@ -193,6 +229,7 @@ def query(
     top: int | Sequence[int] = (),
     of: str | Sequence[str] = (),
     by_class: bool = False,
+    processes: int = 1,
 ) -> Answers:
     """Count the predictions of a run that no patch can change, for every combination of the values.
 
@@ -210,9 +247,11 @@ def query(
         top: count the classes that are certain to stay among so many with the most votes; none: 1.
         of: which class: `prediction`, `label`; none: `prediction`.
         by_class: also count by label, or by prediction where the job has no labels.
+        processes: how many answer a large run. Several import the calling script again, so a script must start its
+            work under `if __name__ == "__main__":`.
     Raises:
         RequestError: a value for which the votes have no answer.
-        RunError: a published file is damaged.
+        RunError: a published file is damaged, or a process was killed.
     """
     run = run_of(run)
     asked = questions_of(
@@ -227,11 +266,16 @@ def query(
         top=top,
         of=of,
     )
-    return answer(run, asked, by_class=by_class)
+    return answer(run, asked, by_class=by_class, processes=processes)
 
 
 def answer(
-    run: Run, questions: Sequence[Question], *, by_class: bool = False, per_image: Sequence[PerImage] = ()
+    run: Run,
+    questions: Sequence[Question],
+    *,
+    by_class: bool = False,
+    per_image: Sequence[PerImage] = (),
+    processes: int = 1,
 ) -> Answers:
     """Answer questions from the published files of a run.
 
@@ -240,32 +284,55 @@ def answer(
         questions: from `questions_of`.
         by_class: also count by label, or by prediction where the job has no labels.
         per_image: each gets the answers for each image.
+        processes: how many answer a large run, as for `query`; this one reads the files, whatever their number.
     Raises:
-        RunError: a published file is damaged.
+        RunError: a published file is damaged, or a process was killed.
     """
     job, results, shards, labels = run.job, [Result(question) for question in questions], 0, 0
     finished = run.success() is not None  # before the files are read: it is written after them
-    grid = Grid(job, questions)
     needs_clean = any(one.claim.certificate == Certificate.detection for one in questions)
-    for files, rows in _batches(run, _COLUMNS + (_CLEAN_COLUMNS if needs_clean else [])):
-        shards += files
-        labels += len(rows) - rows["label"].null_count
-        cast = cast_of(rows.filter(pc.is_valid(rows["votes"])))
-        for number, answered in _answer_all(grid, cast, with_slack=bool(per_image)):
-            result = results[number]
-            answered.add_to(result, rows, by_class=by_class)
-            for hear in per_image:
-                hear(rows, result.question, answered)
+    names = [task.file_name for task in run.published_tasks()]
+    batches = _batches(run, _COLUMNS + (_CLEAN_COLUMNS if needs_clean else []), names)
+    work = partial(_answer_batch, Grid(job, questions), by_class=by_class, per_image=bool(per_image))
+    with closing(_side_by_side(work, batches, len(names), processes)) as parts:
+        for batch, part in parts:
+            shards += batch.files
+            labels += len(batch.rows) - batch.rows["label"].null_count
+            for result, counted in zip(results, part.results, strict=True):
+                result.merge(counted)
+            for number, answered in part.answers:
+                for hear in per_image:
+                    hear(batch.rows, questions[number], answered)
     complete = finished and shards == len(run.tasks)
     brackets = _brackets(run, questions) if complete else {}
     return Answers(run, results, by_class, shards, finished, labels, brackets)
 
 
-def _batches(run: Run, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of a few published files, and how many files these are: with few rows, each question costs more."""
+def _side_by_side(
+    work: Callable[[_Batch], _Part], batches: Iterator[_Batch], files: int, processes: int
+) -> Generator[tuple[_Batch, _Part]]:
+    """Each batch and what is known of its images, in order.
+
+    This process begins. It leaves the rest to others if that is much work, as the last batch tells; in the first one,
+    some things are computed once and for all.
+    """
+    left = files
+    for place, batch in enumerate(batches):
+        start = perf_counter()
+        part = work(batch)
+        seconds, left = perf_counter() - start, left - batch.files
+        yield batch, part
+        votes_per_batch = max(1, len(batch.rows) * batch.rows.schema.field("votes").type.list_size)
+        useful = min(processes, left, _VOTES_OF_ALL_PROCESSES // votes_per_batch)
+        if place > 0 and useful > 1 and seconds * left / batch.files >= _SECONDS_WORTH_PROCESSES:
+            yield from map_in_processes(work, batches, useful)
+
+
+def _batches(run: Run, columns: Sequence[str], names: Sequence[str]) -> Iterator[_Batch]:
+    """The rows of published files, a few files at once: with few rows, each question costs more."""
     tables: list[pa.Table] = []
     votes = 0
-    for file in read_published(run, columns):
+    for file in read_published(run, columns, names):
         cast = file.rows.filter(pc.is_valid(file.rows["votes"]))
         matrix = matrix_of(cast["votes"])
         if cast["margins"].null_count or matrix.max(initial=0) >= run.job.model.classes:
@@ -273,12 +340,12 @@ def _batches(run: Run, columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]
                 f"{run.url}/{file.name} has other votes than run.json's job gives; `smoothcert verify` the run"
             )
         if tables and votes + matrix.size > _VOTES_AT_ONCE:
-            yield len(tables), pa.concat_tables(tables)
+            yield _Batch(len(tables), pa.concat_tables(tables))
             tables, votes = [], 0
         tables.append(file.rows)
         votes += matrix.size
     if tables:
-        yield len(tables), pa.concat_tables(tables)
+        yield _Batch(len(tables), pa.concat_tables(tables))
 
 
 def _brackets(run: Run, questions: Sequence[Question]) -> dict[Size, Bracket]:
@@ -286,6 +353,17 @@ def _brackets(run: Run, questions: Sequence[Question]) -> dict[Size, Bracket]:
     sizes = {size for one in questions if (size := one.attacked_size(run.job)) is not None}
     attacks = patch_attacks_of(run) if sizes else {}
     return brackets_of(run, {size: studies for size, studies in attacks.items() if size in sizes})
+
+
+def _answer_batch(grid: Grid, batch: _Batch, *, by_class: bool, per_image: bool) -> _Part:
+    """Answer every question; any process can do it."""
+    part, rows = _Part([Result(question) for question in grid.questions], []), batch.rows
+    cast = cast_of(rows.filter(pc.is_valid(rows["votes"])))
+    for number, answered in _answer_all(grid, cast, with_slack=per_image):
+        answered.add_to(part.results[number], rows, by_class=by_class)
+        if per_image:
+            part.answers.append((number, answered))
+    return part
 
 
 def _answer_all(grid: Grid, cast: Cast, *, with_slack: bool) -> Iterator[tuple[int, Answered]]:

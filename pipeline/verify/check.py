@@ -13,8 +13,8 @@ states them.
     rows.py           checks each row
     recount.py        votes of columns, rows and blocks -> certificates, by the sets of frame.py
     recount_masks.py  votes of masks -> certificates, by the sets of masks.py
-    figures.py        sums up the rows                  processes.py  checks files side by side
-    findings.py       what is wrong, and where          replay.py     casts votes again, with the model
+    figures.py        sums up the rows                  findings.py   what is wrong, and where
+    replay.py         casts votes again, with the model
     sources.py        finds its tars and checkpoint     evidence.py   says what that proves
     adopted.py        compares files that were taken over with those of the run that they come from
 
@@ -37,12 +37,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.job import Storage
 from smoothcert.pipeline.console.bars import OnProgress
+from smoothcert.pipeline.processes import map_in_processes
 from smoothcert.pipeline.verify.adopted import Adopted, check_adopted
 from smoothcert.pipeline.verify.figures import Totals, check_success
-from smoothcert.pipeline.verify.files import FileTask
+from smoothcert.pipeline.verify.files import FileTask, check_file
 from smoothcert.pipeline.verify.findings import Finding
 from smoothcert.pipeline.verify.identity import check_record
-from smoothcert.pipeline.verify.processes import check_files
 from smoothcert.pipeline.verify.record import CheckedRun, Success, open_run, read_success
 from smoothcert.pipeline.verify.verdict import Report
 from smoothcert.workers.extras import needs_certify
@@ -155,7 +155,8 @@ def _check_files(
     adopted: dict[str, Adopted] = {}
     hear("files", 0, len(sizes))
     tasks = [FileTask.of(run, name, success.record) for name in sizes]
-    for done, checked in enumerate(check_files(tasks, 1 if few else processes), start=1):
+    processes = 1 if few else min(processes, len(tasks))
+    for done, (_, checked) in enumerate(map_in_processes(check_file, tasks, processes), start=1):
         findings += checked.findings
         if checked.totals is not None:
             voted[checked.name] = checked.voted

@@ -100,6 +100,11 @@ class Reach(Protocol):
         return found
 
 
+def images_at_once(numbers: int) -> int:
+    """How many images are worked on together, with so many numbers each."""
+    return max(1, NUMBERS_AT_ONCE // max(1, numbers))
+
+
 def parts(images: int, numbers: int) -> Iterator[slice]:
     """Images to work on together.
 
@@ -107,6 +112,6 @@ def parts(images: int, numbers: int) -> Iterator[slice]:
         images: how many there are.
         numbers: in the tables of an image.
     """
-    together = max(1, NUMBERS_AT_ONCE // max(1, numbers))
+    together = images_at_once(numbers)
     for start in range(0, images, together):
         yield slice(start, start + together)

@@ -81,6 +81,11 @@ class Touched(Reach):
         return (self.vertical[:, None, :, None] & self.horizontal[None, :, None, :]).reshape(self.num_sets, -1)
 
     @property
+    def nothing(self) -> Self:
+        """One set, which holds no ablation."""
+        return type(self)(self.vertical[:1] & False, self.horizontal[:1] & False, self.top[:1], self.left[:1])
+
+    @property
     def most(self) -> int:
         """D: the size of the largest set."""
         return int(self.vertical.sum(axis=1).max() * self.horizontal.sum(axis=1).max())
@@ -210,10 +215,18 @@ class Pairs(Reach):
         return self._first_set(left) + right - left - 1
 
     def places(self, sets: Ints) -> Ints:
+        return np.concatenate([self.one.places(arcs) for arcs in self._arcs_of(sets)], axis=1)
+
+    def _arcs_of(self, sets: Ints) -> tuple[Ints, Ints]:
+        """The two arcs of each pair."""
         first_sets = self._first_set(np.arange(self.one.num_sets - 1))
         left = np.searchsorted(first_sets, sets, side="right") - 1
-        right = sets - first_sets[left] + left + 1
-        return np.concatenate([self.one.places(left), self.one.places(right)], axis=1)
+        return left, sets - first_sets[left] + left + 1
+
+    def unions(self, sets: Ints) -> Bools:
+        """[n, ablations]: which ablations each of the n sets holds."""
+        left, right = self._arcs_of(sets)
+        return self.one.sets[left] | self.one.sets[right]
 
     def _first_set(self, left: Ints) -> Ints:
         """The number of the first pair whose left arc is this one."""
@@ -239,39 +252,44 @@ def _largest_in_ranges(values: NDArray[np.int32], start: Ints, end: Ints) -> NDA
 class Unions(Reach):
     """The sets that several patches touch together; patches at one place touch less than those at two.
 
+    They are listed when they are first asked for: whether a claim holds is often clear without them.
+
     Attributes:
         one: of one of the patches.
-        members: [sets, patches], the set of `one` that each patch touches.
-        ablations: [sets, ablations], float32: 1 where the union holds the ablation.
+        patches: how many there are, at most as many as `one` has sets.
     """
 
     one: Touched
-    members: Ints
-    ablations: Weights
+    patches: int
     is_bound: bool = False
 
-    @classmethod
-    def of(cls, one: Touched, patches: int) -> Self:
-        sets = one.sets
-        members = np.array(list(combinations(range(one.num_sets), patches)))
-        unions = sets[members[:, 0]]
-        for patch in range(1, patches):
-            unions = unions | sets[members[:, patch]]
-        return cls(one, members, unions.astype(np.float32))
+    @cached_property
+    def members(self) -> Ints:
+        """[sets, patches], the set of `one` that each patch touches."""
+        return np.array(list(combinations(range(self.one.num_sets), self.patches)))
+
+    @cached_property
+    def ablations(self) -> Weights:
+        """[sets, ablations], float32: 1 where the union holds the ablation."""
+        sets = self.one.sets
+        unions = sets[self.members[:, 0]]
+        for patch in range(1, self.patches):
+            unions = unions | sets[self.members[:, patch]]
+        return unions.astype(np.float32)
 
     @property
     def num_sets(self) -> int:
-        return len(self.members)
+        return comb(self.one.num_sets, self.patches)
 
     @property
     def num_ablations(self) -> int:
-        return self.ablations.shape[1]
+        return self.one.num_ablations
 
     def sums(self, weights: Weights) -> Weights:
         return weights @ self.ablations.T
 
     def places(self, sets: Ints) -> Ints:
-        return np.concatenate([self.one.places(self.members[sets, patch]) for patch in range(self.members.shape[1])], 1)
+        return np.concatenate([self.one.places(self.members[sets, patch]) for patch in range(self.patches)], 1)
 
 
 @dataclass(frozen=True)
@@ -316,7 +334,7 @@ def _reach_of_several(geometry: Geometry, threat: Threat) -> Reach:
     if patches == 2 and 1 in (one.vertical.size, one.horizontal.size):
         return _pairs(one)
     if comb(one.num_sets, patches) * one.num_ablations <= MAX_LISTED:
-        return Unions.of(one, patches)
+        return Unions(one, patches)
     return BoundedUnions(one, patches)
 
 

@@ -4,7 +4,8 @@ Notation of top_k.py. A union of k sets breaks the claim only if its heaviest pa
 for k patches (`slacks_of_parts`; docs/certificates.md, section 4). With S lost, the other k - 1 patches break it. So,
 for each S with such a slack, S counts as fragile, and the question is asked again for one patch less.
 
-    no such S                        the claim holds: most certified images end here
+    two patches on one axis          the heaviest union by the votes for y settles nearly all images
+    no such S                        the claim holds
     the heaviest S first             most others fail at once
     then the others                  a union that holds an S which was asked about before needs no second look
 
@@ -17,10 +18,10 @@ import numpy as np
 
 from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
-from smoothcert.workers.ablations.threats import Threat, parts
-from smoothcert.workers.ablations.touched import Touched
+from smoothcert.workers.ablations.threats import Threat, images_at_once, parts
+from smoothcert.workers.ablations.touched import Pairs, Touched
 from smoothcert.workers.certificates.rules import Ballots, Bools
-from smoothcert.workers.certificates.top_k import slacks_of_parts
+from smoothcert.workers.certificates.top_k import break_at_heaviest, slacks_of_parts, surely_hold
 
 
 def holds_against_several(
@@ -36,12 +37,23 @@ def holds_against_several(
     Raises:
         RequestError: the patch is larger than the image.
     """
-    one = ablations.one_patch(threat)
+    one, reach = ablations.one_patch(threat), ablations.reach(threat)
     patches, holds = min(threat.patches, one.num_sets), np.zeros(len(ballots), bool)
-    for part in parts(len(ballots), (top + 3) * one.num_sets + one.num_ablations):
-        some = ballots.of_images(part)
-        holds[part] = _holds(some, one, np.zeros((len(some), one.num_sets), bool), patches, top, of)
+    if isinstance(reach, Pairs):
+        holds = surely_hold(ballots, reach, top, of)
+        is_open = np.flatnonzero(~holds)
+        is_open = is_open[~break_at_heaviest(ballots.of_images(is_open), reach, top, of)]
+    else:
+        is_open = np.arange(len(ballots))
+    for part in parts(len(is_open), _numbers(one, top)):
+        some = ballots.of_images(is_open[part])
+        holds[is_open[part]] = _holds(some, one, np.zeros((len(some), one.num_sets), bool), patches, top, of)
     return holds
+
+
+def _numbers(one: Touched, top: int) -> int:
+    """In the tables of an image."""
+    return (top + 3) * one.num_sets + one.num_ablations
 
 
 def _holds(ballots: Ballots, one: Touched, known: Bools, patches: int, top: int, of: Subject) -> Bools:
@@ -54,10 +66,9 @@ def _holds(ballots: Ballots, one: Touched, known: Bools, patches: int, top: int,
     slacks[known[images]] = np.inf
     if patches == 1:
         return slacks.min(axis=1) >= 0
-    known = known.copy()
+    known, at_once = known.copy(), 1
     while (is_open := slacks.min(axis=1, initial=np.inf) < 0).any():
         images, slacks = images[is_open], slacks[is_open]
-        at_once = max(1, len(ballots) // len(images))  # calls cost more than a few images; memory stays bounded
         order = slacks.argsort(axis=1)
         some, place = np.nonzero(np.take_along_axis(slacks, order[:, :at_once], axis=1) < 0)
         sets = order[some, place]
@@ -70,4 +81,6 @@ def _holds(ballots: Ballots, one: Touched, known: Bools, patches: int, top: int,
         known[images[some], sets] = True
         slacks[some, sets] = np.inf
         slacks[~holds[images]] = np.inf
+        # Few calls, and bounded memory.
+        at_once = min(2 * at_once, max(1, images_at_once(_numbers(one, top)) // len(images)))
     return holds

@@ -22,19 +22,25 @@ and k |S| + |F| takes the place of |T|. Why this is sound: for K rivals, R of th
 deficits minus |T| is at least that of R, which falls by the weight 1 + |R| [v = y] - [v in R] >= 0 for each vote v in
 T. A union weighs at most k times its heaviest part. No slack is below -A - 1, with A ablations.
 
+Most images need no look at single rivals. If y loses at most o votes, and at most s are lost in all, each deficit is
+at least max(0, n_y - n_r + [y < r] - o). If the K smallest of these sum to more than s, y stays (theorem 7a of
+docs/certificates.md).
+
 Not covered: the prediction against every rival (K = 1), by the exact rule: rules.py.
 Source of the question: CostCert, arXiv 2507.23335.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Reach, Threat, Weights, parts
+from smoothcert.workers.ablations.touched import Pairs
 from smoothcert.workers.certificates.rules import Answer, Ballots, Bools, Ints, Rule
 from smoothcert.workers.certificates.tally import NOBODY
 
@@ -94,6 +100,30 @@ def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches
     return np.where(subject[:, None] == NOBODY, -1, slacks)
 
 
+def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
+    """[images]: true only where no set of `reach` breaks the claim. Asks for heaviest sets alone.
+
+    Sound, because no set holds more votes for the subject, or more votes in all, than the heaviest one by these.
+    """
+    subject, lost = _subject(ballots, of), _Lost.of(_OnlyHeaviest(reach), top)
+    count = (ballots.votes == subject[:, None]).sum(axis=1)
+    own, size = lost.count(ballots.votes == subject[:, None], ballots.fragile), lost.size(ballots.fragile, len(count))
+    return (_bounds(ballots, subject, count, top, lost, own, size)[:, 0] >= 0) & (subject != NOBODY)
+
+
+def break_at_heaviest(ballots: Ballots, pairs: Pairs, top: int, of: Subject) -> Bools:
+    """[images]: true only where a set of `pairs` breaks the claim, and where there is no usable label.
+
+    The set with the most votes for the subject is tried, which most often is one that breaks the claim if any is.
+    """
+    is_own = ballots.votes == _subject(ballots, of)[:, None]
+    weights = is_own if ballots.fragile is None else is_own & ~ballots.fragile
+    union = pairs.unions(pairs.heaviest(weights.astype(np.float32)).sets)
+    lost = union if ballots.fragile is None else union | ballots.fragile
+    slacks = slacks_of_parts(replace(ballots, fragile=lost), pairs.one.nothing, top, of, patches=1)
+    return np.asarray(slacks[:, 0] < 0)
+
+
 def _subject(ballots: Ballots, of: Subject) -> Ints:
     """[images]: the class in question, NOBODY for an image without a usable label."""
     if of == Subject.prediction:
@@ -102,6 +132,26 @@ def _subject(ballots: Ballots, of: Subject) -> Ints:
         raise ValueError("a claim of the label needs labels")
     labels = ballots.labels.astype(np.int64)
     return np.where(labels < ballots.classes, labels, NOBODY)
+
+
+@dataclass(frozen=True)
+class _OnlyHeaviest(Reach):
+    """One set that stands for all: whatever is summed, it weighs as much as the heaviest."""
+
+    reach: Reach
+    is_bound: bool = True
+    num_sets: int = 1
+
+    @property
+    def num_ablations(self) -> int:
+        return self.reach.num_ablations
+
+    def sums(self, weights: Weights) -> Weights:
+        return self.reach.heaviest(weights).sums[:, None]
+
+    def places(self, sets: Ints) -> Ints:
+        """-1 for every coordinate, because the set belongs to no place."""
+        return np.full((len(sets), 1, 2), -1)
 
 
 @dataclass(frozen=True)
@@ -174,15 +224,18 @@ def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sou
     count = (votes == subject[:, None]).sum(axis=1)
     own = lost.count(votes == subject[:, None], fragile)
     size = lost.size(fragile, len(votes))
+    slacks, images = _bounds(ballots, subject, count, top, lost, own, size), np.arange(len(votes))
+    if sought != _Sought.smallest:  # of most images, this says enough
+        images = np.flatnonzero(slacks.min(axis=1) < 0)
+        own, size = own[images], size[images]
 
     needed = np.full((top, *own.shape), np.inf, own.dtype)  # the smallest deficits of the rivals so far, ascending
-    below, above = _without_votes(ballots, subject)
+    below, above = (number[images] for number in _without_votes(ballots, subject))
     for place in range(top):
-        lead = np.select([place < below, place < below + above], [count, count + 1], np.inf)
+        lead = np.select([place < below, place < below + above], [count[images], count[images] + 1], np.inf)
         needed[place] = lost.deficits(lead[:, None].astype(own.dtype), -own)
-    slacks = _after(needed, size)
+    slacks[images] = _after(needed, size)
 
-    images = np.arange(len(votes))
     for rank in range(tally.classes.shape[1]):
         rivals = tally.classes[images, rank]
         lead = (count[images] - tally.counts[images, rank] + (subject[images] < rivals))[:, None].astype(own.dtype)
@@ -200,6 +253,34 @@ def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sou
             needed[place], deficits = np.minimum(needed[place], deficits), np.maximum(needed[place], deficits)
         slacks[images] = _after(needed, size)
     return slacks
+
+
+def _bounds(
+    ballots: Ballots, subject: Ints, count: Ints, top: int, lost: _Lost, own: Weights, size: Weights
+) -> Weights:
+    """[images, sets]: what no slack is below: that of an attacker who takes no votes of rivals away."""
+    bounds = -size - 1
+    for lead in _smallest_leads(ballots, subject, count, top).T:
+        bounds += lost.least(lead[:, None].astype(own.dtype), own)
+    return bounds
+
+
+def _smallest_leads(ballots: Ballots, subject: Ints, count: Ints, top: int) -> NDArray[np.float64]:
+    """[images, K], ascending: the smallest leads n_y - n_r + [y < r] over rivals; infinite where there are too few.
+
+    Args:
+        ballots: the votes.
+        subject, count: [images], the class and its votes.
+        top: K.
+    """
+    classes, counts = (table[:, : top + 1] for table in ballots.tally)  # one may be the subject's
+    leads = count[:, None] - counts + (subject[:, None] < classes)
+    leads = np.where((counts > 0) & (classes != subject[:, None]), leads, np.inf)
+    below, above = (number[:, None] for number in _without_votes(ballots, subject))
+    places = np.arange(top)
+    others = np.select([places < below, places < below + above], [count[:, None], count[:, None] + 1], np.inf)
+    smallest: NDArray[np.float64] = np.sort(np.concatenate([leads, others], axis=1), axis=1)[:, :top]
+    return smallest
 
 
 def _after(needed: Weights, size: Weights) -> Weights:

@@ -1,6 +1,7 @@
 """Answers of a query against counting by hand, over files of known votes."""
 
 import json
+import multiprocessing
 from itertools import combinations_with_replacement
 from pathlib import Path
 
@@ -10,8 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from smoothcert.manifests.errors import RunError
 from smoothcert.manifests.rules import Claim
+from smoothcert.pipeline import processes
 from smoothcert.pipeline.cli import app
+from smoothcert.pipeline.query import answering
 from smoothcert.pipeline.query.answering import query
 from smoothcert.pipeline.query.answers import as_json, as_records, cells_of, notices_of, title_of
 from smoothcert.workers.ablations.threats import Threat
@@ -314,3 +318,87 @@ def test_attacks_answer_only_the_question_that_they_asked(tmp_path):
     assert query(run, patches=[(2, 3)], counts=2).brackets == {}
     next(path for path in (tmp_path / run.run_id / "votes").iterdir()).unlink()
     assert query(run, patches=[(2, 3)]).brackets == {}
+
+
+@pytest.fixture
+def work_aside(monkeypatch):
+    """Every file is work that other processes share, after the first two; says how many processes were started for."""
+    started = []
+
+    def counted(work, batches, number):
+        started.append(number)
+        return processes.map_in_processes(work, batches, number)
+
+    monkeypatch.setattr(answering, "_VOTES_AT_ONCE", 1)
+    monkeypatch.setattr(answering, "_SECONDS_WORTH_PROCESSES", 0)
+    monkeypatch.setattr(answering, "map_in_processes", counted)
+    return started
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--json", "--patch=1..3", "--patches=1", "--patches=2", "--stride=1", "--stride=2", "--tolerance=0.05"],
+        ["--by=class", "--top=1", "--top=2", "--of=label", "--parquet=OUT"],
+        ["--failing", "--sort=slack", "--limit=9", "--patch=2", "--parquet=OUT"],
+        ["--failing", "--format=csv", "--patch=2", "--patches=2"],
+    ],
+)
+def test_several_processes_write_the_same(tmp_path, monkeypatch, work_aside, options):
+    """Tables, JSON, CSV, messages and the file of images, byte for byte."""
+    run, out, written = write_run(tmp_path, shards=7, published=6), tmp_path / "images.parquet", []
+    for number in (1, 2):
+        monkeypatch.setattr(processes, "count_cores", lambda number=number: number)
+        given = [option.replace("OUT", str(out)) for option in options]
+        ended = CliRunner().invoke(app, ["query", str(run), "--overwrite", *given])
+        assert ended.exit_code == 0, ended.stderr
+        written.append((ended.stdout, ended.stderr, out.read_bytes() if out.exists() else b""))
+    assert written[0] == written[1]
+    assert work_aside == [2]
+    assert not multiprocessing.active_children()
+
+
+def test_masks_are_answered_by_several_processes(tmp_path, work_aside):
+    """Detection reads more columns."""
+    run = masked_run(tmp_path, FEW, 120)
+    one, two = (query(run, certificate=["recovery", "detection"], processes=number) for number in (1, 2))
+    assert as_json(one) == as_json(two)
+
+
+def test_a_damaged_file_is_the_same_error(tmp_path, work_aside):
+    """The first one in the order of the run, whoever answers."""
+    run, errors = write_run(tmp_path, shards=6, published=6), []
+    for number in (4, 5):
+        file_of(run, number).write_bytes(b"damaged")
+    for number in (1, 2):
+        with pytest.raises(RunError) as raised:
+            query(run, processes=number)
+        errors.append(str(raised.value))
+    assert errors[0] == errors[1]
+    assert "00004-4" in errors[0]
+    assert work_aside == [2]
+    assert not multiprocessing.active_children()
+
+
+def test_an_interrupt_ends_all_processes(tmp_path, work_aside):
+    """Wherever it comes."""
+    run, heard = open_run(write_run(tmp_path, shards=6, published=6)), []
+
+    def hear(*_):
+        heard.append(len(multiprocessing.active_children()))
+        if heard[-1]:
+            raise KeyboardInterrupt
+
+    questions = [result.question for result in query(run, patches=2).results]
+    with pytest.raises(KeyboardInterrupt):
+        answering.answer(run, questions, per_image=[hear], processes=2)
+    assert heard[:2] == [0, 0]
+    assert heard[-1] > 0
+    assert not multiprocessing.active_children()
+
+
+def test_a_small_run_starts_no_process(tmp_path, monkeypatch):
+    """It is answered sooner than processes start."""
+    monkeypatch.setattr(answering, "_VOTES_AT_ONCE", 1)
+    monkeypatch.setattr(multiprocessing, "get_context", None)
+    assert query(write_run(tmp_path, shards=6, published=6), processes=8).results[0].classes[None].images == 120

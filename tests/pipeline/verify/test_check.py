@@ -95,6 +95,7 @@ def test_it_is_independent() -> None:
         "pipeline.console.looks",
         "pipeline.console.certified",
         "pipeline.console.bars",
+        "pipeline.processes",
         "workers.extras",
         "workers.notebook",
     }

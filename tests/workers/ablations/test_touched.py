@@ -114,13 +114,14 @@ def test_each_pair_of_arcs_has_the_sum_of_its_union(data: st.DataObject, side: i
     patch = (data.draw(st.integers(1, 3) | st.integers(1, side)),) * 2
     one = Touched.everywhere(geometry, *patch).maximal()
     assume(one.num_sets > 1)
-    pairs, listed = Pairs.of(one), Unions.of(one, 2)
+    pairs, listed = Pairs.of(one), Unions(one, 2)
     random = np.random.default_rng(seed)
     weights = random.integers(0, 3, (20, geometry.num_ablations)) * (random.random((20, 1)) > 0.2)
     sums = listed.sums(weights.astype(np.float32))
     assert pairs.sums(weights.astype(np.float32)).tolist() == sums.tolist()
     sets = np.arange(pairs.num_sets)
     assert pairs.places(sets).tolist() == listed.places(sets).tolist()
+    assert pairs.unions(sets).tolist() == (listed.ablations > 0).tolist()
     found = pairs.heaviest(weights.astype(np.float32))
     assert found.sums.tolist() == sums.max(axis=1).tolist() == sums[np.arange(20), found.sets].tolist()
 

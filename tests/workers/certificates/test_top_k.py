@@ -1,5 +1,6 @@
 """Top-K against an attacker that tries every assignment of the touched votes, and against the exact rule."""
 
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -17,9 +18,23 @@ from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.rules import Ballots, exact_rule
-from smoothcert.workers.certificates.top_k import NEVER_LEAVES, labels_on_top, top_k_rule
+from smoothcert.workers.certificates.top_k import (
+    NEVER_LEAVES,
+    break_at_heaviest,
+    labels_on_top,
+    surely_hold,
+    top_k_rule,
+)
 from tests.helpers.ablations import other_kinds
-from tests.helpers.votes import ballots_near_the_edge, geometries, needs_a_bound, threats, touched_by_hand
+from tests.helpers.votes import (
+    EveryUnion,
+    ballots_near_the_edge,
+    correlated_votes,
+    geometries,
+    needs_a_bound,
+    threats,
+    touched_by_hand,
+)
 
 TOPS = (1, 2, 3)
 MAX_TRIED = 5
@@ -280,3 +295,22 @@ def test_no_images_have_no_certificates() -> None:
     geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=1), 4, 4)
     none = Ballots.of(np.zeros((0, 4), np.int64), classes=3)
     assert len(top_k_rule(2, Subject.prediction)(none, geometry, Threat(1, 1)).slack) == 0
+
+
+@pytest.mark.parametrize("tolerance", [False, True])
+@pytest.mark.parametrize("of", list(Subject))
+def test_the_heaviest_pairs_decide_most_images(of: Subject, tolerance: bool) -> None:
+    """What they say of two patches is what a list of every union says."""
+    geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=2), 24, 24)
+    threat, found = Threat(3, 2, 2), np.zeros(2, int)
+    for seed, top in product(range(20), TOPS):
+        ballots = correlated_votes(geometry, 5, seed, images=50)
+        if not tolerance:
+            ballots = replace(ballots, fragile=None)
+        sure = surely_hold(ballots, geometry.reach(threat), top, of)
+        certified = top_k_rule(top, of)(ballots, EveryUnion.of(geometry, threat), threat).certified
+        broken = break_at_heaviest(ballots, geometry.reach(threat), top, of)
+        assert (certified | ~sure).all()
+        assert (~certified | ~broken).all()
+        found += (sure | broken).sum(), len(sure)
+    assert found[0] > 0.8 * found[1]

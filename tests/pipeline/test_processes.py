@@ -1,4 +1,4 @@
-"""Files checked side by side give the same report, and the processes end with the check."""
+"""Work side by side gives the same results, and the processes end with it."""
 
 import multiprocessing
 import os
@@ -14,9 +14,9 @@ import pytest
 
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Storage
+from smoothcert.pipeline.processes import THREADS_VARIABLE, map_in_processes
 from smoothcert.pipeline.verify import check
-from smoothcert.pipeline.verify.files import CheckedFile, FileTask
-from smoothcert.pipeline.verify.processes import THREADS_VARIABLE, check_files
+from smoothcert.pipeline.verify.files import CheckedFile, FileTask, check_file
 from smoothcert.pipeline.verify.record import open_run
 from tests.helpers.finished_runs import file_of, rows_of, write
 
@@ -29,9 +29,9 @@ def tasks_of(run: Path) -> list[FileTask]:
     return [FileTask.of(opened, name, None) for name in opened.shards]
 
 
-def begun(tasks: list[FileTask]) -> Iterator[CheckedFile]:
+def begun(tasks: list[FileTask]) -> Iterator[tuple[FileTask, CheckedFile]]:
     """Checks that are under way, in two processes."""
-    results = check_files(tasks, 2)
+    results = map_in_processes(check_file, tasks, 2)
     next(results)
     assert multiprocessing.active_children()
     return results
@@ -72,7 +72,7 @@ def test_an_error_in_a_process_is_our_own(run: Path) -> None:
     """What the storage refuses there is said as if it had been refused here."""
     tasks = [replace(task, run_url="ftp://bucket/run") for task in tasks_of(run)]
     with pytest.raises(RequestError, match="ftp:// is not supported"):
-        list(check_files(tasks, 2))
+        list(map_in_processes(check_file, tasks, 2))
     assert not multiprocessing.active_children()
 
 
@@ -100,11 +100,11 @@ def test_processes_do_not_outlive_a_killed_parent(run: Path) -> None:
     script = f"""
 import multiprocessing, time
 from smoothcert.manifests.job import Storage
-from smoothcert.pipeline.verify.files import FileTask
-from smoothcert.pipeline.verify.processes import check_files
+from smoothcert.pipeline.verify.files import FileTask, check_file
+from smoothcert.pipeline.processes import map_in_processes
 from smoothcert.pipeline.verify.record import open_run
 opened = open_run({str(run)!r}, Storage())
-results = check_files([FileTask.of(opened, name, None) for name in opened.shards] * {MANY}, 2)
+results = map_in_processes(check_file, [FileTask.of(opened, name, None) for name in opened.shards] * {MANY}, 2)
 next(results)
 print(*(process.pid for process in multiprocessing.active_children()), flush=True)
 time.sleep(600)
@@ -118,3 +118,41 @@ time.sleep(600)
     while any(map(is_alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(is_alive, pids))
+
+
+def test_an_error_of_the_items_comes_in_its_turn() -> None:
+    """After the results of the items before it, as with one process."""
+
+    def items() -> Iterator[int]:
+        yield from (-1, -2, -3)
+        raise RunError("no more")
+
+    for processes in (1, 2):
+        results = map_in_processes(abs, items(), processes)
+        assert [next(results) for _ in range(3)] == [(-1, 1), (-2, 2), (-3, 3)]
+        with pytest.raises(RunError, match="no more"):
+            next(results)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("after_s", [0.0, 0.2, 0.5, 4.0])
+def test_an_interrupt_from_the_terminal_is_told_once(after_s: float) -> None:
+    """It reaches all processes; those that are still starting say nothing, either. A child process comes first."""
+    script = """
+import time
+from smoothcert.pipeline.processes import map_in_processes
+try:
+    for _ in map_in_processes(time.sleep, [0.2] * 1000, 2):
+        pass
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    command, pipe = [sys.executable, "-c", script], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as parent:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        while len(children.read_text().split()) < 2:  # one of them tracks resources
+            time.sleep(0.01)
+        time.sleep(after_s)
+        os.killpg(parent.pid, signal.SIGINT)
+        told = parent.communicate(timeout=60)
+    assert told == ("interrupted\n", "")
