@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Every figure of a GPU in docs/performance.md, on a machine that has torch, timm, pyarrow, pillow and pytest, no ray.
+# Measures what docs/performance.md says of GPUs and what it leaves open. The machine needs torch, timm, pyarrow, pillow
+# and pytest, no ray.
 #
 #   benchmarks/gpu.sh wheels      where there is a network: what such a machine lacks, into build/gpu-wheels
 #   benchmarks/gpu.sh [STEP...]   on the machine, in the root of the repository; tables and JSON into $OUT (build/gpu)
 #
-# Steps, all by default: tests engine pieces pipeline
+# Steps, all by default: tests engine pieces float8 pipeline
 #
 # PYTHON        the Python to use (default: python3)
 # PYTHON_THERE  the version that wheels are fetched for (default: 3.12)

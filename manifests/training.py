@@ -213,7 +213,7 @@ class TrainExecution(Part):
     max_failures: Annotated[int, Strict(), Field(ge=0)] = 3
     """How often all training processes restart from the newest checkpoint after one is lost."""
     images_per_forward: Count = 65536
-    """Largest number of images in one forward and backward pass; fewer need less memory. The gradient stays the same,
+    """Largest number of views in one forward and backward pass; fewer need less memory. The gradient stays the same,
     except for networks with batch norm, dropout or drop path."""
 
 
@@ -233,10 +233,11 @@ class Training(Part):
     ablation: Annotated[tuple[TrainedAblation, ...] | None, OneOrMore]
     """One ablation, or several that are drawn by their weights; an offset is drawn for each image. null: all images
     are shown whole."""
-    ablations_per_image: Count = 1
-    """Under how many ablations an image is shown in a step. Their offsets are evenly spread from a random start."""
+    views_per_image: Count = 1
+    """Views of an image in a step: under how many ablations it is shown. In the order of votes, these are evenly spread
+    from a random start; a step takes as many times the work."""
     whole_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of images that are shown whole, without an ablation."""
+    """Share of views that show the whole image, without an ablation."""
     optimizer: Optimizer = Optimizer()
     """Optimizer of the weights."""
     schedule: Schedule = Schedule()
@@ -307,6 +308,8 @@ class Training(Part):
             )
         if self.ablation is None and self.whole_share:
             raise ValueError("whole_share: ablation: null shows all images whole; leave one of them out")
+        if self.ablation is None and self.views_per_image > 1:
+            raise ValueError("views_per_image: ablation: null shows all images whole, so views are alike; use 1")
         if self.adversarial is not None and self.adversarial.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"adversarial.warmup_epochs: {self.adversarial.warmup_epochs:g} of {self.epochs} epochs leave none "

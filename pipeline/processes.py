@@ -14,14 +14,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, TypeVar
 
 from smoothcert.manifests.errors import RunError, SmoothcertError
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
+_CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # "QUOTA PERIOD", in microseconds of CPU time and of time
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -30,8 +32,12 @@ _function: Callable[[Any], Any]
 
 
 def count_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, at least 1: by its affinity and, in a container, by its limit of CPU time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
+        quota, period = map(int, _CPU_LIMIT.read_text().split())
+        cores = min(cores, max(1, quota // period))
+    return cores
 
 
 def map_in_processes(
@@ -48,7 +54,7 @@ def map_in_processes(
         Each item and its result, in the order of the items.
     Raises:
         SmoothcertError: what the function raises, or the items, in its turn.
-        RunError: a process was killed.
+        RunError: a process ended early.
     """
     if processes <= 1:
         for item in items:
@@ -62,7 +68,10 @@ def map_in_processes(
         try:
             yield from _results(pool, iter(items), pending=2 * processes)
         except BrokenProcessPool:
-            raise RunError("a process was killed, perhaps for want of memory; run the command again") from None
+            raise RunError(
+                "a process ended early; give this command more memory, or, if a script called it, start the script's "
+                'work under `if __name__ == "__main__":`'
+            ) from None
 
 
 def _results(pool: Executor, items: Iterator[_Item], pending: int) -> Iterator[tuple[_Item, Any]]:

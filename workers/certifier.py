@@ -283,12 +283,18 @@ class Certifier:
         images = done = 0
         for number, group in enumerate(together.values()):
             decoded = self._readers[group[0]].batches(shard, task.limit)
-            with (
-                closing(ahead(decoded, _BATCHES_AHEAD)) as batches,
-                closing(self._vote_together(task, batches, {run_id: voted[run_id] for run_id in group})) as steps,
-            ):
-                for done in steps:
-                    yield (number * images + done) // len(together)
+            try:
+                with (
+                    closing(ahead(decoded, _BATCHES_AHEAD)) as batches,
+                    closing(self._vote_together(task, batches, {run_id: voted[run_id] for run_id in group})) as steps,
+                ):
+                    for done in steps:
+                        yield (number * images + done) // len(together)
+            except ShardError:  # the tar's fault, so that of all runs
+                raise
+            except Exception as error:  # a decoder's: other runs may have another one
+                for run_id in group:
+                    voted[run_id].error = voted[run_id].error or error
             images = done
         for one in voted.values():
             if one.error is None:

@@ -36,6 +36,9 @@ class Picture(NamedTuple):
 def pictures_of(rows: pa.Table, run: Run) -> Iterator[Picture]:
     """The pictures of rows of a run, with PICTURE_COLUMNS, in order."""
     listed = rows.select(PICTURE_COLUMNS).to_pylist()
+    if run.job.preprocess.decoder != "pillow":
+        yield from [_other_decoder(run.job)] * len(listed)
+        return
     if not listed:
         return
     tars = {task.shard.name: task.shard.url for task in run.tasks}
@@ -49,7 +52,13 @@ def pictures_of(rows: pa.Table, run: Run) -> Iterator[Picture]:
 
 def picture_of(row: dict[str, Any], tar: str, job: Job) -> Picture:
     """Read an image from its tar, as the network saw it before any ablation."""
+    if job.preprocess.decoder != "pillow":
+        return _other_decoder(job)
     return _picture(_read(row, tar, job), row["sha256"], job)
+
+
+def _other_decoder(job: Job) -> Picture:
+    return Picture(None, f"its run decodes with {job.preprocess.decoder}, pages with Pillow")
 
 
 def _read(row: dict[str, Any], tar: str, job: Job) -> bytes | SmoothcertError:
@@ -64,8 +73,6 @@ def _picture(data: bytes | SmoothcertError, sha256: bytes, job: Job) -> Picture:
         return Picture(None, f"its tar is out of reach: {data}")
     if hashlib.sha256(data).digest() != sha256:
         return Picture(None, "its tar has changed since")
-    if job.preprocess.decoder != "pillow":
-        return Picture(None, f"a GPU decoded it (preprocess.decoder: {job.preprocess.decoder}); pages use Pillow")
     decoded = decode(data, job.preprocess)
     if decoded.pixels is None:
         return Picture(None, f"it cannot be decoded: {decoded.error}")

@@ -6,6 +6,7 @@ Not covered: what can be asked (questions.py); whether the votes are right (pipe
 written (answers.py).
 """
 
+import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields
@@ -38,7 +39,7 @@ _COLUMNS = ["key", "shard", "label", "votes", "margins"]
 _CLEAN_COLUMNS = ["clean_prediction", "clean_margin"]
 _VOTES_AT_ONCE = 1 << 20  # unless a file has more; with their margins, 6 MB
 _VOTES_OF_ALL_PROCESSES = 1 << 27  # at most twice as many are held for them
-_SECONDS_WORTH_PROCESSES = 8  # each takes about a CPU second to start, and this process must read all files
+_SECONDS_WORTH_A_PROCESS = 4  # of work: each takes a CPU second to start, and this process must read all files
 
 Bools = NDArray[np.bool_]
 
@@ -251,7 +252,7 @@ def query(
             work under `if __name__ == "__main__":`.
     Raises:
         RequestError: a value for which the votes have no answer.
-        RunError: a published file is damaged, or a process was killed.
+        RunError: a published file is damaged, or a process ended early.
     """
     run = run_of(run)
     asked = questions_of(
@@ -286,7 +287,7 @@ def answer(
         per_image: each gets the answers for each image.
         processes: how many answer a large run, as for `query`; this one reads the files, whatever their number.
     Raises:
-        RunError: a published file is damaged, or a process was killed.
+        RunError: a published file is damaged, or a process ended early.
     """
     job, results, shards, labels = run.job, [Result(question) for question in questions], 0, 0
     finished = run.success() is not None  # before the files are read: it is written after them
@@ -323,8 +324,10 @@ def _side_by_side(
         seconds, left = perf_counter() - start, left - batch.files
         yield batch, part
         votes_per_batch = max(1, len(batch.rows) * batch.rows.schema.field("votes").type.list_size)
-        useful = min(processes, left, _VOTES_OF_ALL_PROCESSES // votes_per_batch)
-        if place > 0 and useful > 1 and seconds * left / batch.files >= _SECONDS_WORTH_PROCESSES:
+        batches_left = math.ceil(left / batch.files)
+        worth_it = int(seconds * batches_left / _SECONDS_WORTH_A_PROCESS)
+        useful = min(processes, batches_left, worth_it, _VOTES_OF_ALL_PROCESSES // votes_per_batch)
+        if place > 0 and useful > 1:
             yield from map_in_processes(work, batches, useful)
 
 

@@ -94,7 +94,7 @@ def verify(
         allow_code: whether a replay may run code that run.json names.
     Raises:
         RequestError: run.json is missing or damaged; to replay, a tar or the checkpoint is missing.
-        RunError: a process was killed.
+        RunError: a process ended early.
     """
     checked = open_run(*_place_of(run, storage))
     success = read_success(checked)  # before the listing: it is written last

@@ -14,7 +14,8 @@ import pytest
 
 from smoothcert.manifests.errors import RequestError, RunError
 from smoothcert.manifests.job import Storage
-from smoothcert.pipeline.processes import THREADS_VARIABLE, map_in_processes
+from smoothcert.pipeline import processes
+from smoothcert.pipeline.processes import THREADS_VARIABLE, count_cores, map_in_processes
 from smoothcert.pipeline.verify import check
 from smoothcert.pipeline.verify.files import CheckedFile, FileTask, check_file
 from smoothcert.pipeline.verify.record import open_run
@@ -22,6 +23,18 @@ from tests.helpers.finished_runs import file_of, rows_of, write
 
 MANY = 3000
 """Files that take two processes some seconds."""
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("max 100000", 6), ("150000 100000", 1), ("400000 100000", 4), ("50000 100000", 1), ("", 6)]
+)
+def test_a_container_has_no_more_cores_than_its_limit(tmp_path, monkeypatch, limit, expected):
+    """Of cgroups; a core that is shared with others is not counted."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(6))
+    monkeypatch.setattr(processes, "_CPU_LIMIT", tmp_path / "cpu.max")
+    assert count_cores() == 6
+    (tmp_path / "cpu.max").write_text(limit)
+    assert count_cores() == expected
 
 
 def tasks_of(run: Path) -> list[FileTask]:
@@ -91,7 +104,7 @@ def test_a_killed_process_is_an_error_of_one_line(run: Path) -> None:
     results = begun(tasks_of(run) * (MANY // 2))
     for process in multiprocessing.active_children():
         process.kill()
-    with pytest.raises(RunError, match="was killed, perhaps for want of memory"):
+    with pytest.raises(RunError, match="a process ended early; give this command more memory, or"):
         list(results)
 
 
@@ -127,8 +140,8 @@ def test_an_error_of_the_items_comes_in_its_turn() -> None:
         yield from (-1, -2, -3)
         raise RunError("no more")
 
-    for processes in (1, 2):
-        results = map_in_processes(abs, items(), processes)
+    for number in (1, 2):
+        results = map_in_processes(abs, items(), number)
         assert [next(results) for _ in range(3)] == [(-1, 1), (-2, 2), (-3, 3)]
         with pytest.raises(RunError, match="no more"):
             next(results)

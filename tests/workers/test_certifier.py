@@ -273,6 +273,23 @@ def test_runs_of_two_decoders_are_decoded_apart_and_say_by_what(tmp_path, monkey
     assert decoders[0] != decoders[1]
 
 
+def test_a_decoder_that_fails_leaves_the_files_of_other_runs(tmp_path, monkeypatch):
+    """Its error is raised when they are published."""
+    write_photos(tmp_path)
+
+    def lost(*_):
+        raise RuntimeError("CUDA error: lost")
+
+    card = CardDecoder(torch.device("cpu"))
+    monkeypatch.setattr(card, "_decode", lost)
+    monkeypatch.setattr(card_decoder, "_card", lambda: card)
+    plans = [plan_of(tmp_path, *PHOTOS, f"preprocess.decoder={name}", weights=1) for name in ("nvjpeg", "pillow")]
+    steps, reports = Certifier([assignment_of(plan) for plan in plans], threads=1).certify(plans[0].tasks[0]), []
+    with pytest.raises(RuntimeError, match="CUDA error: lost"):
+        reports.extend(steps)
+    assert [report.run_id for report in reports if isinstance(report, ShardReport)] == [plans[1].run.run_id]
+
+
 def test_a_machine_without_the_decoder_is_refused_before_any_vote(tmp_path, monkeypatch):
     """In one line, for its run alone; the plan needed no GPU."""
     write_photos(tmp_path)

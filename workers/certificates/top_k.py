@@ -224,8 +224,10 @@ def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sou
     count = (votes == subject[:, None]).sum(axis=1)
     own = lost.count(votes == subject[:, None], fragile)
     size = lost.size(fragile, len(votes))
-    slacks, images = _bounds(ballots, subject, count, top, lost, own, size), np.arange(len(votes))
-    if sought != _Sought.smallest:  # of most images, this says enough
+    if sought == _Sought.smallest:
+        slacks, images = np.empty_like(own), np.arange(len(votes))
+    else:  # of most images, bounds say enough
+        slacks = _bounds(ballots, subject, count, top, lost, own, size)
         images = np.flatnonzero(slacks.min(axis=1) < 0)
         own, size = own[images], size[images]
 

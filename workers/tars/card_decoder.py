@@ -81,10 +81,12 @@ class CardDecoder:
         """
         try:
             return list(self._decode(files))
-        except RuntimeError as error:  # one damaged file fails the whole call
+        except RuntimeError as error:  # one damaged file fails the whole call; so does a lack of memory
             if _is_of_the_device(error):
-                raise
-            if len(files) == 1:
+                if not _is_lack_of_memory(error) or len(files) == 1:
+                    raise
+                torch.cuda.empty_cache()  # nvJPEG has an allocator of its own
+            elif len(files) == 1:
                 self._decode([_small_jpeg()])  # if that fails, too, the GPU is at fault
                 return [ImageError("decode_error", f"nvJPEG: {_text(error)}")]
         middle = len(files) // 2
@@ -189,8 +191,11 @@ def _card() -> CardDecoder:
 
 def _is_of_the_device(error: Exception) -> bool:
     """Whether memory is short or the GPU is lost, so that neither a file nor torchvision is at fault."""
-    own = isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError)
-    return own or _OUT_OF_MEMORY.search(str(error)) is not None
+    return isinstance(error, torch.AcceleratorError) or _is_lack_of_memory(error)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def _small_jpeg() -> bytes:

@@ -190,7 +190,7 @@ class Learner:
 
     def _add_gradients(self, batch: Batch, sums: EpochSums) -> None:
         """Add the gradients of the summed loss of a batch, group by group."""
-        training, views = self._training, self._training.ablations_per_image
+        training, views = self._training, self._training.views_per_image
         self._forward.train()
         labels = batch.labels.to(self._device)
         pixels_NCHW = batch.pixels.to(self._device).permute(0, 3, 1, 2).float() / 255

@@ -189,7 +189,7 @@ class _Trainer:
             epoch: from 0.
         """
         start = time.monotonic()
-        sums = EpochSums(self._device, epoch + 1, self._training.ablations_per_image)
+        sums = EpochSums(self._device, epoch + 1, self._training.views_per_image)
         yield from self._learn(epoch, sums)
         figures = self._figures_of(sums, epoch + 1, start)
         self._learner.average_buffers()

@@ -25,7 +25,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 _FORMATS = (torch.bfloat16, torch.float16)
-_LONGEST = 256  # tokens; longer sequences use torch's attention
+LONGEST = 256
+"""Tokens of a sequence up to which the kernel computes attention; torch does for longer ones."""
 _QUERIES = 64  # at most, per program
 _ROWS = 2  # per program
 
@@ -66,7 +67,7 @@ def attend(qkv_Sn3D: Tensor, heads: int) -> Tensor:
     """Attention of each sequence to itself: [S, n, D] from queries, keys and values side by side, [S, n, 3 D]."""
     S, n, width = qkv_Sn3D.shape
     D = width // 3
-    if n > _LONGEST:
+    if n > LONGEST:
         queries, keys, values = qkv_Sn3D.unflatten(2, (3, heads, D // heads)).permute(2, 0, 3, 1, 4)
         return F.scaled_dot_product_attention(queries, keys, values).transpose(1, 2).flatten(2)
     mixed_SnD = qkv_Sn3D.new_empty(S, n, D)

@@ -59,7 +59,7 @@ def test_a_picture_that_a_gpu_decoded_is_not_shown(finished: Path) -> None:
     tar = next(task.shard.url for task in run.tasks if task.shard.name == row["shard"])
     preprocess = run.job.preprocess.model_copy(update={"decoder": "nvjpeg"})
     picture = picture_of(row, tar, run.job.model_copy(update={"preprocess": preprocess}))
-    assert picture == (None, "a GPU decoded it (preprocess.decoder: nvjpeg); pages use Pillow")
+    assert picture == (None, "its run decodes with nvjpeg, pages with Pillow")
 
 
 def test_a_picture_beyond_the_limit_is_not_decoded(finished: Path, tmp_path: Path) -> None:

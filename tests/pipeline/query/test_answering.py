@@ -330,7 +330,7 @@ def work_aside(monkeypatch):
         return processes.map_in_processes(work, batches, number)
 
     monkeypatch.setattr(answering, "_VOTES_AT_ONCE", 1)
-    monkeypatch.setattr(answering, "_SECONDS_WORTH_PROCESSES", 0)
+    monkeypatch.setattr(answering, "_SECONDS_WORTH_A_PROCESS", 1e-9)
     monkeypatch.setattr(answering, "map_in_processes", counted)
     return started
 

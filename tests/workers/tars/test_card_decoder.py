@@ -160,6 +160,22 @@ def test_a_fault_of_the_gpu_is_no_error_of_a_file(monkeypatch: pytest.MonkeyPatc
         decode_on_card([FILES["colour"]], WITH_CARD, lost)
 
 
+def test_a_call_that_lacks_memory_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until it fits; only a single image that does not fit is an error of the attempt."""
+    card, calls = CardDecoder(CPU), []
+
+    def decode_two(files: Sequence[bytes]) -> list[NDArray[np.uint8]]:
+        calls.append(len(files))
+        if len(files) > 2:
+            raise RuntimeError("Failed to allocate: 5")
+        return [np.full((1, 1, 3), len(data), np.uint8) for data in files]
+
+    monkeypatch.setattr(card, "_decode", decode_two)
+    found = card.pixels_of([b"a" * number for number in range(7)])
+    assert [int(pixels[0, 0, 0]) for pixels in found if not isinstance(pixels, ImageError)] == [*range(7)]
+    assert calls == [7, 3, 1, 2, 4, 2, 2]
+
+
 def test_pixels_of_another_size_than_the_header_says_are_an_error() -> None:
     """They would be another image's."""
 

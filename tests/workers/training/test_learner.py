@@ -7,6 +7,7 @@ import torch.multiprocessing
 
 from smoothcert.workers.training.curves import Figures
 from smoothcert.workers.training.loop import train
+from tests.helpers.jobs import CROP
 from tests.helpers.trainings import small_training
 
 
@@ -30,8 +31,9 @@ def test_a_batch_in_parts_is_the_same_step(tmp_path):
 
 def test_several_views_of_an_image_count_as_one_image(tmp_path):
     """Views that are all alike give the weights and the figures of one view."""
+    whole = {"kind": "column", "size": CROP, "stride": CROP}
     one, three = (
-        small_training(tmp_path, name=f"views{views}", ablation=None, ablations_per_image=views) for views in (1, 3)
+        small_training(tmp_path, name=f"views{views}", ablation=whole, views_per_image=views) for views in (1, 3)
     )
     for here, there in zip(curve_of(one), curve_of(three), strict=True):
         assert (there.images, there.left_out) == (here.images, here.left_out)
@@ -43,7 +45,7 @@ def test_several_views_of_an_image_count_as_one_image(tmp_path):
 
 def test_views_move_the_weights(tmp_path):
     """Each shows another ablation, so the gradient is another one."""
-    one, four = (small_training(tmp_path, name=f"views{views}", ablations_per_image=views) for views in (1, 4))
+    one, four = (small_training(tmp_path, name=f"views{views}", views_per_image=views) for views in (1, 4))
     for training in (one, four):
         curve_of(training)
     assert any(not torch.allclose(weights_of(four)[key], value) for key, value in weights_of(one).items())
