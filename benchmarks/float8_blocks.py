@@ -23,7 +23,7 @@ import triton.language as tl
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from smoothcert.workers.votes.fused_blocks import attend, can_fuse
+from smoothcert.workers.votes.fused_blocks import added_and_normed, attend, can_fuse
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 
 FLOAT8 = torch.float8_e4m3fn
@@ -240,14 +240,5 @@ def _add_and_norm(
     column = tl.arange(0, PADDED)
     here = (row < rows)[:, None] & (column < WIDTH)[None, :]
     place = row[:, None] * WIDTH + column[None, :]
-    sums = tl.load(tokens + place, here, 0.0)
-    if ADDS:
-        sums = (sums.to(tl.float32) + tl.load(branch + place, here, 0.0).to(tl.float32)).to(sums.dtype)
-        tl.store(tokens + place, sums, here)
-    values = sums.to(tl.float32)
-    centred = tl.where(here, values - (tl.sum(values, 1) / WIDTH)[:, None], 0.0)
-    spread = 1 / tl.sqrt(tl.sum(centred * centred, 1) / WIDTH + eps)
-    scale = tl.load(weight + column, column < WIDTH, 0.0).to(tl.float32)
-    shift = tl.load(bias + column, column < WIDTH, 0.0).to(tl.float32)
-    result = centred * spread[:, None] * scale[None, :] + shift[None, :]
+    result = added_and_normed(tokens, branch, weight, bias, eps, place, here, column, WIDTH, ADDS)
     _store(result, numbers, scales, row, place, here, rows)

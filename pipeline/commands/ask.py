@@ -4,6 +4,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -127,12 +128,12 @@ def query(
         refuse_several(questions)
     listed = Failing(None if sort is None else sort.value, limit) if failing else None
     hear: list[PerImage] = [] if listed is None else [listed]
+    ask = partial(answer, opened, questions, by_class=by is not None, processes=count_cores())
     if parquet is None:
-        found = answer(opened, questions, by_class=by is not None, per_image=hear, processes=count_cores())
+        found = ask(per_image=hear)
     else:
         with AnswersFile(OutputFile(parquet, "--parquet", overwrite, settings)) as file:
-            hear = [file, *hear]
-            found = answer(opened, questions, by_class=by is not None, per_image=hear, processes=count_cores())
+            found = ask(per_image=[file, *hear])
             file.describe(found)
     form = "json" if as_json else "table" if format is None else format.value
     output.write(found, listed, form, console_of())

@@ -1,8 +1,5 @@
 """Float8 blocks: the kernels in Triton's interpreter and compiled for a card; on a GPU, the whole engine."""
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -22,6 +19,7 @@ from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.networks.classifiers import build_classifier
 from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
+from tests.helpers.interpreted import run_interpreted
 from tests.helpers.logits import random_images
 
 _DEVICES = pytest.mark.parametrize(
@@ -35,8 +33,7 @@ _WAYS = pytest.mark.parametrize(
     ("architecture", "fast"), [("vit_tiny_patch16_224", False), ("vit_small_patch16_224", True)]
 )
 
-# What follows runs in a process of its own: Triton reads TRITON_INTERPRET when kernels are defined. Its interpreter
-# loses the carry where rounding reaches the next power of two, so torch converts to float8 there.
+# Triton's interpreter loses the carry where rounding reaches the next power of two, so torch converts to float8 there.
 _INTERPRETED = """
 import numpy as np, timm, torch
 import torch.nn.functional as F
@@ -107,26 +104,14 @@ for fast in (False, True):
 )
 
 
-def _run_interpreted(script: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_kernels_quantise_what_torch_computes() -> None:
     """With a scale for each row; a row of zeros stays one, whatever is beside it."""
-    _run_interpreted(_KERNELS)
+    run_interpreted(_KERNELS)
 
 
 def test_blocks_are_near_float32_and_do_not_mix_sequences() -> None:
     """To the digits of float8, whatever the other sequences are, to the last bit."""
-    _run_interpreted(_BLOCKS)
+    run_interpreted(_BLOCKS)
 
 
 def test_rows_are_quantised_to_four_digits() -> None:

@@ -139,6 +139,15 @@ def _add_and_norm(
     column = tl.arange(0, PADDED)
     here = (row < rows)[:, None] & (column < WIDTH)[None, :]
     place = row[:, None] * WIDTH + column[None, :]
+    result = added_and_normed(tokens, branch, weight, bias, eps, place, here, column, WIDTH, ADDS)
+    tl.store(normed + place, result.to(normed.dtype.element_ty), here)
+
+
+@triton.jit
+def added_and_normed(
+    tokens, branch, weight, bias, eps, place, here, column, WIDTH: tl.constexpr, ADDS: tl.constexpr
+):  # fmt: skip
+    """Add a branch to rows of the tokens, if there is one, store the sums, and return them normalised, in float32."""
     sums = tl.load(tokens + place, here, 0.0)
     if ADDS:
         sums = (sums.to(tl.float32) + tl.load(branch + place, here, 0.0).to(tl.float32)).to(sums.dtype)
@@ -148,5 +157,4 @@ def _add_and_norm(
     spread = 1 / tl.sqrt(tl.sum(centred * centred, 1) / WIDTH + eps)
     scale = tl.load(weight + column, column < WIDTH, 0.0).to(tl.float32)
     shift = tl.load(bias + column, column < WIDTH, 0.0).to(tl.float32)
-    result = centred * spread[:, None] * scale[None, :] + shift[None, :]
-    tl.store(normed + place, result.to(sums.dtype), here)
+    return centred * spread[:, None] * scale[None, :] + shift[None, :]

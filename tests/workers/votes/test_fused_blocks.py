@@ -1,8 +1,5 @@
 """The kernels in Triton's interpreter, which runs them on the CPU; test_on_gpu.py runs them on a GPU."""
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -14,8 +11,9 @@ from torch import nn
 pytest.importorskip("triton")
 
 from smoothcert.workers.votes.fused_blocks import can_fuse
+from tests.helpers.interpreted import run_interpreted
 
-# Interpreted kernels: Triton reads the variable when the kernels are defined. Its interpreter has no bfloat16 products.
+# Triton's interpreter has no bfloat16 products.
 _INTERPRETED = """
 import sys
 import timm, torch
@@ -43,16 +41,7 @@ assert smoothed_vit.fused_if_equal(blocks) is None
 
 def test_kernels_compute_what_timms_blocks_compute() -> None:
     """To the digits of float16, whatever the other sequences are; wrong kernels are not taken."""
-    done = subprocess.run(
-        [sys.executable, "-c", _INTERPRETED],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=250,
-    )
-    assert done.returncode == 0, done.stderr
-    errors = [float(line) for line in done.stdout.split()]
+    errors = [float(line) for line in run_interpreted(_INTERPRETED).split()]
     assert len(errors) == 5
     assert max(errors) < 3e-3
 
