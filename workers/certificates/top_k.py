@@ -114,7 +114,7 @@ def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
 def break_at_heaviest(ballots: Ballots, pairs: Pairs, top: int, of: Subject) -> Bools:
     """[images]: true only where a set of `pairs` breaks the claim, and where there is no usable label.
 
-    The set with the most votes for the subject is tried, which most often is one that breaks the claim if any is.
+    Tries the set that holds the most votes for the subject. If any set breaks the claim, this one mostly does.
     """
     is_own = ballots.votes == _subject(ballots, of)[:, None]
     weights = is_own if ballots.fragile is None else is_own & ~ballots.fragile
