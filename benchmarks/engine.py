@@ -1,6 +1,6 @@
 """How fast the engine votes: against matrix products alone, the published way to drop tokens, and every token.
 
-    ours       SmoothedViT.votes
+    ours       SmoothedViT.votes; with --against also in other number formats
     unfused    the same without the kernels of fused_blocks.py, where these run (on a GPU, in 16 bits)
     published  Salman et al.: one offset at a time over all images; every token is embedded, then those shown are kept
     dense      timm's model(x) on masked images, every token through every block
@@ -8,10 +8,11 @@
 
 The rivals are timm's own modules. Ways and ceilings take turns. Figures are medians of the rounds, and the ratio to a
 rival is the median of the rounds' ratios, so a busy machine slows all alike. A rival may compute only some offsets,
-evenly spread; its time is then scaled to all. Votes must agree where ours have a margin above 1e-4 (float32) or 0.05 of
-the logits' scale: those of `drop` with the published path, those of `keep` with the dense one. GFLOP/s count all rows
-of the last block, though the engine leaves most of them out. They do not count the tokens that the published path
-embeds and drops. "of products" is the share of the best of ceilings.py's shapes, each the median of the rounds.
+evenly spread; its time is then scaled to all. Votes must agree where ours have a margin above 1e-4 (float32), or 0.05
+(16 bits) or 0.2 (int8) of the logits' scale: those of `drop` with the published path, those of `keep` with the dense
+one. GFLOP/s count all rows of the last block, though the engine leaves most of them out. They do not count the tokens
+that the published path embeds and drops. "of products" is the share of the best of ceilings.py's shapes, each the
+median of the rounds; for int8, of bfloat16's rate, which is also the rivals' format.
 
 Run from the repository root; these need no GPU and less than an hour:
 
@@ -30,7 +31,8 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -41,16 +43,18 @@ from torch import Tensor
 
 from benchmarks.arguments import ablation_of
 from benchmarks.ceilings import blocks_gflops, products_gflops, synchronise
-from smoothcert.manifests.job import Model, Preprocess
+from smoothcert.manifests.job import Model, NumberFormat, Preprocess
 from smoothcert.pipeline.certify.costs import flop_of
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Masks, Shown
 from smoothcert.workers.ablations.tokens import token_groups
 from smoothcert.workers.networks.classifiers import build_classifier
+from smoothcert.workers.votes.block_runs import run_plain, torch_dtype
 from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 
 _CROP = 224
+_CLEAR_SHARE = {"bfloat16": 0.05, "float16": 0.05, "int8": 0.2}
 _DENSE_BATCH = {"cpu": 8, "cuda": 256}  # images; 8 x 197 tokens stay in a core's cache
 
 
@@ -157,16 +161,24 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
     ablations = ablations_of(ablation_of(ablation), _CROP, _CROP)
     network = build_classifier(model, _CROP).eval().requires_grad_(False)
     images = torch.randint(0, 256, (args.images, _CROP, _CROP, 3), dtype=torch.uint8)
-    rival = Rival(copy.deepcopy(network), ablations, getattr(torch, dtype), device)
+    rival = Rival(copy.deepcopy(network), ablations, torch_dtype(dtype), device)
     pristine = copy.deepcopy(network)
     ours = SmoothedViT(network, ablations, preprocess=Preprocess(), format=Format.of(model, dtype), device=device)
     shown = [len(rival.tokens[offset]) for offset in range(ablations.num_ablations)]
     flop = sum(flop_of(network, count) for count in shown)
     dense_flop = ablations.num_ablations * flop_of(network, network.patch_embed.num_patches)
     some, few = _spread(ablations.num_ablations, args.published), _spread(ablations.num_ablations, args.dense)
-    ways = [Way("ours", lambda: ours.votes(images).classes.cpu(), torch.arange(ablations.num_ablations), flop)]
-    if ours._run_fused is not None:
-        ways.append(Way("unfused", lambda: _unfused_votes(ours, images), torch.arange(ablations.num_ablations), flop))
+    every = torch.arange(ablations.num_ablations)
+    ways = [Way("ours", lambda: ours.votes(images).classes.cpu(), every, flop)]
+    for other in args.against:
+        engine = SmoothedViT(
+            copy.deepcopy(pristine), ablations, preprocess=Preprocess(), format=Format.of(model, other), device=device
+        )
+        ways.append(Way(f"ours in {other}", lambda engine=engine: engine.votes(images).classes.cpu(), every, flop))  # type: ignore[misc]
+    if device.type == "cuda" and dtype != "float32":
+        unfused = copy.copy(ours)
+        unfused.run_blocks = partial(run_plain, network.blocks[:-1])
+        ways.append(Way("unfused", lambda: unfused.votes(images).classes.cpu(), every, flop))
     if len(some):
         ways.append(Way("published", lambda: rival.published(images, some).argmax(-1).cpu(), some, flop))
     if len(few):
@@ -182,8 +194,8 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
     seconds = defaultdict[str, list[float]](list)
     products, blocks = list[dict[str, float]](), list[float]()
     for _ in range(args.rounds):
-        products.append(products_gflops(getattr(torch, dtype), device))
-        blocks.append(blocks_gflops(network.embed_dim, len(network.blocks), getattr(torch, dtype), device))
+        products.append(products_gflops(torch_dtype(dtype), device))
+        blocks.append(blocks_gflops(network.embed_dim, len(network.blocks), torch_dtype(dtype), device))
         for way in ways:
             synchronise(device)
             start = time.perf_counter()
@@ -219,14 +231,6 @@ def measure(args: argparse.Namespace, architecture: str, ablation: str, dtype: s
     }
 
 
-def _unfused_votes(ours: SmoothedViT, images: Tensor) -> Tensor:
-    fused, ours._run_fused = ours._run_fused, None
-    try:
-        return ours.votes(images).classes.cpu()
-    finally:
-        ours._run_fused = fused
-
-
 def _spread(offsets: int, wanted: int | None) -> Tensor:
     """Evenly spread offsets; all if `wanted` is None."""
     return torch.arange(offsets) if wanted is None else torch.linspace(0, offsets - 1, min(wanted, offsets)).long()
@@ -253,7 +257,7 @@ def _check_votes(
 
 def _check_equal(one_NAK: Tensor, other_NAK: Tensor, dtype: str) -> None:
     top_NA2 = one_NAK.topk(2, dim=-1).values
-    clear = 1e-4 if dtype == "float32" else 0.05 * one_NAK.abs().max().item()
+    clear = _CLEAR_SHARE[dtype] * one_NAK.abs().max().item() if dtype in _CLEAR_SHARE else 1e-4
     decided_NA = top_NA2[..., 0] - top_NA2[..., 1] > clear
     differ = (one_NAK.argmax(-1) != other_NAK.argmax(-1)) & decided_NA
     assert decided_NA.any(), "no vote is clear, so nothing is compared"
@@ -266,7 +270,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--ablation", nargs="+", default=["column:19:1"], help="KIND:SIZE:STRIDE or mask:THREAT:PER_AXIS, in pixels"
     )
-    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--dtype", nargs="+", default=["float32"], choices=get_args(NumberFormat))
+    parser.add_argument("--against", nargs="*", default=[], choices=get_args(NumberFormat), help="our other formats")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)

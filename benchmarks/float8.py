@@ -113,14 +113,14 @@ def engines_of(
 ) -> dict[str, SmoothedViT]:
     """The network, float32 and in evaluation mode, in an engine of each format."""
 
-    def engine(dtype: str) -> SmoothedViT:
-        own = copy.deepcopy(network)
+    def engine(dtype: str, own: VisionTransformer) -> SmoothedViT:
         return SmoothedViT(own, shown, preprocess=preprocess, format=Format.of(model, dtype), device=_DEVICE)
 
-    engines = {"float32": engine("float32"), "bfloat16": engine("bfloat16")}
+    engines = {dtype: engine(dtype, copy.deepcopy(network)) for dtype in ("float32", "bfloat16")}
     for name, fast in (("float8", False), ("float8, fast", True)):
-        engines[name] = engine("bfloat16")
-        use_float8(engines[name], fast=fast)
+        own = copy.deepcopy(network)
+        engines[name] = engine("bfloat16", own)
+        use_float8(engines[name], own.blocks, fast=fast)
     return engines
 
 

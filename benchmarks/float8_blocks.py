@@ -23,6 +23,7 @@ import triton.language as tl
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from smoothcert.workers.votes.block_runs import fused_if_equal
 from smoothcert.workers.votes.fused_blocks import added_and_normed, attend, can_fuse
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 
@@ -56,7 +57,7 @@ class _Layer(NamedTuple):
 
 
 class Float8Blocks:
-    """Computes blocks with float8 products; called like `run_blocks` of fused_blocks.py.
+    """Computes blocks with float8 products, as `SmoothedViT.run_blocks` does.
 
     Args:
         blocks: all that will be run, in 16 bits; they stay as they are.
@@ -66,7 +67,7 @@ class Float8Blocks:
     """
 
     def __init__(self, blocks: nn.Sequential, *, fast: bool) -> None:
-        self._fast, self._layers = fast, dict[nn.Module, _Layer]()
+        self._blocks, self._fast, self._layers = blocks, fast, dict[nn.Module, _Layer]()
         for block in blocks:
             assert isinstance(block, Block)
             if not isinstance(block.mlp.act, nn.GELU) or block.mlp.act.approximate != "none":
@@ -75,12 +76,12 @@ class Float8Blocks:
                 weight = quantised_by_torch(linear.weight)
                 self._layers[linear] = _Layer(weight.numbers, weight.scales.t().contiguous(), linear.bias)
 
-    def __call__(self, blocks: nn.Sequential, tokens_SnD: Tensor) -> Tensor:
+    def __call__(self, tokens_SnD: Tensor) -> Tensor:
         """All rows of the blocks' output; overwrites the input."""
         S, n, _ = tokens_SnD.shape
         branch_RD: Tensor | None = None
         block: Any
-        for block in blocks:
+        for block in self._blocks:
             normed = add_and_norm(tokens_SnD, branch_RD, block.norm1)
             qkv_Sn3D = self._product(block.attn.qkv, normed).unflatten(0, (S, n))
             mixed = quantise(attend(qkv_Sn3D, block.attn.num_heads))
@@ -106,11 +107,11 @@ class Float8Blocks:
 class Float8BlocksByTorch(Float8Blocks):
     """The same numbers up to rounding, where there is no GPU."""
 
-    def __call__(self, blocks: nn.Sequential, tokens_SnD: Tensor) -> Tensor:
+    def __call__(self, tokens_SnD: Tensor) -> Tensor:
         """All rows of the blocks' output; overwrites the input."""
         tokens_RD = tokens_SnD.flatten(0, 1)
         block: Any
-        for block in blocks:
+        for block in self._blocks:
             attention, mlp = block.attn, block.mlp
             qkv = self._product(attention.qkv, quantised_by_torch(block.norm1(tokens_RD)))
             heads = qkv.view(*tokens_SnD.shape[:2], 3, attention.num_heads, attention.head_dim)
@@ -122,22 +123,23 @@ class Float8BlocksByTorch(Float8Blocks):
         return tokens_SnD
 
 
-def use_float8(engine: SmoothedViT, *, fast: bool) -> None:
+def use_float8(engine: SmoothedViT, blocks: nn.Sequential, *, fast: bool) -> None:
     """Let an engine in bfloat16 compute all blocks but the last with float8 products from now on.
 
     Args:
         engine: changed; on a GPU its blocks must be fused ones.
+        blocks: of the engine's network.
         fast: as for `Float8Blocks`.
     Raises:
         ValueError: float8 cannot replace the blocks of this engine.
     """
-    blocks = engine._network.blocks[:-1]
+    run = blocks[:-1]
     if not can_fuse(blocks) or any(parameter.dtype != torch.bfloat16 for parameter in blocks.parameters()):
         raise ValueError("float8 replaces plain blocks in bfloat16 only")
-    on_cpu = engine._device.type == "cpu"
-    if not on_cpu and engine._run_fused is None:
+    on_cpu = next(blocks.parameters()).device.type == "cpu"
+    if not on_cpu and fused_if_equal(run) is None:
         raise ValueError("the kernels do not run on this GPU, so float8 cannot replace them")
-    engine._run_fused = (Float8BlocksByTorch if on_cpu else Float8Blocks)(blocks, fast=fast)
+    engine.run_blocks = (Float8BlocksByTorch if on_cpu else Float8Blocks)(run, fast=fast)
 
 
 def quantised_by_torch(rows: Tensor) -> Float8Rows:

@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 from benchmarks import float8_blocks
 from benchmarks.linear_gelu import linear_gelu
-from smoothcert.workers.votes.fused_blocks import add_and_norm, attend, run_blocks
-from smoothcert.workers.votes.smoothed_vit import compute_block, prepare_block
+from smoothcert.workers.votes.blocks import compute_block, prepare_block
+from smoothcert.workers.votes.fused_blocks import add_and_norm, attend, run_fused
 
 _MODELS = {192: "vit_tiny_patch16_224", 384: "vit_small_patch16_224", 768: "vit_base_patch16_224"}
 _TOKENS = 1 << 17
@@ -109,10 +109,10 @@ def _measure(width: int) -> list[dict[str, Any]]:
                 sequences = compute_block(block, sequences, read=None)
 
         show(f"blocks, {together} tokens", "torch", unfused, together)
-        show(f"blocks, {together} tokens", "fused", lambda each=sequences: run_blocks(blocks, each), together)
+        show(f"blocks, {together} tokens", "fused", lambda each=sequences: run_fused(blocks, each), together)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            run_blocks(blocks, sequences)
+            run_fused(blocks, sequences)
         show(f"blocks, {together} tokens", "fused, one graph", graph.replay, together)
     return records
 

@@ -129,14 +129,18 @@ class Network(Part):
         return value
 
 
+NumberFormat = Literal["float32", "bfloat16", "float16", "int8"]
+
+
 class Model(Network):
     checkpoint: Weights
     """File with the weights, safetensors or a torch file that holds only tensors; or hf-hub:OWNER/NAME, timm:NAME. A
     name or a folder whose config.json is of transformers gives all other keys of `model`, and `preprocess`."""
     class_names: tuple[str, ...] = ()
     """Names of the classes, for reports; not part of the identity."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Number format of the transformer blocks; of other networks, of all layers but the last."""
+    dtype: NumberFormat = "float32"
+    """Number format of the transformer blocks; of other networks, of all layers but the last. int8 is for products in
+    plain transformer blocks on a CPU."""
 
     @model_validator(mode="after")
     def _names_each_class(self) -> Self:

@@ -19,7 +19,7 @@ from smoothcert.workers.runs.run import Run
 from smoothcert.workers.runs.shard_task import Introduction
 
 # How much logits may differ, as a share of the largest: far more than by rounding, far less than between models.
-_LOGIT_TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1, "float16": 2e-2}
+_LOGIT_TOLERANCE = {"float32": 1e-3, "bfloat16": 1e-1, "float16": 2e-2, "int8": 1e-1}
 
 
 class Alike:

@@ -186,8 +186,10 @@ def _table_of(costs: Costs) -> Table:
     return table
 
 
-def _format_speeds(job: Job, network: Any, shown: int) -> dict[str, float]:
+def _format_speeds(job: Job, network: Any, shown: int) -> dict[str, float] | None:
     seconds = block_seconds(network, shown + network.num_prefix_tokens, device_here())
+    if job.model.dtype not in seconds:
+        return None
     return {dtype: round(seconds[job.model.dtype] / each, 2) for dtype, each in seconds.items()}
 
 

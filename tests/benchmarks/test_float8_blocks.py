@@ -26,6 +26,7 @@ _DEVICES = pytest.mark.parametrize(
     "device",
     ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"))],
 )
+_VIT = "vit_tiny_patch16_224"
 _COLUMN = {"kind": "column", "size": 19, "stride": 32}
 _BLOCK = {"kind": "block", "size": 75, "stride": 112}
 _ABLATIONS = pytest.mark.parametrize("ablation", [_COLUMN, _BLOCK], ids=str)
@@ -93,13 +94,13 @@ expected = network.blocks(own)
 narrow = network.blocks.half()
 for fast in (False, True):
     run = blocks8.Float8Blocks(narrow, fast=fast)
-    found = run(narrow, own.half())
+    found = run(own.half())
     error = (found.float() - expected).norm() / expected.norm()
     assert 0.003 < error < 0.1, error
     others = torch.full_like(own, 3).half()
     others[1] = own[1].half()
-    assert torch.equal(run(narrow, others)[1], found[1])
-    assert not torch.equal(run(narrow, others)[0], found[0])
+    assert torch.equal(run(others)[1], found[1])
+    assert not torch.equal(run(others)[0], found[0])
 """
 )
 
@@ -158,14 +159,12 @@ def test_other_activations_are_refused() -> None:
 def test_engines_in_other_formats_are_refused() -> None:
     """Float8 replaces blocks in bfloat16."""
     with pytest.raises(ValueError, match="bfloat16 only"):
-        use_float8(_engine(_COLUMN, "cpu", "float32"), fast=True)
+        _float8_engine(_COLUMN, "cpu", _VIT, dtype="float32", fast=True)
 
 
-def _engine(
-    ablation: dict[str, Any], device: str, dtype: str, architecture: str = "vit_tiny_patch16_224"
-) -> SmoothedViT:
+def _network(architecture: str) -> Any:
     """Weights so large that every token counts; the same ones each time."""
-    model = Model(architecture=architecture, options={"depth": 3}, checkpoint="none", classes=10, dtype=dtype)
+    model = _model(architecture)
     network: Any = build_classifier(model, 224).eval().requires_grad_(False)
     random = torch.Generator().manual_seed(1)
     for name, parameter in network.named_parameters():
@@ -174,17 +173,33 @@ def _engine(
             parameter.copy_(values / parameter[0].numel() ** 0.5)
         else:
             parameter.copy_(0.3 * values + (0 if name.endswith(("bias", "_embed", "_token")) else 1))
-    shown = ablations_of(ablation_of(ablation), 224, 224)
+    return network
+
+
+def _model(architecture: str) -> Model:
+    return Model(architecture=architecture, options={"depth": 3}, checkpoint="none", classes=10)
+
+
+def _engine(
+    ablation: dict[str, Any], device: str, dtype: str, architecture: str = _VIT, network: Any = None
+) -> SmoothedViT:
     return SmoothedViT(
-        network, shown, preprocess=Preprocess(), format=Format.of(model, dtype), device=torch.device(device)
+        network or _network(architecture),
+        ablations_of(ablation_of(ablation), 224, 224),
+        preprocess=Preprocess(),
+        format=Format.of(_model(architecture), dtype),
+        device=torch.device(device),
     )
 
 
-def _float8_engine(ablation: dict[str, Any], device: str, architecture: str, *, fast: bool) -> SmoothedViT:
+def _float8_engine(
+    ablation: dict[str, Any], device: str, architecture: str, *, fast: bool, dtype: str = "bfloat16"
+) -> SmoothedViT:
     if device == "cuda" and torch.cuda.get_device_capability() < (8, 9):
         pytest.skip("this card has no float8")
-    engine = _engine(ablation, device, "bfloat16", architecture)
-    use_float8(engine, fast=fast)
+    network = _network(architecture)
+    engine = _engine(ablation, device, dtype, architecture, network)
+    use_float8(engine, network.blocks, fast=fast)
     return engine
 
 

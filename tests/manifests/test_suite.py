@@ -237,7 +237,7 @@ def test_the_property_covers_every_place() -> None:
         # What entries share is said once.
         ("images.limit=0", "images.limit: 0 should be greater than or equal to 1"),
         ("model.classes=1", "model.classes: 1 should be greater than or equal to 2"),
-        ("model.dtype=int8", "model.dtype: 'int8' should be 'float32', 'bfloat16' or 'float16'"),
+        ("model.dtype=int4", "model.dtype: 'int4' should be 'float32', 'bfloat16', 'float16' or 'int8'"),
         ("preprocess.crop=3", "ablation.size: 4 too large: the image is 3 x 3"),
         ("patches=[2, 33]", "entries.column4, entries.stride-2: patches: 33 too large: the image is 32 x 32"),
         ("max_error_share=2", "max_error_share: 2 should be less than or equal to 1"),
@@ -264,7 +264,7 @@ def test_all_mistakes_are_shown(file: Path) -> None:
     content = yaml.safe_load(EXAMPLE)
     del content["output"], content["name"]
     content["entries"]["column4"]["clea"] = True
-    content["entries"]["stride-2"]["model"]["dtype"] = "int8"
+    content["entries"]["stride-2"]["model"]["dtype"] = "int4"
     content["entries"]["resnet_18"]["storage"] = {"region": "r"}
     content["entries"][7] = {}
     assert [line.split(": ")[:2] for line in lines_of(write(file, content), "images.limit=0")] == [

@@ -7,42 +7,48 @@ Not covered: other networks; embedding and head, which take little of the time (
 
 import copy
 import time
+from contextlib import suppress
 from typing import get_args
 
 import torch
 from timm.models import VisionTransformer
-from torch import nn
+from torch import Tensor
 
-from smoothcert.manifests.job import Model
-from smoothcert.workers.votes.smoothed_vit import compute_block, prepare_block
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import NumberFormat
+from smoothcert.workers.votes.block_runs import RunBlocks, block_run, torch_dtype
+from smoothcert.workers.votes.memory import keep_freed_memory
 
 _TOKENS = 2048
 _TURNS = 3
 
 
 def block_seconds(network: VisionTransformer, tokens: int, device: torch.device) -> dict[str, float]:
-    """Seconds for one block by number format: the fastest of three turns, after one that does not count.
+    """Seconds for one block by number format that this machine can compute: the fastest of three turns, after one that
+    does not count.
 
     Args:
         network: not changed.
         tokens: of a sequence.
         device: where to compute.
     """
-    return {
-        dtype: _block_seconds(copy.deepcopy(network.blocks[0]), tokens, getattr(torch, dtype), device)
-        for dtype in get_args(Model.model_fields["dtype"].annotation)
-    }
+    if device.type == "cpu":
+        keep_freed_memory()  # as an engine does
+    seconds = {}
+    for dtype in get_args(NumberFormat):
+        with suppress(RequestError):  # such as int8 on a GPU
+            run = block_run(copy.deepcopy(network.blocks[:1]).to(device), dtype, device)
+            width = network.embed_dim
+            sequences_SnD = torch.randn(max(1, _TOKENS // tokens), tokens, width).to(device, torch_dtype(dtype))
+            seconds[dtype] = _seconds_of(run, sequences_SnD)
+    return seconds
 
 
 @torch.inference_mode()
-def _block_seconds(block: nn.Module, tokens: int, dtype: torch.dtype, device: torch.device) -> float:
-    block.to(device, dtype)
-    prepare_block(block)
-    width = next(block.parameters()).shape[-1]
-    sequences_SnD = torch.randn(max(1, _TOKENS // tokens), tokens, width).to(device, dtype)
+def _seconds_of(run: RunBlocks, sequences_SnD: Tensor) -> float:
     seconds = []
     for _ in range(_TURNS + 1):
         start = time.perf_counter()
-        compute_block(block, sequences_SnD.clone(), read=None).sum().item()  # waits for a GPU
+        run(sequences_SnD.clone()).sum().item()  # waits for a GPU
         seconds.append(time.perf_counter() - start)
     return min(seconds[1:])

@@ -11,7 +11,7 @@ reads and writes all tokens. So two kernels in Triton do most of it:
 A program of each kernel reads one sequence or some rows, never across sequences, so a vote depends on its own ablation
 alone. Sums, softmax and norm are float32 inside.
 
-Covered: timm's plain blocks. Not covered: all others, float32 and CPUs (smoothed_vit.py).
+Covered: timm's plain blocks. Not covered: all others, float32 and CPUs (blocks.py).
 """
 
 from typing import Any
@@ -20,37 +20,28 @@ import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
-from timm.layers import Attention, Mlp
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+
+from smoothcert.workers.votes.blocks import is_plain
 
 _FORMATS = (torch.bfloat16, torch.float16)
 LONGEST = 256
 """Tokens of a sequence up to which the kernel computes attention; torch does for longer ones."""
+_HEAD_WIDTHS = (16, 32, 64, 128)
 _QUERIES = 64  # at most, per program
 _ROWS = 2  # per program
 
 
 def can_fuse(blocks: nn.Sequential) -> bool:
     """Whether these kernels compute what the blocks compute."""
-    return all(parameter.dtype in _FORMATS for parameter in blocks.parameters()) and all(map(_is_plain, blocks))
+    return all(parameter.dtype in _FORMATS for parameter in blocks.parameters()) and all(map(_fits, blocks))
 
 
-def _is_plain(block: Any) -> bool:
-    if type(block) is not Block or type(block.attn) is not Attention or type(block.mlp) is not Mlp:
-        return False
-    attention, mlp = block.attn, block.mlp
-    identities = (block.ls1, block.ls2, attention.q_norm, attention.k_norm, attention.norm, mlp.norm)
-    return (
-        all(isinstance(each, nn.Identity) for each in identities)
-        and attention.gate is None
-        and attention.head_dim in (16, 32, 64, 128)
-        and all(isinstance(each, nn.LayerNorm) and each.bias is not None for each in (block.norm1, block.norm2))
-        and all(each.bias is not None for each in (attention.qkv, attention.proj, mlp.fc1, mlp.fc2))
-    )
+def _fits(block: Any) -> bool:
+    return is_plain(block) and block.attn.head_dim in _HEAD_WIDTHS
 
 
-def run_blocks(blocks: nn.Sequential, tokens_SnD: Tensor) -> Tensor:
+def run_fused(blocks: nn.Sequential, tokens_SnD: Tensor) -> Tensor:
     """All rows of the blocks' output; overwrites the input."""
     branch_SnD: Tensor | None = None
     block: Any

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from smoothcert.manifests.ablation import Ablation, ablation_of
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Model, Preprocess
+from smoothcert.manifests.job import Model, NumberFormat, Preprocess
 from smoothcert.manifests.names import one_line
 from smoothcert.manifests.yaml_file import validate
 from smoothcert.workers.extras import needs_certify
@@ -53,7 +53,7 @@ def vote(
     std: Sequence[float],
     upsample: int = 1,
     masked_tokens: Literal["drop", "keep"] = "drop",
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    dtype: NumberFormat = "float32",
 ) -> CastVotes:
     """Let a network vote on the ablations of images, on the device where it is.
 

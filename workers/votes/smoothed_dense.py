@@ -53,8 +53,7 @@ class SmoothedDense(Smoothed):
             at_once=_PIXELS_AT_ONCE[device.type],
         )
         self._network = network.to(device).eval()
-        self._dtype = getattr(torch, format.dtype)
-        _to_dtype(network, self._dtype, format)
+        self._dtype = _to_dtype(network, format)
         self._upsample = preprocess.upsample
         self._side = shown.height * self._upsample
         self._mean, self._std = (
@@ -115,15 +114,18 @@ def _refuse_batch_statistics(network: nn.Module, format: Format) -> None:
             )
 
 
-def _to_dtype(network: Any, dtype: torch.dtype, format: Format) -> None:
+def _to_dtype(network: Any, format: Format) -> torch.dtype:
     """Convert all but the last layers. Those convert their input to float32: logits in bfloat16 tie too often."""
+    if format.dtype == "int8":
+        raise RequestError(f"model.dtype: int8 is for Vision Transformers, not for {format.name}; use bfloat16")
+    dtype: torch.dtype = getattr(torch, format.dtype)
     if not hasattr(network, "get_classifier"):  # a network of the user's own code
         if dtype != torch.float32:
             raise RequestError(
                 f"model.dtype: {format.name} has no get_classifier(), so its last layer is not known; use float32, or "
                 "give it this method"
             )
-        return
+        return dtype
     last = network.get_classifier()  # as every classifier of timm has
     last_layers = last if isinstance(last, tuple) else (last,)
     exact = {id(tensor) for layer in last_layers for tensor in (*layer.parameters(), *layer.buffers())}
@@ -132,3 +134,4 @@ def _to_dtype(network: Any, dtype: torch.dtype, format: Format) -> None:
             tensor.data = tensor.data.to(dtype)
     for layer in last_layers:
         layer.register_forward_pre_hook(lambda _layer, inputs: tuple(value.float() for value in inputs))
+    return dtype

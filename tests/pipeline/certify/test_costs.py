@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import timm
@@ -11,7 +11,7 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from smoothcert.manifests.errors import RequestError
-from smoothcert.manifests.job import Model, load_job
+from smoothcert.manifests.job import Model, NumberFormat, load_job
 from smoothcert.pipeline.certify import costs
 from smoothcert.pipeline.cli import app
 from smoothcert.workers.networks.classifiers import build_classifier
@@ -148,7 +148,7 @@ def test_json_holds_the_figures_of_the_table(tmp_path: Path) -> None:
     assert found["forward_passes_per_image"] == found["ablations_per_image"] + 1
     assert found["forward_passes"] == 6 * found["forward_passes_per_image"]
     assert found["seconds_left"] == pytest.approx(found["operations"] / 2e12)
-    assert found["format_speeds"].keys() == {"float32", "bfloat16", "float16"}
+    assert found["format_speeds"].keys() | {"int8"} == set(get_args(NumberFormat))
     assert found["format_speeds"]["float32"] == 1  # the job's
     write_tar(tmp_path / "tars", b"", "02.tar")
     printed = CliRunner().invoke(app, ["plan", str(job), "--json"])

@@ -17,7 +17,7 @@ from tests.helpers.interpreted import run_interpreted
 _INTERPRETED = """
 import sys
 import timm, torch
-from smoothcert.workers.votes import fused_blocks, smoothed_vit
+from smoothcert.workers.votes import block_runs, fused_blocks
 
 torch.manual_seed(0)
 network = timm.create_model("vit_tiny_patch16_224", depth=3).eval().requires_grad_(False)
@@ -28,14 +28,14 @@ expected = {n: network.blocks(each) for n, each in tokens.items()}
 blocks = network.blocks.half()
 for n, exact in expected.items():
     own = tokens[n].half()
-    found = fused_blocks.run_blocks(blocks, own.clone())
+    found = fused_blocks.run_fused(blocks, own.clone())
     print((found.float() - exact).abs().max().item() / exact.abs().max().item())
     others = torch.full_like(own, 3)
     others[1] = own[1]
-    assert torch.equal(fused_blocks.run_blocks(blocks, others)[1], found[1])
-assert smoothed_vit.fused_if_equal(blocks) is fused_blocks.run_blocks
+    assert torch.equal(fused_blocks.run_fused(blocks, others)[1], found[1])
+assert torch.equal(block_runs.fused_if_equal(blocks)(own.clone()), found)
 fused_blocks.attend = lambda qkv, heads: qkv[..., : qkv.shape[2] // 3].contiguous()
-assert smoothed_vit.fused_if_equal(blocks) is None
+assert block_runs.fused_if_equal(blocks) is None
 """
 
 

@@ -203,7 +203,7 @@ def _with_old_weight_norm() -> nn.Module:
         ({"std": [0.5]}, "std: [0.5] is not one number for each of 3 channels"),
         ({"std": [0.5, 0.5, 0]}, "vote: std: [0.5, 0.5, 0] must be above 0 in each channel"),
         ({"upsample": 0}, "vote: upsample: 0 should be greater than or equal to 1"),
-        ({"dtype": "int8"}, "network: dtype: 'int8' should be 'float32', 'bfloat16' or 'float16'"),
+        ({"dtype": "int4"}, "network: dtype: 'int4' should be 'float32', 'bfloat16', 'float16' or 'int8'"),
         ({"ablation": {"kind": "column", "size": 17}}, "ablation.size: 17 is larger than the image's 16 pixels"),
         (
             {"ablation": {"kind": "cross", "size": 3}},

@@ -116,6 +116,12 @@ def test_half_precision_is_near_float32(family: str, dtype: str, tolerance: floa
     assert (logits != logits.to(getattr(torch, dtype))).any()
 
 
+def test_int8_is_refused() -> None:
+    """Only blocks of Vision Transformers have it."""
+    with pytest.raises(RequestError, match=r"^model.dtype: int8 is for Vision Transformers, not for .*; use bfloat16$"):
+        _engine("convolutions, batch norm", "column", 9, 4, "int8")
+
+
 def test_fewer_are_computed_together_when_memory_runs_out() -> None:
     """No ablation is lost on the way, and one that does not fit alone is an error."""
     engine = _engine("convolutions, batch norm", "column", 9, 4)

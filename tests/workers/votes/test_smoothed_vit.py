@@ -12,7 +12,7 @@ from timm.models import VisionTransformer
 from torch import Tensor
 
 from smoothcert.manifests.ablation import WindowAblation, ablation_of
-from smoothcert.manifests.job import Model, Preprocess
+from smoothcert.manifests.job import Model, NumberFormat, Preprocess
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.shown import Shown
 from smoothcert.workers.networks.classifiers import build_classifier
@@ -21,6 +21,7 @@ from smoothcert.workers.votes.format import Format
 from smoothcert.workers.votes.smoothed_vit import SmoothedViT
 from tests.helpers.house import SHARED
 from tests.helpers.logits import assert_close, assert_fewer_are_computed_together, random_images
+from tests.helpers.number_formats import require
 
 _CPU = torch.device("cpu")
 _CLASSES = 10
@@ -63,6 +64,10 @@ _ABLATIONS: list[tuple[Kind, int, int]] = [
     ("block", 21, 10),
     ("block", 30, 16),
 ]
+
+_FORMATS = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3), ("int8", 2e-2)]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -135,7 +140,7 @@ def test_clean_votes_equal_timm(family: str) -> None:
     assert_close(votes.margins, (top[:, 0] - top[:, 1])[:, None])
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3)])
+@_FORMATS
 @pytest.mark.parametrize("others", [0, 255])
 def test_a_vote_does_not_see_other_images(dtype: str, tolerance: float, others: int) -> None:
     """Whatever the other images of a batch are, an image's logits stay."""
@@ -148,7 +153,7 @@ def test_a_vote_does_not_see_other_images(dtype: str, tolerance: float, others: 
     assert_close(engine.logits(images[2:3])[0], before, tolerance)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3)])
+@_FORMATS
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
 def test_a_vote_does_not_see_hidden_pixels(dtype: str, tolerance: float, masked_tokens: str) -> None:
     """Whatever the pixels are that an ablation hides, its logits stay."""
@@ -163,7 +168,7 @@ def test_a_vote_does_not_see_hidden_pixels(dtype: str, tolerance: float, masked_
         assert_close(engine.logits(replaced.to(torch.uint8))[0, ablation], before[ablation], tolerance)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2), ("float16", 2e-3)])
+@_FORMATS
 @pytest.mark.parametrize("fill", ["black", "mean"])
 @pytest.mark.parametrize("masked_tokens", ["drop", "keep"])
 def test_a_vote_does_not_see_what_masks_hide(dtype: str, tolerance: float, masked_tokens: str, fill: str) -> None:
@@ -181,10 +186,10 @@ def test_a_vote_does_not_see_what_masks_hide(dtype: str, tolerance: float, maske
         assert (after - before).abs().max() > 10 * tolerance
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 5e-2), ("float16", 5e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 5e-2), ("float16", 5e-3), ("int8", 1e-1)])
 @pytest.mark.parametrize("family", ["class token", "registers, average pooling"])
-def test_half_precision_is_near_float32(family: str, dtype: str, tolerance: float) -> None:
-    """Blocks in bfloat16 give the logits of float32 to about two digits, in float16 to about three."""
+def test_shorter_formats_are_near_float32(family: str, dtype: str, tolerance: float) -> None:
+    """Blocks in bfloat16 give the logits of float32 to about two digits, in float16 to about three, in int8 to one."""
     architecture, options, side = _FAMILIES[family]
     network, geometry = _network(architecture, options, side), _geometry("column", 9, 7, side)
     images = random_images(2, side)
@@ -343,7 +348,8 @@ def _engine(
     upsample: int = 1,
 ) -> SmoothedViT:
     """Of a copy of the network, which the engine may change."""
-    assert dtype in get_args(Model.model_fields["dtype"].annotation)
+    assert dtype in get_args(NumberFormat)
+    require(dtype)
     form = Format("a network", _CLASSES, keep_hidden=masked_tokens == "keep", dtype=dtype)
     preprocess = Preprocess(upsample=upsample)
     return SmoothedViT(copy.deepcopy(network), geometry, preprocess=preprocess, format=form, device=_CPU)
