@@ -43,6 +43,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time the pieces of a block on a GPU.")
     parser.add_argument("--width", type=int, nargs="+", default=list(_MODELS), choices=list(_MODELS))
     widths: list[int] = parser.parse_args().width
+    if not torch.cuda.is_available():
+        parser.error("torch sees no GPU here")
     with torch.inference_mode():
         records = [record for width in widths for record in _measure(width)]
     print(json.dumps({"card": torch.cuda.get_device_name(), "torch": torch.__version__, "pieces": records}))

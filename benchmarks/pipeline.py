@@ -45,6 +45,8 @@ from smoothcert.workers.tars.card_decoder import card_for, decode_on_card
 from smoothcert.workers.tars.images import DecodedImage, decode
 from smoothcert.workers.tars.shard_reader import read_samples
 from smoothcert.workers.tars.tar_headers import read_tar
+from smoothcert.workers.votes.machine import auto_images_per_batch, device_here
+from smoothcert.workers.votes.smoothed import Smoothed
 from tests.helpers.tars import tar_of, write_tar
 
 _JPEG_SIZE = (500, 375)  # width and height in pixels, as most of ImageNet's
@@ -86,12 +88,13 @@ def measure(args: argparse.Namespace, ablation: str, tars: Sequence[Path], folde
     sizes = sorted(args.shards)
     images = [sum(len(read_tar(tar, job.images).images) for tar in tars[:size]) for size in sizes]
     samples = list(read_samples(tars[0], job.images, classes=1000))
+    together = auto_images_per_batch(device_here())  # as the certifier takes
     rounds = []
     for number in range(args.rounds):
         certifier = _certifier(job, folder / f"run-{number}", args.threads)
-        decoding_s, pixels = _decode_all(job, samples, args.threads, certifier._readers[_RUN].images_per_batch)
+        decoding_s, pixels = _decode_all(job, samples, args.threads, together)
         list(_certified(certifier, _tasks(tars[:1])))  # not measured: the first shard warms up
-        engine_s = certifier._compute.submit(_engine_s, certifier, pixels).result()
+        engine_s = certifier.compute(_engine_s, certifier.voter(_RUN).model, pixels.split(together))
         timed = [_timed(certifier, _tasks(tars[:size], number=place)) for place, size in enumerate(sizes, start=1)]
         seconds, reports = [each[0] for each in timed], timed[-1][1]
         if len(sizes) == 1:
@@ -141,10 +144,9 @@ def _certified(certifier: Certifier, tasks: Iterable[ShardTask]) -> Iterator[Sha
             yield report
 
 
-def _engine_s(certifier: Certifier, pixels: torch.Tensor) -> float:
-    model, together = certifier._runs[_RUN].voter.model, certifier._readers[_RUN].images_per_batch
+def _engine_s(model: Smoothed, batches: Iterable[torch.Tensor]) -> float:
     start = time.perf_counter()
-    for batch in pixels.split(together):
+    for batch in batches:
         model.votes(batch).classes.cpu()
         model.clean_votes(batch).classes.cpu()
     return time.perf_counter() - start

@@ -286,7 +286,7 @@ class Training(Part):
         return value
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
+    def _ablations_fit(self) -> Self:
         voting = [ablation for ablation in self.ablation or () if not isinstance(ablation, Cutout)]
         lengths: dict[str, Sequence[int]] = {**lengths_of("ablation", *voting)}
         if self.validation is not None:
@@ -306,6 +306,11 @@ class Training(Part):
                 f"preprocess.decoder: {self.preprocess.decoder} is for jobs; a training decodes with Pillow, so leave "
                 "decoder out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _lessons_fit(self) -> Self:
+        """What the network sees and is asked while it learns."""
         if self.ablation is None and self.whole_share:
             raise ValueError("whole_share: ablation: null shows all images whole; leave one of them out")
         if self.ablation is None and self.views_per_image > 1:
@@ -319,6 +324,10 @@ class Training(Part):
             raise ValueError("adversarial: does not go together with regularisation.patch_sensitivity; set one to null")
         if self.regularisation.drop_path and "drop_path_rate" in self.model.options:
             raise ValueError("model.options: drop_path_rate is regularisation.drop_path; keep one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _images_fit(self) -> Self:
         if self.images.limit is not None and not self.cache:
             raise ValueError("images.limit: needs cache: true; set it, or name fewer tars")
         if self.images.label is None:

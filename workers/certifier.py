@@ -122,7 +122,7 @@ class Certifier:
         self._store = AnyStore(assignments[0].job.storage)
         # One thread does all of torch's work. OpenMP makes a team for each thread that computes. If the teams have more
         # threads than there are cores, these sleep between steps, and the speed falls to a quarter.
-        self._compute = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (threads,))
+        self._computing = ThreadPoolExecutor(1, "compute", torch.set_num_threads, (threads,))
         self._runs: dict[str, _Prepared] = {}
         self._loading = threading.Lock()
         self._admitted, self._refused = set[str](), set[str]()
@@ -139,7 +139,7 @@ class Certifier:
             RequestError: the run's checkpoint is not the planned one, or does not fit its network.
             ShardError: the tar cannot be certified whole.
         """
-        voter = self._prepared(run_id).voter
+        voter = self.voter(run_id)
         with (
             naming(task.shard),
             fetched(task.shard, self._store) as shard,
@@ -157,9 +157,17 @@ class Certifier:
 
     def introduce(self, run_id: str) -> Introduction:
         """Classify an image that is the same on every machine, for one run; errors as for `try_out`."""
-        logits = self._computed(self._prepared(run_id).voter.sample_logits)
+        logits = self.compute(self.voter(run_id).sample_logits)
         environment = self._environment_of(self._assignments[run_id].job)
         return Introduction(run_id, platform.node(), environment, VOTES_VERSION, logits)
+
+    def voter(self, run_id: str) -> JobVoter:
+        """The model of a run, loaded when it is first asked for; errors as for `try_out`. Call it with `compute`."""
+        return self._prepared(run_id).voter
+
+    def compute(self, function: Callable[..., _T], *arguments: object) -> _T:
+        """Call a function of torch in the thread that computes."""
+        return self._computing.submit(function, *arguments).result()
 
     def memory_bytes(self, gpus: float) -> int:
         """This process's share of the memory: by its GPUs, or on a CPU by its threads."""
@@ -336,7 +344,7 @@ class Certifier:
         """The rows of a batch, with votes and margins where images have pixels."""
         rows = [row_of(task.shard.name, sample) for sample in batch.samples]
         if batch.pixels is not None:
-            votes = self._computed(voter.vote, batch.pixels)
+            votes = self.compute(voter.vote, batch.pixels)
             for place, position in enumerate(batch.readable):
                 rows[position] = with_votes(rows[position], votes, place)
         return rows
@@ -360,10 +368,6 @@ class Certifier:
             node=platform.node(),
             hashes=published.hashes,
         )
-
-    def _computed(self, function: Callable[..., _T], *arguments: object) -> _T:
-        """Call a function of torch in the thread that computes."""
-        return self._compute.submit(function, *arguments).result()
 
     def _prepared(self, run_id: str) -> _Prepared:
         """The model and the publication of a run, loaded once.
@@ -407,7 +411,7 @@ class Certifier:
             if sha256_of(checkpoint) != assignment.checkpoint_sha256:
                 raise RequestError(f"{job.model.checkpoint} changed since the run was planned; start again")
             load = partial(load_voter, allow_code=assignment.allow_code)
-            return self._computed(load, job, checkpoint, assignment.checkpoint_key, self._device)
+            return self.compute(load, job, checkpoint, assignment.checkpoint_key, self._device)
 
 
 def _set_aside(run_id: str, error: Exception, errors: list[Exception]) -> Iterator[Refusal]:

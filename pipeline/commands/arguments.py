@@ -85,12 +85,21 @@ def refuse_url(output: Path, what: str) -> None:
 def load(job_file: Path, overrides: list[str] | None = None, limit: int | None = None) -> "Job | Suite":
     from smoothcert.workers.networks.described_jobs import load_job_or_suite
 
-    return load_job_or_suite(job_file, [*(overrides or []), *([] if limit is None else [f"images.limit={limit}"])])
+    return load_job_or_suite(job_file, with_limit(overrides, limit))
+
+
+def with_limit(overrides: list[str] | None, limit: int | None) -> list[str]:
+    """What --set and --limit change in a file."""
+    return [*(overrides or []), *([] if limit is None else [f"images.limit={limit}"])]
 
 
 RunFolder = Annotated[
     str,
     typer.Argument(metavar="RUN", help="Folder of a run: OUTPUT/RUN_ID.", show_default=False, callback=place),
+]
+FolderOfRuns = Annotated[
+    str,
+    typer.Argument(metavar="OUTPUT", help="Folder that holds the runs.", show_default=False, callback=place),
 ]
 Target = Annotated[
     str,

@@ -19,6 +19,7 @@ from smoothcert.pipeline.commands.arguments import (
     UnsafeOverwrite,
     load,
     storage_of_options,
+    with_limit,
 )
 from smoothcert.pipeline.console.exit_codes import ends_with_exit_code, ends_with_verdict, stdout_alone
 from smoothcert.pipeline.console.looks import console_of, say, show
@@ -135,9 +136,8 @@ def nightly(
     from smoothcert.pipeline.nightly.night import nightly as run_night
     from smoothcert.workers.networks.described_jobs import load_suite
 
-    overrides = [*(overrides or []), *([] if limit is None else [f"images.limit={limit}"])]
     return run_night(
-        load_suite(suite, overrides),
+        load_suite(suite, with_limit(overrides, limit)),
         Options(strict_versions, unsafe_overwrite, allow_code, adopt_across),
         notify=notify,
         moves_baselines=limit is None,

@@ -11,6 +11,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.commands.arguments import (
     AllowCode,
     AsJson,
+    FolderOfRuns,
     RunFolder,
     StorageSettings,
     load,
@@ -25,9 +26,7 @@ from smoothcert.pipeline.console.looks import console_of, say, show
 
 @ends_with_exit_code
 def runs(
-    output: Annotated[
-        str, typer.Argument(metavar="OUTPUT", help="Folder that holds the runs.", show_default=False, callback=place)
-    ],
+    output: FolderOfRuns,
     storage: StorageSettings = None,
     as_json: AsJson = False,
 ) -> int:
@@ -196,9 +195,7 @@ def repair(run: RunFolder, storage: StorageSettings = None, as_json: AsJson = Fa
 
 @ends_with_exit_code
 def prune(
-    output: Annotated[
-        str, typer.Argument(metavar="OUTPUT", help="Folder that holds the runs.", show_default=False, callback=place)
-    ],
+    output: FolderOfRuns,
     keep: Annotated[
         list[str] | None,
         typer.Option(

@@ -188,6 +188,13 @@ def notices_of(comparison: Comparison) -> Iterator[str]:
         ("vote", comparison.votes),
     )
     yield "changed: " + ", ".join(_changed(name, counts) for name, counts in changed if counts is not None)
+    yield from _of_certificates(comparison)
+    yield from _of_attacks(comparison)
+    if not pairs.labelled:
+        yield "there are no labels: certified means that no patch changes the prediction, right or wrong"
+
+
+def _of_certificates(comparison: Comparison) -> Iterator[str]:
     for change in comparison.certified:
         if change.kept_other_class:
             images = number_of(change.kept_other_class, "image")
@@ -207,6 +214,9 @@ def notices_of(comparison: Comparison) -> Iterator[str]:
                 f"certificates are compared against one patch; that of {run.run_id} against {threat_in_words(*threat)} "
                 "is in its report"
             )
+
+
+def _of_attacks(comparison: Comparison) -> Iterator[str]:
     for one in comparison.attacked:
         yield (
             f"{number_of(one.both, 'image')} attacked with a {_sides(one.patch)} patch in both runs: "
@@ -214,8 +224,6 @@ def notices_of(comparison: Comparison) -> Iterator[str]:
         )
     if comparison.attacked:
         yield "shares under attack are of all images of a run; intervals (95 %) allow for images that were not attacked"
-    if not pairs.labelled:
-        yield "there are no labels: certified means that no patch changes the prediction, right or wrong"
 
 
 def _changed(name: str, counts: Changed) -> str:

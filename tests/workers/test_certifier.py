@@ -313,7 +313,7 @@ def test_a_run_that_fails_leaves_the_files_of_the_others_as_they_would_be(two_pl
     bad, good = two_plans
     task = bad.tasks[0]
     together.introduce(bad.run.run_id)
-    together._runs[bad.run.run_id].voter.__dict__["vote"] = lambda pixels: 1 / 0
+    together.voter(bad.run.run_id).__dict__["vote"] = lambda pixels: 1 / 0
     steps = together.certify(task)
     reports = []
     with pytest.raises(ZeroDivisionError):

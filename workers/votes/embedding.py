@@ -38,7 +38,8 @@ class Group(NamedTuple):
 
     ablations: Tensor  # [G]
     tokens: Tensor  # [G, n]
-    visible: Tensor  # [G, n, P, P] uint8, 1 where the pixel shows; [G, n] numbers of patterns if there is a table
+    visible: Tensor  # [G, n, P, P] uint8, 1 where the pixel shows
+    patterns: Tensor | None = None  # [G, n], numbers of patterns; None if pixels are masked one by one
 
 
 class Ablated(NamedTuple):
@@ -132,7 +133,8 @@ class Embedding:
 
     def _from_table(self, table: Tensor, N: int, T: int, group: Group, image_S: Tensor, member_S: Tensor) -> Tensor:
         p = self.num_prefix_tokens
-        rows_Sn = (group.visible * (N * T) + group.tokens + p)[member_S] + image_S[:, None] * T
+        assert group.patterns is not None
+        rows_Sn = (group.patterns * (N * T) + group.tokens + p)[member_S] + image_S[:, None] * T
         prefix_Sp = torch.arange(p, device=self._device).expand(len(member_S), -1)
         return F.embedding(torch.cat([prefix_Sp, rows_Sn], dim=1), table)
 
@@ -170,5 +172,5 @@ def _with_patterns(groups: list[Group], lines: int) -> Ablated:
     each = [group.visible.select(other, 0) for group in groups]  # [G, n, P]
     patterns, numbers = torch.unique(torch.cat([one.flatten(0, 1) for one in each]), dim=0, return_inverse=True)
     parts = numbers.split([group.tokens.numel() for group in groups])
-    numbered = [group._replace(visible=part.view_as(group.tokens)) for group, part in zip(groups, parts, strict=True)]
+    numbered = [group._replace(patterns=part.view_as(group.tokens)) for group, part in zip(groups, parts, strict=True)]
     return Ablated(numbered, "black", patterns.float(), lines)
