@@ -10,14 +10,14 @@ import json
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from smoothcert.manifests.job import Job, load_job
+from smoothcert.manifests.job import Job, NumberFormat, load_job
 from smoothcert.manifests.shards import find_shards
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.certificates.majority import Certificates, certify
@@ -34,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare number formats on the first images of a job.")
     parser.add_argument("job", type=Path)
     parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16", "float16"])
+    parser.add_argument("--dtype", nargs="+", default=list(get_args(NumberFormat)))
     args = parser.parse_args()
     job = load_job(args.job, [])
     pixels, labels = images_of(job, args.images)

@@ -1,111 +1,76 @@
-"""Does a narrower number format pay on this machine? A linear layer of a block in each, against float32.
+"""Does a shorter number format pay on this machine? A block of a Vision Transformer in each, against float32.
 
-    bfloat16, float16   weights and activations
-    int8, product       oneDNN's product of 8-bit tokens and weights packed once, nothing else
-    int8                the same with what a layer needs around it: a scale for each token, found and divided out
-                        before, multiplied in after; tokens come and go in bfloat16
-    int8, torchao       torchao's Int8DynamicActivationInt8WeightConfig, where torchao is installed
+Blocks are computed as an engine computes them. Formats take turns; the median of the rounds' ratios counts.
 
-Each token has its own scale: with one scale for a batch, a touched ablation could change untouched votes. Formats take
-turns; the median of the rounds' ratios counts.
-
-Run from the repository root: python -m benchmarks.formats
+Run from the repository root: python -m benchmarks.formats [--model vit_tiny_patch16_224 vit_small_patch16_224]
 """
 
 import argparse
+import copy
 import json
 import platform
 import statistics
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, get_args
 
+import timm
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+
+from smoothcert.manifests.errors import RequestError
+from smoothcert.manifests.job import NumberFormat
+from smoothcert.workers.votes.block_runs import RunBlocks, block_run, torch_dtype
+from smoothcert.workers.votes.memory import keep_freed_memory
 
 _USEFUL = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8")
-_TOKENS = 2048
+_CPU = torch.device("cpu")
+_SEQUENCES, _TOKENS = 66, 31  # of columns of 19 pixels; as many as an engine computes together
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time a linear layer in several number formats.")
-    parser.add_argument("--width", type=int, default=384, help="of the network; the layer is WIDTH to 4 WIDTH")
+    parser = argparse.ArgumentParser(description="Time a block in each number format.")
+    parser.add_argument("--model", nargs="+", default=["vit_tiny_patch16_224", "vit_small_patch16_224"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    layers = layers_of(args.width)
-    seconds: dict[str, list[float]] = {name: [] for name in layers}
-    with torch.inference_mode():
-        for layer in layers.values():
-            layer()
-        for _ in range(args.rounds):
-            for name, layer in layers.items():
-                start = time.perf_counter()
-                layer()
-                seconds[name].append(time.perf_counter() - start)
-    gflop = 2e-9 * _TOKENS * 4 * args.width**2
-    table = Table(title=f"{_TOKENS} tokens, {args.width} to {4 * args.width}, {args.threads} threads; {instructions()}")
-    for heading in ("format", "GFLOP/s", "times float32's rate"):
-        table.add_column(heading, justify="left" if heading == "format" else "right")
-    record = {}
-    for name, each in seconds.items():
-        ratio = statistics.median(plain / this for plain, this in zip(seconds["float32"], each, strict=True))
-        record[name] = {"gflops": round(gflop / statistics.median(each), 2), "times_float32": round(ratio, 4)}
-        table.add_row(name, f"{record[name]['gflops']:,.1f}", f"{ratio:.3f}")
+    keep_freed_memory()
+    table = Table(title=f"{_SEQUENCES * _TOKENS:,} tokens, {args.threads} threads; {instructions()}")
+    for heading in ("model", "format", "GFLOP/s of products", "times float32's rate"):
+        table.add_column(heading, justify="left" if heading in ("model", "format") else "right")
+    records = []
+    for model in args.model:
+        network: Any = timm.create_model(model, depth=1).eval().requires_grad_(False)
+        gflop = 24e-9 * network.embed_dim**2 * _SEQUENCES * _TOKENS
+        seconds = _seconds(network, args.rounds)
+        for dtype, each in seconds.items():
+            ratio = statistics.median(plain / this for plain, this in zip(seconds["float32"], each, strict=True))
+            gflops = gflop / statistics.median(each)
+            records.append({"model": model, "format": dtype, "gflops": round(gflops, 2), "times_float32": ratio})
+            table.add_row(model, dtype, f"{gflops:,.1f}", f"{ratio:.2f}")
     Console(width=120).print(table)
-    print(json.dumps({"instructions": instructions(), **record}))
+    print(json.dumps({"instructions": instructions(), "formats": records}))
 
 
-def layers_of(width: int) -> dict[str, Callable[[], Tensor]]:
-    """The layer in every format this machine can run."""
-    torch.manual_seed(0)
-    tokens, layer = torch.randn(_TOKENS, width), nn.Linear(width, 4 * width).requires_grad_(False)
-    layers: dict[str, Callable[[], Tensor]] = {"float32": lambda: layer(tokens)}
-    for dtype in (torch.bfloat16, torch.float16):
-        narrow, narrow_tokens = nn.Linear(width, 4 * width, dtype=dtype).requires_grad_(False), tokens.to(dtype)
-        layers[str(dtype).removeprefix("torch.")] = lambda layer=narrow, tokens=narrow_tokens: layer(tokens)  # type: ignore[misc]
-    layers |= int8_layers(tokens, layer)
-    with suppress(ImportError):
-        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
-
-        quantised = nn.Sequential(nn.Linear(width, 4 * width))
-        quantise = Int8DynamicActivationInt8WeightConfig()
-        quantize_(quantised, quantise)
-        layers["int8, torchao"] = lambda: quantised(tokens)
-    return layers
-
-
-def int8_layers(tokens: Tensor, layer: nn.Linear) -> dict[str, Callable[[], Tensor]]:
-    """The layer in int8: its product alone, and with all that is around it.
-
-    Tokens are unsigned, with zero at 128: VNNI multiplies unsigned by signed bytes.
-    """
-    scales = layer.weight.abs().amax(1) / 127
-    weight = (layer.weight / scales[:, None]).round().to(torch.int8)
-    packed = torch.ops.onednn.qlinear_prepack(weight, list(tokens.shape))
-    zeros, short = torch.zeros(len(scales), dtype=torch.int32), tokens.bfloat16()
-
-    def quantised(rows: Tensor) -> tuple[Tensor, Tensor]:
-        row_scales = rows.abs().amax(1, keepdim=True).float() / 127
-        return (rows / row_scales).add_(128).round_().to(torch.uint8), row_scales
-
-    def product(bytes_: Tensor) -> Tensor:
-        return torch.ops.onednn.qlinear_pointwise(
-            bytes_, 1.0, 128, packed, scales, zeros, None, 1.0, 0, torch.bfloat16, "none", [], ""
-        )
-
-    def whole() -> Tensor:
-        bytes_, row_scales = quantised(short)
-        return product(bytes_).mul_(row_scales).add_(layer.bias)
-
-    ready, _ = quantised(tokens)
-    found, expected = whole().float(), layer(tokens)
-    assert (found - expected).norm() < 0.03 * expected.norm(), "int8 is not the layer"
-    return {"int8, product": lambda: product(ready), "int8": whole}
+@torch.inference_mode()
+def _seconds(network: Any, rounds: int) -> dict[str, list[float]]:
+    """Of the network's only block, in each format of this machine, in turns."""
+    runs, seconds = dict[str, RunBlocks](), dict[str, list[float]]()
+    for dtype in get_args(NumberFormat):
+        with suppress(RequestError):  # int8 on some machines
+            runs[dtype], seconds[dtype] = block_run(copy.deepcopy(network.blocks), dtype, _CPU), []
+    tokens = torch.randn(_SEQUENCES, _TOKENS, network.embed_dim)
+    for turn in range(rounds + 1):
+        for dtype, run in runs.items():
+            sequences = tokens.to(torch_dtype(dtype), copy=True)
+            start = time.perf_counter()
+            run(sequences)
+            if turn:  # the first one does not count
+                seconds[dtype].append(time.perf_counter() - start)
+    return seconds
 
 
 def instructions() -> str:

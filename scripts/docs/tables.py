@@ -223,6 +223,7 @@ TABLES = (
             _format("float32", "8fa40f0451c9a52e"),
             _format("bfloat16", "7a537685eb83a830"),
             _format("float16", "bbf5ad079fe3690b"),
+            _format("int8", "e41d1d69b6bb7a76"),
         ),
         decimals=1,
     ),
