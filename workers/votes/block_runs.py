@@ -1,10 +1,10 @@
 """Which code computes the blocks of a Vision Transformer, by number format and device.
 
-    any format                  blocks.py, on every device
-    bfloat16, float16, a GPU    fused_blocks.py, if it gives there what blocks.py gives
-    int8                        int8_blocks.py, on a CPU only
+    float32, bfloat16, float16    blocks.py, on every device
+    bfloat16, float16, a GPU      fused_blocks.py, if it gives there what blocks.py gives
+    int8                          int8_blocks.py, on a CPU only
 
-Not covered: the last block, of which only some rows are computed (smoothed_vit.py).
+Not covered: the last block, of which only some rows are computed, by blocks.py (smoothed_vit.py).
 """
 
 from collections.abc import Callable

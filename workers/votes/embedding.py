@@ -14,7 +14,7 @@ would be cheaper, but hidden pixels would move their last digits.
     S sequences: each one ablation of one image    n tokens that are shown    p prefix tokens
     G ablations of a group    Q patterns
 
-Not covered: which tokens and pixels an ablation shows (ablations/tokens.py); the blocks (smoothed_vit.py).
+Not covered: which tokens and pixels an ablation shows (ablations/tokens.py); the blocks (block_runs.py).
 """
 
 from collections.abc import Callable

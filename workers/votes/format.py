@@ -14,7 +14,7 @@ class Format:
         name: of the network, for messages.
         classes: K, number of classes.
         keep_hidden: whether hidden tokens are computed, too.
-        dtype: number format of a transformer's blocks, or of all but the last layer; a name of torch's.
+        dtype: number format of a transformer's blocks, or of all but the last layer; as in a job.
     """
 
     name: str

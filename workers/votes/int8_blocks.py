@@ -5,7 +5,8 @@ do not see it. oneDNN multiplies unsigned tokens, whose zero is 128, by signed w
 numbers are stored as bfloat16 and computed in float32; attention is that of bfloat16 blocks.
 
 Quantising would take as long as the products save, because each step of torch reads and writes all numbers. So
-torch.compile joins the steps between two products into one. It needs a C++ compiler.
+torch.compile joins the steps between two products into one. It needs a C++ compiler, the headers of Python and a folder
+that it can write to.
 
     S sequences    n tokens of each    R = S n rows    D width    M inputs, O outputs of a product
 
@@ -30,7 +31,7 @@ _ZERO, _LARGEST = 128, 127  # tokens are from 1 to 255, weights from -127 to 127
 _SMALLEST_SCALE = 1e-30  # of a row of zeros
 _INPUTS = 64  # enough for a sum that 16 bits cannot hold
 _ROUNDING = 0.05  # of a block, by its norm: a number may be rounded to the next byte
-_ERROR_LENGTH = 120  # characters of torch's own text
+_ERROR_LENGTH = 160  # characters of torch's or the compiler's own text
 # The compiler uses as many threads as torch has when the step runs, and starts no processes of its own.
 _OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"compile_threads": 1, "cpp.dynamic_threads": True}
 
@@ -152,7 +153,10 @@ def _refuse_inexact_products() -> None:
     """Processors without instructions for 8-bit products cut sums of two products off at 16 bits."""
     bytes_RM = torch.full((16, _INPUTS), 255, dtype=torch.uint8)
     weight_OM = torch.full((16, _INPUTS), _LARGEST, dtype=torch.int8)
-    found_RO = _product(bytes_RM, _packed(weight_OM), torch.ones(16), torch.float32)
+    try:
+        found_RO = _product(bytes_RM, _packed(weight_OM), torch.ones(16), torch.float32)
+    except (RuntimeError, AttributeError):
+        raise RequestError("model.dtype: this build of torch lacks oneDNN, which int8 needs; use bfloat16") from None
     if not (found_RO == _INPUTS * _LARGEST * _LARGEST).all():
         raise RequestError(
             "model.dtype: this processor has no exact 8-bit products (avx512_vnni, avx_vnni or amx_int8 in "
@@ -168,15 +172,21 @@ def _compile_steps() -> None:
         block = _Int8Block(Block(64, 2, qkv_bias=True))
     with torch.inference_mode():
         tokens_SnD = torch.arange(3 * 31 * 64.0).sin().bfloat16().view(3, 31, 64)
-        with torch.compiler.set_stance("force_eager"):
-            expected_SnD = block(tokens_SnD).float()
         try:
+            with torch.compiler.set_stance("force_eager"):
+                expected_SnD = block(tokens_SnD).float()
             found_SnD = block(tokens_SnD).float()
         except Exception as error:  # torch.compile raises errors of many kinds
-            first_line = str(error).partition("\n")[0]
             raise RequestError(
-                "model.dtype: int8 needs a C++ compiler, such as g++, on each machine that votes; torch says: "
-                f"{one_line(first_line, _ERROR_LENGTH)}; install one, or use bfloat16"
+                f"model.dtype: int8 needs torch.compile, which fails here: {_said(error)}; install a C++ compiler and "
+                "the headers of Python (g++ and python3-dev) on each machine that votes, name a folder that can be "
+                "written to in TORCHINDUCTOR_CACHE_DIR, or use bfloat16"
             ) from None
         if not (found_SnD - expected_SnD).norm() <= _ROUNDING * expected_SnD.norm():
             raise RequestError("model.dtype: the C++ compiler of this machine computes int8 wrongly; use bfloat16")
+
+
+def _said(error: Exception) -> str:
+    """The line of an error that says most: the first of the compiler's errors, if it ran, else the first line."""
+    lines = str(error).splitlines()
+    return one_line(next((line for line in lines if "error: " in line), lines[0] if lines else error), _ERROR_LENGTH)

@@ -6,8 +6,8 @@ check would show it, because they all ask the same engine. So timm's own forward
 and under one ablation. Masking and normalisation are done here, without the engine. The engine must give the same
 logits.
 
-Covered: float32, where an engine and timm differ only by rounding. Not covered: other number formats, which run the
-same code (tests/workers); the weights (classifiers.py).
+Covered: float32, where an engine and timm differ only by rounding. Not covered: other number formats, some of which
+have code of their own for blocks (block_runs.py; tests/workers compare it); the weights (classifiers.py).
 """
 
 from collections.abc import Iterator, Sequence

@@ -107,6 +107,17 @@ def test_products_that_are_cut_off_are_refused(monkeypatch: pytest.MonkeyPatch) 
         Int8Blocks(_blocks())
 
 
+def test_a_torch_without_such_products_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every build of torch has oneDNN; `plan` tries int8 on all of them."""
+
+    def missing(*_arguments: Any) -> Tensor:
+        raise NotImplementedError("Could not run 'onednn::qlinear_prepack' with arguments from the 'CPU' backend.")
+
+    monkeypatch.setattr(int8_blocks, "_packed", missing)
+    with pytest.raises(RequestError, match=r"^model.dtype: this build of torch lacks oneDNN, .*; use bfloat16$"):
+        Int8Blocks(_blocks())
+
+
 def test_a_wrong_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled steps must compute what the steps compute one by one."""
     added, uncompiled = int8_blocks._added, 2  # a block adds twice
@@ -125,11 +136,27 @@ def test_a_wrong_compiler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_compiler_the_error_says_so(tmp_path: Path) -> None:
     """One line, with what to do."""
+    line = _refusal({"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")})
+    assert "model.dtype: int8 needs torch.compile, which fails here: InvalidCxxCompiler" in line
+    assert "; install a C++ compiler and the headers of Python (g++ and python3-dev) on each machine that votes" in line
+    assert line.endswith(", or use bfloat16")
+
+
+def test_if_the_compiler_fails_the_error_is_the_compilers(tmp_path: Path) -> None:
+    """Such as a missing header, which torch's first line does not name."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && exec g++ --version\necho "a.cpp: error: no Python.h"; exit 1\n'
+    )
+    compiler.chmod(0o755)
+    line = _refusal({"CXX": str(compiler), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")})
+    assert "which fails here: a.cpp: error: no Python.h; install" in line
+
+
+def _refusal(variables: dict[str, str]) -> str:
+    """The last line of a process that has these variables and asks for int8."""
     code = (
         "from torch import nn; from smoothcert.workers.votes.int8_blocks import Int8Blocks; Int8Blocks(nn.Sequential())"
     )
-    environment = os.environ | {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    line = done.stderr.splitlines()[-1]
-    assert "model.dtype: int8 needs a C++ compiler, such as g++, on each machine that votes; torch says: " in line
-    assert line.endswith("; install one, or use bfloat16")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | variables)
+    return done.stderr.splitlines()[-1]
