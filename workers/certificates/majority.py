@@ -15,7 +15,7 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Certificate, Claim, RuleName
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.ablations.touched import Pairs, Touched
+from smoothcert.workers.ablations.touched import Unions
 from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.family import Rule, RuleFamily
 from smoothcert.workers.certificates.largest import largest_certified, squares
@@ -124,7 +124,7 @@ class Majority(RuleFamily):
 
     def decide(self, claim: Claim, counted: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
         reach = ablations.reach(threat)
-        is_quick = isinstance(reach, Touched | Pairs) and claim == Claim()
+        is_quick = claim == Claim() and not (isinstance(reach, Unions) and reach.arcs is None)
         if is_quick or reach.is_bound or claim.rule == RuleName.margin:
             return self.rule(claim)(counted, ablations, threat)
         holds = holds_against_several(counted, ablations, threat, top=claim.top, of=claim.of)

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Reach, Threat, Weights, parts
-from smoothcert.workers.ablations.touched import Pairs
+from smoothcert.workers.ablations.touched import Pairs, Unions
 from smoothcert.workers.certificates.rules import Answer, Ballots, Bools, Ints, Rule
 from smoothcert.workers.certificates.tally import NOBODY
 
@@ -80,9 +80,14 @@ def top_k_rule(top: int, of: Subject) -> Rule:
     return rule
 
 
-def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches: int) -> Weights:
+def slacks_of_parts(
+    ballots: Ballots, one: Reach, top: int, of: Subject, patches: int, below: Weights | None = None
+) -> Weights:
     """[images, sets]: a slack below 0 for each set of `one` that may be the heaviest part of a union that breaks the
     claim. Only the sign is exact.
+
+    With `below`, it is a slack below this for each set that may be the heaviest part of a union with so little slack.
+    For one patch the smallest of an image is exact if it is below, for several all that are.
 
     For one patch some slack of an image is below 0 iff a set breaks the claim. For several it is the bound at the head
     of this file, taken at one S. No union is missed, because the bound is sound at the S that is the heaviest part of
@@ -93,10 +98,13 @@ def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches
         one: the sets that one patch touches.
         top, of: as for `top_k_rule`.
         patches: how many there are.
+        below: [images].
     """
-    subject = _subject(ballots, of)
-    sought = _Sought.smallest_sign if patches == 1 else _Sought.signs
-    slacks = _slacks(ballots, subject, top, _Lost.of(one, top, patches), sought)
+    subject, lost = _subject(ballots, of), _Lost.of(one, top, patches)
+    if below is None:
+        slacks = _slacks(ballots, subject, top, lost, _Sought.smallest_sign if patches == 1 else _Sought.signs)
+    else:
+        slacks = _slacks(ballots, subject, top, lost, _Sought.smallest if patches == 1 else _Sought.all, below)
     return np.where(subject[:, None] == NOBODY, -1, slacks)
 
 
@@ -111,16 +119,16 @@ def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
     return (_bounds(ballots, subject, count, top, lost, own, size)[:, 0] >= 0) & (subject != NOBODY)
 
 
-def break_at_heaviest(ballots: Ballots, pairs: Pairs, top: int, of: Subject) -> Bools:
-    """[images]: true only where a set of `pairs` breaks the claim, and where there is no usable label.
+def break_at_heaviest(ballots: Ballots, reach: Pairs | Unions, top: int, of: Subject) -> Bools:
+    """[images]: true only where a set of `reach` breaks the claim, and where there is no usable label.
 
     Tries the set that holds the most votes for the subject. If any set breaks the claim, this one mostly does.
     """
     is_own = ballots.votes == _subject(ballots, of)[:, None]
     weights = is_own if ballots.fragile is None else is_own & ~ballots.fragile
-    union = pairs.unions(pairs.heaviest(weights.astype(np.float32)).sets)
+    union = reach.unions(reach.heaviest(weights.astype(np.float32)).sets)
     lost = union if ballots.fragile is None else union | ballots.fragile
-    slacks = slacks_of_parts(replace(ballots, fragile=lost), pairs.one.nothing, top, of, patches=1)
+    slacks = slacks_of_parts(replace(ballots, fragile=lost), reach.one.nothing, top, of, patches=1)
     return np.asarray(slacks[:, 0] < 0)
 
 
@@ -208,27 +216,44 @@ class _Sought(Enum):
     smallest = auto()
     smallest_sign = auto()
     signs = auto()
+    all = auto()
 
-    def may_fall(self, slacks: Weights, lowest: Weights) -> Bools:
-        """[images]: whether it is still open, if the slacks [images, sets] can become as low as `lowest`."""
+    def may_fall(self, slacks: Weights, lowest: Weights, below: Weights) -> Bools:
+        """[images]: whether it is still open.
+
+        Args:
+            slacks: [images, sets].
+            lowest: [images, sets], how low they can become.
+            below: [images, 1], others do not matter.
+        """
         if self == _Sought.smallest:
-            return np.asarray((lowest < slacks.min(axis=1, keepdims=True)).any(axis=1))
+            return np.asarray((lowest < np.minimum(slacks.min(axis=1, keepdims=True), below)).any(axis=1))
         if self == _Sought.smallest_sign:
             return np.logical_and(lowest.min(axis=1) < 0, slacks.min(axis=1) >= 0)
-        return np.asarray(((lowest < 0) & (slacks >= 0)).any(axis=1))
+        if self == _Sought.signs:
+            return np.asarray(((lowest < 0) & (slacks >= 0)).any(axis=1))
+        return np.asarray(((lowest < below) & (lowest < slacks)).any(axis=1))
 
 
-def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sought = _Sought.smallest) -> Weights:
-    """[images, sets]: the slack of each set."""
+def _slacks(
+    ballots: Ballots,
+    subject: Ints,
+    top: int,
+    lost: _Lost,
+    sought: _Sought = _Sought.smallest,
+    below: Weights | None = None,
+) -> Weights:
+    """[images, sets]: the slack of each set, if it is below [images]; by default, below 0 where signs are sought."""
     votes, fragile, tally = ballots.votes, ballots.fragile, ballots.tally
     count = (votes == subject[:, None]).sum(axis=1)
     own = lost.count(votes == subject[:, None], fragile)
     size = lost.size(fragile, len(votes))
-    if sought == _Sought.smallest:
-        slacks, images = np.empty_like(own), np.arange(len(votes))
+    if sought == _Sought.smallest and below is None:
+        slacks, images, below = np.empty_like(own), np.arange(len(votes)), np.full(len(votes), np.inf)
     else:  # of most images, bounds say enough
+        below = np.zeros(len(votes)) if below is None else below
         slacks = _bounds(ballots, subject, count, top, lost, own, size)
-        images = np.flatnonzero(slacks.min(axis=1) < 0)
+        images = np.flatnonzero(slacks.min(axis=1) < below)
         own, size = own[images], size[images]
 
     needed = np.full((top, *own.shape), np.inf, own.dtype)  # the smallest deficits of the rivals so far, ascending
@@ -242,7 +267,7 @@ def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sou
         rivals = tally.classes[images, rank]
         lead = (count[images] - tally.counts[images, rank] + (subject[images] < rivals))[:, None].astype(own.dtype)
         lowest = _after(np.minimum(needed, lost.least(lead, own)), size)
-        matters = sought.may_fall(slacks[images], lowest) & (tally.counts[images, rank] > 0)
+        matters = sought.may_fall(slacks[images], lowest, below[images, None]) & (tally.counts[images, rank] > 0)
         if not matters.any():  # leads rise with the rank: later rivals do not matter either
             break
         if not matters.all():
