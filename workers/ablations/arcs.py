@@ -97,6 +97,15 @@ class Arcs:
             found.sums[part], found.chosen[part] = self._heaviest(self.running(weights[part]), arcs)
         return found
 
+    def heaviest_with_each(self, weights: Weights, arcs: int) -> Weights:
+        """[images, N]: the weight of the heaviest union of so many arcs that holds an arc; weights as for `heaviest`."""
+        sums = np.zeros((len(weights), len(self)), np.float32)
+        for part in parts(len(weights), (arcs + 6) * len(self)):
+            running = self.running(weights[part])
+            for arc in range(len(self)):
+                sums[part, arc] = self._line_from(arc).heaviest(running, arcs)
+        return sums
+
     def _heaviest(self, running: Sums, arcs: int) -> HeaviestArcs:
         images = np.arange(running.shape[1])
         best, best_line = np.full(len(images), -1, np.int32), np.zeros(len(images), np.int64)
@@ -120,11 +129,13 @@ class Arcs:
         if len(over) < len(self):
             inside = np.flatnonzero(self.end <= around)
             yield _Line.of(inside, self.first[inside], self.end[inside], starts=len(inside))
-        twice = np.concatenate([np.arange(len(self))] * 2)
-        first, end = (np.concatenate([ends, ends + around]) for ends in (self.first, self.end))
-        for arc in over:
-            these = slice(arc, arc + len(self))
-            yield _Line.of(twice[these], first[these], np.minimum(end[these], first[arc] + around), starts=1)
+        yield from map(self._line_from, over.tolist())
+
+    def _line_from(self, arc: int) -> "_Line":
+        """The line that begins with an arc and ends where this begins again; its unions hold the arc."""
+        around, these = self.num_ablations, np.arange(arc, arc + len(self))
+        first, end = (np.concatenate([ends, ends + around])[these] for ends in (self.first, self.end))
+        return _Line.of(these % len(self), first, np.minimum(end, first[0] + around), starts=1)
 
 
 @dataclass(frozen=True)

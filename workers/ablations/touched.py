@@ -97,6 +97,8 @@ class Touched(Reach):
 
     def sums(self, weights: Weights) -> Weights:
         vertical, horizontal = self.vertical.astype(np.float32), self.horizontal.astype(np.float32)
+        if vertical.size == 1:
+            return weights @ horizontal.T * vertical[0, 0]
         across = weights.reshape(-1, horizontal.shape[1]) @ horizontal.T  # one product for all images
         grid = across.reshape(len(weights), vertical.shape[1], len(horizontal))
         return (vertical @ grid).reshape(len(weights), self.num_sets)
@@ -153,18 +155,20 @@ class Pairs(Reach):
     Attributes:
         one: of one of the patches.
         arcs: its sets.
-        joined: [N], the last arc that joins arc i from the right, i itself if none does.
+        last_joined: [N], the last arc that joins arc i from the right, i itself if none does; plus N on the second round.
         joined_end: [N], where the union of both ends; at most A after its begin.
         from_, upto: [N], as above.
     """
 
     one: Touched
     arcs: Arcs
-    joined: Ints
+    last_joined: Ints
     joined_end: Ints
     from_: Ints
     upto: Ints
     is_bound: bool = False
+    is_quick: bool = True
+    patches: int = 2
 
     @classmethod
     def of(cls, one: Touched) -> Self:
@@ -180,7 +184,7 @@ class Pairs(Reach):
         from_ = np.minimum(last + 1, num_arcs)
         upto = np.maximum(np.searchsorted(end, first + round_, side="right"), from_)
         assert (last >= np.arange(num_arcs)).all()
-        return cls(one, arcs, last % num_arcs, joined_end, from_, upto)
+        return cls(one, arcs, last, joined_end, from_, upto)
 
     @property
     def choices(self) -> Choices:
@@ -227,7 +231,7 @@ class Pairs(Reach):
         is_joined = joined[left, np.arange(len(sums))] == sums
         chosen = np.zeros((len(sums), len(arcs)), bool)
         chosen[np.arange(len(sums)), left] = True
-        chosen[np.arange(len(sums)), np.where(is_joined, self.joined[left], after)] = True
+        chosen[np.arange(len(sums)), np.where(is_joined, self.last_joined[left] % len(arcs), after)] = True
         return Heaviest(sums.astype(np.float32), self.choices.holding(chosen))
 
     def places(self, sets: Ints) -> Ints:
@@ -236,6 +240,33 @@ class Pairs(Reach):
     def unions(self, sets: Ints) -> Bools:
         """[n, ablations]: which ablations each of the n sets holds."""
         return _unions_of(self.one, self.choices.members(sets))
+
+    def sums_with_each(self, weights: Weights) -> Weights:
+        """[images, N]: the sum over the heaviest set that holds an arc, by weights [images, ablations], all 0 or more."""
+        sums = np.zeros((len(weights), self.one.num_sets), np.float32)
+        for part in parts(len(weights), 8 * self.num_ablations):
+            sums[part] = self._sums_with_each(weights[part]).T
+        return sums
+
+    def _sums_with_each(self, weights: Weights) -> NDArray[np.int32]:
+        """The same, [N, images]."""
+        running, around = self.arcs.running(weights), self.num_ablations
+        first, end = self.arcs.first, self.arcs.end
+        arcs, last = running[end] - running[first], self.last_joined
+        joined = running[self.joined_end] - running[first]
+        # From the left, the first arc that ends inside an arc or right before it; both on the second round.
+        ends = np.concatenate([end, end + around])
+        left = np.searchsorted(ends, first + around)
+        begin, stop = np.maximum(np.concatenate([first, first + around])[left], end), end + around
+        over = np.where(stop > 2 * around, around, 0)
+        joined = np.maximum(joined, running[stop - over] - running[begin - over])
+        twice = np.concatenate([arcs, arcs])
+        apart = arcs + _largest_in_ranges(twice, last + 1, np.maximum(left, last + 1))
+        return np.maximum(joined, apart)
+
+    def heavy(self, weights: Weights) -> Ints:
+        """[images]: a set that is heavy by weights [images, ablations], all 0 or more: here, the heaviest."""
+        return self.heaviest(weights).sets
 
 
 def _places_of(one: Touched, members: Ints) -> Ints:
@@ -303,6 +334,28 @@ class Unions(Reach):
 
     def sums(self, weights: Weights) -> Weights:
         return weights @ self.ablations.T
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the heaviest set is found without a list."""
+        return self.arcs is not None
+
+    def sums_with_each(self, weights: Weights) -> Weights:
+        """[images, N]: the sum over the heaviest set that holds an arc, by weights [images, ablations], all 0 or more."""
+        if self.arcs is None:
+            raise ValueError("only unions of arcs are found without a list")
+        return self.arcs.heaviest_with_each(weights, self.patches)
+
+    def heavy(self, weights: Weights) -> Ints:
+        """[images]: a set that is heavy by weights [images, ablations], all 0 or more."""
+        if self.is_quick:
+            return self.heaviest(weights).sets
+        chosen, images = np.zeros((len(weights), self.one.num_sets), bool), np.arange(len(weights))
+        for _ in range(self.patches):
+            sets = self.one.sums(weights).argmax(axis=1)
+            chosen[images, sets] = True
+            weights = np.where(self.one.sets[sets], 0, weights)
+        return self.choices.holding(chosen)
 
     def heaviest(self, weights: Weights) -> Heaviest:
         if self.arcs is None:

@@ -20,8 +20,7 @@ from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.family import Rule, RuleFamily
 from smoothcert.workers.certificates.largest import largest_certified, squares
 from smoothcert.workers.certificates.rules import Answer, Ballots, Ints, exact_rule, margin_rule, slack_everywhere
-from smoothcert.workers.certificates.several import holds_against_several
-from smoothcert.workers.certificates.top_k import top_k_rule
+from smoothcert.workers.certificates.several import holds_against_several, top_k_rule_of_several
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +118,12 @@ class Majority(RuleFamily):
         if claim == Claim(rule=RuleName.margin):
             return margin_rule
         if claim == Claim(top=claim.top, of=claim.of):
-            return top_k_rule(claim.top, claim.of)
+            return top_k_rule_of_several(claim.top, claim.of)
         raise RequestError(f"columns, rows and blocks do not decide {claim}")
 
     def decide(self, claim: Claim, counted: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
         reach = ablations.reach(threat)
-        is_quick = claim == Claim() and not (isinstance(reach, Unions) and reach.arcs is None)
+        is_quick = claim == Claim() and not (isinstance(reach, Unions) and not reach.is_quick)
         if is_quick or reach.is_bound or claim.rule == RuleName.margin:
             return self.rule(claim)(counted, ablations, threat)
         holds = holds_against_several(counted, ablations, threat, top=claim.top, of=claim.of)

@@ -30,7 +30,7 @@ Not covered: the prediction against every rival (K = 1), by the exact rule: rule
 Source of the question: CostCert, arXiv 2507.23335.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Self
 
@@ -72,9 +72,9 @@ def top_k_rule(top: int, of: Subject) -> Rule:
             lost = _Lost.of(reach, top)
         slack, sets = np.zeros((2, len(ballots)), np.int64)
         for part in parts(len(ballots), (top + 3) * lost.reach.num_sets + lost.reach.num_ablations):
-            slack[part], sets[part] = _weakest(_slacks(ballots.of_images(part), subject[part], top, lost))
-        lowest = -1 - ablations.num_ablations
-        slack = np.where(subject == NOBODY, lowest, np.maximum(slack, lowest))
+            some = ballots.of_images(part)
+            slacks = _slacks(some, subject[part], top, lost)
+            slack[part], sets[part] = as_slack(slacks.min(axis=1).astype(np.float64), some, of), slacks.argmin(axis=1)
         return Answer(slack, reach.places(np.zeros_like(sets) if reach.is_bound else sets), reach.is_bound)
 
     return rule
@@ -119,17 +119,31 @@ def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
     return (_bounds(ballots, subject, count, top, lost, own, size)[:, 0] >= 0) & (subject != NOBODY)
 
 
-def break_at_heaviest(ballots: Ballots, reach: Pairs | Unions, top: int, of: Subject) -> Bools:
-    """[images]: true only where a set of `reach` breaks the claim, and where there is no usable label.
+def least_with_each(ballots: Ballots, reach: Pairs | Unions, top: int, of: Subject) -> Weights:
+    """[images, sets of one patch]: what no slack of a union that holds this set is below. Sound as `surely_hold` is.
 
-    Tries the set that holds the most votes for the subject. If any set breaks the claim, this one mostly does.
+    Args:
+        ballots: the votes.
+        reach: of several patches, quick.
+        top, of: as for `top_k_rule`.
     """
+    subject, lost = _subject(ballots, of), _Lost.of(_HeaviestWithEach(reach), top)
+    count = (ballots.votes == subject[:, None]).sum(axis=1)
+    own, size = lost.count(ballots.votes == subject[:, None], ballots.fragile), lost.size(ballots.fragile, len(count))
+    return _bounds(ballots, subject, count, top, lost, own, size)
+
+
+def votes_for(ballots: Ballots, of: Subject) -> Weights:
+    """[images, ablations]: 1 for votes for the subject that are not fragile."""
     is_own = ballots.votes == _subject(ballots, of)[:, None]
-    weights = is_own if ballots.fragile is None else is_own & ~ballots.fragile
-    union = reach.unions(reach.heaviest(weights.astype(np.float32)).sets)
-    lost = union if ballots.fragile is None else union | ballots.fragile
-    slacks = slacks_of_parts(replace(ballots, fragile=lost), reach.one.nothing, top, of, patches=1)
-    return np.asarray(slacks[:, 0] < 0)
+    return (is_own if ballots.fragile is None else is_own & ~ballots.fragile).astype(np.float32)
+
+
+def as_slack(slacks: Weights, ballots: Ballots, of: Subject) -> Ints:
+    """[images]: the slack of an answer; images without a label have the lowest one."""
+    lowest = -1 - ballots.votes.shape[1]
+    bounded = np.minimum(np.maximum(slacks, lowest), NEVER_LEAVES).astype(np.int64)
+    return np.where(_subject(ballots, of) == NOBODY, lowest, bounded)
 
 
 def _subject(ballots: Ballots, of: Subject) -> Ints:
@@ -156,6 +170,29 @@ class _OnlyHeaviest(Reach):
 
     def sums(self, weights: Weights) -> Weights:
         return self.reach.heaviest(weights).sums[:, None]
+
+    def places(self, sets: Ints) -> Ints:
+        """-1 for every coordinate, because the set belongs to no place."""
+        return np.full((len(sets), 1, 2), -1)
+
+
+@dataclass(frozen=True)
+class _HeaviestWithEach(Reach):
+    """A set for each set S of one patch, that stands for all unions that hold S."""
+
+    reach: Pairs | Unions
+    is_bound: bool = True
+
+    @property
+    def num_sets(self) -> int:
+        return self.reach.one.num_sets
+
+    @property
+    def num_ablations(self) -> int:
+        return self.reach.num_ablations
+
+    def sums(self, weights: Weights) -> Weights:
+        return self.reach.sums_with_each(weights)
 
     def places(self, sets: Ints) -> Ints:
         """-1 for every coordinate, because the set belongs to no place."""
@@ -241,19 +278,19 @@ def _slacks(
     top: int,
     lost: _Lost,
     sought: _Sought = _Sought.smallest,
-    below: Weights | None = None,
+    limit: Weights | None = None,
 ) -> Weights:
-    """[images, sets]: the slack of each set, if it is below [images]; by default, below 0 where signs are sought."""
+    """[images, sets]: the slack of each set, if it is below the limit [images]; by default, below 0 where signs are sought."""
     votes, fragile, tally = ballots.votes, ballots.fragile, ballots.tally
     count = (votes == subject[:, None]).sum(axis=1)
     own = lost.count(votes == subject[:, None], fragile)
     size = lost.size(fragile, len(votes))
-    if sought == _Sought.smallest and below is None:
-        slacks, images, below = np.empty_like(own), np.arange(len(votes)), np.full(len(votes), np.inf)
+    if sought == _Sought.smallest and limit is None:
+        slacks, images, limit = np.empty_like(own), np.arange(len(votes)), np.full(len(votes), np.inf)
     else:  # of most images, bounds say enough
-        below = np.zeros(len(votes)) if below is None else below
+        limit = np.zeros(len(votes)) if limit is None else limit
         slacks = _bounds(ballots, subject, count, top, lost, own, size)
-        images = np.flatnonzero(slacks.min(axis=1) < below)
+        images = np.flatnonzero(slacks.min(axis=1) < limit)
         own, size = own[images], size[images]
 
     needed = np.full((top, *own.shape), np.inf, own.dtype)  # the smallest deficits of the rivals so far, ascending
@@ -267,7 +304,7 @@ def _slacks(
         rivals = tally.classes[images, rank]
         lead = (count[images] - tally.counts[images, rank] + (subject[images] < rivals))[:, None].astype(own.dtype)
         lowest = _after(np.minimum(needed, lost.least(lead, own)), size)
-        matters = sought.may_fall(slacks[images], lowest, below[images, None]) & (tally.counts[images, rank] > 0)
+        matters = sought.may_fall(slacks[images], lowest, limit[images, None]) & (tally.counts[images, rank] > 0)
         if not matters.any():  # leads rise with the rank: later rivals do not matter either
             break
         if not matters.all():
@@ -319,13 +356,6 @@ def _after(needed: Weights, size: Weights) -> Weights:
     """
     slacks: Weights = needed.sum(axis=0) - size - 1
     return slacks
-
-
-def _weakest(slacks: Weights) -> tuple[Ints, Ints]:
-    """[images] each: the smallest slack, and the set that gives it."""
-    sets = slacks.argmin(axis=1)
-    smallest = slacks[np.arange(len(sets)), sets].astype(np.float64)
-    return np.minimum(smallest, NEVER_LEAVES).astype(np.int64), sets
 
 
 def _without_votes(ballots: Ballots, subject: Ints) -> tuple[Ints, Ints]:

@@ -28,6 +28,9 @@ def test_the_heaviest_union_is_that_of_a_list_of_every_union(data: st.DataObject
     weights = (random.integers(0, 3, (20, sets.shape[1])) * (random.random((20, 1)) > 0.2)).astype(np.float32)
     weights[:10] *= random.random((10, sets.shape[1])) < 0.3  # gaps
     listed = np.array([sets[list(members)].any(axis=0) for members in combinations(range(len(sets)), number)])
+    held = np.array([*combinations(range(len(sets)), number)])
+    with_each = [(weights @ listed[(held == arc).any(axis=1)].T).max(axis=1).tolist() for arc in range(len(sets))]
+    assert Arcs.of(sets).heaviest_with_each(weights, number).T.tolist() == with_each
     found = Arcs.of(sets).heaviest(weights, number)
     assert found.sums.tolist() == (weights @ listed.T).max(axis=1).tolist()
     assert (found.chosen.sum(axis=1) <= number).all()

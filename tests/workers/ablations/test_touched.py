@@ -122,6 +122,9 @@ def test_each_pair_of_arcs_has_the_sum_of_its_union(data: st.DataObject, side: i
     sets = np.arange(pairs.num_sets)
     assert pairs.places(sets).tolist() == listed.places(sets).tolist()
     assert pairs.unions(sets).tolist() == (listed.ablations > 0).tolist()
+    held = pairs.choices.members(sets)
+    with_each = [sums[:, (held == arc).any(axis=1)].max(axis=1).tolist() for arc in range(one.num_sets)]
+    assert pairs.sums_with_each(weights.astype(np.float32)).T.tolist() == with_each
     found = pairs.heaviest(weights.astype(np.float32))
     assert found.sums.tolist() == sums.max(axis=1).tolist() == sums[np.arange(20), found.sets].tolist()
 
