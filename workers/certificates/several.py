@@ -41,7 +41,7 @@ def top_k_rule_of_several(top: int, of: Subject) -> Rule:
         if ballots.votes.shape[1] != ablations.num_ablations:
             raise ValueError(f"{ballots.votes.shape[1]} votes an image do not fit {ablations.num_ablations} ablations")
         slack, sets = np.zeros((2, len(ballots)), np.int64)
-        for part in parts(len(ballots), _numbers(reach.one, top)):
+        for part in parts(len(ballots), _numbers(reach.one)):
             some = ballots.of_images(part)
             found = _least(some, reach, _Question(reach.one, top, of))
             slack[part], sets[part] = as_slack(found.slacks, some, of), reach.choices.holding(found.chosen)
@@ -68,7 +68,7 @@ def holds_against_several(
         return top_k_rule(top, of)(ballots, ablations, threat).certified
     holds = surely_hold(ballots, reach, top, of) if reach.is_quick else np.zeros(len(ballots), bool)
     is_open = np.flatnonzero(~holds)
-    for part in parts(len(is_open), _numbers(one, top)):
+    for part in parts(len(is_open), _numbers(one)):
         some = ballots.of_images(is_open[part])
         holds[is_open[part]] = _least(some, reach, _Question(one, top, of, signs=True)).slacks >= 0
     return holds
@@ -103,12 +103,12 @@ class _Question:
 
     def slacks(self, ballots: Ballots, patches: int, below: Slacks) -> Slacks:
         """[images, sets]: as `slacks_of_parts`."""
-        return slacks_of_parts(ballots, self.one, self.top, self.of, patches, None if self.signs else below)
+        return slacks_of_parts(ballots, self.one, self.top, self.of, patches, below)
 
 
-def _numbers(one: Touched, top: int) -> int:
+def _numbers(one: Touched) -> int:
     """In the tables of an image."""
-    return (top + 3) * one.num_sets + one.num_ablations
+    return 4 * one.num_sets + one.num_ablations
 
 
 def _least(ballots: Ballots, reach: Pairs | Unions, asked: _Question) -> _Least:
@@ -129,12 +129,12 @@ def _least(ballots: Ballots, reach: Pairs | Unions, asked: _Question) -> _Least:
 def _below(ballots: Ballots, asked: _Question, known: Bools, patches: int, least: Slacks, reach=None) -> _Least:
     """The smallest slack of unions of sets that are not known, [images, sets], if it is below the least so far."""
     chosen, least = np.zeros(known.shape, bool), least.copy()
-    slacks = asked.slacks(ballots, patches, least)
-    slacks[known] = np.inf
+    slacks = np.full(known.shape, -np.inf)
     if reach is not None and reach.is_quick and not asked.signs:
-        images = np.flatnonzero(slacks.min(axis=1) < least)
-        floors = least_with_each(ballots.of_images(images), reach, asked.top, asked.of)
-        slacks[images] = np.maximum(slacks[images], floors)
+        slacks = least_with_each(ballots, reach, asked.top, asked.of).astype(np.float64)
+    images = np.flatnonzero(slacks.min(axis=1) < least)
+    slacks[images] = np.maximum(slacks[images], asked.slacks(ballots.of_images(images), patches, least[images]))
+    slacks[known] = np.inf
     if patches == 1:
         sets = slacks.argmin(axis=1)
         chosen[np.arange(len(sets)), sets] = True
@@ -160,5 +160,5 @@ def _below(ballots: Ballots, asked: _Question, known: Bools, patches: int, least
             least[these[less]] = -np.inf
         start += at_once
         # Few calls, and bounded memory.
-        at_once = min(2 * at_once, max(1, images_at_once(_numbers(asked.one, asked.top)) // len(images)))
+        at_once = min(2 * at_once, max(1, images_at_once(_numbers(asked.one)) // len(images)))
     return _Least(least, chosen)

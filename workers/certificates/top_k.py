@@ -31,7 +31,6 @@ Source of the question: CostCert, arXiv 2507.23335.
 """
 
 from dataclasses import dataclass
-from enum import Enum, auto
 from typing import Self
 
 import numpy as np
@@ -80,32 +79,26 @@ def top_k_rule(top: int, of: Subject) -> Rule:
     return rule
 
 
-def slacks_of_parts(
-    ballots: Ballots, one: Reach, top: int, of: Subject, patches: int, below: Weights | None = None
-) -> Weights:
-    """[images, sets]: a slack below 0 for each set of `one` that may be the heaviest part of a union that breaks the
-    claim. Only the sign is exact.
+def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches: int, below: Weights) -> Weights:
+    """[images, sets]: for each set S of `one`, what no slack of a union is below whose heaviest part is S.
 
-    With `below`, it is a slack below this for each set that may be the heaviest part of a union with so little slack.
-    For one patch the smallest of an image is exact if it is below, for several all that are.
-
-    For one patch some slack of an image is below 0 iff a set breaks the claim. For several it is the bound at the head
-    of this file, taken at one S. No union is missed, because the bound is sound at the S that is the heaviest part of
-    the union for the K rivals that come before y. Images without a label have slacks below 0.
+    For one patch it is the slack of S. For several it is the bound at the head of this file, taken at one S. No union
+    is missed, because the bound is sound at the S that is the heaviest part of the union for the K rivals that come
+    before y. Images without a label have -1 everywhere.
 
     Args:
-        ballots: the votes; few images, because nothing is worked on in parts.
+        ballots: the votes.
         one: the sets that one patch touches.
         top, of: as for `top_k_rule`.
         patches: how many there are.
-        below: [images].
+        below: [images]. Numbers that are not below this one may be any that are not.
     """
     subject, lost = _subject(ballots, of), _Lost.of(one, top, patches)
-    if below is None:
-        slacks = _slacks(ballots, subject, top, lost, _Sought.smallest_sign if patches == 1 else _Sought.signs)
-    else:
-        slacks = _slacks(ballots, subject, top, lost, _Sought.smallest if patches == 1 else _Sought.all, below)
-    return np.where(subject[:, None] == NOBODY, -1, slacks)
+    slacks = np.full((len(ballots), one.num_sets), -1, lost.number)
+    for part in parts(len(ballots), 4 * one.num_sets + one.num_ablations):
+        slacks[part] = _slacks_below(ballots.of_images(part), subject[part], top, lost, below[part])
+    slacks[subject == NOBODY] = -1
+    return slacks
 
 
 def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
@@ -116,7 +109,8 @@ def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
     subject, lost = _subject(ballots, of), _Lost.of(_OnlyHeaviest(reach), top)
     count = (ballots.votes == subject[:, None]).sum(axis=1)
     own, size = lost.count(ballots.votes == subject[:, None], ballots.fragile), lost.size(ballots.fragile, len(count))
-    return (_bounds(ballots, subject, count, top, lost, own, size)[:, 0] >= 0) & (subject != NOBODY)
+    leads = _smallest_leads(ballots, subject, top)
+    return (_bounds(leads, lost, own, size)[:, 0] >= 0) & (subject != NOBODY)
 
 
 def least_with_each(ballots: Ballots, reach: Pairs | Unions, top: int, of: Subject) -> Weights:
@@ -130,7 +124,7 @@ def least_with_each(ballots: Ballots, reach: Pairs | Unions, top: int, of: Subje
     subject, lost = _subject(ballots, of), _Lost.of(_HeaviestWithEach(reach), top)
     count = (ballots.votes == subject[:, None]).sum(axis=1)
     own, size = lost.count(ballots.votes == subject[:, None], ballots.fragile), lost.size(ballots.fragile, len(count))
-    return _bounds(ballots, subject, count, top, lost, own, size)
+    return _bounds(_smallest_leads(ballots, subject, top), lost, own, size)
 
 
 def votes_for(ballots: Ballots, of: Subject) -> Weights:
@@ -233,6 +227,13 @@ class _Lost:
         of_one = self.count(np.ones((1, self.reach.num_ablations), bool), None)
         return np.broadcast_to(of_one, (images, of_one.shape[1]))
 
+    def most(self, fragile: Bools | None) -> Weights:
+        """[images or 1, 1]: no set makes more votes lost."""
+        largest = self.size(None, 1).max(keepdims=True)
+        if fragile is None:
+            return largest
+        return np.minimum(largest + fragile.sum(axis=1, keepdims=True), self.times * fragile.shape[1]).astype(self.number)
+
     def deficits(self, lead: Weights, gained: Weights) -> Weights:
         """[images, sets]: what a rival needs.
 
@@ -247,64 +248,23 @@ class _Lost:
         return lead - own if self.is_bound else np.maximum(lead - own, 0)
 
 
-class _Sought(Enum):
-    """What must be exact among the slacks of an image; others may be too large."""
-
-    smallest = auto()
-    smallest_sign = auto()
-    signs = auto()
-    all = auto()
-
-    def may_fall(self, slacks: Weights, lowest: Weights, below: Weights) -> Bools:
-        """[images]: whether it is still open.
-
-        Args:
-            slacks: [images, sets].
-            lowest: [images, sets], how low they can become.
-            below: [images, 1], others do not matter.
-        """
-        if self == _Sought.smallest:
-            return np.asarray((lowest < np.minimum(slacks.min(axis=1, keepdims=True), below)).any(axis=1))
-        if self == _Sought.smallest_sign:
-            return np.logical_and(lowest.min(axis=1) < 0, slacks.min(axis=1) >= 0)
-        if self == _Sought.signs:
-            return np.asarray(((lowest < 0) & (slacks >= 0)).any(axis=1))
-        return np.asarray(((lowest < below) & (lowest < slacks)).any(axis=1))
-
-
-def _slacks(
-    ballots: Ballots,
-    subject: Ints,
-    top: int,
-    lost: _Lost,
-    sought: _Sought = _Sought.smallest,
-    limit: Weights | None = None,
-) -> Weights:
-    """[images, sets]: the slack of each set, if it is below the limit [images]; by default, below 0 where signs are sought."""
-    votes, fragile, tally = ballots.votes, ballots.fragile, ballots.tally
+def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost) -> Weights:
+    """[images, sets]: the slack of each set; of an image, only the smallest is exact."""
+    votes, fragile, tally, images = ballots.votes, ballots.fragile, ballots.tally, np.arange(len(ballots))
     count = (votes == subject[:, None]).sum(axis=1)
     own = lost.count(votes == subject[:, None], fragile)
     size = lost.size(fragile, len(votes))
-    if sought == _Sought.smallest and limit is None:
-        slacks, images, limit = np.empty_like(own), np.arange(len(votes)), np.full(len(votes), np.inf)
-    else:  # of most images, bounds say enough
-        limit = np.zeros(len(votes)) if limit is None else limit
-        slacks = _bounds(ballots, subject, count, top, lost, own, size)
-        images = np.flatnonzero(slacks.min(axis=1) < limit)
-        own, size = own[images], size[images]
-
     needed = np.full((top, *own.shape), np.inf, own.dtype)  # the smallest deficits of the rivals so far, ascending
-    below, above = (number[images] for number in _without_votes(ballots, subject))
-    for place in range(top):
-        lead = np.select([place < below, place < below + above], [count[images], count[images] + 1], np.inf)
+    for place, lead in enumerate(_leads_without_votes(ballots, subject, count, top).T):
         needed[place] = lost.deficits(lead[:, None].astype(own.dtype), -own)
-    slacks[images] = _after(needed, size)
+    slacks = _after(needed, size)
 
     for rank in range(tally.classes.shape[1]):
         rivals = tally.classes[images, rank]
         lead = (count[images] - tally.counts[images, rank] + (subject[images] < rivals))[:, None].astype(own.dtype)
         lowest = _after(np.minimum(needed, lost.least(lead, own)), size)
-        matters = sought.may_fall(slacks[images], lowest, limit[images, None]) & (tally.counts[images, rank] > 0)
+        may_fall = (lowest < slacks[images].min(axis=1, keepdims=True)).any(axis=1)
+        matters = may_fall & (tally.counts[images, rank] > 0)
         if not matters.any():  # leads rise with the rank: later rivals do not matter either
             break
         if not matters.all():
@@ -313,38 +273,98 @@ def _slacks(
         won = lost.count(votes[images] == rivals[:, None], None if fragile is None else fragile[images])
         deficits = lost.deficits(lead, won - own)
         deficits[rivals == subject[images]] = np.inf  # y is no rival of its own
-        for place in range(top):
-            needed[place], deficits = np.minimum(needed[place], deficits), np.maximum(needed[place], deficits)
+        _keep_smallest(needed, deficits)
         slacks[images] = _after(needed, size)
     return slacks
 
 
-def _bounds(
-    ballots: Ballots, subject: Ints, count: Ints, top: int, lost: _Lost, own: Weights, size: Weights
-) -> Weights:
-    """[images, sets]: what no slack is below: that of an attacker who takes no votes of rivals away."""
-    bounds = -size - 1
-    for lead in _smallest_leads(ballots, subject, count, top).T:
+def _slacks_below(ballots: Ballots, subject: Ints, top: int, lost: _Lost, limit: Weights) -> Weights:
+    """[images, sets]: the slack of each set that has less than the limit of its image; at least the limit of others.
+
+    Bounds say of most sets that they are others, so that each set that is left is looked at alone.
+    """
+    votes, fragile, tally = ballots.votes, ballots.fragile, ballots.tally
+    count, leads = (votes == subject[:, None]).sum(axis=1), _smallest_leads(ballots, subject, top)
+    own = lost.count(votes == subject[:, None], fragile)
+    slacks = np.repeat(_bounds(leads, lost, own.max(axis=1, keepdims=True), lost.most(fragile)), own.shape[1], axis=1)
+    images = np.flatnonzero(slacks[:, 0] < limit)  # by all sets together; now by each
+    size = np.zeros_like(own)
+    size[images] = lost.size(None if fragile is None else fragile[images], len(images))
+    slacks[images] = _bounds(leads[images], lost, own[images], size[images])
+
+    image, sets = np.nonzero(slacks < limit[:, None])
+    own, size = own[image, sets], size[image, sets]
+    needed = np.full((top, len(image)), np.inf, own.dtype)
+    for place, lead in enumerate(_leads_without_votes(ballots, subject, count, top).T):
+        needed[place] = lost.deficits(lead[image].astype(own.dtype), -own)
+    slacks[image, sets] = _after(needed, size)
+    for rank in range(tally.classes.shape[1]):
+        rivals = tally.classes[:, rank]
+        lead = (count - tally.counts[:, rank] + (subject < rivals))[image].astype(own.dtype)
+        lowest = _after(np.minimum(needed, lost.least(lead, own)), size)
+        may_fall = lowest < np.minimum(slacks[image, sets], limit[image])
+        matters = may_fall & (tally.counts[image, rank] > 0)
+        if not matters.any():
+            break
+        image, sets, lead = image[matters], sets[matters], lead[matters]
+        needed, own, size = needed[:, matters], own[matters], size[matters]
+        first = np.flatnonzero(np.diff(image, prepend=-1))  # of each image
+        images, row = image[first], np.repeat(np.arange(len(first)), np.diff(first, append=len(image)))
+        won = lost.count(votes[images] == rivals[images, None], None if fragile is None else fragile[images])
+        deficits = lost.deficits(lead, won[row, sets] - own)
+        deficits[rivals[image] == subject[image]] = np.inf
+        _keep_smallest(needed, deficits)
+        slacks[image, sets] = _after(needed, size)
+    return slacks
+
+
+def _keep_smallest(needed: Weights, deficits: Weights) -> None:
+    """Put deficits [...] in their places among the smallest ones so far, [K, ...], ascending."""
+    for place in range(len(needed)):
+        smaller = np.minimum(needed[place], deficits)
+        np.maximum(needed[place], deficits, out=deficits)
+        needed[place] = smaller
+
+
+def _bounds(leads: Weights, lost: _Lost, own: Weights, size: Weights) -> Weights:
+    """[images, sets]: what no slack is below: that of an attacker who takes no votes of rivals away.
+
+    Args:
+        leads: [images, K], the smallest ones.
+        lost: the votes that the attacker sets.
+        own, size: [images, sets], how many of the subject's votes and of all are lost, at most.
+    """
+    bounds = np.broadcast_to(-size - 1, own.shape).copy()
+    for lead in leads.T:
         bounds += lost.least(lead[:, None].astype(own.dtype), own)
     return bounds
 
 
-def _smallest_leads(ballots: Ballots, subject: Ints, count: Ints, top: int) -> NDArray[np.float64]:
+def _smallest_leads(ballots: Ballots, subject: Ints, top: int) -> NDArray[np.float64]:
     """[images, K], ascending: the smallest leads n_y - n_r + [y < r] over rivals; infinite where there are too few.
 
     Args:
         ballots: the votes.
-        subject, count: [images], the class and its votes.
+        subject: [images], the class.
         top: K.
     """
+    count = (ballots.votes == subject[:, None]).sum(axis=1)
     classes, counts = (table[:, : top + 1] for table in ballots.tally)  # one may be the subject's
     leads = count[:, None] - counts + (subject[:, None] < classes)
     leads = np.where((counts > 0) & (classes != subject[:, None]), leads, np.inf)
-    below, above = (number[:, None] for number in _without_votes(ballots, subject))
-    places = np.arange(top)
-    others = np.select([places < below, places < below + above], [count[:, None], count[:, None] + 1], np.inf)
+    others = _leads_without_votes(ballots, subject, count, top)
     smallest: NDArray[np.float64] = np.sort(np.concatenate([leads, others], axis=1), axis=1)[:, :top]
     return smallest
+
+
+def _leads_without_votes(ballots: Ballots, subject: Ints, count: Ints, top: int) -> NDArray[np.float64]:
+    """[images, K], ascending: the leads over rivals without votes; infinite where there are fewer than K."""
+    below, above = (number[:, None] for number in _without_votes(ballots, subject))
+    places = np.arange(top)
+    leads: NDArray[np.float64] = np.select(
+        [places < below, places < below + above], [count[:, None], count[:, None] + 1], np.inf
+    )
+    return leads
 
 
 def _after(needed: Weights, size: Weights) -> Weights:
