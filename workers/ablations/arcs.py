@@ -66,7 +66,7 @@ class Arcs:
         Raises:
             ValueError: these are no arcs.
         """
-        num_arcs, num_ablations = sets.shape
+        num_ablations = sets.shape[1]
         begin = (sets & ~np.roll(sets, 1, axis=1)).argmax(axis=1)
         first = (begin - begin[0]) % num_ablations
         end = first + sets.sum(axis=1)
@@ -98,7 +98,7 @@ class Arcs:
         return found
 
     def heaviest_with_each(self, weights: Weights, arcs: int) -> Weights:
-        """[images, N]: the weight of the heaviest union of so many arcs that holds an arc; weights as for `heaviest`."""
+        """[images, N]: what the heaviest union of so many arcs weighs that holds an arc; weights as for `heaviest`."""
         sums = np.zeros((len(weights), len(self)), np.float32)
         for part in parts(len(weights), (arcs + 6) * len(self)):
             running = self.running(weights[part])
@@ -187,7 +187,7 @@ class _Line:
         return weights
 
     def _gains(self, running: Sums, arcs: int) -> list[Sums]:
-        """[n, images] each: what 0, 1, ... more arcs behind an arc add to it; fewer than `arcs`, if others add nothing."""
+        """[n, images] each: what 0, 1, ... more arcs behind an arc add to it, up to where others add nothing."""
         weights, reached = self._weights(running), running[self.end]
         added = reached[self.joined] - reached
         gains = [np.zeros_like(weights)]

@@ -26,11 +26,14 @@ from numpy.typing import NDArray
 from smoothcert.manifests.errors import RequestError
 from smoothcert.workers.ablations.arcs import Arcs
 from smoothcert.workers.ablations.geometry import Geometry, Ints
+from smoothcert.workers.ablations.search import Partial, Search
 from smoothcert.workers.ablations.shown import Bools
-from smoothcert.workers.ablations.threats import Heaviest, Reach, Threat, Weights, parts
+from smoothcert.workers.ablations.threats import Heaviest, Reach, Threat, Weights, images_at_once, parts
 
 MAX_LISTED = 1 << 24
 """Unions x ablations of which answers are exact: three patches on 56 columns make up to 27,720 x 56."""
+
+_SHORT_LIST = 1 << 19  # unions x ablations; sums over so many cost no more than a search
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +133,9 @@ class Choices:
     def holding(self, things: Bools) -> Ints:
         """[n]: the number of a choice that holds these of the things [n, number], `chosen` at most."""
         members = np.sort(np.argsort(~things, axis=1, kind="stable")[:, : self.chosen], axis=1)
-        numbers: Ints = len(self) - 1 - self._sizes[self.number - 1 - members, np.arange(self.chosen, 0, -1)].sum(axis=1)
+        numbers: Ints = (
+            len(self) - 1 - self._sizes[self.number - 1 - members, np.arange(self.chosen, 0, -1)].sum(axis=1)
+        )
         return numbers
 
     @cached_property
@@ -155,7 +160,7 @@ class Pairs(Reach):
     Attributes:
         one: of one of the patches.
         arcs: its sets.
-        last_joined: [N], the last arc that joins arc i from the right, i itself if none does; plus N on the second round.
+        last_joined: [N], the last arc that joins arc i from the right, else i itself; plus N on the second round.
         joined_end: [N], where the union of both ends; at most A after its begin.
         from_, upto: [N], as above.
     """
@@ -186,7 +191,7 @@ class Pairs(Reach):
         assert (last >= np.arange(num_arcs)).all()
         return cls(one, arcs, last, joined_end, from_, upto)
 
-    @property
+    @cached_property
     def choices(self) -> Choices:
         """The pairs by their numbers."""
         return Choices(self.one.num_sets, 2)
@@ -242,7 +247,7 @@ class Pairs(Reach):
         return _unions_of(self.one, self.choices.members(sets))
 
     def sums_with_each(self, weights: Weights) -> Weights:
-        """[images, N]: the sum over the heaviest set that holds an arc, by weights [images, ablations], all 0 or more."""
+        """[images, N]: the sum over the heaviest set that holds an arc; weights as for `heaviest`."""
         sums = np.zeros((len(weights), self.one.num_sets), np.float32)
         for part in parts(len(weights), 8 * self.num_ablations):
             sums[part] = self._sums_with_each(weights[part]).T
@@ -341,7 +346,7 @@ class Unions(Reach):
         return self.arcs is not None
 
     def sums_with_each(self, weights: Weights) -> Weights:
-        """[images, N]: the sum over the heaviest set that holds an arc, by weights [images, ablations], all 0 or more."""
+        """[images, N]: the sum over the heaviest set that holds an arc; weights as for `heaviest`."""
         if self.arcs is None:
             raise ValueError("only unions of arcs are found without a list")
         return self.arcs.heaviest_with_each(weights, self.patches)
@@ -358,10 +363,32 @@ class Unions(Reach):
         return self.choices.holding(chosen)
 
     def heaviest(self, weights: Weights) -> Heaviest:
-        if self.arcs is None:
+        if self.arcs is not None:
+            sums, chosen = self.arcs.heaviest(weights, self.patches)
+            return Heaviest(sums, self.choices.holding(chosen))
+        if self._is_listed:
             return super().heaviest(weights)
-        sums, chosen = self.arcs.heaviest(weights, self.patches)
-        return Heaviest(sums, self.choices.holding(chosen))
+        found = Heaviest(np.zeros(len(weights), np.float32), self.heavy(weights))
+        for part in parts(len(weights), 2 * (self.one.num_sets + self.num_ablations)):
+            sums = (weights[part] * self.unions(found.sets[part])).sum(axis=1)
+            found.sums[part], found.sets[part] = self._searched(weights[part], sums, found.sets[part])
+        return found
+
+    def _searched(self, weights: Weights, sums: Weights, sets: Ints) -> Heaviest:
+        """The heaviest set of each image, given one that may be, and what it weighs."""
+        search = Search(self.one.num_sets, images_at_once(2 * (self.one.num_sets + self.num_ablations)))
+        start = _Left(self.one, weights, np.zeros(len(weights), np.float32))
+        found = search.least(start, self.patches, -sums.astype(np.float64))
+        heavier = np.flatnonzero(-found.values > sums)
+        sets = sets.copy()
+        sets[heavier] = self.choices.holding(found.chosen[heavier])
+        return Heaviest((-found.values).astype(np.float32), sets)
+
+    @cached_property
+    def _is_listed(self) -> bool:
+        """Whether the list is short, or no two sets are apart, so that a search would have to try too many."""
+        numbers = self.one.sets.astype(np.float32)
+        return self.num_sets * self.num_ablations <= _SHORT_LIST or bool((numbers @ numbers.T > 0).all())
 
     def places(self, sets: Ints) -> Ints:
         return _places_of(self.one, self.choices.members(sets))
@@ -369,6 +396,30 @@ class Unions(Reach):
     def unions(self, sets: Ints) -> Bools:
         """[n, ablations]: which ablations each of the n sets holds."""
         return _unions_of(self.one, self.choices.members(sets))
+
+
+@dataclass(frozen=True)
+class _Left(Partial):
+    """The weights of images that are left when some sets are taken. A value is what all of these weigh, below 0.
+
+    Attributes:
+        one: the sets.
+        weights: [images, ablations], 0 where a set is taken.
+        taken: [images], what the sets taken weigh together.
+    """
+
+    one: Touched
+    weights: Weights
+    taken: Weights
+
+    def bounds(self, sets: int, below: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: ARG002
+        """A union weighs at most what its parts weigh, and none weighs more than the heaviest."""
+        return -(self.taken[:, None] + sets * self.one.sums(self.weights)).astype(np.float64)
+
+    def taking(self, images: Ints, sets: Ints) -> Self:
+        weights, took = self.weights[images], self.one.sets[sets]
+        taken = self.taken[images] + (weights * took).sum(axis=1)
+        return type(self)(self.one, np.where(took, 0, weights), taken)
 
 
 @dataclass(frozen=True)

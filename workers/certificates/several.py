@@ -2,32 +2,34 @@
 
 Notation of top_k.py. A union of k sets has a slack below some number only if its heaviest part S has one by the bound
 for k patches (`slacks_of_parts`; docs/certificates.md, section 4). With S lost, the slack is that against the other
-k - 1 patches. So, for each S with such a slack, S counts as fragile, and the question is asked again for one patch less.
+k - 1 patches. search.py finds the smallest one so.
 
-    a union that is heavy by the votes for y    its slack is mostly the smallest, or close to it
-    no S may lead to a smaller one              this slack is the answer
-    the S with the smallest bound first         most others can give nothing smaller after that
-    then the others                             a union that holds an S which was asked about before needs no second look
+    first a union that is heavy by the votes for y    its slack is mostly the smallest, or close to it
+    on one axis                                       bounds for all unions that hold S leave few S (`least_with_each`)
+    does the claim hold?                              any slack below 0 ends the search
 
-Whether a claim holds is the question for slacks below 0.
-
-Not covered: what a set touched by one patch leaves of the slack (top_k.py).
+Not covered: the slack if one set is lost (top_k.py).
 """
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
+from smoothcert.workers.ablations.search import Partial, Search, Values
 from smoothcert.workers.ablations.threats import Threat, images_at_once, parts
 from smoothcert.workers.ablations.touched import Pairs, Touched, Unions
 from smoothcert.workers.certificates.rules import Answer, Ballots, Bools, Ints, Rule
-from smoothcert.workers.certificates.top_k import as_slack, least_with_each, slacks_of_parts, surely_hold, top_k_rule, votes_for
-
-Slacks = NDArray[np.float64]
+from smoothcert.workers.certificates.top_k import (
+    as_slack,
+    least_with_each,
+    slacks_of_parts,
+    surely_hold,
+    top_k_rule,
+    votes_for,
+)
 
 
 def top_k_rule_of_several(top: int, of: Subject) -> Rule:
@@ -43,8 +45,8 @@ def top_k_rule_of_several(top: int, of: Subject) -> Rule:
         slack, sets = np.zeros((2, len(ballots)), np.int64)
         for part in parts(len(ballots), _numbers(reach.one)):
             some = ballots.of_images(part)
-            found = _least(some, reach, _Question(reach.one, top, of))
-            slack[part], sets[part] = as_slack(found.slacks, some, of), reach.choices.holding(found.chosen)
+            slacks, sets[part] = _least(some, reach, top, of)
+            slack[part] = as_slack(slacks, some, of)
         return Answer(slack, reach.places(sets), is_bound=False)
 
     return without_lists
@@ -70,40 +72,42 @@ def holds_against_several(
     is_open = np.flatnonzero(~holds)
     for part in parts(len(is_open), _numbers(one)):
         some = ballots.of_images(is_open[part])
-        holds[is_open[part]] = _least(some, reach, _Question(one, top, of, signs=True)).slacks >= 0
+        slacks, _ = _least(some, reach, top, of, enough=0)
+        holds[is_open[part]] = slacks >= 0
     return holds
 
 
-class _Least(NamedTuple):
-    """The smallest slack of each image.
-
-    Attributes:
-        slacks: [images].
-        chosen: [images, sets], the sets of one patch whose union has it.
-    """
-
-    slacks: Slacks
-    chosen: Bools
-
-
 @dataclass(frozen=True)
-class _Question:
-    """What is asked about the votes.
+class _Lost(Partial):
+    """Images of which some sets are lost: their votes count as fragile. A value is a slack.
 
     Attributes:
+        ballots: the votes.
         one: the sets that one patch touches.
         top, of: as for `top_k_rule`.
-        signs: whether it is enough to know if a slack is below 0.
     """
 
+    ballots: Ballots
     one: Touched
     top: int
     of: Subject
-    signs: bool = False
 
-    def slacks(self, ballots: Ballots, patches: int, below: Slacks) -> Slacks:
-        """[images, sets]: as `slacks_of_parts`."""
-        return slacks_of_parts(ballots, self.one, self.top, self.of, patches, below)
+    def bounds(self, sets: int, below: Values) -> Values:
+        return slacks_of_parts(self.ballots, self.one, self.top, self.of, sets, below)
+
+    def taking(self, images: Ints, sets: Ints) -> Self:
+        return self.losing(self.ballots.of_images(images), self.one.sets[sets])
+
+    def losing(self, ballots: Ballots, lost: Bools) -> Self:
+        """The same about other ballots, with more votes [images, ablations] lost."""
+        return replace(
+            self, ballots=replace(ballots, fragile=lost if ballots.fragile is None else ballots.fragile | lost)
+        )
+
+    def slacks(self) -> Values:
+        """[images]: the slack if no more is lost."""
+        unlimited = np.full(len(self.ballots), np.inf)
+        return slacks_of_parts(self.ballots, self.one.nothing, self.top, self.of, 1, unlimited)[:, 0]
 
 
 def _numbers(one: Touched) -> int:
@@ -111,54 +115,20 @@ def _numbers(one: Touched) -> int:
     return 4 * one.num_sets + one.num_ablations
 
 
-def _least(ballots: Ballots, reach: Pairs | Unions, asked: _Question) -> _Least:
-    """The smallest slack of all unions; if signs are enough, any slack below 0 if there is one."""
-    heavy = reach.heavy(votes_for(ballots, asked.of))
-    union = reach.unions(heavy)
-    lost = replace(ballots, fragile=union if ballots.fragile is None else union | ballots.fragile)
-    slacks = slacks_of_parts(lost, asked.one.nothing, asked.top, asked.of, 1, np.full(len(ballots), np.inf))[:, 0]
-    chosen = np.zeros((len(ballots), asked.one.num_sets), bool)
-    np.put_along_axis(chosen, reach.choices.members(heavy), values=True, axis=1)
-    if asked.signs:
-        slacks = np.where(slacks < 0, -np.inf, 0)
-    found = _below(ballots, asked, np.zeros(chosen.shape, bool), reach.patches, slacks, reach)
-    is_less = found.slacks < slacks
-    return _Least(found.slacks, np.where(is_less[:, None], found.chosen, chosen))
+def _least(
+    ballots: Ballots, reach: Pairs | Unions, top: int, of: Subject, enough: float = -np.inf
+) -> tuple[Values, Ints]:
+    """[images] each: the smallest slack of all unions, and a union that has it; a slack below `enough` will do."""
+    start, sets = _Lost(ballots, reach.one, top, of), reach.heavy(votes_for(ballots, of))
+    known = start.losing(ballots, reach.unions(sets)).slacks()
+    if np.isfinite(enough):
+        known = np.minimum(known, enough)  # no search for what will not do
+    search = Search(reach.one.num_sets, images_at_once(_numbers(reach.one)), enough)
 
+    def floors(images: Ints) -> Values:
+        return least_with_each(ballots.of_images(images), reach, top, of)
 
-def _below(ballots: Ballots, asked: _Question, known: Bools, patches: int, least: Slacks, reach=None) -> _Least:
-    """The smallest slack of unions of sets that are not known, [images, sets], if it is below the least so far."""
-    chosen, least = np.zeros(known.shape, bool), least.copy()
-    slacks = np.full(known.shape, -np.inf)
-    if reach is not None and reach.is_quick and not asked.signs:
-        slacks = least_with_each(ballots, reach, asked.top, asked.of).astype(np.float64)
-    images = np.flatnonzero(slacks.min(axis=1) < least)
-    slacks[images] = np.maximum(slacks[images], asked.slacks(ballots.of_images(images), patches, least[images]))
-    slacks[known] = np.inf
-    if patches == 1:
-        sets = slacks.argmin(axis=1)
-        chosen[np.arange(len(sets)), sets] = True
-        return _Least(np.minimum(least, slacks.min(axis=1)), chosen)
-    images = np.flatnonzero(slacks.min(axis=1) < least)
-    order = slacks[images].argsort(axis=1)
-    ordered, places = np.take_along_axis(slacks[images], order, axis=1), order.argsort(axis=1)
-    start, at_once = 0, 1
-    while start < order.shape[1]:
-        some, place = np.nonzero(ordered[:, start : start + at_once] < least[images, None])
-        if not len(some):
-            break
-        sets, these = order[some, start + place], images[some]
-        votes = ballots.of_images(these)
-        votes = replace(votes, fragile=asked.one.sets[sets] if votes.fragile is None else votes.fragile | asked.one.sets[sets])
-        asked_before = known[these] | (places[some] < (start + place)[:, None])
-        found = _below(votes, asked, asked_before, patches - 1, least[these])
-        found.chosen[np.arange(len(sets)), sets] = True
-        less = np.flatnonzero(found.slacks < least[these])
-        less = less[found.slacks[less].argsort(kind="stable")[::-1]]  # the smallest one stays
-        least[these[less]], chosen[these[less]] = found.slacks[less], found.chosen[less]
-        if asked.signs:
-            least[these[less]] = -np.inf
-        start += at_once
-        # Few calls, and bounded memory.
-        at_once = min(2 * at_once, max(1, images_at_once(_numbers(asked.one)) // len(images)))
-    return _Least(least, chosen)
+    found = search.least(start, reach.patches, known, floors if reach.is_quick else None)
+    less = np.flatnonzero(found.values < known)
+    sets[less] = reach.choices.holding(found.chosen[less])
+    return found.values, sets

@@ -34,10 +34,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
+from smoothcert.workers.ablations.search import Values
 from smoothcert.workers.ablations.threats import Reach, Threat, Weights, parts
 from smoothcert.workers.ablations.touched import Pairs, Unions
 from smoothcert.workers.certificates.rules import Answer, Ballots, Bools, Ints, Rule
@@ -79,7 +79,7 @@ def top_k_rule(top: int, of: Subject) -> Rule:
     return rule
 
 
-def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches: int, below: Weights) -> Weights:
+def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches: int, below: Values) -> Values:
     """[images, sets]: for each set S of `one`, what no slack of a union is below whose heaviest part is S.
 
     For one patch it is the slack of S. For several it is the bound at the head of this file, taken at one S. No union
@@ -94,7 +94,7 @@ def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches
         below: [images]. Numbers that are not below this one may be any that are not.
     """
     subject, lost = _subject(ballots, of), _Lost.of(one, top, patches)
-    slacks = np.full((len(ballots), one.num_sets), -1, lost.number)
+    slacks = np.full((len(ballots), one.num_sets), -1.0)
     for part in parts(len(ballots), 4 * one.num_sets + one.num_ablations):
         slacks[part] = _slacks_below(ballots.of_images(part), subject[part], top, lost, below[part])
     slacks[subject == NOBODY] = -1
@@ -113,7 +113,7 @@ def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
     return (_bounds(leads, lost, own, size)[:, 0] >= 0) & (subject != NOBODY)
 
 
-def least_with_each(ballots: Ballots, reach: Pairs | Unions, top: int, of: Subject) -> Weights:
+def least_with_each(ballots: Ballots, reach: Pairs | Unions, top: int, of: Subject) -> Values:
     """[images, sets of one patch]: what no slack of a union that holds this set is below. Sound as `surely_hold` is.
 
     Args:
@@ -124,7 +124,7 @@ def least_with_each(ballots: Ballots, reach: Pairs | Unions, top: int, of: Subje
     subject, lost = _subject(ballots, of), _Lost.of(_HeaviestWithEach(reach), top)
     count = (ballots.votes == subject[:, None]).sum(axis=1)
     own, size = lost.count(ballots.votes == subject[:, None], ballots.fragile), lost.size(ballots.fragile, len(count))
-    return _bounds(_smallest_leads(ballots, subject, top), lost, own, size)
+    return _bounds(_smallest_leads(ballots, subject, top), lost, own, size).astype(np.float64)
 
 
 def votes_for(ballots: Ballots, of: Subject) -> Weights:
@@ -133,7 +133,7 @@ def votes_for(ballots: Ballots, of: Subject) -> Weights:
     return (is_own if ballots.fragile is None else is_own & ~ballots.fragile).astype(np.float32)
 
 
-def as_slack(slacks: Weights, ballots: Ballots, of: Subject) -> Ints:
+def as_slack(slacks: Values, ballots: Ballots, of: Subject) -> Ints:
     """[images]: the slack of an answer; images without a label have the lowest one."""
     lowest = -1 - ballots.votes.shape[1]
     bounded = np.minimum(np.maximum(slacks, lowest), NEVER_LEAVES).astype(np.int64)
@@ -232,7 +232,9 @@ class _Lost:
         largest = self.size(None, 1).max(keepdims=True)
         if fragile is None:
             return largest
-        return np.minimum(largest + fragile.sum(axis=1, keepdims=True), self.times * fragile.shape[1]).astype(self.number)
+        return np.minimum(largest + fragile.sum(axis=1, keepdims=True), self.times * fragile.shape[1]).astype(
+            self.number
+        )
 
     def deficits(self, lead: Weights, gained: Weights) -> Weights:
         """[images, sets]: what a rival needs.
@@ -278,7 +280,7 @@ def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost) -> Weights:
     return slacks
 
 
-def _slacks_below(ballots: Ballots, subject: Ints, top: int, lost: _Lost, limit: Weights) -> Weights:
+def _slacks_below(ballots: Ballots, subject: Ints, top: int, lost: _Lost, limit: Values) -> Weights:
     """[images, sets]: the slack of each set that has less than the limit of its image; at least the limit of others.
 
     Bounds say of most sets that they are others, so that each set that is left is looked at alone.
@@ -326,7 +328,7 @@ def _keep_smallest(needed: Weights, deficits: Weights) -> None:
         needed[place] = smaller
 
 
-def _bounds(leads: Weights, lost: _Lost, own: Weights, size: Weights) -> Weights:
+def _bounds(leads: Values, lost: _Lost, own: Weights, size: Weights) -> Weights:
     """[images, sets]: what no slack is below: that of an attacker who takes no votes of rivals away.
 
     Args:
@@ -340,7 +342,7 @@ def _bounds(leads: Weights, lost: _Lost, own: Weights, size: Weights) -> Weights
     return bounds
 
 
-def _smallest_leads(ballots: Ballots, subject: Ints, top: int) -> NDArray[np.float64]:
+def _smallest_leads(ballots: Ballots, subject: Ints, top: int) -> Values:
     """[images, K], ascending: the smallest leads n_y - n_r + [y < r] over rivals; infinite where there are too few.
 
     Args:
@@ -353,17 +355,15 @@ def _smallest_leads(ballots: Ballots, subject: Ints, top: int) -> NDArray[np.flo
     leads = count[:, None] - counts + (subject[:, None] < classes)
     leads = np.where((counts > 0) & (classes != subject[:, None]), leads, np.inf)
     others = _leads_without_votes(ballots, subject, count, top)
-    smallest: NDArray[np.float64] = np.sort(np.concatenate([leads, others], axis=1), axis=1)[:, :top]
+    smallest: Values = np.sort(np.concatenate([leads, others], axis=1), axis=1)[:, :top]
     return smallest
 
 
-def _leads_without_votes(ballots: Ballots, subject: Ints, count: Ints, top: int) -> NDArray[np.float64]:
+def _leads_without_votes(ballots: Ballots, subject: Ints, count: Ints, top: int) -> Values:
     """[images, K], ascending: the leads over rivals without votes; infinite where there are fewer than K."""
     below, above = (number[:, None] for number in _without_votes(ballots, subject))
     places = np.arange(top)
-    leads: NDArray[np.float64] = np.select(
-        [places < below, places < below + above], [count[:, None], count[:, None] + 1], np.inf
-    )
+    leads: Values = np.select([places < below, places < below + above], [count[:, None], count[:, None] + 1], np.inf)
     return leads
 
 
