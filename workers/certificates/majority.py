@@ -123,7 +123,7 @@ class Majority(RuleFamily):
 
     def decide(self, claim: Claim, counted: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
         reach = ablations.reach(threat)
-        is_quick = claim == Claim() and not (isinstance(reach, Unions) and not reach.is_quick)
+        is_quick = claim == Claim() and (not isinstance(reach, Unions) or reach.is_quick)
         if is_quick or reach.is_bound or claim.rule == RuleName.margin:
             return self.rule(claim)(counted, ablations, threat)
         holds = holds_against_several(counted, ablations, threat, top=claim.top, of=claim.of)
