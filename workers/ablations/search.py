@@ -109,7 +109,8 @@ class Search(NamedTuple):
             less = less[found.values[less].argsort(kind="stable")[::-1]]  # of an image, the smallest one stays
             least[these[less]], chosen[these[less]] = found.values[less], found.chosen[less]
             start += width
-            width = min(2 * width, max(1, self.at_once // len(images)))  # few calls
+            still_open = int(np.count_nonzero(np.bincount(some)))
+            width = min(2 * width, max(1, self.at_once // still_open))  # few calls
         return Found(least, chosen)
 
     def _limit(self, least: Values) -> Values:

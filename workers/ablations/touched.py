@@ -132,7 +132,11 @@ class Choices:
 
     def holding(self, things: Bools) -> Ints:
         """[n]: the number of a choice that holds these of the things [n, number], `chosen` at most."""
-        members = np.sort(np.argsort(~things, axis=1, kind="stable")[:, : self.chosen], axis=1)
+        fewer = np.flatnonzero(np.count_nonzero(things, axis=1) < self.chosen)
+        if len(fewer):  # the lowest others complete them
+            things, completed = things.copy(), np.argsort(~things[fewer], axis=1, kind="stable")
+            things[fewer[:, None], completed[:, : self.chosen]] = True
+        members = np.nonzero(things)[1].reshape(len(things), self.chosen)
         numbers: Ints = (
             len(self) - 1 - self._sizes[self.number - 1 - members, np.arange(self.chosen, 0, -1)].sum(axis=1)
         )

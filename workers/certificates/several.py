@@ -72,7 +72,7 @@ def holds_against_several(
     is_open = np.flatnonzero(~holds)
     for part in parts(len(is_open), _numbers(one)):
         some = ballots.of_images(is_open[part])
-        slacks, _ = _least(some, reach, top, of, enough=0)
+        slacks, _ = _least(some, reach, top, of, signs=True)
         holds[is_open[part]] = slacks >= 0
     return holds
 
@@ -104,10 +104,11 @@ class _Lost(Partial):
             self, ballots=replace(ballots, fragile=lost if ballots.fragile is None else ballots.fragile | lost)
         )
 
-    def slacks(self) -> Values:
-        """[images]: the slack if no more is lost."""
-        unlimited = np.full(len(self.ballots), np.inf)
-        return slacks_of_parts(self.ballots, self.one.nothing, self.top, self.of, 1, unlimited)[:, 0]
+    def slacks(self, below: float) -> Values:
+        """[images]: the slack if no more is lost, or `below` if that is smaller."""
+        limit = np.full(len(self.ballots), below)
+        slacks = slacks_of_parts(self.ballots, self.one.nothing, self.top, self.of, 1, limit)[:, 0]
+        return np.minimum(slacks, below)
 
 
 def _numbers(one: Touched) -> int:
@@ -116,14 +117,14 @@ def _numbers(one: Touched) -> int:
 
 
 def _least(
-    ballots: Ballots, reach: Pairs | Unions, top: int, of: Subject, enough: float = -np.inf
+    ballots: Ballots, reach: Pairs | Unions, top: int, of: Subject, *, signs: bool = False
 ) -> tuple[Values, Ints]:
-    """[images] each: the smallest slack of all unions, and a union that has it; a slack below `enough` will do."""
+    """[images] each: the smallest slack of all unions, and a union that has it. For signs, any slack below 0 will do,
+    and 0 for all others.
+    """
     start, sets = _Lost(ballots, reach.one, top, of), reach.heavy(votes_for(ballots, of))
-    known = start.losing(ballots, reach.unions(sets)).slacks()
-    if np.isfinite(enough):
-        known = np.minimum(known, enough)  # no search for what will not do
-    search = Search(reach.one.num_sets, images_at_once(_numbers(reach.one)), enough)
+    known = start.losing(ballots, reach.unions(sets)).slacks(0 if signs else np.inf)
+    search = Search(reach.one.num_sets, images_at_once(_numbers(reach.one)), enough=0 if signs else -np.inf)
 
     def floors(images: Ints) -> Values:
         return least_with_each(ballots.of_images(images), reach, top, of)

@@ -290,12 +290,11 @@ def _slacks_below(ballots: Ballots, subject: Ints, top: int, lost: _Lost, limit:
     own = lost.count(votes == subject[:, None], fragile)
     slacks = np.repeat(_bounds(leads, lost, own.max(axis=1, keepdims=True), lost.most(fragile)), own.shape[1], axis=1)
     images = np.flatnonzero(slacks[:, 0] < limit)  # by all sets together; now by each
-    size = np.zeros_like(own)
-    size[images] = lost.size(None if fragile is None else fragile[images], len(images))
-    slacks[images] = _bounds(leads[images], lost, own[images], size[images])
-
-    image, sets = np.nonzero(slacks < limit[:, None])
-    own, size = own[image, sets], size[image, sets]
+    own, size = own[images], lost.size(None if fragile is None else fragile[images], len(images))
+    bounds = _bounds(leads[images], lost, own, size)
+    slacks[images] = bounds
+    row, sets = np.nonzero(bounds < limit[images, None])
+    image, own, size = images[row], own[row, sets], size[row, sets]
     needed = np.full((top, len(image)), np.inf, own.dtype)
     for place, lead in enumerate(_leads_without_votes(ballots, subject, count, top).T):
         needed[place] = lost.deficits(lead[image].astype(own.dtype), -own)
