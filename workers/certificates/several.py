@@ -122,14 +122,17 @@ def _least(
     """[images] each: the smallest slack of all unions, and a union that has it. For signs, any slack below 0 will do,
     and 0 for all others.
     """
-    start, sets = _Lost(ballots, reach.one, top, of), reach.heavy(votes_for(ballots, of))
-    known = start.losing(ballots, reach.unions(sets)).slacks(0 if signs else np.inf)
-    search = Search(reach.one.num_sets, images_at_once(_numbers(reach.one)), enough=0 if signs else -np.inf)
+    sets = reach.heavy(votes_for(ballots, of))
+    slacks = _Lost(ballots, reach.one, top, of).losing(ballots, reach.unions(sets)).slacks(0 if signs else np.inf)
+    images = np.flatnonzero(slacks >= 0) if signs else np.arange(len(ballots))
+    some, known = ballots.of_images(images), slacks[images]
 
     def floors(images: Ints) -> Values:
-        return least_with_each(ballots.of_images(images), reach, top, of)
+        return least_with_each(some.of_images(images), reach, top, of)
 
+    search = Search(reach.one.num_sets, images_at_once(_numbers(reach.one)), enough=0 if signs else -np.inf)
+    start = _Lost(some, reach.one, top, of)
     found = search.least(start, reach.patches, known, floors if reach.is_quick else None)
     less = np.flatnonzero(found.values < known)
-    sets[less] = reach.choices.holding(found.chosen[less])
-    return found.values, sets
+    slacks[images[less]], sets[images[less]] = found.values[less], reach.choices.holding(found.chosen[less])
+    return slacks, sets
