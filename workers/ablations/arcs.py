@@ -37,11 +37,11 @@ class HeaviestArcs(NamedTuple):
 
     Attributes:
         sums: [images], what it weighs.
-        chosen: [images, N], the arcs whose union it is: as many as were asked for, or fewer.
+        chosen: [images, arcs], the arcs whose union it is; one of them several times if fewer are enough.
     """
 
     sums: Weights
-    chosen: Bools
+    chosen: Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class Arcs:
 
     def heaviest(self, weights: Weights, arcs: int) -> HeaviestArcs:
         """The heaviest union of so many arcs, at most N, by weights [images, A], whole numbers from 0 on."""
-        found = HeaviestArcs(np.zeros(len(weights), np.float32), np.zeros((len(weights), len(self)), bool))
+        found = HeaviestArcs(np.zeros(len(weights), np.float32), np.zeros((len(weights), arcs), np.int64))
         for part in parts(len(weights), (arcs + 6) * len(self)):
             found.sums[part], found.chosen[part] = self._heaviest(self.running(weights[part]), arcs)
         return found
@@ -113,10 +113,10 @@ class Arcs:
             sums = line.heaviest(running, arcs)
             better = sums > best
             best[better], best_line[better] = sums[better], number
-        chosen = np.zeros((len(images), len(self)), bool)
+        chosen = np.zeros((len(images), arcs), np.int64)
         for number in np.unique(best_line):
             these = images[best_line == number]
-            chosen[these] = self._lines[number].chosen(running[:, these], arcs, len(self))
+            chosen[these] = self._lines[number].chosen(running[:, these], arcs)
         return HeaviestArcs(best.astype(np.float32), chosen)
 
     @cached_property
@@ -166,20 +166,20 @@ class _Line:
         best: Sums = (weights + self._gains(running, arcs)[-1][: self.starts]).max(axis=0)
         return best
 
-    def chosen(self, running: Sums, arcs: int, num_arcs: int) -> Bools:
-        """[images, arcs of the circle]: those of the heaviest union."""
+    def chosen(self, running: Sums, arcs: int) -> Ints:
+        """[images, arcs]: those of the heaviest union, the last one several times if fewer are enough."""
         weights, gains, images = self._weights(running), self._gains(running, arcs), np.arange(running.shape[1])
-        chosen = np.zeros((len(images), num_arcs), bool)
         last = (weights + gains[-1])[: self.starts].argmax(axis=0)
-        chosen[images, self.arcs[last]] = True
+        chosen = [last]
         places = np.arange(len(self.arcs))[:, None]
         for before, after in zip(gains[-2::-1], gains[:0:-1], strict=True):
             joined = self.joined[last]
             added = running[self.end[joined], images] - running[self.end[last], images] + before[joined, images]
             is_best = (places > joined) & (weights + before == after[last, images])
             last = np.where(added == after[last, images], joined, is_best.argmax(axis=0))
-            chosen[images, self.arcs[last]] = True
-        return chosen
+            chosen.append(last)
+        chosen += [last] * (arcs - len(chosen))
+        return self.arcs[np.stack(chosen, axis=1)]
 
     def _weights(self, running: Sums) -> Sums:
         """[n, images]: what each arc weighs."""

@@ -41,12 +41,11 @@ class Found(NamedTuple):
 
     Attributes:
         values: [images].
-        chosen: [images, N], the sets whose union has it, as many as were asked for or fewer; none if the value is not
-            below what was known before.
+        chosen: [images, sets], the sets whose union has it, or any if the value is not below what was known before.
     """
 
     values: Values
-    chosen: Bools
+    chosen: Ints
 
 
 class Search(NamedTuple):
@@ -83,13 +82,10 @@ class Search(NamedTuple):
         tried: Bools,
         floors: Callable[[Ints], Values] | None = None,
     ) -> Found:
-        chosen, least = np.zeros(tried.shape, bool), least.copy()
-        bounds = partial.bounds(sets, self._limit(least))
-        bounds = np.where(tried, np.inf, bounds)
+        bounds = np.where(tried, np.inf, partial.bounds(sets, self._limit(least)))
         if sets == 1:
-            last = bounds.argmin(axis=1)
-            chosen[np.arange(len(last)), last] = True
-            return Found(np.minimum(least, bounds.min(axis=1)), chosen)
+            return Found(np.minimum(least, bounds.min(axis=1)), bounds.argmin(axis=1)[:, None])
+        chosen, least = np.zeros((len(least), sets), np.int64), least.copy()
         images = np.flatnonzero(bounds.min(axis=1) < self._limit(least))
         bounds = bounds[images]
         if floors is not None:
@@ -104,10 +100,10 @@ class Search(NamedTuple):
             these, one = images[some], order[some, start + place]
             before = tried[these] | (rank[some] < (start + place)[:, None])
             found = self._below(partial.taking(these, one), sets - 1, least[these], before)
-            found.chosen[np.arange(len(one)), one] = True
             less = np.flatnonzero(found.values < least[these])
             less = less[found.values[less].argsort(kind="stable")[::-1]]  # of an image, the smallest one stays
-            least[these[less]], chosen[these[less]] = found.values[less], found.chosen[less]
+            least[these[less]] = found.values[less]
+            chosen[these[less]] = np.column_stack([one[less], found.chosen[less]])
             start += width
             still_open = int(np.count_nonzero(np.bincount(some)))
             width = min(2 * width, max(1, self.at_once // still_open))  # few calls

@@ -130,16 +130,19 @@ class Choices:
             members[:, place], left = self.number - 1 - behind, left - later[behind]
         return members
 
-    def holding(self, things: Bools) -> Ints:
-        """[n]: the number of a choice that holds these of the things [n, number], `chosen` at most."""
-        fewer = np.flatnonzero(np.count_nonzero(things, axis=1) < self.chosen)
-        if len(fewer):  # the lowest others complete them
-            things, completed = things.copy(), np.argsort(~things[fewer], axis=1, kind="stable")
-            things[fewer[:, None], completed[:, : self.chosen]] = True
-        members = np.nonzero(things)[1].reshape(len(things), self.chosen)
-        numbers: Ints = (
-            len(self) - 1 - self._sizes[self.number - 1 - members, np.arange(self.chosen, 0, -1)].sum(axis=1)
-        )
+    def holding(self, things: Ints) -> Ints:
+        """[n]: the number of a choice that holds these things [n, chosen], in any order; if some are equal, others
+        complete them.
+        """
+        members = np.sort(things, axis=1)
+        fewer = np.flatnonzero((members[:, 1:] == members[:, :-1]).any(axis=1))
+        if len(fewer):
+            is_other = np.ones((len(fewer), self.number), bool)
+            np.put_along_axis(is_other, members[fewer], values=False, axis=1)
+            members[fewer] = np.sort(is_other.argsort(axis=1, kind="stable")[:, : self.chosen], axis=1)
+        numbers = np.full(len(members), len(self) - 1)
+        for place in range(self.chosen):
+            numbers -= self._sizes[self.number - 1 - members[:, place], self.chosen - place]
         return numbers
 
     @cached_property
@@ -238,10 +241,8 @@ class Pairs(Reach):
         is_after = others >= self.from_[left].astype(np.int32)
         after = (is_after & (arcs == best_apart)).argmax(axis=0)  # the first one is in the range if any is
         is_joined = joined[left, np.arange(len(sums))] == sums
-        chosen = np.zeros((len(sums), len(arcs)), bool)
-        chosen[np.arange(len(sums)), left] = True
-        chosen[np.arange(len(sums)), np.where(is_joined, self.last_joined[left] % len(arcs), after)] = True
-        return Heaviest(sums.astype(np.float32), self.choices.holding(chosen))
+        other = np.where(is_joined, self.last_joined[left] % len(arcs), after)
+        return Heaviest(sums.astype(np.float32), self.choices.holding(np.stack([left, other], axis=1)))
 
     def places(self, sets: Ints) -> Ints:
         return _places_of(self.one, self.choices.members(sets))
@@ -359,11 +360,10 @@ class Unions(Reach):
         """[images]: a set that is heavy by weights [images, ablations], all 0 or more."""
         if self.is_quick:
             return self.heaviest(weights).sets
-        chosen, images = np.zeros((len(weights), self.one.num_sets), bool), np.arange(len(weights))
-        for _ in range(self.patches):
-            sets = self.one.sums(weights).argmax(axis=1)
-            chosen[images, sets] = True
-            weights = np.where(self.one.sets[sets], 0, weights)
+        chosen = np.zeros((len(weights), self.patches), np.int64)
+        for patch in range(self.patches):
+            chosen[:, patch] = self.one.sums(weights).argmax(axis=1)
+            weights = np.where(self.one.sets[chosen[:, patch]], 0, weights)
         return self.choices.holding(chosen)
 
     def heaviest(self, weights: Weights) -> Heaviest:

@@ -19,7 +19,15 @@ from smoothcert.workers.ablations.touched import Unions
 from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.family import Rule, RuleFamily
 from smoothcert.workers.certificates.largest import largest_certified, squares
-from smoothcert.workers.certificates.rules import Answer, Ballots, Ints, exact_rule, margin_rule, slack_everywhere
+from smoothcert.workers.certificates.rules import (
+    Answer,
+    Ballots,
+    Ints,
+    exact_rule,
+    exact_signs,
+    margin_rule,
+    slack_everywhere,
+)
 from smoothcert.workers.certificates.several import holds_against_several, top_k_rule_of_several
 
 
@@ -123,8 +131,9 @@ class Majority(RuleFamily):
 
     def decide(self, claim: Claim, counted: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
         reach = ablations.reach(threat)
-        is_quick = claim == Claim() and (not isinstance(reach, Unions) or reach.is_quick)
-        if is_quick or reach.is_bound or claim.rule == RuleName.margin:
+        if claim == Claim() and (not isinstance(reach, Unions) or reach.is_quick):
+            return exact_signs(counted, ablations, threat)
+        if reach.is_bound or claim.rule == RuleName.margin:
             return self.rule(claim)(counted, ablations, threat)
         holds = holds_against_several(counted, ablations, threat, top=claim.top, of=claim.of)
         return Answer.decided(holds, is_bound=False)
