@@ -3,7 +3,8 @@
 A union of k sets has a heaviest part S. A bound says what no union is below whose heaviest part is S. So of each image,
 the S with the smallest bound is tried first: S is taken, and the same is asked about the other k - 1 sets. After that
 most S are out of question, because their bounds are not below what was found. A union that holds an S which was tried
-before needs no second look.
+before needs no second look, and where too few sets are left to make k, nothing is tried: so no union is met twice,
+however close k is to the number of sets. All unions are of k different sets: a set more never raises the value.
 
 Not covered: what a value is, and its bounds (touched.py, certificates/several.py).
 """
@@ -68,7 +69,7 @@ class Search(NamedTuple):
 
         Args:
             partial: the images.
-            sets: how many to take.
+            sets: how many to take, at most N.
             least: [images], a value that is known.
             floors: [some images, N], given these images: what no value of a union is below that holds a set.
         """
@@ -92,13 +93,15 @@ class Search(NamedTuple):
             bounds = np.maximum(bounds, floors(images))
         order = bounds.argsort(axis=1)
         ordered, rank = np.take_along_axis(bounds, order, axis=1), order.argsort(axis=1)
+        last_start = np.count_nonzero(~tried[images], axis=1) - sets  # behind it, too few sets are left
+        ordered[np.arange(self.num_sets) > last_start[:, None]] = np.inf
         start, width = 0, 1
         while start < self.num_sets:
             some, place = np.nonzero(ordered[:, start : start + width] < self._limit(least)[images, None])
             if not len(some):
                 break
             these, one = images[some], order[some, start + place]
-            before = tried[these] | (rank[some] < (start + place)[:, None])
+            before = tried[these] | (rank[some] <= (start + place)[:, None])
             found = self._below(partial.taking(these, one), sets - 1, least[these], before)
             less = np.flatnonzero(found.values < least[these])
             less = less[found.values[less].argsort(kind="stable")[::-1]]  # of an image, the smallest one stays

@@ -68,3 +68,18 @@ def test_floors_rule_sets_out() -> None:
     floors = np.array([[3.0, 3, 9, 9]])
     found = Search(4, 1).least(Counted(weights, sets), 2, np.array([9.0]), lambda images: floors[images])
     assert (found.values.tolist(), tried) == ([3], [0])
+
+
+@pytest.mark.parametrize(("number", "unions"), [(20, 1), (19, 20), (18, 190)])
+def test_no_union_is_met_twice(number: int, unions: int) -> None:
+    """Almost all of 20 sets of equal weights are taken in at most as many ways as there are unions of them."""
+    sets, asked = np.eye(20, dtype=bool), []
+
+    class Counted(Weighed):
+        def bounds(self, sets: int, below: Values) -> Values:
+            if sets == 1:
+                asked.append(len(below))
+            return np.where(below[:, None] > 0, -1.0, np.inf) + 0 * super().bounds(sets, below)
+
+    Search(20, 10_000).least(Counted(np.ones((1, 20)), sets), number, np.array([1.0]))
+    assert sum(asked) <= unions
