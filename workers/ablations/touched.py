@@ -33,7 +33,7 @@ from smoothcert.workers.ablations.threats import Heaviest, Reach, Threat, Weight
 MAX_LISTED = 1 << 24
 """Unions x ablations of which answers are exact: three patches on 56 columns make up to 27,720 x 56."""
 
-_SHORT_LIST = 1 << 19  # unions x ablations; sums over so many cost no more than a search
+_SHORT_LIST = 1 << 19  # unions x ablations
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +123,8 @@ class Choices:
 
     def members(self, choices: Ints) -> Ints:
         """[n, chosen], ascending: what each of the n choices holds."""
+        if self.chosen == self.number:  # however many: no table of sizes
+            return np.tile(np.arange(self.number), (len(choices), 1))
         members, left = np.zeros((len(choices), self.chosen), np.int64), len(self) - 1 - choices
         for place in range(self.chosen):  # of the choices with the same members before, those that come later
             later = self._sizes[:, self.chosen - place]
@@ -134,6 +136,8 @@ class Choices:
         """[n]: the number of a choice that holds these things [n, chosen], in any order; if some are equal, others
         complete them.
         """
+        if self.chosen == self.number:
+            return np.zeros(len(things), np.int64)
         members = np.sort(things, axis=1)
         fewer = np.flatnonzero((members[:, 1:] == members[:, :-1]).any(axis=1))
         if len(fewer):
@@ -358,7 +362,7 @@ class Unions(Reach):
 
     def heavy(self, weights: Weights) -> Ints:
         """[images]: a set that is heavy by weights [images, ablations], all 0 or more."""
-        if self.is_quick:
+        if self.is_quick or self.is_short:
             return self.heaviest(weights).sets
         chosen = np.zeros((len(weights), self.patches), np.int64)
         for patch in range(self.patches):
@@ -370,7 +374,7 @@ class Unions(Reach):
         if self.arcs is not None:
             sums, chosen = self.arcs.heaviest(weights, self.patches)
             return Heaviest(sums, self.choices.holding(chosen))
-        if self._is_listed:
+        if self.is_short or self._none_apart:
             return super().heaviest(weights)
         found = Heaviest(np.zeros(len(weights), np.float32), self.heavy(weights))
         for part in parts(len(weights), 2 * (self.one.num_sets + self.num_ablations)):
@@ -388,11 +392,17 @@ class Unions(Reach):
         sets[heavier] = self.choices.holding(found.chosen[heavier])
         return Heaviest((-found.values).astype(np.float32), sets)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether sums over a list of all unions cost no more than a search."""
+        is_small = self.num_sets * self.num_ablations <= _SHORT_LIST
+        return is_small and (not self.is_quick or 2 * self.patches > self.one.num_sets)
+
     @cached_property
-    def _is_listed(self) -> bool:
-        """Whether the list is short, or no two sets are apart, so that a search would have to try too many."""
+    def _none_apart(self) -> bool:
+        """Whether any two sets meet, so that a search would have to try too many."""
         numbers = self.one.sets.astype(np.float32)
-        return self.num_sets * self.num_ablations <= _SHORT_LIST or bool((numbers @ numbers.T > 0).all())
+        return bool((numbers @ numbers.T > 0).all())
 
     def places(self, sets: Ints) -> Ints:
         return _places_of(self.one, self.choices.members(sets))

@@ -6,6 +6,7 @@ k - 1 patches. search.py finds the smallest one so.
 
     first a union that is heavy by the votes for y    its slack is mostly the smallest, or close to it
     on one axis                                       bounds for all unions that hold S leave few S (`least_with_each`)
+    few unions                                        their slacks are computed one by one, without a search
     does the claim hold?                              any slack below 0 ends the search
 
 Not covered: the slack if one set is lost (top_k.py).
@@ -33,7 +34,7 @@ from smoothcert.workers.certificates.top_k import (
 
 
 def top_k_rule_of_several(top: int, of: Subject) -> Rule:
-    """`top_k_rule`, which lists every union of several patches, without the lists."""
+    """`top_k_rule`, which lists every union of several patches, without the lists where they are long."""
     rule = top_k_rule(top, of)
 
     def without_lists(ballots: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
@@ -78,7 +79,7 @@ def holds_against_several(
 
 
 @dataclass(frozen=True)
-class _Lost(Partial):
+class _Attacked(Partial):
     """Images of which some sets are lost: their votes count as fragile. A value is a slack.
 
     Attributes:
@@ -123,15 +124,20 @@ def _least(
     and 0 for all others.
     """
     sets = reach.heavy(votes_for(ballots, of))
-    slacks = _Lost(ballots, reach.one, top, of).losing(ballots, reach.unions(sets)).slacks(0 if signs else np.inf)
+    slacks = _Attacked(ballots, reach.one, top, of).losing(ballots, reach.unions(sets)).slacks(0 if signs else np.inf)
     images = np.flatnonzero(slacks >= 0) if signs else np.arange(len(ballots))
     some, known = ballots.of_images(images), slacks[images]
+    if isinstance(reach, Unions) and reach.is_short:
+        listed = slacks_of_parts(some, reach, top, of, 1, known)
+        less = np.flatnonzero(listed.min(axis=1) < known)
+        slacks[images[less]], sets[images[less]] = listed[less].min(axis=1), listed[less].argmin(axis=1)
+        return slacks, sets
 
     def floors(images: Ints) -> Values:
         return least_with_each(some.of_images(images), reach, top, of)
 
     search = Search(reach.one.num_sets, images_at_once(_numbers(reach.one)), enough=0 if signs else -np.inf)
-    start = _Lost(some, reach.one, top, of)
+    start = _Attacked(some, reach.one, top, of)
     found = search.least(start, reach.patches, known, floors if reach.is_quick else None)
     less = np.flatnonzero(found.values < known)
     slacks[images[less]], sets[images[less]] = found.values[less], reach.choices.holding(found.chosen[less])

@@ -113,6 +113,25 @@ def test_more_patches_than_places_lose_all_votes() -> None:
     for top, holds in ((1, False), (2, True)):
         threat = Threat(1, 1, 10**9)
         assert holds_against_several(ballots, geometry, threat, top=top, of=Subject.prediction).tolist() == [holds]
+    geometry = RowsTimesColumns.of(WindowAblation(kind="block", size=1), 20, 20)
+    ballots = Ballots.of(np.zeros((1, 400), int), classes=3)
+    assert top_k_rule_of_several(2, Subject.prediction)(ballots, geometry, threat).slack.tolist() == [
+        -399
+    ]  # two rivals need a vote each
+
+
+@pytest.mark.parametrize("short", [0, 1 << 19])
+@pytest.mark.parametrize("kind", ["column", "block"])
+def test_almost_as_many_patches_as_places(kind: str, short: int) -> None:
+    """Whether their unions are listed or searched, the slack is the same, and soon found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(touched, "_SHORT_LIST", short)
+        geometry = RowsTimesColumns.of(WindowAblation(kind=kind, size=2), *((4, 4) if kind == "block" else (16, 16)))
+        ballots, threat = correlated_votes(geometry, 4, seed=3), Threat(1, 1, 15)
+        found = top_k_rule_of_several(2, Subject.label)(ballots, geometry, threat)
+    lost = replace(ballots, fragile=np.ones(ballots.votes.shape, bool))
+    everything = top_k_rule(2, Subject.label)(lost, geometry, Threat(1, 1))
+    assert found.slack.tolist() == everything.slack.tolist()  # 15 of these 16 places touch all ablations
 
 
 def test_a_larger_patch_than_the_image_is_refused() -> None:
