@@ -4,6 +4,8 @@ Votes are spatially correlated, as those of networks are: a vote is that of the 
 anew, which happens once in RUN_LENGTH ablations. The share of the leading class is uniform from 0 to 1, so that many
 images are neither certain nor lost. Margins are uniform from 0 to 1.
 
+Grids "per image" write the answers for each image to a Parquet file, as --parquet does.
+
 Each grid is asked in a process of its own, which may start others: with --processes 1 2, each turn asks with one
 process, then with two. CPU seconds are those of all. A short run says what a row costs, and the table multiplies that
 with the rows of ImageNet's training set; the start of the first process is left out. With --rows 1282000 the whole run
@@ -60,6 +62,8 @@ WINDOW_GRIDS: dict[str, dict[str, Any]] = {
     "top 1 2 3": {"patches": 32, "top": [1, 2, 3]},
     "top 5 of the label": {"patches": 32, "top": 5, "of": "label"},
     "top 2, two patches": {"patches": 8, "counts": 2, "top": 2},
+    "stride 8, six patches": {"patches": 4, "strides": 8, "counts": 6},
+    "stride 8, six patches, top 2": {"patches": 4, "strides": 8, "counts": 6, "top": 2},
     "by class": {"patches": 32, "by_class": True},
     "rectangles": {"patches": [(8, 64), (64, 8), (16, 48), (224, 4)]},
     "both rules": {"patches": 32, "rules": ["exact", "margin"]},
@@ -71,6 +75,22 @@ WINDOW_GRIDS: dict[str, dict[str, Any]] = {
         "counts": [1, 2],
         "strides": [1, 2],
         "tolerances": [0, 0.05],
+    },
+    "per image: one patch": {"patches": 32, "per_image": True},
+    "per image: two patches": {"patches": 16, "counts": 2, "per_image": True},
+    "per image: two large patches": {"patches": 64, "counts": 2, "per_image": True},
+    "per image: three patches": {"patches": 16, "counts": 3, "per_image": True},
+    "per image: stride 4, three patches": {"patches": 16, "strides": 4, "counts": 3, "per_image": True},
+    "per image: stride 8, six patches": {"patches": 4, "strides": 8, "counts": 6, "per_image": True},
+    "per image: top 2": {"patches": 16, "top": 2, "per_image": True},
+    "per image: top 2, two patches": {"patches": 16, "counts": 2, "top": 2, "per_image": True},
+    "per image: top 5, two patches": {"patches": 16, "counts": 2, "top": 5, "per_image": True},
+    "per image: stride 4, three patches, top 2": {
+        "patches": 16,
+        "strides": 4,
+        "counts": 3,
+        "top": 2,
+        "per_image": True,
     },
 }
 MASK_GRIDS: dict[str, dict[str, Any]] = {
@@ -111,7 +131,8 @@ def main() -> None:
         for name in args.only or grids:
             grid, stride = dict(grids[name]), ABLATIONS[args.kind].get("stride", 1)
             if "strides" in grid:
-                grid["strides"] = [stride * times for times in grid["strides"]]
+                times = grid["strides"]
+                grid["strides"] = stride * times if isinstance(times, int) else [stride * each for each in times]
             for measured in in_a_process(measure, run, grid, args.turns, args.processes):
                 record = {"grid": name, **measured}
                 whole = record["cpu_s"] * IMAGENET_ROWS / args.rows
@@ -132,14 +153,29 @@ def measure(run: Path, grid: dict[str, Any], turns: int, numbers: Sequence[int])
 
     Peaks are those of this process and of the largest one that it started so far.
     """
-    from smoothcert.pipeline.query.answering import query
+    from smoothcert.pipeline.query.answering import Answers, answer, query
+    from smoothcert.pipeline.query.answers import AnswersFile
+    from smoothcert.pipeline.query.questions import questions_of
+    from smoothcert.workers.runs.run import run_of
+    from smoothcert.workers.storage.output_file import OutputFile
+
+    grid, per_image = dict(grid), grid.get("per_image", False)
+    grid.pop("per_image", None)
+
+    def ask(processes: int) -> Answers:
+        if not per_image:
+            return query(str(run), processes=processes, **grid)
+        with tempfile.TemporaryDirectory() as folder:
+            asked = run_of(run)
+            with AnswersFile(OutputFile(f"{folder}/answers.parquet", "--parquet")) as file:
+                return answer(asked, questions_of(asked.job, **grid), per_image=[file], processes=processes)
 
     found: dict[int, dict[str, Any]] = {number: {"processes": number} for number in numbers}
     seconds: dict[int, list[float]] = {number: [] for number in numbers}
     cpu_s: dict[int, list[float]] = {number: [] for number in numbers}
     for turn, number in product(range(turns + 1), numbers):
         start, cpu_start = time.perf_counter(), sum(os.times()[:4])
-        answers = query(str(run), processes=number, **grid)
+        answers = ask(number)
         if turn or not turns:
             seconds[number].append(time.perf_counter() - start)
             cpu_s[number].append(sum(os.times()[:4]) - cpu_start)

@@ -5,19 +5,18 @@ set are never negative, so a set that lies within another one does not matter.
 
     one patch        its sets are contacts along the vertical axis times contacts along the horizontal one
     two on one axis  unions of two arcs of neighbouring ablations, whose sums are differences of running sums
-    several patches  unions of one set for each patch: listed, if that takes at most MAX_LISTED numbers; else the
+    several patches  unions of one set for each patch, if a list of them takes at most MAX_LISTED numbers; else the
                      sum over a union is bounded by the number of patches times the largest sum over one set
 
 The sets are counted from the pixels. A formula for the number of touched ablations is wrong where ablations wrap around
 and the stride does not divide the side (docs/certificates.md).
 
-Not covered: what ablations show (geometry.py).
+Not covered: what ablations show (geometry.py); the heaviest union of three arcs and more (arcs.py).
 Source of the notion: Levine & Feizi 2020, arXiv:2002.10733.
 """
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import combinations
 from math import comb
 from typing import Self
 
@@ -25,12 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smoothcert.manifests.errors import RequestError
+from smoothcert.workers.ablations.arcs import Arcs
 from smoothcert.workers.ablations.geometry import Geometry, Ints
+from smoothcert.workers.ablations.search import Partial, Search
 from smoothcert.workers.ablations.shown import Bools
-from smoothcert.workers.ablations.threats import Heaviest, Reach, Threat, Weights, parts
+from smoothcert.workers.ablations.threats import Heaviest, Reach, Threat, Weights, images_at_once, parts
 
 MAX_LISTED = 1 << 24
-"""Unions x ablations that are listed at most: three patches on 56 columns make up to 27,720 x 56."""
+"""Unions x ablations of which answers are exact: three patches on 56 columns make up to 27,720 x 56."""
+
+_SHORT_LIST = 1 << 19  # unions x ablations
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +100,8 @@ class Touched(Reach):
 
     def sums(self, weights: Weights) -> Weights:
         vertical, horizontal = self.vertical.astype(np.float32), self.horizontal.astype(np.float32)
+        if vertical.size == 1:
+            return weights @ horizontal.T * vertical[0, 0]
         across = weights.reshape(-1, horizontal.shape[1]) @ horizontal.T  # one product for all images
         grid = across.reshape(len(weights), vertical.shape[1], len(horizontal))
         return (vertical @ grid).reshape(len(weights), self.num_sets)
@@ -107,12 +112,56 @@ class Touched(Reach):
 
 
 @dataclass(frozen=True)
-class Pairs(Reach):
-    """The sets that two patches touch together, of columns or of rows.
+class Choices:
+    """All choices of `chosen` of `number` things, numbered in lexicographic order: 0 1, 0 2, 0 3, 1 2, ..."""
 
-    Each patch touches an arc: neighbouring ablations, on a circle where they wrap around. No arc lies within another,
-    so in the order of their first ablations they are also in the order of their ends. Ablations are numbered from the
-    first of arc 0 on, twice around the circle: arc i holds first[i] to end[i] - 1, and on the second round that plus A.
+    number: int
+    chosen: int
+
+    def __len__(self) -> int:
+        return comb(self.number, self.chosen)
+
+    def members(self, choices: Ints) -> Ints:
+        """[n, chosen], ascending: what each of the n choices holds."""
+        if self.chosen == self.number:  # however many: no table of sizes
+            return np.tile(np.arange(self.number), (len(choices), 1))
+        members, left = np.zeros((len(choices), self.chosen), np.int64), len(self) - 1 - choices
+        for place in range(self.chosen):  # of the choices with the same members before, those that come later
+            later = self._sizes[:, self.chosen - place]
+            behind = np.searchsorted(later, left, side="right") - 1
+            members[:, place], left = self.number - 1 - behind, left - later[behind]
+        return members
+
+    def holding(self, things: Ints) -> Ints:
+        """[n]: the number of a choice that holds these things [n, chosen], in any order; if some are equal, others
+        complete them.
+        """
+        if self.chosen == self.number:
+            return np.zeros(len(things), np.int64)
+        members = np.sort(things, axis=1)
+        fewer = np.flatnonzero((members[:, 1:] == members[:, :-1]).any(axis=1))
+        if len(fewer):
+            is_other = np.ones((len(fewer), self.number), bool)
+            np.put_along_axis(is_other, members[fewer], values=False, axis=1)
+            members[fewer] = np.sort(is_other.argsort(axis=1, kind="stable")[:, : self.chosen], axis=1)
+        numbers = np.full(len(members), len(self) - 1)
+        for place in range(self.chosen):
+            numbers -= self._sizes[self.number - 1 - members[:, place], self.chosen - place]
+        return numbers
+
+    @cached_property
+    def _sizes(self) -> Ints:
+        """[n, k]: how many choices of k of n things there are, or a larger number than needed."""
+        sizes = np.zeros((self.number, self.chosen + 1), np.int64)
+        sizes[:, 0] = 1
+        for number in range(1, self.number):
+            sizes[number, 1:] = np.minimum(sizes[number - 1, 1:] + sizes[number - 1, :-1], 1 << 60)
+        return sizes
+
+
+@dataclass(frozen=True)
+class Pairs(Reach):
+    """The sets that two patches touch together, of columns or of rows: pairs of arcs, numbered as in arcs.py.
 
     Two arcs either join, because one begins where the other is or ends, or they are apart. Of the arcs that join arc i
     from the right, the last one gives the largest union. Those apart from arc i and after it are neighbours, from_[i]
@@ -121,22 +170,21 @@ class Pairs(Reach):
 
     Attributes:
         one: of one of the patches.
-        turned: [2 A], the ablations in the order above.
-        first, end: [N], as above.
-        joined: [N], the last arc that joins arc i from the right, i itself if none does.
+        arcs: its sets.
+        last_joined: [N], the last arc that joins arc i from the right, else i itself; plus N on the second round.
         joined_end: [N], where the union of both ends; at most A after its begin.
         from_, upto: [N], as above.
     """
 
     one: Touched
-    turned: Ints
-    first: Ints
-    end: Ints
-    joined: Ints
+    arcs: Arcs
+    last_joined: Ints
     joined_end: Ints
     from_: Ints
     upto: Ints
     is_bound: bool = False
+    is_quick: bool = True
+    patches: int = 2
 
     @classmethod
     def of(cls, one: Touched) -> Self:
@@ -145,40 +193,38 @@ class Pairs(Reach):
         Args:
             one: of one of the patches, without contacts that lie within another; two at least.
         """
-        sets = one.sets
-        num_arcs, num_ablations = sets.shape
-        begin = (sets & ~np.roll(sets, 1, axis=1)).argmax(axis=1)
-        first = (begin - begin[0]) % num_ablations
-        end = first + sets.sum(axis=1)
-        turned = (begin[0] + np.arange(2 * num_ablations)) % num_ablations
-        held = (turned[:num_ablations] - begin[:, None]) % num_ablations < (end - first)[:, None]
-        if not ((np.diff(first) > 0).all() and (held == sets[:, turned[:num_ablations]]).all()):
-            raise ValueError("the sets are not arcs in order")
-        arcs, round_ = np.arange(num_arcs), num_ablations
+        arcs = Arcs.of(one.sets)
+        first, end, round_, num_arcs = arcs.first, arcs.end, arcs.num_ablations, len(arcs)
         last = np.searchsorted(np.concatenate([first, first + round_]), end, side="right") - 1
         joined_end = np.minimum(np.concatenate([end, end + round_])[last], first + round_)
         from_ = np.minimum(last + 1, num_arcs)
         upto = np.maximum(np.searchsorted(end, first + round_, side="right"), from_)
-        assert (last >= arcs).all()
-        return cls(one, turned, first, end, last % num_arcs, joined_end, from_, upto)
+        assert (last >= np.arange(num_arcs)).all()
+        return cls(one, arcs, last, joined_end, from_, upto)
+
+    @cached_property
+    def choices(self) -> Choices:
+        """The pairs by their numbers."""
+        return Choices(self.one.num_sets, 2)
 
     @property
     def num_sets(self) -> int:
-        return comb(self.one.num_sets, 2)
+        return len(self.choices)
 
     @property
     def num_ablations(self) -> int:
         return self.one.num_ablations
 
     def sums(self, weights: Weights) -> Weights:
-        running, around = self._running(weights).T, self.num_ablations
+        running, around = self.arcs.running(weights).T, self.num_ablations
+        first, end = self.arcs.first, self.arcs.end
         left, right = np.triu_indices(self.one.num_sets, 1)
-        arcs = running[:, self.end] - running[:, self.first]
+        arcs = running[:, end] - running[:, first]
         sums = (arcs[:, left] + arcs[:, right]).astype(np.float32)
         # What both hold is counted once: where the right one begins inside the left one, and the other way round.
-        for begin, end in ((self.first[right], self.end[left]), (self.first[left] + around, self.end[right])):
-            meet = np.flatnonzero(begin < end)
-            sums[:, meet] -= running[:, end[meet]] - running[:, begin[meet]]
+        for begin, stop in ((first[right], end[left]), (first[left] + around, end[right])):
+            meet = np.flatnonzero(begin < stop)
+            sums[:, meet] -= running[:, stop[meet]] - running[:, begin[meet]]
         return sums
 
     def heaviest(self, weights: Weights) -> Heaviest:
@@ -188,9 +234,9 @@ class Pairs(Reach):
         return found
 
     def _heaviest(self, weights: Weights) -> Heaviest:
-        running = self._running(weights)
-        arcs = running[self.end] - running[self.first]
-        joined = running[self.joined_end] - running[self.first]
+        running = self.arcs.running(weights)
+        arcs = running[self.arcs.end] - running[self.arcs.first]
+        joined = running[self.joined_end] - running[self.arcs.first]
         apart = arcs + _largest_in_ranges(arcs, self.from_, self.upto)
         sums = np.maximum(joined, apart).max(axis=0)
         left = ((joined == sums) | (apart == sums)).argmax(axis=0)
@@ -199,38 +245,55 @@ class Pairs(Reach):
         is_after = others >= self.from_[left].astype(np.int32)
         after = (is_after & (arcs == best_apart)).argmax(axis=0)  # the first one is in the range if any is
         is_joined = joined[left, np.arange(len(sums))] == sums
-        return Heaviest(sums.astype(np.float32), self._set_of(left, np.where(is_joined, self.joined[left], after)))
-
-    def _running(self, weights: Weights) -> NDArray[np.int32]:
-        """[2 A + 1, images]: the sum of the weights before each ablation, twice around the circle."""
-        whole = weights.astype(np.int32)[:, self.turned]
-        running = np.zeros((len(weights), len(self.turned) + 1), np.int32)
-        np.cumsum(whole, axis=1, out=running[:, 1:])  # of float32, it takes eight times as long
-        return np.ascontiguousarray(running.T)
-
-    def _set_of(self, one: Ints, other: Ints) -> Ints:
-        """The number of each pair, in lexicographic order; with itself, a set is a part of any pair that holds it."""
-        other = np.where(one == other, (one + 1) % self.one.num_sets, other)
-        left, right = np.minimum(one, other), np.maximum(one, other)
-        return self._first_set(left) + right - left - 1
+        other = np.where(is_joined, self.last_joined[left] % len(arcs), after)
+        return Heaviest(sums.astype(np.float32), self.choices.holding(np.stack([left, other], axis=1)))
 
     def places(self, sets: Ints) -> Ints:
-        return np.concatenate([self.one.places(arcs) for arcs in self._arcs_of(sets)], axis=1)
-
-    def _arcs_of(self, sets: Ints) -> tuple[Ints, Ints]:
-        """The two arcs of each pair."""
-        first_sets = self._first_set(np.arange(self.one.num_sets - 1))
-        left = np.searchsorted(first_sets, sets, side="right") - 1
-        return left, sets - first_sets[left] + left + 1
+        return _places_of(self.one, self.choices.members(sets))
 
     def unions(self, sets: Ints) -> Bools:
         """[n, ablations]: which ablations each of the n sets holds."""
-        left, right = self._arcs_of(sets)
-        return self.one.sets[left] | self.one.sets[right]
+        return _unions_of(self.one, self.choices.members(sets))
 
-    def _first_set(self, left: Ints) -> Ints:
-        """The number of the first pair whose left arc is this one."""
-        return left * self.one.num_sets - left * (left + 1) // 2
+    def sums_with_each(self, weights: Weights) -> Weights:
+        """[images, N]: the sum over the heaviest set that holds an arc; weights as for `heaviest`."""
+        sums = np.zeros((len(weights), self.one.num_sets), np.float32)
+        for part in parts(len(weights), 8 * self.num_ablations):
+            sums[part] = self._sums_with_each(weights[part]).T
+        return sums
+
+    def _sums_with_each(self, weights: Weights) -> NDArray[np.int32]:
+        """The same, [N, images]."""
+        running, around = self.arcs.running(weights), self.num_ablations
+        first, end = self.arcs.first, self.arcs.end
+        arcs, last = running[end] - running[first], self.last_joined
+        joined = running[self.joined_end] - running[first]
+        # From the left, the first arc that ends inside an arc or right before it; both on the second round.
+        ends = np.concatenate([end, end + around])
+        left = np.searchsorted(ends, first + around)
+        begin, stop = np.maximum(np.concatenate([first, first + around])[left], end), end + around
+        over = np.where(stop > 2 * around, around, 0)
+        joined = np.maximum(joined, running[stop - over] - running[begin - over])
+        twice = np.concatenate([arcs, arcs])
+        apart = arcs + _largest_in_ranges(twice, last + 1, np.maximum(left, last + 1))
+        return np.maximum(joined, apart)
+
+    def heavy(self, weights: Weights) -> Ints:
+        """[images]: a set that is heavy by weights [images, ablations], all 0 or more: here, the heaviest."""
+        return self.heaviest(weights).sets
+
+
+def _places_of(one: Touched, members: Ints) -> Ints:
+    """[n, patches, 2]: top and left pixel of the patches that touch so many sets [n, patches] of `one`."""
+    return np.concatenate([one.places(sets) for sets in members.T], axis=1)
+
+
+def _unions_of(one: Touched, members: Ints) -> Bools:
+    """[n, ablations]: which ablations the sets [n, patches] of `one` hold together."""
+    unions = one.sets[members[:, 0]]
+    for sets in members.T[1:]:
+        unions = unions | one.sets[sets]
+    return unions
 
 
 def _largest_in_ranges(values: NDArray[np.int32], start: Ints, end: Ints) -> NDArray[np.int32]:
@@ -252,34 +315,32 @@ def _largest_in_ranges(values: NDArray[np.int32], start: Ints, end: Ints) -> NDA
 class Unions(Reach):
     """The sets that several patches touch together; patches at one place touch less than those at two.
 
-    They are listed when they are first asked for: whether a claim holds is often clear without them.
+    They are listed when their sums are first asked for: the heaviest one of arcs is found without a list.
 
     Attributes:
         one: of one of the patches.
         patches: how many there are, at most as many as `one` has sets.
+        arcs: the sets of `one`, if these are of columns or of rows.
     """
 
     one: Touched
     patches: int
+    arcs: Arcs | None = None
     is_bound: bool = False
 
     @cached_property
-    def members(self) -> Ints:
-        """[sets, patches], the set of `one` that each patch touches."""
-        return np.array(list(combinations(range(self.one.num_sets), self.patches)))
+    def choices(self) -> Choices:
+        """The unions by their numbers."""
+        return Choices(self.one.num_sets, self.patches)
 
     @cached_property
     def ablations(self) -> Weights:
         """[sets, ablations], float32: 1 where the union holds the ablation."""
-        sets = self.one.sets
-        unions = sets[self.members[:, 0]]
-        for patch in range(1, self.patches):
-            unions = unions | sets[self.members[:, patch]]
-        return unions.astype(np.float32)
+        return self.unions(np.arange(self.num_sets)).astype(np.float32)
 
     @property
     def num_sets(self) -> int:
-        return comb(self.one.num_sets, self.patches)
+        return len(self.choices)
 
     @property
     def num_ablations(self) -> int:
@@ -288,8 +349,91 @@ class Unions(Reach):
     def sums(self, weights: Weights) -> Weights:
         return weights @ self.ablations.T
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether the heaviest set is found without a list."""
+        return self.arcs is not None
+
+    def sums_with_each(self, weights: Weights) -> Weights:
+        """[images, N]: the sum over the heaviest set that holds an arc; weights as for `heaviest`."""
+        if self.arcs is None:
+            raise ValueError("only unions of arcs are found without a list")
+        return self.arcs.heaviest_with_each(weights, self.patches)
+
+    def heavy(self, weights: Weights) -> Ints:
+        """[images]: a set that is heavy by weights [images, ablations], all 0 or more."""
+        if self.is_quick or self.is_short:
+            return self.heaviest(weights).sets
+        chosen = np.zeros((len(weights), self.patches), np.int64)
+        for patch in range(self.patches):
+            chosen[:, patch] = self.one.sums(weights).argmax(axis=1)
+            weights = np.where(self.one.sets[chosen[:, patch]], 0, weights)
+        return self.choices.holding(chosen)
+
+    def heaviest(self, weights: Weights) -> Heaviest:
+        if self.arcs is not None:
+            sums, chosen = self.arcs.heaviest(weights, self.patches)
+            return Heaviest(sums, self.choices.holding(chosen))
+        if self.is_short or self._none_apart:
+            return super().heaviest(weights)
+        found = Heaviest(np.zeros(len(weights), np.float32), self.heavy(weights))
+        for part in parts(len(weights), 2 * (self.one.num_sets + self.num_ablations)):
+            sums = (weights[part] * self.unions(found.sets[part])).sum(axis=1)
+            found.sums[part], found.sets[part] = self._searched(weights[part], sums, found.sets[part])
+        return found
+
+    def _searched(self, weights: Weights, sums: Weights, sets: Ints) -> Heaviest:
+        """The heaviest set of each image, given one that may be, and what it weighs."""
+        search = Search(self.one.num_sets, images_at_once(2 * (self.one.num_sets + self.num_ablations)))
+        start = _Left(self.one, weights, np.zeros(len(weights), np.float32))
+        found = search.least(start, self.patches, -sums.astype(np.float64))
+        heavier = np.flatnonzero(-found.values > sums)
+        sets = sets.copy()
+        sets[heavier] = self.choices.holding(found.chosen[heavier])
+        return Heaviest((-found.values).astype(np.float32), sets)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether sums over a list of all unions cost no more than a search."""
+        is_small = self.num_sets * self.num_ablations <= _SHORT_LIST
+        return is_small and (not self.is_quick or 2 * self.patches > self.one.num_sets)
+
+    @cached_property
+    def _none_apart(self) -> bool:
+        """Whether any two sets meet, so that a search would have to try too many."""
+        numbers = self.one.sets.astype(np.float32)
+        return bool((numbers @ numbers.T > 0).all())
+
     def places(self, sets: Ints) -> Ints:
-        return np.concatenate([self.one.places(self.members[sets, patch]) for patch in range(self.patches)], 1)
+        return _places_of(self.one, self.choices.members(sets))
+
+    def unions(self, sets: Ints) -> Bools:
+        """[n, ablations]: which ablations each of the n sets holds."""
+        return _unions_of(self.one, self.choices.members(sets))
+
+
+@dataclass(frozen=True)
+class _Left(Partial):
+    """The weights of images that are left when some sets are taken. A value is what all of these weigh, below 0.
+
+    Attributes:
+        one: the sets.
+        weights: [images, ablations], 0 where a set is taken.
+        taken: [images], what the sets taken weigh together.
+    """
+
+    one: Touched
+    weights: Weights
+    taken: Weights
+
+    def bounds(self, sets: int, below: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: ARG002
+        """A union weighs at most what its parts weigh, and none weighs more than the heaviest."""
+        return -(self.taken[:, None] + sets * self.one.sums(self.weights)).astype(np.float64)
+
+    def taking(self, images: Ints, sets: Ints) -> Self:
+        weights, took = self.weights[images], self.one.sets[sets]
+        taken = self.taken[images] + (weights * took).sum(axis=1)
+        return type(self)(self.one, np.where(took, 0, weights), taken)
 
 
 @dataclass(frozen=True)
@@ -331,10 +475,11 @@ def _reach_of_several(geometry: Geometry, threat: Threat) -> Reach:
     patches = min(threat.patches, one.num_sets)  # once each set has a patch, another adds nothing
     if patches == 1:
         return one
-    if patches == 2 and 1 in (one.vertical.size, one.horizontal.size):
+    is_axis = 1 in (one.vertical.size, one.horizontal.size)
+    if patches == 2 and is_axis:
         return _pairs(one)
     if comb(one.num_sets, patches) * one.num_ablations <= MAX_LISTED:
-        return Unions(one, patches)
+        return Unions(one, patches, Arcs.of(one.sets) if is_axis else None)
     return BoundedUnions(one, patches)
 
 

@@ -15,13 +15,20 @@ from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Certificate, Claim, RuleName
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.ablations.touched import Pairs, Touched
+from smoothcert.workers.ablations.touched import Unions
 from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.certificates.family import Rule, RuleFamily
 from smoothcert.workers.certificates.largest import largest_certified, squares
-from smoothcert.workers.certificates.rules import Answer, Ballots, Ints, exact_rule, margin_rule, slack_everywhere
-from smoothcert.workers.certificates.several import holds_against_several
-from smoothcert.workers.certificates.top_k import top_k_rule
+from smoothcert.workers.certificates.rules import (
+    Answer,
+    Ballots,
+    Ints,
+    exact_rule,
+    exact_signs,
+    margin_rule,
+    slack_everywhere,
+)
+from smoothcert.workers.certificates.several import holds_against_several, top_k_rule_of_several
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +126,14 @@ class Majority(RuleFamily):
         if claim == Claim(rule=RuleName.margin):
             return margin_rule
         if claim == Claim(top=claim.top, of=claim.of):
-            return top_k_rule(claim.top, claim.of)
+            return top_k_rule_of_several(claim.top, claim.of)
         raise RequestError(f"columns, rows and blocks do not decide {claim}")
 
     def decide(self, claim: Claim, counted: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
         reach = ablations.reach(threat)
-        is_quick = isinstance(reach, Touched | Pairs) and claim == Claim()
-        if is_quick or reach.is_bound or claim.rule == RuleName.margin:
+        if claim == Claim() and (not isinstance(reach, Unions) or reach.is_quick):
+            return exact_signs(counted, ablations, threat)
+        if reach.is_bound or claim.rule == RuleName.margin:
             return self.rule(claim)(counted, ablations, threat)
         holds = holds_against_several(counted, ablations, threat, top=claim.top, of=claim.of)
         return Answer.decided(holds, is_bound=False)

