@@ -47,7 +47,7 @@ class Costs(NamedTuple):
         images: of the job; None if unknown.
         tflops: the speed that is assumed, in 10^12 operations a second.
         format_speeds: how many times as fast as the job's each number format is on this machine; None for a network
-            without tokens.
+            without tokens, and where this machine cannot compute the job's format.
         notices: what else to know, a line each.
         failures: the shards that would fail.
     """
@@ -145,6 +145,8 @@ def costs_of_plan(plan: Plan, tflops: float) -> Costs:
     _refuse_misfit(job, network, ablations)
     images = _count_images(plan)
     notices = [*plan.notices, *images.notices, *filter(None, [preprocess_notice(job)])]
+    if work.tokens is not None and speeds is None:
+        notices.append(f"model.dtype: this machine cannot compute {job.model.dtype}; the machines that vote must")
     return Costs(
         plan,
         num_ablations=ablations.num_ablations,

@@ -159,6 +159,16 @@ def test_json_holds_the_figures_of_the_table(tmp_path: Path) -> None:
     assert f"failed: {failure['reason']}" in printed.stderr
 
 
+def test_a_format_that_this_machine_cannot_compute_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job may be for other machines, so it is no error."""
+    monkeypatch.setattr(costs, "block_seconds", lambda *_: {"float32": 2.0, "bfloat16": 1.0})
+    jobs.write_shards(tmp_path, shards=1, images=1)
+    found = costs.costs_of(load_job(jobs.write_job(tmp_path), ["model.dtype=int8"]), 1.0)
+    assert found.format_speeds is None
+    assert "fastest format here" not in _cells(found.table)
+    assert "model.dtype: this machine cannot compute int8; the machines that vote must" in found.notices
+
+
 def test_the_fastest_format_is_named_where_it_is_worth_it() -> None:
     """With how much faster it is; the job decides."""
     words = costs._fastest_in_words({"float32": 1, "bfloat16": 3.42, "float16": 0.1}, "float32")
