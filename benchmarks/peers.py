@@ -49,7 +49,7 @@ from benchmarks.peer_sides import Settings
 from smoothcert.manifests.errors import RequestError, RunError, SmoothcertError
 from smoothcert.manifests.job import Images, Model, Preprocess
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.ablations.touched import reach
+from smoothcert.workers.ablations.unions import reach
 from smoothcert.workers.networks.checkpoints import recognise
 from smoothcert.workers.networks.classifiers import build_classifier, load_classifier
 from smoothcert.workers.tars.images import decode

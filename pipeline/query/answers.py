@@ -21,7 +21,7 @@ from smoothcert.pipeline.overview.runs_list import run_in_words
 from smoothcert.pipeline.pages.class_names import name_of
 from smoothcert.pipeline.query.answering import Answered, Answers, Counts, Result, answer
 from smoothcert.pipeline.query.questions import Question
-from smoothcert.workers.ablations.touched import MAX_LISTED
+from smoothcert.workers.ablations.unions import MAX_EXACT
 from smoothcert.workers.notebook import html_table
 from smoothcert.workers.runs.votes_table import ABSENT, METADATA_KEY, column, spread
 from smoothcert.workers.storage.output_file import OutputFile
@@ -387,7 +387,7 @@ def notices_of(answers: Answers) -> list[str]:
     if any(result.is_bound for result in answers.results):
         notices.append(
             ">= is a sound bound: the patches have too many different places together to try each "
-            f"(places x ablations above {MAX_LISTED:,})"
+            f"(places x ablations above {MAX_EXACT:,})"
         )
     questions = _questions_of(answers)
     if any(map(_is_detection, questions)):

@@ -162,3 +162,16 @@ def other_kinds(side: int) -> dict[str, HiddenRectangles | ShownTokens]:
         "sets of tokens": ShownTokens.of(side, tile_px=4, count=5),
         "sets of tiles of half a token": ShownTokens.of(side, tile_px=2, count=5),
     }
+
+
+def touched_by_hand(shown: list[Pixels], height: int, width: int, patch: tuple[int, int]) -> set[frozenset[int]]:
+    """For every place of the patch the ablations that show a pixel of it."""
+    places = product(range(height - patch[0] + 1), range(width - patch[1] + 1))
+    return {
+        frozenset(
+            position
+            for position, pixels in enumerate(shown)
+            if any((top + y, left + x) in pixels for y in range(patch[0]) for x in range(patch[1]))
+        )
+        for top, left in places
+    }

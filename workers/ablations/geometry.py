@@ -117,7 +117,7 @@ class Geometry:
         Args:
             times: 1 or more.
         """
-        if times == 1:  # touched.py knows what it found for the same object
+        if times == 1:  # unions.py knows what it found for the same object
             return self, np.arange(self.num_ablations)
         rows, columns = np.arange(self.grid[0])[::times], np.arange(self.grid[1])[::times]
         positions = (rows[:, None] * self.grid[1] + columns).ravel()

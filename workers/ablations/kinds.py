@@ -3,7 +3,7 @@
 A kind is a class with the members of `Ablations`. Engines, queries and tables use no other members. Only the rules of
 the kind's family (certificates/families.py) know more of it.
 
-    rows times columns   columns, rows and blocks: geometry.py says what they show, touched.py what threats touch
+    rows times columns   columns, rows and blocks: geometry.py says what they show, unions.py what threats touch
     masks                masks.py says what they hide, and which of them hide a threat
 """
 
@@ -11,11 +11,12 @@ from functools import lru_cache
 from typing import Protocol, Self
 
 from smoothcert.manifests.ablation import Ablation, MaskAblation
-from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations import unions
 from smoothcert.workers.ablations.geometry import Geometry, Ints
 from smoothcert.workers.ablations.masks import MaskSet
 from smoothcert.workers.ablations.shown import Bools, Shown
 from smoothcert.workers.ablations.threats import Reach, Threat
+from smoothcert.workers.ablations.touched import Touched, reach_of_one
 
 
 class Ablations(Shown, Protocol):
@@ -54,11 +55,11 @@ class RowsTimesColumns(Geometry):
 
     def reach(self, threat: Threat) -> Reach:
         """The largest sets of ablations that a threat can touch; errors as for `refuse`."""
-        return touched.reach(self, threat)
+        return unions.reach(self, threat)
 
-    def one_patch(self, threat: Threat) -> touched.Touched:
+    def one_patch(self, threat: Threat) -> Touched:
         """The largest sets that one patch of a threat can touch; errors as for `refuse`."""
-        return touched.reach_of_one(self, threat._replace(patches=1))
+        return reach_of_one(self, threat._replace(patches=1))
 
     def everywhere(self, height: int, width: int) -> Reach:
         """A set for each place of one patch, in row-major order: what the patch touches there.
@@ -66,7 +67,7 @@ class RowsTimesColumns(Geometry):
         Args:
             height, width: of the patch, in pixels.
         """
-        return touched.Touched.everywhere(self, height, width)
+        return Touched.everywhere(self, height, width)
 
     def refuse(self, threat: Threat) -> None:
         self.reach(threat)
@@ -84,7 +85,7 @@ def ablations_of(ablation: Ablation, height: int, width: int) -> Ablations:
     return _ablations_of(ablation, height, width)
 
 
-@lru_cache(maxsize=64)  # touched.py and masks.py know what they found for the same object
+@lru_cache(maxsize=64)  # unions.py and masks.py know what they found for the same object
 def _ablations_of(ablation: Ablation, height: int, width: int) -> RowsTimesColumns | MaskSet:
     if isinstance(ablation, MaskAblation):
         return MaskSet.of(ablation, height, width)

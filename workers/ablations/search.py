@@ -6,7 +6,7 @@ most S are out of question, because their bounds are not below what was found. A
 before needs no second look, and where too few sets are left to make k, nothing is tried: so no union is met twice,
 however close k is to the number of sets. All unions are of k different sets: a set more never raises the value.
 
-Not covered: what a value is, and its bounds (touched.py, certificates/several.py).
+Not covered: what a value is, and its bounds (unions.py, certificates/several.py).
 """
 
 from collections.abc import Callable

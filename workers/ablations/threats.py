@@ -4,7 +4,7 @@ A patch at one place touches the set of ablations that show at least one of its 
 freely, and no others. Each vote has a weight, a whole number from 0 on. Rules (certificates/rules.py) ask for the sum
 of the weights over a set, or for the heaviest set.
 
-Not covered: how a kind of ablation finds its sets (touched.py, for rows times columns).
+Not covered: how a kind of ablation finds its sets (unions.py, for rows times columns).
 """
 
 from collections.abc import Iterator, Sequence

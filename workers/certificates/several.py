@@ -21,7 +21,8 @@ from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.search import Partial, Search, Values
 from smoothcert.workers.ablations.threats import Threat, images_at_once, parts
-from smoothcert.workers.ablations.touched import Pairs, Touched, Unions
+from smoothcert.workers.ablations.touched import Touched
+from smoothcert.workers.ablations.unions import Pairs, Unions
 from smoothcert.workers.certificates.rules import Answer, Ballots, Bools, Ints, Rule
 from smoothcert.workers.certificates.top_k import (
     as_slack,

@@ -39,7 +39,7 @@ from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.search import Values
 from smoothcert.workers.ablations.threats import Reach, Threat, Weights, parts
-from smoothcert.workers.ablations.touched import Pairs, Unions
+from smoothcert.workers.ablations.unions import Pairs, Unions
 from smoothcert.workers.certificates.rules import Answer, Ballots, Bools, Ints, Rule
 from smoothcert.workers.certificates.tally import NOBODY
 

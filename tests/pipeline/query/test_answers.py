@@ -14,7 +14,7 @@ from smoothcert.pipeline.cli import app
 from smoothcert.pipeline.query.answering import query
 from smoothcert.pipeline.query.answers import AnswersFile
 from smoothcert.pipeline.statistics import share_interval
-from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations import unions
 from smoothcert.workers.storage.output_file import OutputFile
 from tests.helpers.judged_runs import image, judged_run
 from tests.helpers.known_votes import CROP, ask, holds, known_votes, write_run
@@ -183,7 +183,7 @@ def test_by_class_without_classes(tmp_path):
 
 def test_a_bound_says_so(tmp_path, monkeypatch):
     """Patches of too many places are answered by a bound, in the table and in JSON."""
-    monkeypatch.setattr(touched, "MAX_LISTED", 0)
+    monkeypatch.setattr(unions, "MAX_EXACT", 0)
     run = write_run(tmp_path)
     (answer,) = ask(run, "--patch=1", "--patches=9")
     assert answer["is_bound"]

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from smoothcert.pipeline.cli import app
-from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations import unions
 from tests.helpers.judged_runs import CROP, image, judged_run
 from tests.helpers.known_votes import write_run
 from tests.helpers.masked_runs import FEW
@@ -103,7 +103,7 @@ def test_a_mask_fails_where_none_that_hides_the_patch_is_uniform(tmp_path: Path)
 
 def test_a_bound_may_list_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so, and knows no places."""
-    monkeypatch.setattr(touched, "MAX_LISTED", 0)
+    monkeypatch.setattr(unions, "MAX_EXACT", 0)
     run = write_run(tmp_path)
     assert "the certificate of at most 38 of 40 images" in query(run, "--patch=1", "--patches=9", "--failing").stdout
     answer = listed(run, "--patch=1", "--patches=9")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from smoothcert.manifests.job import Job
 from smoothcert.pipeline.query.grid import Grid
 from smoothcert.pipeline.query.questions import Question, questions_of
-from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations import unions
 from smoothcert.workers.certificates.cast import Cast
 from smoothcert.workers.runs.job_rules import JobRules
 
@@ -84,13 +84,13 @@ def test_answers_do_not_depend_on_what_else_is_asked(
             values |= {"top": data.draw(some([1, 2, 3])), "of": data.draw(some(["prediction", "label"]))}
     questions, cast = questions_of(job, **values), cast_of(job, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(touched, "MAX_LISTED", 10_000 if bounded else 1 << 24)
-        touched._reach_of_several.cache_clear()
+        patch.setattr(unions, "MAX_EXACT", 10_000 if bounded else 1 << 24)
+        unions._reach_of_several.cache_clear()
         together = certified(Grid(job, questions), cast, with_slack=False)
         alone = {}
         for question in questions:
             alone |= certified(Grid(job, [question]), cast, with_slack=True)
-        touched._reach_of_several.cache_clear()
+        unions._reach_of_several.cache_clear()
     assert together == alone
 
 
@@ -118,6 +118,6 @@ def test_every_question_has_its_answer_with_slack() -> None:
     found = {number: answer for number, _, answer in grid.answers(cast, with_slack=True)}
     assert sorted(found) == [*range(6)]
     for number, (side, patches) in enumerate(product([1, 2, 5], [1, 2])):
-        alone = rules.answer(rules.count_cast(cast), touched.Threat(side, side, patches))
+        alone = rules.answer(rules.count_cast(cast), unions.Threat(side, side, patches))
         assert found[number].slack.tolist() == alone.slack.tolist()
         assert found[number].places.tolist() == alone.places.tolist()

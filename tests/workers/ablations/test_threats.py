@@ -8,7 +8,7 @@ import pytest
 
 from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
-from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations import unions
 from smoothcert.workers.ablations.kinds import ablations_of
 from smoothcert.workers.ablations.threats import Reach, Threat, rectangle
 from tests.helpers.ablations import other_kinds
@@ -17,7 +17,7 @@ from tests.helpers.ablations import other_kinds
 def _reaches(monkeypatch: pytest.MonkeyPatch) -> list[Reach]:
     blocks = ablations_of(WindowAblation(kind="block", size=3, stride=2), 8, 8)
     listed = [blocks.reach(Threat(2, 2, patches)) for patches in (1, 2)]
-    monkeypatch.setattr(touched, "MAX_LISTED", 0)
+    monkeypatch.setattr(unions, "MAX_EXACT", 0)
     bound = blocks.reach(Threat(2, 2, 3))
     return [*listed, bound, *(kind.reach(Threat(2, 2)) for kind in other_kinds(8).values())]
 

@@ -12,7 +12,7 @@ import torch
 from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.pipeline.query.answering import query
-from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations import unions
 from smoothcert.workers.certificates.cast_votes import certify_votes, query_votes
 from smoothcert.workers.runs.run import open_run
 from tests.helpers.house import SHARED
@@ -155,7 +155,7 @@ def test_no_images_have_no_certificates() -> None:
 def test_what_patches_touch_is_found_once() -> None:
     """A second call, with the same ablation in other words, finds the sets of the first."""
     query_votes(VOTES, PAIRS, crop=4, classes=3, patch=1, patches=2)
-    before = touched._reach_of_several.cache_info()
+    before = unions._reach_of_several.cache_info()
     query_votes(VOTES, WindowAblation(kind="column", size=2), crop=4, classes=3, patch=1, patches=2)
-    after = touched._reach_of_several.cache_info()
+    after = unions._reach_of_several.cache_info()
     assert (after.hits, after.misses) == (before.hits + 1, before.misses)

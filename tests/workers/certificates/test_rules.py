@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.workers.ablations import threats as reaches
-from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations import unions
 from smoothcert.workers.ablations.kinds import RowsTimesColumns, ablations_of
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.ablations.touched import Touched
@@ -161,10 +161,10 @@ def test_bound_for_many_patches_is_sound(data: st.DataObject, classes: int, seed
     geometry = data.draw(geometries(longest=6))
     threat = data.draw(threats(geometry))._replace(patches=data.draw(st.integers(2, 3)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(touched, "MAX_LISTED", 1 << 30)
+        patch.setattr(unions, "MAX_EXACT", 1 << 30)
         ballots = ballots_near_the_edge(geometry, threat, classes, seed)
         listed = {rule: rule(ballots, geometry, threat) for rule in (exact_rule, margin_rule)}
-        patch.setattr(touched, "MAX_LISTED", 0)
+        patch.setattr(unions, "MAX_EXACT", 0)
         fresh = RowsTimesColumns(geometry.rows, geometry.columns)  # a geometry keeps what it has listed
         bound = {rule: rule(ballots, fresh, threat) for rule in (exact_rule, margin_rule)}
     for rule, answer in bound.items():

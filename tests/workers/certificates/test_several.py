@@ -11,7 +11,7 @@ from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations import threats as reaches
-from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations import unions
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.rules import Ballots, exact_rule
@@ -74,7 +74,7 @@ def test_the_exact_rule_needs_no_list_either(data: st.DataObject, classes: int, 
     ballots = correlated_votes(geometry, classes, seed)
     expected = exact_rule(ballots, EveryUnion.of(geometry, threat), threat).slack
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(touched, "_SHORT_LIST", 0)
+        patch.setattr(unions, "_SHORT_LIST", 0)
         fresh = RowsTimesColumns(geometry.rows, geometry.columns)  # a geometry keeps what it knows
         found = exact_rule(ballots, fresh, threat)
     assert found.slack.tolist() == expected.tolist()
@@ -125,7 +125,7 @@ def test_more_patches_than_places_lose_all_votes() -> None:
 def test_almost_as_many_patches_as_places(kind: str, short: int) -> None:
     """Whether their unions are listed or searched, the slack is the same, and soon found."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(touched, "_SHORT_LIST", short)
+        patch.setattr(unions, "_SHORT_LIST", short)
         geometry = RowsTimesColumns.of(WindowAblation(kind=kind, size=2), *((4, 4) if kind == "block" else (16, 16)))
         ballots, threat = correlated_votes(geometry, 4, seed=3), Threat(1, 1, 15)
         found = top_k_rule_of_several(2, Subject.label)(ballots, geometry, threat)

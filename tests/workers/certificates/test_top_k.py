@@ -14,7 +14,7 @@ from smoothcert.manifests.ablation import WindowAblation
 from smoothcert.manifests.errors import RequestError
 from smoothcert.manifests.rules import Subject
 from smoothcert.workers.ablations import threats as reaches
-from smoothcert.workers.ablations import touched
+from smoothcert.workers.ablations import unions
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Threat
 from smoothcert.workers.certificates.rules import Ballots, exact_rule
@@ -146,7 +146,7 @@ def test_top_1_of_the_prediction_is_the_exact_rule(data: st.DataObject, classes:
     geometry = data.draw(geometries())
     threat = data.draw(threats(geometry, patches=3))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(touched, "MAX_LISTED", 0 if bounded else 1 << 24)
+        patch.setattr(unions, "MAX_EXACT", 0 if bounded else 1 << 24)
         fresh = RowsTimesColumns(geometry.rows, geometry.columns)  # a geometry keeps what it has listed
         ballots = ballots_near_the_edge(fresh, threat, classes, seed)
         exact = exact_rule(ballots, fresh, threat)
@@ -165,10 +165,10 @@ def test_bound_for_many_patches_is_sound(data: st.DataObject, classes: int, of: 
     threat = data.draw(threats(geometry))._replace(patches=data.draw(st.integers(2, 3)))
     tops = range(1, classes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(touched, "MAX_LISTED", 1 << 30)
+        patch.setattr(unions, "MAX_EXACT", 1 << 30)
         ballots = ballots_near_the_edge(geometry, threat, classes, seed, top_k_rule(max(tops), of))
         listed = [top_k_rule(top, of)(ballots, geometry, threat) for top in tops]
-        patch.setattr(touched, "MAX_LISTED", 0)
+        patch.setattr(unions, "MAX_EXACT", 0)
         fresh = RowsTimesColumns(geometry.rows, geometry.columns)
         bounds = [top_k_rule(top, of)(ballots, fresh, threat) for top in tops]
     is_bounded = needs_a_bound(geometry, threat)
