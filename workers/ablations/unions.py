@@ -31,8 +31,45 @@ MAX_EXACT = 1 << 24
 _SHORT_LIST = 1 << 19  # unions x ablations
 
 
+class _Numbered(Reach):
+    """Unions of one set for each patch, by their numbers.
+
+    Attributes:
+        one: the sets of one of the patches.
+        patches: how many there are.
+    """
+
+    one: Touched
+    patches: int
+
+    @cached_property
+    def choices(self) -> Choices:
+        """The unions by their numbers."""
+        return Choices(self.one.num_sets, self.patches)
+
+    @property
+    def num_sets(self) -> int:
+        return len(self.choices)
+
+    @property
+    def num_ablations(self) -> int:
+        return self.one.num_ablations
+
+    def places(self, sets: Ints) -> Ints:
+        members = self.choices.members(sets)
+        return np.concatenate([self.one.places(each) for each in members.T], axis=1)
+
+    def unions(self, sets: Ints) -> Bools:
+        """[n, ablations]: which ablations each of the n sets holds."""
+        members = self.choices.members(sets)
+        unions = self.one.sets[members[:, 0]]
+        for each in members.T[1:]:
+            unions = unions | self.one.sets[each]
+        return unions
+
+
 @dataclass(frozen=True)
-class Pairs(Reach):
+class Pairs(_Numbered):
     """The sets that two patches touch together, of columns or of rows: pairs of arcs, numbered as in arcs.py.
 
     Two arcs either join, because one begins where the other is or ends, or they are apart. Of the arcs that join arc i
@@ -74,19 +111,6 @@ class Pairs(Reach):
         assert (last >= np.arange(num_arcs)).all()
         return cls(one, arcs, last, joined_end, from_, upto)
 
-    @cached_property
-    def choices(self) -> Choices:
-        """The pairs by their numbers."""
-        return Choices(self.one.num_sets, 2)
-
-    @property
-    def num_sets(self) -> int:
-        return len(self.choices)
-
-    @property
-    def num_ablations(self) -> int:
-        return self.one.num_ablations
-
     def sums(self, weights: Weights) -> Weights:
         running, around = self.arcs.running(weights).T, self.num_ablations
         first, end = self.arcs.first, self.arcs.end
@@ -120,13 +144,6 @@ class Pairs(Reach):
         other = np.where(is_joined, self.last_joined[left] % len(arcs), after)
         return Heaviest(sums.astype(np.float32), self.choices.holding(np.stack([left, other], axis=1)))
 
-    def places(self, sets: Ints) -> Ints:
-        return _places_of(self.one, self.choices.members(sets))
-
-    def unions(self, sets: Ints) -> Bools:
-        """[n, ablations]: which ablations each of the n sets holds."""
-        return _unions_of(self.one, self.choices.members(sets))
-
     def sums_with_each(self, weights: Weights) -> Weights:
         """[images, N]: the sum over the heaviest set that holds an arc; weights as for `heaviest`."""
         sums = np.zeros((len(weights), self.one.num_sets), np.float32)
@@ -155,19 +172,6 @@ class Pairs(Reach):
         return self.heaviest(weights).sets
 
 
-def _places_of(one: Touched, members: Ints) -> Ints:
-    """[n, patches, 2]: top and left pixel of the patches that touch so many sets [n, patches] of `one`."""
-    return np.concatenate([one.places(sets) for sets in members.T], axis=1)
-
-
-def _unions_of(one: Touched, members: Ints) -> Bools:
-    """[n, ablations]: which ablations the sets [n, patches] of `one` hold together."""
-    unions = one.sets[members[:, 0]]
-    for sets in members.T[1:]:
-        unions = unions | one.sets[sets]
-    return unions
-
-
 def _largest_in_ranges(values: NDArray[np.int32], start: Ints, end: Ints) -> NDArray[np.int32]:
     """[ranges, images]: the largest of the values [n, images], all 0 or more, from each start to before its end.
 
@@ -184,7 +188,7 @@ def _largest_in_ranges(values: NDArray[np.int32], start: Ints, end: Ints) -> NDA
 
 
 @dataclass(frozen=True)
-class Unions(Reach):
+class Unions(_Numbered):
     """The sets that several patches touch together; patches at one place touch less than those at two.
 
     They are listed when their sums are first asked for: the heaviest one of arcs is found without a list.
@@ -201,22 +205,9 @@ class Unions(Reach):
     is_bound: bool = False
 
     @cached_property
-    def choices(self) -> Choices:
-        """The unions by their numbers."""
-        return Choices(self.one.num_sets, self.patches)
-
-    @cached_property
     def ablations(self) -> Weights:
         """[sets, ablations], float32: 1 where the union holds the ablation."""
         return self.unions(np.arange(self.num_sets)).astype(np.float32)
-
-    @property
-    def num_sets(self) -> int:
-        return len(self.choices)
-
-    @property
-    def num_ablations(self) -> int:
-        return self.one.num_ablations
 
     def sums(self, weights: Weights) -> Weights:
         return weights @ self.ablations.T
@@ -275,13 +266,6 @@ class Unions(Reach):
         """Whether any two sets meet, so that a search would have to try too many."""
         numbers = self.one.sets.astype(np.float32)
         return bool((numbers @ numbers.T > 0).all())
-
-    def places(self, sets: Ints) -> Ints:
-        return _places_of(self.one, self.choices.members(sets))
-
-    def unions(self, sets: Ints) -> Bools:
-        """[n, ablations]: which ablations each of the n sets holds."""
-        return _unions_of(self.one, self.choices.members(sets))
 
 
 @dataclass(frozen=True)

@@ -14,21 +14,18 @@ from smoothcert.workers.ablations import threats as reaches
 from smoothcert.workers.ablations import unions
 from smoothcert.workers.ablations.kinds import RowsTimesColumns
 from smoothcert.workers.ablations.threats import Threat
-from smoothcert.workers.certificates.rules import Ballots, exact_rule
+from smoothcert.workers.certificates.rules import Ballots, Rule, exact_rule
 from smoothcert.workers.certificates.several import holds_against_several, top_k_rule_of_several
 from smoothcert.workers.certificates.top_k import top_k_rule
 from tests.helpers.ablations import ListedSets
 from tests.helpers.votes import EveryUnion, ballots_near_the_edge, correlated_votes, geometries, threats
 
 
-@settings(max_examples=400)
-@given(st.data(), st.integers(2, 5), st.sampled_from(list(Subject)), st.integers(0, 2**32 - 1))
-def test_decisions_are_those_of_a_list_of_every_union(
+def _case(
     data: st.DataObject, classes: int, of: Subject, seed: int
-) -> None:
-    """One, two and three patches, any kind of ablation, fragile votes, each K: the same images are certified.
-
-    The votes are near the edge of being certified, or those of neighbours often agree.
+) -> tuple[RowsTimesColumns, Threat, int, Rule, Ballots]:
+    """Ablations, one to three patches, K, its rule with lists, and votes: near the edge of being certified, or such
+    that those of neighbours often agree.
     """
     geometry = data.draw(geometries(longest=7) | geometries(longest=10, largest=5))
     threat = data.draw(threats(geometry, patches=2 if geometry.num_ablations > 36 else 3))
@@ -37,6 +34,16 @@ def test_decisions_are_those_of_a_list_of_every_union(
     ballots = correlated_votes(geometry, classes, seed)
     if data.draw(st.booleans()):
         ballots = ballots_near_the_edge(geometry, threat, classes, seed, rule)
+    return geometry, threat, top, rule, ballots
+
+
+@settings(max_examples=400)
+@given(st.data(), st.integers(2, 5), st.sampled_from(list(Subject)), st.integers(0, 2**32 - 1))
+def test_decisions_are_those_of_a_list_of_every_union(
+    data: st.DataObject, classes: int, of: Subject, seed: int
+) -> None:
+    """One, two and three patches, any kind of ablation, fragile votes, each K: the same images are certified."""
+    geometry, threat, top, rule, ballots = _case(data, classes, of, seed)
     expected = rule(ballots, EveryUnion.of(geometry, threat), threat).certified
     assert holds_against_several(ballots, geometry, threat, top=top, of=of).tolist() == expected.tolist()
 
@@ -45,13 +52,7 @@ def test_decisions_are_those_of_a_list_of_every_union(
 @given(st.data(), st.integers(2, 5), st.sampled_from(list(Subject)), st.integers(0, 2**32 - 1))
 def test_slacks_are_those_of_a_list_of_every_union(data: st.DataObject, classes: int, of: Subject, seed: int) -> None:
     """As above, but the slack, and places of the patches that have it."""
-    geometry = data.draw(geometries(longest=7) | geometries(longest=10, largest=5))
-    threat = data.draw(threats(geometry, patches=2 if geometry.num_ablations > 36 else 3))
-    top = data.draw(st.integers(1, classes))
-    rule = top_k_rule(top, of)
-    ballots = correlated_votes(geometry, classes, seed)
-    if data.draw(st.booleans()):
-        ballots = ballots_near_the_edge(geometry, threat, classes, seed, rule)
+    geometry, threat, top, rule, ballots = _case(data, classes, of, seed)
     every = EveryUnion.of(geometry, threat)
     found, expected = top_k_rule_of_several(top, of)(ballots, geometry, threat), rule(ballots, every, threat)
     assert not found.is_bound
